@@ -1,0 +1,394 @@
+"""Records, origins, batches, positions: what flows from sources through routes to sinks.
+
+A record is one log line; an origin is who said it, one object per container, shared by all of its
+records; a batch is records of one origin with the source's position before and after them. Whatever is
+constant for a container is computed once, on its origin.
+
+Nothing here does I/O or awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+Stream = Literal["stdout", "stderr"]
+STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+
+TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
+
+# What a record costs beside its text: the Struct, the two str objects' headers, the slot in the list.
+RECORD_OVERHEAD_BYTES = 250
+
+
+class Record(msgspec.Struct, gc=False):
+    """One log line.
+
+    A json-file line decodes straight into it (hence the wire names), so the newline that ends `message`
+    there, and a time with its zeros trimmed, may still be present in `Batch.lines`; never in
+    `Batch.records`, which is what everybody but a source reads.
+    """
+
+    message: str = msgspec.field(name="log")
+    """The line without the newline that ended it."""
+    stream: Stream
+    time: str
+    """RFC 3339, UTC, nine digits: the engine's time, or the time of reading where there is no engine."""
+
+    # Class attributes, so that the plain record has three fields and decodes fastest; `DetailedRecord`
+    # has them as fields.
+    sequence: ClassVar[int] = 0
+    level: ClassVar[str | None] = None
+    fields: ClassVar[dict[str, Any] | None] = None
+    truncated: ClassVar[bool] = False
+    place: ClassVar[str | None] = None
+    part: ClassVar[str] = ""
+
+
+class DetailedRecord(Record, gc=False):
+    """A record of which more is known than its line: made where a source or processor says more."""
+
+    sequence: int = 0  # type: ignore[misc]  # a field here, a constant on the plain record
+    """How many records of the same stream with the very same time came before it."""
+    level: str | None = None  # type: ignore[misc]
+    fields: dict[str, Any] | None = None  # type: ignore[misc]
+    truncated: bool = False  # type: ignore[misc]
+    """The line was longer than `limits.record`; the rest was discarded and counted."""
+    place: str | None = None  # type: ignore[misc]
+    """For sources without an engine's time: the file's fingerprint and the line's offset, the stable id."""
+    part: str = ""  # type: ignore[misc]
+    """`.1`, `.2` … where a processor split a record."""
+
+
+def detailed(record: Record) -> DetailedRecord:
+    """The same record with room for details: itself if it has, else a copy."""
+    if isinstance(record, DetailedRecord):
+        return record
+    return DetailedRecord(record.message, record.stream, record.time)
+
+
+def full_time(time: str) -> str:
+    """Pad an RFC 3339 UTC time to nine digits, as the Engine API writes it; json-file trims zeros.
+
+    Text that does not look like such a time is returned as it is.
+    """
+    if len(time) == TIME_LENGTH or not time.endswith("Z"):
+        return time
+    whole, dot, fraction = time[:-1].partition(".")
+    return f"{whole}.{fraction:0<9}Z" if dot else f"{whole}.000000000Z"
+
+
+def message_hash(message: str) -> str:
+    """8 hex digits that tell messages of the same time apart."""
+    return blake2b(message.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+
+
+# --- positions --------------------------------------------------------------------------------------
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where in a log file: everything before it has been read."""
+
+    file: str
+    """The file's fingerprint: a hash of its first line; empty when there was no line yet."""
+    offset: int
+    """Bytes from the beginning of the file, uncompressed."""
+    tail: bytes = b""
+    """Up to 64 bytes that stand before the offset: verified before the place is used again."""
+
+
+class Anchor(msgspec.Struct, frozen=True, gc=False):
+    """The last record of a stream, so that it is recognised however it is read again."""
+
+    time: str
+    sequence: int
+    hash: str
+    """`message_hash` of its message."""
+    discard: bool = False
+    """Its line was truncated and the rest of it is still to be discarded."""
+
+
+class StreamPosition(msgspec.Struct, frozen=True, gc=False):
+    """How far one stream has been read, by file and by record; either may be unknown."""
+
+    place: Place | None = None
+    anchor: Anchor | None = None
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """How far an origin has been read, per stream: an unfinished line of one holds back nothing of the other."""
+
+    stdout: StreamPosition = StreamPosition()
+    stderr: StreamPosition = StreamPosition()
+    since: str | None = None
+    """Nothing before this time (nine digits) is wanted. For pairs that begin with `start: 2h` or `now`."""
+
+    def of(self, stream: Stream) -> StreamPosition:
+        return self.stdout if stream == "stdout" else self.stderr
+
+
+BEGINNING = Position()
+
+
+# --- origins ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    name: str
+    tag: str | None = None
+
+    @classmethod
+    def parse(cls, reference: str) -> Image:
+        """Split `registry:5000/shop/web:1.2@sha256:…` at the tag; a digest counts as the tag's part."""
+        name, at, digest = reference.partition("@")
+        head, slash, last = name.rpartition("/")
+        last, colon, tag = last.partition(":")
+        if colon:
+            return cls(head + slash + last, tag)
+        return cls(name, digest if at else None)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) < 10 else None
+
+
+# Record paths that come from labels the orchestrators set. (path group, key, label)
+_COMPOSE = {
+    "project": "com.docker.compose.project",
+    "service": "com.docker.compose.service",
+    "number": "com.docker.compose.container-number",
+}
+_SWARM = {
+    "stack": "com.docker.stack.namespace",
+    "service": "com.docker.swarm.service.name",
+    "task": "com.docker.swarm.task.name",
+    "node": "com.docker.swarm.node.id",
+}
+_KUBERNETES = {
+    "namespace": "io.kubernetes.pod.namespace",
+    "pod": "io.kubernetes.pod.name",
+    "container": "io.kubernetes.container.name",
+    "uid": "io.kubernetes.pod.uid",
+}
+
+
+def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for key, label in table.items():
+        value = labels.get(label)
+        if not value:
+            continue
+        if key == "number":
+            number = _number(value)
+            if number is not None:
+                found[key] = number
+        else:
+            found[key] = value
+    return found
+
+
+@dataclass(eq=False)
+class Origin:
+    """Who said it: a container, or a file that stands for one. One object, shared by all of its records.
+
+    A container that is renamed gets a new origin with the same `key`: the old one's batches keep the name
+    that was true when they were read.
+    """
+
+    key: str
+    """Identity for checkpoints: `docker:<full id>`, `file:<path>`. Never changes."""
+    source: str
+    """Name of the source in the configuration."""
+    id: str = ""
+    """Full container id; empty for a file."""
+    name: str = ""
+    image: Image | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    """`docker`, `podman`; empty for a file."""
+    host: str = ""
+    file: str = ""
+    """Path of the file, for the file source."""
+
+    def __post_init__(self) -> None:
+        self.compose = _identity(self.labels, _COMPOSE)
+        self.swarm = _identity(self.labels, _SWARM)
+        self.kubernetes = _identity(self.labels, _KUBERNETES)
+        self._id_prefix = {stream: f"{self.id[:12]}-{stream[3]}" for stream in STREAMS}
+        self._json: bytes | None = None
+        #: What the router knows of this origin: which routes take it. Only the router reads or writes it.
+        self.takers: Any = None
+
+    @property
+    def json(self) -> bytes:
+        """The constant part of the JSON record (INTERFACE: container, host, compose …), without braces.
+
+        Encoded once. Begins with no comma and ends without one; empty if nothing is known.
+        """
+        if self._json is None:
+            self._json = msgspec.json.encode(self.constants())[1:-1]
+        return self._json
+
+    def constants(self) -> dict[str, Any]:
+        """The constant part of the record as a mapping; what is absent is left out."""
+        container: dict[str, Any] = {}
+        if self.id:
+            container["id"] = self.id
+        if self.name:
+            container["name"] = self.name
+        if self.image:
+            image = {"name": self.image.name}
+            if self.image.tag:
+                image["tag"] = self.image.tag
+            container["image"] = image
+        if self.runtime:
+            container["runtime"] = self.runtime
+        if self.labels:
+            # Elasticsearch would make objects of names with dots.
+            container["labels"] = {k.replace(".", "_"): v for k, v in self.labels.items()}
+        parts = {
+            "container": container,
+            "log": {"file": {"path": self.file}} if self.file else {},
+            "host": {"name": self.host} if self.host else {},
+            "compose": self.compose,
+            "swarm": self.swarm,
+            "kubernetes": self.kubernetes,
+        }
+        return {name: part for name, part in parts.items() if part}
+
+    def record_id(self, record: Record) -> str:
+        """The stable id of a record (nine-digit time): the same whichever way, and however often, it is read.
+
+        Times that are coarser than a microsecond get the message's hash: many records share them, and
+        reading may begin inside such a group.
+        """
+        if record.place is not None:
+            return record.place + record.part
+        text = self._id_prefix[record.stream] + record.time
+        if text.endswith("000000Z"):
+            text = f"{text}-{message_hash(record.message)}"
+        if record.sequence:
+            text = f"{text}-{record.sequence}"
+        return text + record.part
+
+
+# --- batches ----------------------------------------------------------------------------------------
+
+
+class Batch:
+    """Records of one origin, in the order in which they were read, with the positions around them.
+
+    `lines` is what the source gave; `records` the same list made ready (no newline, nine-digit times,
+    sequences), once, when somebody first asks: a route to `null:` never pays for it.
+
+    Invariant: the records of one stream in `lines` lie between `before` and `after` of that stream.
+    """
+
+    __slots__ = ("_ready", "acknowledged", "after", "before", "lines", "newlines", "origin", "size_bytes")
+
+    def __init__(
+        self,
+        origin: Origin,
+        lines: list[Record],
+        *,
+        before: Position,
+        after: Position,
+        size_bytes: int,
+        newlines: bool = False,
+        ready: bool = False,
+        acknowledged: Mapping[str, frozenset[Stream]] | None = None,
+    ) -> None:
+        self.origin = origin
+        self.lines = lines
+        self.before = before
+        self.after = after
+        self.size_bytes = size_bytes
+        """Estimate of the memory it holds: text and objects."""
+        self.newlines = newlines
+        """Every line still ends with its newline."""
+        self.acknowledged = acknowledged
+        """Streams whose records here a route (by name) has already acknowledged: only while catching up."""
+        self._ready = ready
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def records(self) -> list[Record]:
+        if not self._ready:
+            self._make_ready()
+        return self.lines
+
+    def _make_ready(self) -> None:
+        lines = self.lines
+        if self.newlines:
+            for record in lines:
+                record.message = record.message[:-1]
+                if len(record.time) != TIME_LENGTH:
+                    record.time = full_time(record.time)
+            self.newlines = False
+        else:
+            for record in lines:
+                if len(record.time) != TIME_LENGTH:
+                    record.time = full_time(record.time)
+        self._number_equal_times()
+        self._ready = True
+
+    def _number_equal_times(self) -> None:
+        """Give the second and further records of a stream with the very same time their sequence."""
+        lines = self.lines
+        last: dict[Stream, tuple[str, int]] = {}
+        for stream in STREAMS:
+            anchor = self.before.of(stream).anchor
+            last[stream] = (anchor.time, anchor.sequence) if anchor else ("", 0)
+        times = {record.time for record in lines}
+        if len(times) == len(lines) and not any(time in times for time, _ in last.values()):
+            return
+        for index, record in enumerate(lines):
+            time, sequence = last[record.stream]
+            if record.time == time:
+                sequence += 1
+                numbered = detailed(record)
+                numbered.sequence = sequence
+                lines[index] = numbered
+            else:
+                sequence = 0
+            last[record.stream] = (record.time, sequence)
+
+    def with_records(self, records: list[Record], size_bytes: int | None = None) -> Batch:
+        """This batch holding other records (filtered or changed), with the same positions."""
+        return Batch(
+            self.origin,
+            records,
+            before=self.before,
+            after=self.after,
+            size_bytes=self.size_bytes if size_bytes is None else size_bytes,
+            ready=True,
+        )
+
+    def of_streams(self, streams: frozenset[Stream]) -> Batch:
+        """Only the records of these streams; itself where that is all of them. May be empty."""
+        kept = [record for record in self.lines if record.stream in streams]
+        if len(kept) == len(self.lines):
+            return self
+        # Sequences are counted per stream, so leaving a whole stream out changes none; but two batches
+        # must not make the same records ready twice.
+        share = self.size_bytes * len(kept) // max(1, len(self.lines))
+        if not self._ready:
+            self._make_ready()
+            kept = [record for record in self.lines if record.stream in streams]
+        return self.with_records(kept, share)
+
+
+def batch_size_bytes(records: Sequence[Record], text_bytes: int) -> int:
+    """What a batch of these records, read from `text_bytes` of log, holds in memory; an estimate."""
+    return text_bytes + RECORD_OVERHEAD_BYTES * len(records)
+
+
+def total_size_bytes(batches: Iterable[Batch]) -> int:
+    return sum(batch.size_bytes for batch in batches)

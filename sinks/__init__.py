@@ -1,0 +1,132 @@
+"""Sinks: where records go. One module a sink: its options, its URI form, its class.
+
+A sink owns its wire format, its connection and its TLS. It owns no queue, no retry loop and no buffer:
+those are the router's, once, for all sinks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from urllib.parse import SplitResult
+
+from logroute.config.components import Options
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch, Record
+
+
+class SinkOptions(Options):
+    """What every sink's options have in common. The `type` field of a subclass names the sink."""
+
+
+OptionsT = TypeVar("OptionsT", bound=SinkOptions)
+
+
+class Retryable(Exception):
+    """The delivery failed for now: the router tries the same batches again, after a pause.
+
+    The text says what was tried, where, and what answered; people read it.
+    """
+
+    def __init__(self, message: str, *, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+        """What the receiver asked us to wait (`Retry-After`), or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the receiver will never take, with the receiver's own reason."""
+
+    batch: int
+    """Index into the delivered batches."""
+    record: Record
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileLength:
+    """What a file sink has written to one file, so that kill -9 repeats and tears nothing."""
+
+    fingerprint: str
+    """Hash of the file's first `fingerprint_bytes` bytes; a foreign file is never cut back."""
+    fingerprint_bytes: int
+    length: int
+    """Bytes that are part of acknowledged deliveries."""
+    details: dict[str, Any] | None = None
+    """The sink's own, JSON-able: when the file was begun, what it is about to be renamed to …"""
+
+
+class SinkContext(Protocol):
+    """What the router gives a sink beside its options."""
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+
+    @property
+    def state_dir(self) -> str | None:
+        """Where the daemon keeps state; None when everything is in memory."""
+
+    @property
+    def files(self) -> dict[str, FileLength]:
+        """Lengths of the files written, by path: what the last run stored, then what the sink puts here.
+
+        Stored in one transaction with the checkpoints of the deliveries that have returned. So `deliver`
+        changes it only when all of its bytes are written, in its last step, without an await after it.
+        """
+
+    async def commit(self) -> None:
+        """Store `files` and the checkpoints of every delivery that has returned, now, in one transaction.
+
+        A barrier before something that cannot be undone (renaming a file). Only to be called in `open`, in
+        `idle`, or in `deliver` before its first byte is written.
+        """
+
+    def warn(self, event: str, **details: object) -> None:
+        """Say something in the daemon's log; repeated words are rate-limited."""
+
+
+class Sink(ABC, Generic[OptionsT]):
+    """One per route. The router calls `open`, then `deliver` one at a time, then `close`."""
+
+    ordered: ClassVar[bool] = True
+    """Whether order matters to it. Where not, the router may have several deliveries under way."""
+
+    idle_s: float | None = None
+    """Call `idle` when nothing was delivered for so long (None: never)."""
+
+    def __init__(self, options: OptionsT, context: SinkContext) -> None:
+        self.options = options
+        self.context = context
+
+    @classmethod
+    def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
+        """The mapping that a URI of this sink means, `type` aside; `query` holds its parameters.
+
+        Raises ValueError with what is wrong about the URI.
+        """
+        return query
+
+    async def open(self) -> None:  # most sinks open with their first delivery
+        """Get ready. Called before the first delivery, and again after `deliver` raised or was cancelled.
+
+        Raises Retryable; the daemon then starts degraded and tries again.
+        """
+
+    @abstractmethod
+    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        """Deliver these batches, all of their records or none, and return what was rejected for good.
+
+        Raises Retryable if the same batches shall be sent again. A cancelled delivery has an unknown
+        outcome: whatever it held must be closed, and the batches are sent again after the next `open`.
+        """
+
+    async def idle(self) -> None:
+        """Tidy up: close files that nothing was written to for long."""
+
+    async def close(self) -> None:
+        """Release everything. Never raises for a receiver that is gone."""
