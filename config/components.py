@@ -49,7 +49,9 @@ class Registry:
         self._classes: dict[type[Options], type[Any]] = {}
         self._schemes: dict[str, str] = {}
 
-    def register(self, options: type[Options], *, schemes: tuple[str, ...] = ()) -> Callable[[ClassT], ClassT]:
+    def register(
+        self, options: type[Options], *, schemes: tuple[str, ...] = ()
+    ) -> Callable[[ClassT], ClassT]:
         """Decorate the class that `options` configure. `schemes` are URI schemes beside the type's own name.
 
         The scheme of a URI is looked up whole, then up to its `+`: `syslog+tcp` finds `syslog`.

@@ -26,6 +26,16 @@ class SourceOptions(Options):
 OptionsT = TypeVar("OptionsT", bound=SourceOptions)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a route begins with an origin that it meets for the first time."""
+
+    created: str
+    """When the origin came to be, nine digits. One younger than the route is read from its first line."""
+    position: Position
+    """Where to begin with one that is older: what the source's `start` says."""
+
+
 class Emit(Protocol):
     """What the router gives a source to hand batches on."""
 
@@ -33,7 +43,7 @@ class Emit(Protocol):
         """Hand one sweep's batches to the routes. Returns when every route has them in its queue."""
 
     def has_room(self, origin: Origin) -> bool:
-        """Whether every route that takes this origin can queue more of it now. A log without room is not read."""
+        """Whether every route that takes this origin can queue more now. A log without room is not read."""
 
     async def wait_for_room(self) -> None:
         """Wait until a route that was full is no longer."""
@@ -42,7 +52,7 @@ class Emit(Protocol):
 class Checkpoints(Protocol):
     """What the router gives a source to resume from."""
 
-    async def meet(self, starts: Mapping[Origin, Position]) -> Mapping[Origin, Mapping[str, Position]]:
+    async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
         """The checkpoints of these origins, by route; to be called before anything of them is read.
 
         `starts` says where a route begins that meets an origin for the first time; that is stored before
@@ -79,9 +89,7 @@ class Source(ABC, Generic[OptionsT]):
         self.context = context
 
     @abstractmethod
-    async def run(
-        self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         """Emit until cancelled (or, with `once`, until all was read).
 
         `task_status.started()` once what exists has been found, or could not be: a source whose engine is

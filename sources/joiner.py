@@ -20,8 +20,8 @@ class Unfinished:
     """A record of which at least one piece has come, and not the newline."""
 
     time: str
-    start: int
-    """Where its first piece begins, in the caller's coordinates (an offset)."""
+    start: tuple[int, int]
+    """Where its first piece begins, in the caller's coordinates (which file, which offset)."""
     parts: list[str] = field(default_factory=list)
     size: int = 0
     """Characters kept."""
@@ -38,11 +38,11 @@ class Joiner:
         self.discarded = 0
         """Characters thrown away behind truncated records."""
 
-    def resume_discarding(self, stream: Stream, time: str, start: int) -> None:
+    def resume_discarding(self, stream: Stream, time: str, start: tuple[int, int]) -> None:
         """Go on discarding the rest of a line that was truncated before the checkpoint."""
         self.unfinished[stream] = Unfinished(time, start, discarding=True)
 
-    def add(self, piece: Record, start: int, out: list[Record]) -> None:
+    def add(self, piece: Record, start: tuple[int, int], out: list[Record]) -> None:
         """Take one piece, `message` with its newline if it has one; append the records that it finishes."""
         text = piece.message
         complete = text[-1:] == "\n"

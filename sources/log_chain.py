@@ -1,0 +1,228 @@
+"""The files that one log consists of: the current one and those that rotation renamed, oldest first.
+
+While a descriptor is open its inode cannot be reused, so among open files (device, inode) is identity; a
+file that is not open is known by its fingerprint only, because the engine's rotation reuses the same few
+inodes and compression makes a new file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+FINGERPRINT_LINE_BYTES = 4096
+TAIL_BYTES = 64
+
+# What rotation appends: json-file's and logrotate's numbers, logrotate's dates, the compressors' endings.
+_NUMBERED = re.compile(r"\.(\d{1,4})(\.gz)?$")
+_DATED = re.compile(r"[.-](\d{8}(?:[-T]?\d{2,6}Z?)?)(?:-\d+)?(\.gz)?$")
+
+
+def fingerprint(first_line: bytes) -> str:
+    """Identity of a log file: a hash of its first line (at most 4 KiB of it, without the newline)."""
+    return blake2b(first_line[:FINGERPRINT_LINE_BYTES], digest_size=12).hexdigest()
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One open file of a chain, read forward."""
+
+    fd: int
+    device: int
+    inode: int
+    name: str
+    compressed: bool = False
+    identity: str = ""
+    """Its fingerprint; empty while it has no complete first line."""
+    offset: int = 0
+    """Where reading goes on: always the beginning of a line. Uncompressed bytes."""
+    _stream: gzip.GzipFile | None = field(default=None, repr=False)
+
+    def read_into(self, buffer: bytearray, offset: int) -> int:
+        """Fill the buffer from `offset`; how many bytes there were."""
+        if not self.compressed:
+            return os.preadv(self.fd, [buffer], offset)
+        if self._stream is None:
+            self._stream = gzip.GzipFile(fileobj=os.fdopen(os.dup(self.fd), "rb"), mode="rb")
+        try:
+            self._stream.seek(offset)
+            filled = 0
+            with memoryview(buffer) as view:
+                while filled < len(view):
+                    count = self._stream.readinto(view[filled:])
+                    if not count:
+                        break
+                    filled += count
+            return filled
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            # Cut short, or not gzip at all: what could be had of it was had.
+            return 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        buffer = bytearray(size)
+        return bytes(buffer[: self.read_into(buffer, offset)])
+
+    def size(self) -> int:
+        """Bytes in it; for a compressed one, of the compressed file."""
+        return os.fstat(self.fd).st_size
+
+    def identify(self) -> str:
+        """Its fingerprint, computed once there is a first line; empty until then."""
+        if not self.identity:
+            head = self.read(0, FINGERPRINT_LINE_BYTES)
+            line, newline, _ = head.partition(b"\n")
+            if newline or len(head) == FINGERPRINT_LINE_BYTES:
+                self.identity = fingerprint(line)
+        return self.identity
+
+    def tail_before(self, offset: int) -> bytes:
+        start = max(0, offset - TAIL_BYTES)
+        return self.read(start, offset - start)
+
+    def forget(self) -> None:
+        """The file was truncated: it is a new one under the same inode."""
+        self.identity = ""
+        self.offset = 0
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_segment(path: str | Path) -> Segment | None:
+    """Open one file for reading; None if it is not there, or is no regular file.
+
+    Raises PermissionError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise
+        return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        return None
+    return Segment(fd, status.st_dev, status.st_ino, str(path), compressed=str(path).endswith(".gz"))
+
+
+def rotated_names(path: str) -> list[str]:
+    """The files beside `path` that rotation made of it, oldest first; `path` itself is not among them."""
+    folder, base = os.path.split(path)
+    found: list[tuple[tuple[int, float, str], str]] = []
+    try:
+        entries = list(os.scandir(folder or "."))
+    except OSError:
+        return []
+    for entry in entries:
+        if not entry.name.startswith(base) or entry.name == base:
+            continue
+        suffix = entry.name[len(base) :]
+        if numbered := _NUMBERED.fullmatch(suffix):
+            # Higher numbers are older. A plain file and its half-written .gz: the plain one counts.
+            found.append(((1, -float(numbered[1]), suffix), entry.path))
+        elif dated := _DATED.fullmatch(suffix):
+            found.append(((0, 0.0, dated[1]), entry.path))
+    found.sort()
+    names = [name for _, name in found]
+    return [name for name in names if not (name.endswith(".gz") and name[:-3] in names)]
+
+
+def open_chain(path: str, *, rotated: bool = True) -> list[Segment]:
+    """Open all files of a log, oldest first, each once, although rotation may run meanwhile.
+
+    Raises PermissionError if the current one cannot be read.
+    """
+    for _ in range(20):
+        segments: list[Segment] = []
+        seen: set[tuple[int, int]] = set()
+        for name in [*(rotated_names(path) if rotated else []), path]:
+            try:
+                segment = open_segment(name)
+            except PermissionError:
+                if name == path:
+                    for opened in segments:
+                        opened.close()
+                    raise
+                continue
+            if segment is None:
+                continue
+            if (segment.device, segment.inode) in seen:
+                segment.close()
+                continue
+            seen.add((segment.device, segment.inode))
+            segments.append(segment)
+        if all(_still(segment) for segment in segments):
+            break
+        # Renamed between the listing and the opening: the order may be wrong. Look again.
+        for segment in segments:
+            segment.close()
+        segments = []
+    return segments
+
+
+def _still(segment: Segment) -> bool:
+    """Whether the name still means the file that was opened under it."""
+    try:
+        status = os.stat(segment.name)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (segment.device, segment.inode)
+
+
+def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool]:
+    """Files of the chain that came after those that are open, oldest first, and whether none is missing.
+
+    Usually none or the current file; more where rotation ran several times before it was noticed. One is
+    missing where the walk from the newest file backwards meets none of the known ones.
+    """
+    inodes = {(segment.device, segment.inode) for segment in known}
+    identities = {segment.identity for segment in known if segment.identity}
+    for _ in range(20):
+        fresh: list[Segment] = []
+        met = False
+        for name in [path, *reversed(rotated_names(path))]:
+            segment = open_segment(name)
+            if segment is None:
+                continue
+            # What was compressed since is another inode with the same content.
+            met = (segment.device, segment.inode) in inodes or (
+                segment.compressed and segment.identify() in identities
+            )
+            if met:
+                segment.close()
+                break
+            fresh.insert(0, segment)
+        if all(_still(segment) for segment in fresh):
+            return fresh, met or len(fresh) < 2
+        for segment in fresh:
+            segment.close()
+    return [], True
+
+
+def lines_of(segment: Segment, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[tuple[int, bytes]]:
+    """Every complete line from `start` with its offset, without the newline. For searching, not for speed."""
+    buffer = bytearray(chunk_bytes)
+    rest = b""
+    while count := segment.read_into(buffer, start + len(rest)):
+        data = rest + buffer[:count]
+        at = 0
+        while (end := data.find(b"\n", at)) >= 0:
+            yield start + at, bytes(data[at:end])
+            at = end + 1
+        start += at
+        rest = bytes(data[at:])

@@ -1,0 +1,630 @@
+"""One log that is read as a file: through rotation, truncation and removal, whatever the format.
+
+Serves the docker source (json-file) and the file source. Owns the descriptors of the log's chain of files
+from the moment it is opened, so that neither rotation nor removal takes away what has not been read.
+
+Everything here is synchronous and may block on the disk: it is called in a worker thread, by one caller at
+a time (`look` may run beside `read`; the chain has a lock).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from logroute.router.record import (
+    RECORD_OVERHEAD_BYTES,
+    STREAMS,
+    Anchor,
+    Batch,
+    Origin,
+    Place,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    full_time,
+    message_hash,
+)
+from logroute.sources.joiner import Joiner
+from logroute.sources.log_chain import (
+    TAIL_BYTES,
+    Segment,
+    fingerprint,
+    lines_of,
+    newer_segments,
+    open_chain,
+)
+
+BUFFER_BYTES = 1 << 20
+
+_decode_lines = msgspec.json.Decoder(Record).decode_lines
+_decode = msgspec.json.Decoder(Record).decode
+
+Spot = tuple[int, int]
+"""Index of a segment in the chain, offset in it: comparable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records between a checkpoint and what can still be read are gone."""
+
+    routes: tuple[str, ...]
+    """Empty: every route that takes the origin."""
+    reason: str
+    since: str
+    """Time of the last record that was acknowledged, if known."""
+    until: str
+    """Time of the first record that is still there, if there is one."""
+    size_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class LogStatistics:
+    """Counters of one log."""
+
+    records: int = 0
+    bytes: int = 0
+    corrupt_lines: int = 0
+    """Lines that are not what the format says; passed over."""
+    discarded: int = 0
+    """Characters discarded behind truncated records."""
+
+
+class LogFile:
+    """Reads one log in json-file format from where its checkpoints are to its end, as far as it is called.
+
+    Life: `open` (descriptors first, other work later), `end`/`resume`, then `read` and `look` until
+    `close`. Invariant between calls: everything before `_segments[0].offset`, and nothing behind it, has
+    been emitted or is held in the joiner; `_position` is the position there.
+    """
+
+    def __init__(self, path: str, origin: Origin, *, limit: int, rotated: bool = True) -> None:
+        self.path = path
+        self.origin = origin
+        self.limit = limit
+        self.rotated = rotated
+        self.statistics = LogStatistics()
+        self.complete = False
+        """The container has ended: an unfinished record at the end of the log is finished."""
+        self.stop_at: Spot | None = None
+        """With `--once`: read no further than this."""
+        self._segments: deque[Segment] = deque()
+        self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
+        self._chain = threading.Lock()
+        self._joiner = Joiner(limit)
+        self._position = Position()
+        self._tail = b""
+        # While some routes have acknowledged what others have not: per route and stream, up to where.
+        self._acknowledged: dict[str, dict[Stream, Spot]] = {}
+        self._at_end = False
+        self.losses: list[Lost] = []
+        """What was lost since the owner last took these away."""
+
+    # --- the chain ----------------------------------------------------------------------------------
+
+    def open(self) -> bool:
+        """Open every file of the log now. False if there is none. Raises PermissionError."""
+        with self._chain:
+            self._segments = deque(open_chain(self.path, rotated=self.rotated))
+        return bool(self._segments)
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._segments)
+
+    def close(self) -> None:
+        with self._chain:
+            while self._segments:
+                self._segments.popleft().close()
+
+    def look(self) -> bool:
+        """Notice rotation: open files that are newer than those we hold. True if there are any."""
+        with self._chain:
+            if not self._segments:
+                return False
+            newest = self._segments[-1]
+            try:
+                status = os.stat(self.path)
+            except OSError:
+                return False
+            if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
+                return False
+            for segment in self._segments:
+                segment.identify()
+            fresh, whole = newer_segments(self.path, list(self._segments))
+            self._segments.extend(fresh)
+            if not whole:
+                self._lose(self._first_time(fresh))
+            return bool(fresh)
+
+    def has_news(self) -> bool:
+        """Whether there is something to read: more bytes, fewer (truncated), or a newer file."""
+        with self._chain:
+            if not self._segments:
+                return False
+            first = self._segments[0]
+            return len(self._segments) > 1 or first.compressed or first.size() != first.offset
+
+    def backlog_bytes(self) -> int:
+        """Bytes that are there and not yet read; compressed files count as they lie on the disk."""
+        with self._chain:
+            return sum(max(0, s.size() - (0 if s.compressed else s.offset)) for s in self._segments)
+
+    def held_bytes(self) -> int:
+        """Bytes of files that exist only because we hold them: rotated away or removed."""
+        with self._chain:
+            return sum(s.size() for s in self._segments if os.fstat(s.fd).st_nlink == 0)
+
+    def end_spot(self) -> Spot:
+        """The end of the log as it is now."""
+        with self._chain:
+            last = self._segments[-1]
+            return self._passed + len(self._segments) - 1, last.size()
+
+    # --- where to begin -----------------------------------------------------------------------------
+
+    def end(self) -> Position:
+        """The position behind the last complete line there is now, for `start: now`."""
+        with self._chain:
+            if not self._segments:
+                return Position()
+            # Just rotated, the newest file is empty: its beginning is the end of the one before.
+            last = next((s for s in reversed(self._segments) if s.size()), self._segments[-1])
+            offset, line = _last_line(last)
+            place = Place(last.identify(), offset, last.tail_before(offset))
+        anchor = None
+        position = StreamPosition(place)
+        if line:
+            try:
+                record = _decode(line)
+            except msgspec.MsgspecError:
+                return Position(position, position)
+            anchor = _anchor(record, 0)
+            with_anchor = StreamPosition(place, anchor)
+            if record.stream == "stdout":
+                return Position(with_anchor, position)
+            return Position(position, with_anchor)
+        return Position(position, position)
+
+    def first_record(self) -> Record | None:
+        """The oldest record that is still there: what `read: auto` compares with the engine's."""
+        for segment in list(self._segments):
+            for _, line in lines_of(segment):
+                try:
+                    record = _decode(line)
+                except msgspec.MsgspecError:
+                    continue
+                record.time = full_time(record.time)
+                return record
+        return None
+
+    def resume(self, checkpoints: Mapping[str, Position]) -> list[Lost]:
+        """Begin at the oldest of the routes' checkpoints; batches say what other routes have acknowledged.
+
+        A place is used only if its file is there, by fingerprint, and the bytes before its offset are the
+        same; else the anchor's record is searched for; else reading begins with the oldest file there is,
+        and what is missing is returned.
+        """
+        lost: list[Lost] = []
+        found: dict[str, dict[Stream, Spot]] = {}
+        with self._chain:
+            segments = list(self._segments)
+            for segment in segments:
+                segment.identify()
+            for route, checkpoint in checkpoints.items():
+                spots, missing = self._locate(segments, checkpoint)
+                found[route] = spots
+                if missing is not None:
+                    lost.append(Lost((route,), "rotated", missing, self._first_time(segments)))
+            if not segments:
+                return lost
+            lowest = min((min(spots.values()) for spots in found.values()), default=(0, 0))
+            for _ in range(lowest[0]):
+                self._segments.popleft().close()
+            self._passed = lowest[0]
+            first = self._segments[0]
+            first.offset = lowest[1]
+            self._tail = first.tail_before(first.offset)
+            position = Position()
+            for stream in STREAMS:
+                # Sequences and discarding go on where the pair that is furthest behind left them.
+                holder = min(found, key=lambda route, s=stream: found[route][s], default=None)  # type: ignore[misc]
+                anchor = checkpoints[holder].of(stream).anchor if holder is not None else None
+                part = StreamPosition(self._place(first), anchor)
+                position = _with_stream(position, stream, part)
+                if anchor is not None and anchor.discard:
+                    self._joiner.resume_discarding(stream, anchor.time, lowest)
+            self._position = position
+        self._acknowledged = {
+            route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
+        }
+        return lost
+
+    def _locate(self, segments: list[Segment], checkpoint: Position) -> tuple[dict[Stream, Spot], str | None]:
+        """Where each stream of a checkpoint is in the chain; and, if something is gone, since what time."""
+        spots: dict[Stream, Spot] = {}
+        missing: str | None = None
+        for stream in STREAMS:
+            position = checkpoint.of(stream)
+            spot = self._verified(segments, position.place) if position.place else None
+            if spot is None and position.anchor is not None:
+                spot = _find_record(segments, stream, position.anchor)
+            if spot is None and position.place is None and position.anchor is None:
+                spot = _find_time(segments, checkpoint.since) if checkpoint.since else (0, 0)
+            elif spot is None and position.place is not None and not position.place.file:
+                spot = (0, 0)  # stored when the file was still empty: its beginning
+            if spot is None:
+                missing = max(missing or "", position.anchor.time if position.anchor else "")
+                spot = (0, 0)
+            spots[stream] = spot
+        return spots, missing
+
+    @staticmethod
+    def _verified(segments: list[Segment], place: Place) -> Spot | None:
+        for index, segment in enumerate(segments):
+            if not place.file or segment.identity != place.file:
+                continue
+            if segment.tail_before(place.offset) == place.tail:
+                return index, place.offset
+        return None
+
+    @staticmethod
+    def _first_time(segments: list[Segment]) -> str:
+        for segment in segments:
+            for _, line in lines_of(segment):
+                try:
+                    return full_time(_decode(line).time)
+                except msgspec.MsgspecError:
+                    continue
+        return ""
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def read(self, buffer: bytearray, budget_bytes: int) -> tuple[list[Batch], bool]:
+        """Read what is new, at most about `budget_bytes`; and whether there may be more.
+
+        `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
+        """
+        batches: list[Batch] = []
+        while budget_bytes > 0:
+            if not self._segments:
+                return batches, False
+            segment = self._segments[0]
+            start = max(0, segment.offset - len(self._tail))
+            count = segment.read_into(buffer, start)
+            skip = segment.offset - start
+            if count < skip or buffer[:skip] != self._tail:
+                self._truncated(segment)
+                continue
+            if self.stop_at is not None:
+                index, offset = self.stop_at
+                if self._passed > index:
+                    return batches, False
+                if self._passed == index and not segment.compressed:
+                    count = max(skip, min(count, offset - start))
+
+            end = buffer.rfind(b"\n", skip, count) + 1
+            if end == 0:
+                if count == len(buffer):
+                    self._pass_over_monster(segment, buffer, skip, count)
+                    budget_bytes -= count
+                    continue
+                if not self._next_segment(count > skip):
+                    self._finish(batches)
+                    return batches, False
+                continue
+            cut = self._cut(segment, buffer, start, skip, end)
+            self._consume(segment, buffer, skip, cut, batches)
+            budget_bytes -= cut - skip
+            self._at_end = count < len(buffer)
+            if count < len(buffer) and cut == end and len(self._segments) == 1 and self.stop_at is None:
+                if self.complete:
+                    continue
+                return batches, False
+        return batches, True
+
+    def _cut(self, segment: Segment, buffer: bytearray, start: int, skip: int, end: int) -> int:
+        """Where the next batch ends: at another route's checkpoint, if one lies before `end`."""
+        if not self._acknowledged:
+            return end
+        here = (self._passed, segment.offset)
+        limit = (self._passed, start + end)
+        stops = [
+            spot for spots in self._acknowledged.values() for spot in spots.values() if here < spot < limit
+        ]
+        return min(stops)[1] - start if stops else end
+
+    def _consume(self, segment: Segment, buffer: bytearray, skip: int, end: int, out: list[Batch]) -> None:
+        """Make one batch of the lines in `buffer[skip:end]`, which begin at the segment's offset."""
+        before = self._position
+        size = end - skip
+        with memoryview(buffer) as view:
+            data = view[skip:end]
+            lines: list[Record] | None
+            try:
+                lines = _decode_lines(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                lines = None
+            newlines = lines is not None and not self._joiner.unfinished and _all_whole(lines)
+            if lines is None or not newlines:
+                lines = self._join(bytes(data), segment.offset)
+            data.release()
+        region = (self._passed, segment.offset)
+        segment.offset += size
+        self._tail = bytes(buffer[max(0, end - TAIL_BYTES) : end])
+        if not segment.identity:
+            segment.identify()
+        self._advance(segment, before, lines, newlines)
+        self.statistics.records += len(lines)
+        self.statistics.bytes += size
+        out.append(
+            Batch(
+                self.origin,
+                lines,
+                before=before,
+                after=self._position,
+                size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
+                newlines=newlines,
+                acknowledged=self._acknowledged_at(region) if self._acknowledged else None,
+            )
+        )
+
+    def _acknowledged_at(self, region: Spot) -> Mapping[str, frozenset[Stream]] | None:
+        """Which routes have acknowledged which streams of the batch that begins here."""
+        current: dict[str, frozenset[Stream]] = {}
+        for route, spots in self._acknowledged.items():
+            streams = frozenset(stream for stream, spot in spots.items() if spot > region)
+            if streams:
+                current[route] = streams
+        if not current:
+            self._acknowledged = {}
+            return None
+        return current
+
+    def _join(self, data: bytes, offset: int) -> list[Record]:
+        """The slow way: line by line, joining pieces, passing over what is no json-file line."""
+        out: list[Record] = []
+        for line in data.split(b"\n")[:-1]:
+            start = (self._passed, offset)
+            offset += len(line) + 1
+            try:
+                piece = _decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                rescued = _rescue(line)
+                if line.strip(b" \r\t\0"):
+                    self.statistics.corrupt_lines += 1
+                if rescued is None:
+                    continue
+                piece = rescued
+            piece.time = full_time(piece.time)
+            self._joiner.add(piece, start, out)
+        return out
+
+    def _advance(self, segment: Segment, before: Position, lines: list[Record], newlines: bool) -> None:
+        """Move the position behind what was just consumed."""
+        place = self._place(segment)
+        unfinished = self._joiner.unfinished
+        parts: dict[Stream, StreamPosition] = {}
+        for stream in STREAMS:
+            anchor = _last_anchor(lines, stream, before.of(stream).anchor, newlines)
+            open_ = unfinished.get(stream)
+            if open_ is None:
+                parts[stream] = StreamPosition(place, anchor)
+            elif open_.discarding:
+                if anchor is not None and not anchor.discard:
+                    anchor = Anchor(anchor.time, anchor.sequence, anchor.hash, discard=True)
+                parts[stream] = StreamPosition(place, anchor)
+            else:
+                # Begun in an earlier file or batch: its place is the position already.
+                held = before.of(stream).place
+                index, offset = open_.start
+                if index == self._passed:
+                    held = Place(segment.identity, offset, segment.tail_before(offset))
+                parts[stream] = StreamPosition(held, anchor)
+        self._position = Position(parts["stdout"], parts["stderr"])
+
+    def _place(self, segment: Segment) -> Place:
+        return Place(segment.identity, segment.offset, self._tail)
+
+    def _next_segment(self, unterminated: bool) -> bool:
+        """The first segment is read to its end: go on with the next, if there is one."""
+        with self._chain:
+            if len(self._segments) < 2:
+                return False
+            # A newer file exists, so the writer has closed this one: what has no newline gets none.
+            if unterminated:
+                self.statistics.corrupt_lines += 1
+            self._segments.popleft().close()
+            self._passed += 1
+            self._tail = b""
+            return True
+
+    def _finish(self, out: list[Batch]) -> None:
+        """At the end of the log of an ended container no record can get a further piece.
+
+        Of a running one it may: moby writes a piece without a newline when its buffer is full, too.
+        """
+        if not self._joiner.unfinished or not self.complete:
+            return
+        finished: list[Record] = []
+        for stream in STREAMS:
+            open_ = self._joiner.unfinished.get(stream)
+            if open_ is not None:
+                self._joiner.finish(stream, finished)
+        if not finished:
+            return
+        before = self._position
+        self._advance(self._segments[0], before, finished, newlines=False)
+        size = sum(len(record.message) for record in finished)
+        self.statistics.records += len(finished)
+        out.append(
+            Batch(
+                self.origin,
+                finished,
+                before=before,
+                after=self._position,
+                size_bytes=size + RECORD_OVERHEAD_BYTES * len(finished),
+            )
+        )
+
+    def _truncated(self, segment: Segment) -> None:
+        """What stood before our offset is not there any more: the file was truncated and begun again."""
+        segment.forget()
+        self._tail = b""
+        if not self._at_end:
+            self._lose("")
+
+    def _lose(self, until: str) -> None:
+        anchors = [self._position.of(stream).anchor for stream in STREAMS]
+        since = max((anchor.time for anchor in anchors if anchor), default="")
+        self.losses.append(Lost((), "rotated", since, until))
+
+    def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
+        """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""
+        self.statistics.corrupt_lines += 1
+        segment.offset += count - skip
+        self._tail = bytes(buffer[count - TAIL_BYTES : count])
+
+
+# --- plain functions ----------------------------------------------------------------------------------
+
+
+def _all_whole(lines: list[Record]) -> bool:
+    """Whether every line ends with its newline, that is, none is a piece."""
+    for line in lines:  # noqa: SIM110  # a third faster than all() with a generator
+        if not line.message.endswith("\n"):
+            return False
+    return True
+
+
+def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Position:
+    if stream == "stdout":
+        return Position(part, position.stderr, position.since)
+    return Position(position.stdout, part, position.since)
+
+
+def _anchor(record: Record, sequence: int) -> Anchor:
+    message = record.message
+    if message.endswith("\n"):
+        message = message[:-1]
+    return Anchor(full_time(record.time), sequence, message_hash(message), record.truncated)
+
+
+def _last_anchor(
+    lines: list[Record], stream: Stream, previous: Anchor | None, newlines: bool
+) -> Anchor | None:
+    """The anchor of the stream's last record in these lines; the previous one if there is none."""
+    index = len(lines) - 1
+    while index >= 0 and lines[index].stream != stream:
+        index -= 1
+    if index < 0:
+        return previous
+    last = lines[index]
+    sequence = 0
+    while index > 0:
+        index -= 1
+        if lines[index].stream == stream:
+            if lines[index].time != last.time:
+                return _anchor(last, sequence)
+            sequence += 1
+    if previous is not None and previous.time == full_time(last.time):
+        sequence += previous.sequence + 1
+    return _anchor(last, sequence)
+
+
+def _rescue(line: bytes) -> Record | None:
+    """A whole line may stand behind one that a crash tore: `{"log":"to{"log":"whole\\n",…}`."""
+    at = line.rfind(b'{"log":"')
+    if at <= 0:
+        return None
+    try:
+        return _decode(line[at:])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _last_line(segment: Segment) -> tuple[int, bytes]:
+    """The offset behind the last complete line of a file, and that line."""
+    if segment.compressed:
+        offset, line = 0, b""
+        for start, line in lines_of(segment):  # noqa: B007  # the last one counts
+            offset = start + len(line) + 1
+        return offset, line
+    size = segment.size()
+    reach = 64 * 1024
+    while True:
+        start = max(0, size - reach)
+        data = segment.read(start, size - start)
+        end = data.rfind(b"\n")
+        begin = data.rfind(b"\n", 0, max(0, end)) + 1 if end >= 0 else 0
+        if end >= 0 and (begin > 0 or start == 0):
+            return start + end + 1, data[begin:end]
+        if start == 0:
+            return 0, b""
+        reach *= 4
+
+
+def _find_record(segments: list[Segment], stream: Stream, anchor: Anchor) -> Spot | None:
+    """The spot behind an anchor's record, searched for by its time and verified by its hash."""
+    trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
+    seen = -1
+    for index in range(len(segments) - 1, -1, -1):
+        for offset, line in lines_of(segments[index]):
+            if trimmed not in line:
+                continue
+            try:
+                record = _decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if record.stream != stream or full_time(record.time) != anchor.time:
+                continue
+            seen += 1
+            if _anchor(record, 0).hash == anchor.hash and seen >= anchor.sequence:
+                return index, offset + len(line) + 1
+    return None
+
+
+def _find_time(segments: list[Segment], since: str) -> Spot:
+    """The spot of the first record at or after a time; the end if there is none."""
+    for index, segment in enumerate(segments):
+        later = segments[index + 1] if index + 1 < len(segments) else None
+        if later is not None and (first := _time_of_first(later)) and first < since:
+            continue
+        for offset, line in lines_of(segment):
+            try:
+                if full_time(_decode(line).time) >= since:
+                    return index, offset
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+    last = len(segments) - 1
+    if last < 0:
+        return 0, 0
+    return last, _last_line(segments[last])[0]
+
+
+def _time_of_first(segment: Segment) -> str:
+    for _, line in lines_of(segment):
+        try:
+            return full_time(_decode(line).time)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+    return ""
+
+
+LogFactory = Callable[[str, Origin], LogFile]
+
+
+def text_time(now_ns: int) -> str:
+    """A time for lines that bring none, as RFC 3339 with nine digits."""
+    seconds, rest = divmod(now_ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+__all__ = ["BUFFER_BYTES", "LogFile", "LogStatistics", "Lost", "fingerprint", "text_time"]

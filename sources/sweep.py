@@ -1,0 +1,342 @@
+"""Sweeps: the unit of flow. One sweep reads all logs that have something new and emits it as one list.
+
+With 200 containers that print 50 lines a second each, a batch at a time would mean ten thousand channel
+operations a second; a sweep makes fifty of it. So: at most one sweep in 20 ms, one hop to a worker thread
+for all of its reading, one `emit` for all of its batches, within a read budget that all logs share.
+
+Owns the inotify instances and the buffer. Logs come and go by `add` and `remove`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from logroute.router.record import Batch
+from logroute.sources import Emit
+from logroute.sources.inotify import CONTENT, NAMES, Inotify
+from logroute.sources.log_file import BUFFER_BYTES, LogFile
+
+INTERVAL_S = 0.02
+BUDGET_BYTES = 2 << 20
+LOG_BUDGET_BYTES = 64 << 10
+# Behind inotify, which network and shared file systems do not have; alone, where there is none.
+POLL_S = 2.0
+POLL_ALONE_S = 0.2
+
+
+@dataclass(slots=True)
+class _Offer:
+    batch: Batch
+    taken: trio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatistics:
+    """What the sweeps of one source have done so far."""
+
+    sweeps: int
+    logs: int
+    """Logs that are read as files now."""
+    ready: int
+    """Of these, how many are known to have something new."""
+
+
+class Sweep:
+    """Reads files (`add`) and takes what others read (`offer`), and emits both, one list a sweep.
+
+    `on_drained(log)` is called when a log that is complete, or has a `stop_at`, was read to its end;
+    `on_failed(log, error)` when reading it failed: it has been taken out; `on_names(folder, name)` when a
+    name appeared in or left a watched folder.
+    """
+
+    def __init__(
+        self,
+        emit: Emit,
+        *,
+        on_drained: Callable[[LogFile], None],
+        on_failed: Callable[[LogFile, Exception], None],
+        on_names: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._emit = emit
+        self._on_drained = on_drained
+        self._on_failed = on_failed
+        self._on_names = on_names
+        self._log = structlog.get_logger("logroute.sources")
+        # Invariant: `_ready` is a subset of `_logs`' values, in the order in which they are served.
+        self._logs: dict[str, LogFile] = {}
+        self._ready: dict[LogFile, None] = {}
+        self._folders: dict[str, int] = {}
+        self._offers: deque[_Offer] = deque()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._idle: trio.CancelScope | None = None
+        self._sweeps = 0
+        self._threads = trio.CapacityLimiter(2)
+        self._content = self._instance(CONTENT)
+        self._names = self._instance(NAMES)
+        self._poll_s = POLL_S if self._content and self._names else POLL_ALONE_S
+
+    def statistics(self) -> SweepStatistics:
+        return SweepStatistics(self._sweeps, len(self._logs), len(self._ready))
+
+    # --- logs ---------------------------------------------------------------------------------------
+
+    def add(self, log: LogFile) -> None:
+        """Read this log, which is open, from now on."""
+        self._logs[log.path] = log
+        folder = os.path.dirname(log.path)
+        self.watch(folder)
+        self.wake(log)
+
+    def remove(self, log: LogFile) -> None:
+        """Read it no further. Its descriptors are the owner's to close."""
+        self._ready.pop(log, None)
+        if self._logs.get(log.path) is log:
+            del self._logs[log.path]
+            self.unwatch(os.path.dirname(log.path))
+
+    def wake(self, log: LogFile) -> None:
+        """There may be something new in it."""
+        if self._logs.get(log.path) is log:
+            self._ready[log] = None
+            self._kick()
+
+    async def offer(self, batch: Batch) -> None:
+        """Hand on a batch that was read elsewhere (by API); returns when the routes have it."""
+        offer = _Offer(batch, trio.Event())
+        self._offers.append(offer)
+        self._kick()
+        try:
+            await offer.taken.wait()
+        except trio.Cancelled:
+            # Not handed on, or not known to be: whoever reads again does so from its own position.
+            if offer in self._offers:
+                self._offers.remove(offer)
+            raise
+
+    def watch(self, folder: str) -> None:
+        """Learn of names and changes in a folder; counted, so that several logs may share it."""
+        self._folders[folder] = self._folders.get(folder, 0) + 1
+        if self._folders[folder] > 1:
+            return
+        for inotify in (self._content, self._names):
+            if inotify is None:
+                continue
+            try:
+                inotify.watch(folder)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if self._poll_s != POLL_ALONE_S:
+                    self._poll_s = POLL_ALONE_S
+                    self._log.warning(
+                        "cannot watch for changes, looking five times a second instead",
+                        folder=folder,
+                        error=error.strerror,
+                        hint="raise fs.inotify.max_user_watches",
+                    )
+
+    def unwatch(self, folder: str) -> None:
+        count = self._folders.get(folder, 0) - 1
+        if count > 0:
+            self._folders[folder] = count
+            return
+        self._folders.pop(folder, None)
+        for inotify in (self._content, self._names):
+            if inotify is not None:
+                inotify.unwatch(folder)
+
+    def _instance(self, mask: int) -> Inotify | None:
+        try:
+            return Inotify(mask)
+        except OSError as error:
+            self._log.warning(
+                "inotify is not to be had, looking for changes five times a second",
+                error=error.strerror,
+                hint="raise fs.inotify.max_user_instances",
+            )
+            return None
+
+    def _kick(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sweep until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._names is not None:
+                    nursery.start_soon(self._follow_names, self._names)
+                nursery.start_soon(self._follow_room)
+                task_status.started()
+                await self._sweep_on()
+        finally:
+            for inotify in (self._content, self._names):
+                if inotify is not None:
+                    inotify.close()
+
+    async def _sweep_on(self) -> None:
+        next_poll = trio.current_time() + self._poll_s
+        while True:
+            if trio.current_time() >= next_poll:
+                await self._poll()
+                next_poll = trio.current_time() + self._poll_s
+            self._drain_content()
+            if not self._servable():
+                await self._wait(next_poll)
+                self._drain_content()
+            started = trio.current_time()
+            if self._servable():
+                full = await self._sweep()
+                if not full:
+                    await trio.sleep_until(started + INTERVAL_S)
+
+    def _servable(self) -> bool:
+        room = self._emit.has_room
+        return any(room(offer.batch.origin) for offer in self._offers) or any(
+            room(log.origin) for log in self._ready
+        )
+
+    async def _wait(self, until: float) -> None:
+        """Until something may have changed: a file, an offer, room in a route, time to poll."""
+        with trio.CancelScope(deadline=until) as self._idle:
+            if self._content is not None:
+                await trio.lowlevel.wait_readable(self._content.fileno())
+            else:
+                await trio.sleep_forever()
+        self._idle = None
+
+    def _drain_content(self) -> None:
+        if self._content is None:
+            return
+        changed = self._content.read()
+        if changed is None:
+            self._ready.update(dict.fromkeys(self._logs.values()))
+            return
+        for folder, name in changed:
+            log = self._logs.get(f"{folder}/{name}")
+            if log is not None:
+                self._ready[log] = None
+
+    async def _sweep(self) -> bool:
+        """One sweep. True if there is more at once: the budget was the limit."""
+        self._sweeps += 1
+        room = self._emit.has_room
+        batches: list[Batch] = []
+        taken: list[_Offer] = []
+        spent = 0
+        for _ in range(len(self._offers)):
+            offer = self._offers.popleft()
+            if spent < BUDGET_BYTES and room(offer.batch.origin):
+                batches.append(offer.batch)
+                taken.append(offer)
+                spent += offer.batch.size_bytes
+            else:
+                self._offers.append(offer)
+        logs = [log for log in self._ready if room(log.origin)]
+        again: list[LogFile] = []
+        if logs:
+            for log in logs:
+                del self._ready[log]
+            read = await trio.to_thread.run_sync(partial(self._read, logs, spent), limiter=self._threads)
+            batches += read.batches
+            again = read.again
+            self._after_reading(read)
+        if batches:
+            await self._emit(batches)
+        for offer in taken:
+            offer.taken.set()
+        if logs:
+            for log in read.drained:
+                self._on_drained(log)
+        return bool(again)
+
+    def _after_reading(self, read: _Read) -> None:
+        for log in read.again:
+            if self._logs.get(log.path) is log:
+                self._ready[log] = None
+        for log, error in read.failed:
+            self.remove(log)
+            self._on_failed(log, error)
+
+    def _read(self, logs: list[LogFile], spent: int) -> _Read:
+        """In a worker thread: read the logs in turn, each its share, as far as the budget goes."""
+        result = _Read([], [], [], [])
+        unreached: list[LogFile] = []
+        share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
+        for log in logs:
+            if spent >= BUDGET_BYTES:
+                unreached.append(log)
+                continue
+            try:
+                batches, more = log.read(self._buffer, share)
+            except Exception as error:  # one log's failure harms no other
+                result.failed.append((log, error))
+                continue
+            for batch in batches:
+                spent += batch.size_bytes
+            result.batches += batches
+            if more:
+                result.again.append(log)
+            elif log.complete or log.stop_at is not None:
+                result.drained.append(log)
+        # Those that were not reached come first the next time.
+        result.again[:0] = unreached
+        return result
+
+    async def _poll(self) -> None:
+        """What inotify did not say: look at every log."""
+        logs = list(self._logs.values())
+        if logs:
+            fresh = await trio.to_thread.run_sync(_look_at, logs, limiter=self._threads)
+            for log in fresh:
+                if self._logs.get(log.path) is log:
+                    self._ready[log] = None
+
+    async def _follow_names(self, inotify: Inotify) -> None:
+        """Open what rotation made at once, whatever the sweep waits for: it may soon be renamed again."""
+        while True:
+            await trio.lowlevel.wait_readable(inotify.fileno())
+            changed = inotify.read()
+            if changed is None:
+                logs = list(self._logs.values())
+            else:
+                found: dict[LogFile, None] = {}
+                for folder, name in changed:
+                    log = self._logs.get(f"{folder}/{name}")
+                    if log is not None:
+                        found[log] = None
+                    if self._on_names is not None:
+                        self._on_names(folder, name)
+                logs = list(found)
+            if logs:
+                for log in await trio.to_thread.run_sync(_look_at, logs, limiter=self._threads):
+                    self.wake(log)
+
+    async def _follow_room(self) -> None:
+        while True:
+            await self._emit.wait_for_room()
+            self._kick()
+
+
+@dataclass(slots=True)
+class _Read:
+    """What came of one sweep's reading."""
+
+    batches: list[Batch]
+    again: list[LogFile]
+    drained: list[LogFile]
+    failed: list[tuple[LogFile, Exception]]
+
+
+def _look_at(logs: list[LogFile]) -> list[LogFile]:
+    """Those with something new. In a worker thread."""
+    return [log for log in logs if log.look() or log.has_news()]
