@@ -120,7 +120,7 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """How far an origin has been read, per stream: an unfinished line of one holds back nothing of the other."""
+    """How far an origin has been read, per stream: an unfinished line holds back only its own."""
 
     stdout: StreamPosition = StreamPosition()
     stderr: StreamPosition = StreamPosition()
@@ -219,7 +219,8 @@ class Origin:
         self.compose = _identity(self.labels, _COMPOSE)
         self.swarm = _identity(self.labels, _SWARM)
         self.kubernetes = _identity(self.labels, _KUBERNETES)
-        self._id_prefix = {stream: f"{self.id[:12]}-{stream[3]}" for stream in STREAMS}
+        #: What the stable ids of a stream begin with.
+        self.id_prefix = {stream: f"{self.id[:12]}-{stream[3]}" for stream in STREAMS}
         self._json: bytes | None = None
         #: What the router knows of this origin: which routes take it. Only the router reads or writes it.
         self.takers: Any = None
@@ -269,7 +270,7 @@ class Origin:
         """
         if record.place is not None:
             return record.place + record.part
-        text = self._id_prefix[record.stream] + record.time
+        text = self.id_prefix[record.stream] + record.time
         if text.endswith("000000Z"):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:

@@ -554,7 +554,7 @@ def _last_line(segment: Segment) -> tuple[int, bytes]:
     """The offset behind the last complete line of a file, and that line."""
     if segment.compressed:
         offset, line = 0, b""
-        for start, line in lines_of(segment):  # noqa: B007  # the last one counts
+        for start, line in lines_of(segment):  # the last one counts
             offset = start + len(line) + 1
         return offset, line
     size = segment.size()
