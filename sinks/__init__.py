@@ -37,6 +37,14 @@ class Retryable(Exception):
         """What the receiver asked us to wait (`Retry-After`), or None."""
 
 
+class SinkGone(Exception):
+    """The receiver is gone for good and on purpose: whoever read our stdout has closed it.
+
+    The router stops the route and, where it was the last one, ends the daemon as if asked to, with exit
+    code 0. What was not delivered stays behind the checkpoint.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A record that the receiver will never take, with the receiver's own reason."""
@@ -125,8 +133,20 @@ class Sink(ABC, Generic[OptionsT]):
         outcome: whatever it held must be closed, and the batches are sent again after the next `open`.
         """
 
+    async def run(self) -> None:
+        """Work beside the deliveries: compress what is finished, watch a receiver.
+
+        The router starts it after the first `open` that succeeded, in a task of its own, and cancels it
+        before `close`. It may return at once. If it raises, the router says so and starts it again, after a
+        pause; deliveries do not notice.
+        """
+
     async def idle(self) -> None:
-        """Tidy up: close files that nothing was written to for long."""
+        """Tidy up: close files that nothing was written to for long.
+
+        Called between deliveries, never beside one: when nothing was delivered for `idle_s`, and at least
+        every `idle_s` however much is delivered. Raises Retryable; the router then calls `open` again.
+        """
 
     async def close(self) -> None:
         """Release everything. Never raises for a receiver that is gone."""

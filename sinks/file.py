@@ -1,0 +1,428 @@
+"""File sink: records into files whose paths may name the container or the time; rotated, compressed, kept.
+
+Exactly once through kill -9. After each delivery the lengths of the files that it wrote are stored in one
+transaction with the checkpoints; when the sink opens, a file that is longer is cut back to its recorded
+length, and the route sends what followed again. Whatever cannot be taken back that way is done behind a
+barrier: before the first byte goes into a file that is not recorded, its length is stored; before a file is
+renamed, what it will be called is stored. See docs/files.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import SplitResult, unquote
+
+import trio
+from pydantic import Field, field_validator
+
+from logroute.config.components import SINKS, Options
+from logroute.config.types import Duration, Size
+from logroute.router.template import BoundTemplate, Template, escape_file_name
+from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
+from logroute.sinks.encoding import encoder
+from logroute.sinks.finished_files import (
+    Compress,
+    FinishedFiles,
+    Retention,
+    Tidied,
+    at_low_priority,
+)
+from logroute.sinks.open_files import Changes, Job, OpenFiles, Outcome, Tree, Writing
+from logroute.sinks.rotation import family_of, name_problem
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch, Origin, Record
+
+T = TypeVar("T")
+
+TIDY_EVERY_S = 3600.0
+"""How often `age` and `total` are applied where nothing is rotated."""
+REMEMBERED_ORIGINS = 4096
+"""Bound on what is remembered of origins; it is computed again when needed."""
+PATH_BYTES = 4095
+
+
+class Rotate(Options):
+    """When files are finished, and how long finished ones are kept."""
+
+    size: Size | None = Field(default=None, examples=["100MiB"])
+    """Finish a file before it grows beyond this. One delivery that is larger alone goes into one file."""
+    every: Duration | None = Field(default=None, examples=["1d"], gt=0)
+    """Finish a file when a delivery's first record belongs to a later period (UTC) than the file's first."""
+    keep: int | None = Field(default=None, ge=0, examples=[10])
+    """How many finished files to keep of one origin and path."""
+    age: Duration | None = Field(default=None, examples=["30d"], gt=0)
+    """Remove finished files last written to longer ago than this."""
+    total: Size | None = Field(default=None, examples=["10GiB"])
+    """Bytes that the files of one origin and path may take together; the oldest finished ones go first."""
+    idle: Duration = Field(default=600.0, examples=["10m"], gt=0)
+    """Close a file that nothing was written to for so long; finish it if its time has passed."""
+
+
+class FileOptions(SinkOptions):
+    """Write to files."""
+
+    type: Literal["file"] = "file"
+    path: str = Field(examples=["/logs/{container.name}/{time:%Y-%m-%d}.ndjson"])
+    """Path of the file, a template. Folders are made; no value of a container can lead out of its place."""
+    format: str = Field(default="json", examples=["json", "raw", "{time} {message}"])
+    """`json`, `raw`, `text`, `logfmt`, or a template for the line."""
+    rotate: Rotate = Rotate()
+    compress: Compress = "none"
+    """Compress finished files."""
+    fsync: bool = False
+    """Wait until each delivery is on the disk itself: nothing is lost at power loss either."""
+    mode: int = Field(default=0o640, examples=["0640"])
+    """Permissions of new files; folders get the same and `x`."""
+    max_open: int = Field(default=256, ge=1)
+    """Files held open at a time; the one that was not written to for longest is closed."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_a_template(cls, path: str) -> str:
+        template = Template.parse(path)
+        if "\x00" in path or path.endswith("/") or not path:
+            raise ValueError("names no file")
+        if any(part in (".", "..") for part in path.split("/")[1:]):
+            raise ValueError("must not contain the components '.' or '..'")
+        for part in template.parts:
+            if not isinstance(part, str) and getattr(part, "path", None) == "time":
+                raise ValueError("{time} would make a file for every record; write {time:%Y-%m-%d}")
+        return path
+
+    @field_validator("format")
+    @classmethod
+    def _format_is_known(cls, format_: str) -> str:
+        encoder(format_)
+        return format_
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _mode_is_octal(cls, mode: object) -> object:
+        """YAML reads `0640` as the number 640 and `0o640` as 416; a URI has text. All mean rw-r-----."""
+        digits = str(mode).removeprefix("0o")
+        candidates = [int(digits, 8)] if re.fullmatch("[0-7]{3,4}", digits) else []
+        if isinstance(mode, int):
+            candidates.append(mode)
+        for candidate in candidates:
+            if candidate & 0o600 == 0o600 and candidate <= 0o777:
+                return candidate
+        raise ValueError("must be permissions such as 0640 that let the owner read and write")
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatistics:
+    """A snapshot of a file sink."""
+
+    open_files: int
+    reopened_files: int
+    """Files that somebody else moved, removed, replaced, cut or wrote to."""
+    compressed_files: int
+    removed_files: int
+    """Finished files removed by `keep`, `age` or `total`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Target:
+    """Where the records of an origin go."""
+
+    path: str
+    family: str
+    problem: str | None
+
+
+class _Bound:
+    """The path template, bound to an origin."""
+
+    __slots__ = ("constant", "families", "paths")
+
+    def __init__(self, template: Template, origin: Origin, check: Callable[[str, str], _Target]) -> None:
+        self.paths = template.bind(origin, escape_file_name)
+        self.families: BoundTemplate = family_of(self.paths)
+        path = self.paths.constant
+        self.constant = check(path, path) if path is not None else None
+
+
+@SINKS.register(FileOptions)
+class FileSink(Sink[FileOptions]):
+    """One writer to the files of its route."""
+
+    def __init__(self, options: FileOptions, context: SinkContext) -> None:
+        super().__init__(options, context)
+        rotate = options.rotate
+        self.clock: Callable[[], float] = time.time
+        """The wall clock, for names and ages; what goes into which file never depends on it."""
+        self.idle_s = min(60.0, max(1.0, rotate.idle / 4))
+        self._encode = encoder(options.format)
+        self._template, base, fixed = _resolved(options.path)
+        self._finishing = bool(rotate.size or rotate.every or options.compress != "none")
+        self._retention = Retention(rotate.keep, rotate.age, rotate.total)
+        tree = Tree(base, options.mode | (options.mode & 0o444) >> 2)
+        writing = Writing(
+            max_open=options.max_open,
+            size_bytes=rotate.size,
+            every_s=rotate.every,
+            idle_s=rotate.idle,
+            compress=options.compress != "none",
+            remember=rotate.age is not None,
+            fsync=options.fsync,
+            mode=options.mode,
+            exact_mode="mode" in options.model_fields_set,
+            fixed=fixed,
+        )
+        self._files = OpenFiles(tree, writing, self._clock)
+        self._finished = FinishedFiles(tree, self._retention, options.compress, self._clock, fixed=fixed)
+        # Capacity 1, so that a delivery that was cancelled in the middle of a write has ended before the
+        # next call touches its files.
+        self._thread = trio.CapacityLimiter(1)
+        self._tidying = trio.CapacityLimiter(1)
+        self._bound: dict[Origin, _Bound] = {}
+        self._targets: dict[str, _Target] = {}
+        self._to_tidy: set[str] = set()
+        self._wake = trio.Event()
+        self._compressed = self._removed = 0
+        self._closed: dict[str, str] = {}
+        """The one closed file of each family that is remembered."""
+
+    def _clock(self) -> float:
+        return self.clock()
+
+    @classmethod
+    def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
+        if uri.netloc not in ("", "localhost"):
+            raise ValueError(f"file:// takes no host; write file:///{uri.netloc}{uri.path}")
+        # Placeholders hold per cents of their own: {time:%Y-%m-%d}.
+        path = "".join(
+            piece.replace("%25", "%") if piece.startswith("{") else unquote(piece)
+            for piece in re.split(r"(\{[^{}]*\})", uri.path)
+        )
+        options: dict[str, Any] = {"path": path}
+        for key, value in query.items():
+            group, dot, name = key.partition(".")
+            if dot and group == "rotate":
+                options.setdefault("rotate", {})[name] = value
+            else:
+                options[key] = value
+        return options
+
+    def statistics(self) -> FileStatistics:
+        return FileStatistics(len(self._files), self._files.reopened, self._compressed, self._removed)
+
+    # --- the router's calls -----------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        files = self.context.files
+        if any("rename_to" in (entry.details or {}) for entry in files.values()):
+            # An intent counts only when it is stored; after a failed commit it may not be.
+            await self.context.commit()
+        self._closed = {_family(path, entry): path for path, entry in files.items() if _is_closed(entry)}
+        outcome = await self._blocking(self._files.recover, dict(files))
+        self._report(outcome)
+        self._apply(outcome.closed)
+        if outcome.closed:
+            await self.context.commit()
+        self._tidy_soon(outcome.finished)
+        if self._tidies:
+            self._tidy_soon(_families(files))
+
+    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        jobs: dict[str, Job] = {}
+        rejected: list[Rejected] = []
+        bound = self._bound
+        encode = self._encode
+        for index, batch in enumerate(batches):
+            origin, records = batch.origin, batch.records
+            place = bound.get(origin) or self._bind(origin)
+            runs = [(place.constant, records)] if place.constant is not None else self._split(place, records)
+            for target, run in runs:
+                if target.problem is not None:
+                    rejected += [Rejected(index, record, target.problem) for record in run]
+                    continue
+                if not run:
+                    continue
+                job = jobs.get(target.path)
+                if job is None:
+                    job = jobs[target.path] = Job(target.path, target.family, run[0].time)
+                job.pieces.append(encode(origin, run))
+                job.records.append((index, run))
+        if not jobs:
+            return rejected
+        remaining = list(jobs.values())
+        while True:
+            outcome = await self._blocking(
+                self._files.write, remaining, self.context.files, trio.current_time()
+            )
+            self._report(outcome)
+            for job, reason in outcome.refused:
+                rejected += [Rejected(index, record, reason) for index, run in job.records for record in run]
+            if not outcome.barrier:
+                break
+            self._apply(outcome.barrier)
+            self._to_tidy |= outcome.finished
+            await self.context.commit()
+            if outcome.finished:
+                self._tidy_soon(outcome.finished)
+        # From here on nothing may await: lengths and checkpoints change together.
+        self.context.files.update(outcome.written)
+        return rejected
+
+    async def idle(self) -> None:
+        entries = dict(self.context.files)
+        outcome = await self._blocking(self._files.settle, entries, trio.current_time())
+        self._report(outcome)
+        self._apply(outcome.closed)
+        if outcome.barrier:
+            self._apply(outcome.barrier)
+            await self.context.commit()
+            done = await self._blocking(self._files.finish_all, dict(outcome.barrier))
+            self._report(done)
+            self._apply(done.closed)
+            outcome.finished |= done.finished
+        if outcome.finished:
+            await self.context.commit()
+            self._tidy_soon(outcome.finished)
+
+    async def run(self) -> None:
+        """Compress and remove, beside the deliveries and at a low priority."""
+        if not self._tidies:
+            return
+        while True:
+            families, self._to_tidy, self._wake = self._to_tidy, set(), trio.Event()
+            if families:
+                await self._tidy(families)
+            with trio.move_on_after(TIDY_EVERY_S) as waited:
+                await self._wake.wait()
+            if waited.cancelled_caught:
+                self._to_tidy |= _families(self.context.files)
+
+    async def close(self) -> None:
+        await self._blocking(self._files.close)
+
+    # --- between the threads ----------------------------------------------------------------------------
+
+    async def _blocking(self, work: Callable[..., T], *args: Any) -> T:
+        """One hop to the thread. Cancelling leaves the thread to itself; the next hop waits for it."""
+        return await trio.to_thread.run_sync(work, *args, limiter=self._thread, abandon_on_cancel=True)
+
+    def _report(self, outcome: Outcome) -> None:
+        for event, details in outcome.reports:
+            self.context.warn(event, **details)
+
+    def _apply(self, changes: Changes) -> None:
+        """Change the route's `files`; remember at most one closed file of each family, for `age`."""
+        files = self.context.files
+        for path, entry in changes.items():
+            if entry is None:
+                files.pop(path, None)
+                continue
+            files[path] = entry
+            family = _family(path, entry)
+            closed = self._closed.get(family)
+            if closed is not None and closed != path and _is_closed(files.get(closed)):
+                del files[closed]
+            if _is_closed(entry):
+                self._closed[family] = path
+            else:
+                self._closed.pop(family, None)
+
+    # --- paths ------------------------------------------------------------------------------------------
+
+    def _bind(self, origin: Origin) -> _Bound:
+        if len(self._bound) >= REMEMBERED_ORIGINS:
+            self._bound.clear()
+        place = self._bound[origin] = _Bound(self._template, origin, self._target)
+        return place
+
+    def _split(self, place: _Bound, records: Sequence[Record]) -> list[tuple[_Target, Sequence[Record]]]:
+        runs: list[tuple[_Target, Sequence[Record]]] = []
+        for path, run in place.paths.split(records):
+            target = self._targets.get(path)
+            if target is None:
+                if len(self._targets) >= REMEMBERED_ORIGINS:
+                    self._targets.clear()
+                target = self._targets[path] = self._target(path, place.families.render(run[0]))
+            runs.append((target, run))
+        return runs
+
+    def _target(self, path: str, family: str) -> _Target:
+        return _Target(path, family, self._problem(path))
+
+    def _problem(self, path: str) -> str | None:
+        """Why nothing can be written under this path, or None."""
+        folder, _, name = path.rpartition("/")
+        problem = name_problem(name, finishing=self._finishing)
+        for component in folder.split("/")[1:]:
+            problem = problem or name_problem(component, finishing=False)
+        if not problem and len(os.fsencode(path)) > PATH_BYTES:
+            problem = f"the path has more than {PATH_BYTES} bytes"
+        return f"no file can be called {path!r}: {problem}" if problem else None
+
+    # --- finished files ---------------------------------------------------------------------------------
+
+    @property
+    def _tidies(self) -> bool:
+        return self._retention.bounded or self.options.compress != "none"
+
+    def _tidy_soon(self, families: set[str]) -> None:
+        if families and self._tidies:
+            self._to_tidy |= families
+            self._wake.set()
+
+    async def _tidy(self, families: set[str]) -> None:
+        files = self.context.files
+        live = frozenset(path for path, entry in files.items() if not _is_closed(entry))
+        stop = threading.Event()
+
+        def work() -> Tidied:
+            return at_low_priority(lambda: self._finished.tidy(families, live, stop))
+
+        try:
+            done = await trio.to_thread.run_sync(work, limiter=self._tidying, abandon_on_cancel=True)
+        finally:
+            stop.set()
+        self._compressed += done.compressed
+        self._removed += done.removed
+        for event, details in done.reports:
+            self.context.warn(event, **details)
+        # Stored with the next commit; until then it is only remembered in vain.
+        for path in [path for path, entry in files.items() if _is_closed(entry)]:
+            if _family(path, files[path]) in done.empty:
+                del files[path]
+
+
+def _family(path: str, entry: FileLength) -> str:
+    return str((entry.details or {}).get("family", path))
+
+
+def _is_closed(entry: FileLength | None) -> bool:
+    return entry is not None and bool((entry.details or {}).get("closed"))
+
+
+def _families(files: dict[str, FileLength]) -> set[str]:
+    return {_family(path, entry) for path, entry in files.items()}
+
+
+def _resolved(path: str) -> tuple[Template, str, bool]:
+    """The template with an absolute path, its base folder, and whether it is one fixed file.
+
+    The base is what the user wrote before the first placeholder. Links in it, and a link that is the whole
+    path, are the user's, and are followed; below it none is.
+    """
+    template = Template.parse(path)
+    fixed = all(isinstance(part, str) for part in template.parts)
+    head = template.literal_head
+    if fixed:
+        head = os.path.realpath(head)
+        return Template(path, (head,)), os.path.dirname(head), True
+    folder, _, start = head.rpartition("/")
+    base = "/" if head.startswith("/") and not folder else os.path.realpath(folder)
+    rest = list(template.parts)
+    while rest and isinstance(rest[0], str):
+        rest.pop(0)
+    return Template(path, (f"{base.rstrip('/')}/{start}", *rest)), base, False
