@@ -33,7 +33,9 @@ from logroute.sinks.finished_files import (
     Tidied,
     at_low_priority,
 )
-from logroute.sinks.open_files import Changes, Job, OpenFiles, Outcome, Tree, Writing
+from logroute.sinks.folders import Tree
+from logroute.sinks.open_files import Job, OpenFiles, Writing
+from logroute.sinks.recorded_files import Changes, Repairs, family_of_entry, is_closed
 from logroute.sinks.rotation import family_of, name_problem
 
 if TYPE_CHECKING:
@@ -89,8 +91,8 @@ class FileOptions(SinkOptions):
         template = Template.parse(path)
         if "\x00" in path or path.endswith("/") or not path:
             raise ValueError("names no file")
-        if any(part in (".", "..") for part in path.split("/")[1:]):
-            raise ValueError("must not contain the components '.' or '..'")
+        if any(part in ("", ".", "..") for part in path.split("/")[1:]):
+            raise ValueError("must not contain the components '', '.' or '..'")
         for part in template.parts:
             if not isinstance(part, str) and getattr(part, "path", None) == "time":
                 raise ValueError("{time} would make a file for every record; write {time:%Y-%m-%d}")
@@ -121,7 +123,7 @@ class FileStatistics:
     """A snapshot of a file sink."""
 
     open_files: int
-    reopened_files: int
+    changed_files: int
     """Files that somebody else moved, removed, replaced, cut or wrote to."""
     compressed_files: int
     removed_files: int
@@ -186,7 +188,7 @@ class FileSink(Sink[FileOptions]):
         self._targets: dict[str, _Target] = {}
         self._to_tidy: set[str] = set()
         self._wake = trio.Event()
-        self._compressed = self._removed = 0
+        self._changed = self._compressed = self._removed = 0
         self._closed: dict[str, str] = {}
         """The one closed file of each family that is remembered."""
 
@@ -212,24 +214,20 @@ class FileSink(Sink[FileOptions]):
         return options
 
     def statistics(self) -> FileStatistics:
-        return FileStatistics(len(self._files), self._files.reopened, self._compressed, self._removed)
+        return FileStatistics(len(self._files), self._changed, self._compressed, self._removed)
 
     # --- the router's calls -----------------------------------------------------------------------------
 
     async def open(self) -> None:
         files = self.context.files
-        if any("rename_to" in (entry.details or {}) for entry in files.values()):
-            # An intent counts only when it is stored; after a failed commit it may not be.
-            await self.context.commit()
-        self._closed = {_family(path, entry): path for path, entry in files.items() if _is_closed(entry)}
-        outcome = await self._blocking(self._files.recover, dict(files))
-        self._report(outcome)
-        self._apply(outcome.closed)
-        if outcome.closed:
-            await self.context.commit()
-        self._tidy_soon(outcome.finished)
-        if self._tidies:
-            self._tidy_soon(_families(files))
+        self._closed = {
+            family_of_entry(path, entry): path for path, entry in files.items() if is_closed(entry)
+        }
+        repairs = await self._blocking(self._files.recover, dict(files))
+        self._report(repairs)
+        if repairs.changes:
+            await self._store(repairs.changes)
+        self._tidy_soon(_families(files))
 
     async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         jobs: dict[str, Job] = {}
@@ -263,43 +261,40 @@ class FileSink(Sink[FileOptions]):
                 rejected += [Rejected(index, record, reason) for index, run in job.records for record in run]
             if not outcome.barrier:
                 break
-            self._apply(outcome.barrier)
-            self._to_tidy |= outcome.finished
-            await self.context.commit()
-            if outcome.finished:
-                self._tidy_soon(outcome.finished)
+            await self._store(outcome.barrier)
+            self._tidy_soon(outcome.finished)
         # From here on nothing may await: lengths and checkpoints change together.
         self.context.files.update(outcome.written)
         return rejected
 
     async def idle(self) -> None:
-        entries = dict(self.context.files)
-        outcome = await self._blocking(self._files.settle, entries, trio.current_time())
+        outcome = await self._blocking(self._files.settle, dict(self.context.files), trio.current_time())
         self._report(outcome)
-        self._apply(outcome.closed)
-        if outcome.barrier:
-            self._apply(outcome.barrier)
-            await self.context.commit()
-            done = await self._blocking(self._files.finish_all, dict(outcome.barrier))
-            self._report(done)
-            self._apply(done.closed)
-            outcome.finished |= done.finished
-        if outcome.finished:
-            await self.context.commit()
-            self._tidy_soon(outcome.finished)
+        if outcome.barrier or outcome.changes:
+            await self._store(outcome.changes | outcome.barrier)
+        entries = {path: entry for path, entry in outcome.barrier.items() if entry is not None}
+        if entries:
+            repairs = await self._blocking(self._files.finish, entries)
+            self._report(repairs)
+            await self._store(repairs.changes)
+        self._tidy_soon(outcome.finished | set(map(family_of_entry, entries.keys(), entries.values())))
 
     async def run(self) -> None:
         """Compress and remove, beside the deliveries and at a low priority."""
         if not self._tidies:
             return
         while True:
-            families, self._to_tidy, self._wake = self._to_tidy, set(), trio.Event()
-            if families:
-                await self._tidy(families)
+            await self.tidy()
             with trio.move_on_after(TIDY_EVERY_S) as waited:
                 await self._wake.wait()
             if waited.cancelled_caught:
                 self._to_tidy |= _families(self.context.files)
+
+    async def tidy(self) -> None:
+        """One round of what `run` does, over the families in which something was finished."""
+        families, self._to_tidy, self._wake = self._to_tidy, set(), trio.Event()
+        if families:
+            await self._tidy(families)
 
     async def close(self) -> None:
         await self._blocking(self._files.close)
@@ -310,26 +305,37 @@ class FileSink(Sink[FileOptions]):
         """One hop to the thread. Cancelling leaves the thread to itself; the next hop waits for it."""
         return await trio.to_thread.run_sync(work, *args, limiter=self._thread, abandon_on_cancel=True)
 
-    def _report(self, outcome: Outcome) -> None:
-        for event, details in outcome.reports:
+    def _report(self, repairs: Repairs) -> None:
+        self._changed += repairs.changed_files
+        for event, details in repairs.reports:
             self.context.warn(event, **details)
 
+    async def _store(self, changes: Changes) -> None:
+        """A barrier: returns when the changed entries and all that was acknowledged before are stored."""
+        files = self.context.files
+        before = {path: files.get(path) for path in changes}
+        self._apply(changes)
+        try:
+            await self.context.commit()
+        except BaseException:
+            # What is not surely stored must not look as if it were.
+            self._apply(before)
+            raise
+
     def _apply(self, changes: Changes) -> None:
-        """Change the route's `files`; remember at most one closed file of each family, for `age`."""
+        """Change the route's `files`; of each family remember at most one closed file."""
         files = self.context.files
         for path, entry in changes.items():
             if entry is None:
                 files.pop(path, None)
                 continue
             files[path] = entry
-            family = _family(path, entry)
-            closed = self._closed.get(family)
-            if closed is not None and closed != path and _is_closed(files.get(closed)):
+            family = family_of_entry(path, entry)
+            closed = self._closed.pop(family, None)
+            if closed is not None and closed != path and is_closed(files.get(closed)):
                 del files[closed]
-            if _is_closed(entry):
+            if is_closed(entry):
                 self._closed[family] = path
-            else:
-                self._closed.pop(family, None)
 
     # --- paths ------------------------------------------------------------------------------------------
 
@@ -376,7 +382,7 @@ class FileSink(Sink[FileOptions]):
 
     async def _tidy(self, families: set[str]) -> None:
         files = self.context.files
-        live = frozenset(path for path, entry in files.items() if not _is_closed(entry))
+        live = frozenset(path for path, entry in files.items() if not is_closed(entry))
         stop = threading.Event()
 
         def work() -> Tidied:
@@ -391,21 +397,13 @@ class FileSink(Sink[FileOptions]):
         for event, details in done.reports:
             self.context.warn(event, **details)
         # Stored with the next commit; until then it is only remembered in vain.
-        for path in [path for path, entry in files.items() if _is_closed(entry)]:
-            if _family(path, files[path]) in done.empty:
+        for path in [path for path, entry in files.items() if is_closed(entry)]:
+            if family_of_entry(path, files[path]) in done.empty:
                 del files[path]
 
 
-def _family(path: str, entry: FileLength) -> str:
-    return str((entry.details or {}).get("family", path))
-
-
-def _is_closed(entry: FileLength | None) -> bool:
-    return entry is not None and bool((entry.details or {}).get("closed"))
-
-
 def _families(files: dict[str, FileLength]) -> set[str]:
-    return {_family(path, entry) for path, entry in files.items()}
+    return {family_of_entry(path, entry) for path, entry in files.items()}
 
 
 def _resolved(path: str) -> tuple[Template, str, bool]:

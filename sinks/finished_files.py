@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from logroute.sinks.open_files import Tree
+from logroute.sinks.folders import Tree
 from logroute.sinks.rotation import (
     PACKED,
     TEMPORARY,
@@ -26,7 +26,6 @@ from logroute.sinks.rotation import (
     current_path,
     parse_name,
     surplus,
-    timed,
 )
 
 Compress = Literal["none", "zstd", "gzip"]
@@ -325,6 +324,3 @@ def at_low_priority(work: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return result[0]
-
-
-__all__ = ["Compress", "FinishedFiles", "Retention", "Tidied", "at_low_priority", "timed"]

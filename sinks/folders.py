@@ -1,0 +1,116 @@
+"""Folders below a base that the user wrote, with names that strangers made: no link in them is followed.
+
+Also what goes wrong with files, in words, and whose fault it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from logroute.sinks import Retryable
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: opening a pipe that somebody put there must not wait for its reader.
+READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+WRITE_FLAGS = READ_FLAGS | os.O_RDWR | os.O_APPEND
+
+# The name is at fault, and trying again will not help; with a fixed path it is the configuration's fault.
+BAD_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
+
+WHAT_TO_DO = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "raise the quota of the user, or remove some files",
+    errno.EROFS: "its file system is mounted read-only: check the disk, mount it writable",
+    errno.EACCES: "give the user that logroute runs as permission to write there",
+    errno.EPERM: "give the user that logroute runs as permission to write there",
+    errno.EIO: "check the disk",
+    errno.EFBIG: "set rotate.size below the limit of the file system or of ulimit -f",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower max_open",
+    errno.ENFILE: "raise fs.file-max, or lower max_open",
+    errno.ELOOP: "below the base folder no symbolic link is followed: put a folder there",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away",
+    errno.EISDIR: "a folder stands where the file should be: move it away",
+}
+
+
+class NotRegular(OSError):
+    """Something else than a regular file stands under the path: a pipe, a device, a socket."""
+
+
+class BadPath(Exception):
+    """Nothing can be written under this path, now or later, for a reason that its name brought along."""
+
+
+def refused(error: OSError, path: str, action: str) -> Retryable:
+    name = errno.errorcode.get(error.errno or 0, "error")
+    todo = WHAT_TO_DO.get(error.errno or 0)
+    if isinstance(error, NotRegular):
+        todo = "the file sink writes to regular files only; for a pipe use stdout:"
+    hint = f"; {todo}; logroute goes on by itself" if todo else ""
+    return Retryable(f"cannot {action} {path}: {error.strerror} ({name}){hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The base folder and how to get below it without following anybody's links."""
+
+    base: str
+    """The literal part of the template before its first placeholder, up to the last `/`."""
+    folder_mode: int
+
+    def below(self, path: str) -> tuple[str, str]:
+        """Split a path into its folder below the base (may be empty) and its name."""
+        folder, _, name = path[len(self.base) :].lstrip("/").rpartition("/")
+        return folder, name
+
+    def holds(self, path: str) -> bool:
+        return path.startswith(self.base.rstrip("/") + "/")
+
+    def open_folder(self, below: str, *, create: bool = False) -> int:
+        """A descriptor of a folder below the base. No component of `below` may be a symbolic link."""
+        try:
+            folder = os.open(self.base, _FOLDER)
+        except FileNotFoundError:
+            if not create:
+                raise
+            self._make_base(self.base)
+            folder = os.open(self.base, _FOLDER)
+        for component in below.split("/") if below else ():
+            parent = folder
+            try:
+                try:
+                    folder = os.open(component, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+                except FileNotFoundError:
+                    if not create:
+                        raise
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(component, self.folder_mode, dir_fd=parent)
+                    folder = os.open(component, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+            finally:
+                os.close(parent)
+        return folder
+
+    @contextlib.contextmanager
+    def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """The descriptor of the folder that holds `path`, and the name of `path` in it."""
+        if self.holds(path):
+            below, name = self.below(path)
+            folder = self.open_folder(below, create=create)
+        else:  # recorded when the template was another one
+            above, name = os.path.split(path)
+            folder = os.open(above, _FOLDER | os.O_NOFOLLOW)
+        try:
+            yield folder, name
+        finally:
+            os.close(folder)
+
+    def _make_base(self, folder: str) -> None:
+        parent = os.path.dirname(folder)
+        if parent and not os.path.isdir(parent):
+            self._make_base(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, self.folder_mode)
