@@ -1,0 +1,53 @@
+"""What differs between engines, as switches of the simulated one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """Behaviour of one engine version. The defaults are those of Docker 20.10, without its accidents."""
+
+    engine_version: str = "20.10.24"
+    api_version: str = "1.41"
+    min_api: str = "1.12"
+    """Older versions in a path are answered with 400. Newest engines: 1.40."""
+    since_filters_every_record: bool = True
+    """Otherwise `since` only looks for the first record that is not older, as engines from 23 do."""
+    rotation_glitch: Literal["none", "skips", "skips and repeats"] = "none"
+    """What a follow stream does when the log was rotated more than once since it read.
+
+    Engines from 23 on skip to the newest file; 20.10 also reads that one again for each rotation missed.
+    """
+    stream_jitter_ns: int = 0
+    """How far back the time of a record may lie behind the other stream's; never within one stream."""
+    unlinks_single_file: bool = False
+    """With `max-file` 1, a full log is removed and made anew (from 23 on) and not truncated in place."""
+    multiplexed_content_type: bool = False
+    """From API 1.42 on `/logs` says which of the two forms its body has."""
+    legacy_event_keys: bool = True
+    """Events also carry `status`, `id` and `from` (gone in API 1.52)."""
+    removal_delay_s: float = 0.045
+    """From the death of a `--rm` container to its destruction; 409 in between."""
+    compression_delay_s: float = 0.0
+    """How long a rotated file stays uncompressed; the next rotation waits for it."""
+    event_ring: int = 256
+    """Events remembered for `since`."""
+    event_buffer: int = 1024
+    """Events waiting for one subscriber; what comes while it is full is skipped for it."""
+
+
+DOCKER_20_10 = Quirks(rotation_glitch="skips and repeats", stream_jitter_ns=20_000)
+NEWEST = Quirks(
+    engine_version="29.0.0",
+    api_version="1.56",
+    min_api="1.40",
+    since_filters_every_record=False,
+    rotation_glitch="skips",
+    unlinks_single_file=True,
+    multiplexed_content_type=True,
+    legacy_event_keys=False,
+    stream_jitter_ns=20_000,
+)
