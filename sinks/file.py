@@ -48,6 +48,7 @@ TIDY_EVERY_S = 3600.0
 REMEMBERED_ORIGINS = 4096
 """Bound on what is remembered of origins; it is computed again when needed."""
 PATH_BYTES = 4095
+SMALL_BATCH = 16
 
 
 class Rotate(Options):
@@ -142,13 +143,20 @@ class _Target:
 class _Bound:
     """The path template, bound to an origin."""
 
-    __slots__ = ("constant", "families", "paths")
+    __slots__ = ("constant", "deciding", "families", "last_time", "last_target", "paths")
 
     def __init__(self, template: Template, origin: Origin, check: Callable[[str, str], _Target]) -> None:
         self.paths = template.bind(origin, escape_file_name)
         self.families: BoundTemplate = family_of(self.paths)
         path = self.paths.constant
         self.constant = check(path, path) if path is not None else None
+        # Where only the time varies: so many characters of it decide, and where the last records went.
+        open_parts = [part for part in self.paths.parts if not isinstance(part, str)]
+        self.deciding = max((0 if callable(part) else part.deciding for part in open_parts), default=0)
+        if any(callable(part) for part in open_parts):
+            self.deciding = 0
+        self.last_time = ""
+        self.last_target: _Target | None = None
 
 
 @SINKS.register(FileOptions)
@@ -172,7 +180,7 @@ class FileSink(Sink[FileOptions]):
             every_s=rotate.every,
             idle_s=rotate.idle,
             compress=options.compress != "none",
-            remember=rotate.age is not None,
+            remember=rotate.age is not None or options.compress != "none",
             fsync=options.fsync,
             mode=options.mode,
             exact_mode="mode" in options.model_fields_set,
@@ -346,6 +354,15 @@ class FileSink(Sink[FileOptions]):
         return place
 
     def _split(self, place: _Bound, records: Sequence[Record]) -> list[tuple[_Target, Sequence[Record]]]:
+        deciding = place.deciding
+        # Rendering a time costs more than a small batch is worth; a large one is compared faster in `split`.
+        if deciding and place.last_target is not None and len(records) <= SMALL_BATCH:
+            time = place.last_time
+            for record in records:
+                if record.time[:deciding] != time:
+                    break
+            else:
+                return [(place.last_target, records)]
         runs: list[tuple[_Target, Sequence[Record]]] = []
         for path, run in place.paths.split(records):
             target = self._targets.get(path)
@@ -354,6 +371,8 @@ class FileSink(Sink[FileOptions]):
                     self._targets.clear()
                 target = self._targets[path] = self._target(path, place.families.render(run[0]))
             runs.append((target, run))
+        if deciding and runs:
+            place.last_time, place.last_target = records[-1].time[:deciding], runs[-1][0]
         return runs
 
     def _target(self, path: str, family: str) -> _Target:
@@ -398,7 +417,7 @@ class FileSink(Sink[FileOptions]):
             self.context.warn(event, **details)
         # Stored with the next commit; until then it is only remembered in vain.
         for path in [path for path, entry in files.items() if is_closed(entry)]:
-            if family_of_entry(path, files[path]) in done.empty:
+            if family_of_entry(path, files[path]) in done.settled:
                 del files[path]
 
 

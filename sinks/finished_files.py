@@ -56,8 +56,8 @@ class Tidied:
 
     compressed: int = 0
     removed: int = 0
-    empty: set[str] = field(default_factory=set)
-    """Families of which no file is left."""
+    settled: set[str] = field(default_factory=set)
+    """Families that need no further round until another of their files is finished."""
     reports: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
 
@@ -100,8 +100,6 @@ class FinishedFiles:
         finished: list[FinishedFile] = []
         live_bytes = 0
         found = self._files_of(family, folders)
-        if not found:
-            done.empty.add(family)
         for file in found:
             if file.path.endswith(TEMPORARY):
                 self._remove(file, "an interrupted compression", done)
@@ -120,6 +118,9 @@ class FinishedFiles:
             finished = [self._compressed(file, stop, done) for file in finished]
             if self._retention.total_bytes is not None:
                 self._within_bounds(family, finished, live_bytes, done)
+        compressed = self._compress == "none" or all(f.name.packed or not f.name.stamp for f in finished)
+        if not found or (compressed and self._retention.age_s is None):
+            done.settled.add(family)
 
     def _within_bounds(
         self, family: str, finished: list[FinishedFile], live_bytes: int, done: Tidied

@@ -63,6 +63,8 @@ class OpenFile:
     """The file ends in the middle of a line that somebody else left."""
     checked_at: float
     written_at: float
+    entry: FileLength | None = None
+    """What the route's state says of it, as far as this object knows."""
     pending: int = 0
     """Bytes behind `length` that an unfinished delivery has written."""
 
@@ -101,7 +103,7 @@ class Writing:
     idle_s: float
     compress: bool
     remember: bool
-    """Remember files that are closed, so that they are removed when their `age` comes."""
+    """Remember families of closed files: some are to be compressed, or removed when their `age` comes."""
     fsync: bool
     mode: int
     exact_mode: bool
@@ -117,6 +119,7 @@ class OpenFiles:
         self._tree = tree
         self._writing = writing
         self._clock = clock
+        self._rotates = writing.size_bytes is not None or writing.every_s is not None
         # Least recently written first. Invariant: at most max_open.
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
 
@@ -135,9 +138,14 @@ class OpenFiles:
         Refused jobs are taken out of `jobs`. After Retryable every file is as it was before.
         """
         outcome = Outcome()
+        unchecked = now - CHECK_EVERY_S
         for job in list(jobs):
+            file = self._open.get(job.path)
+            entry = entries.get(job.path)
+            if file is not None and file.entry is entry and file.checked_at > unchecked and not self._rotates:
+                continue  # the common case, for which the rest of this would be too slow
             try:
-                self._prepare(job, entries.get(job.path), now, outcome)
+                self._prepare(job, entry, now, outcome)
             except BadPath as error:
                 outcome.refused.append((job, str(error)))
                 jobs.remove(job)
@@ -157,7 +165,7 @@ class OpenFiles:
         if entry is None or file.length != entry.length:
             if job.family != job.path:
                 file.details["family"] = job.family
-            outcome.barrier[job.path] = file.as_length()
+            outcome.barrier[job.path] = file.entry = file.as_length()
         elif self._due(file, job):
             outcome.barrier[job.path] = intent(self._tree, job.path, entry, self._clock())
 
@@ -273,6 +281,7 @@ class OpenFiles:
         self, jobs: Sequence[Job], entries: Mapping[str, FileLength], now: float, outcome: Outcome
     ) -> None:
         before: list[tuple[Job, int]] = []
+        written = outcome.written
         job = None
         try:
             for job in jobs:
@@ -286,7 +295,7 @@ class OpenFiles:
                 before.append((job, file.length))
                 self._append(file, job)
                 file.written_at = now
-                outcome.written[job.path] = file.as_length()
+                written[job.path] = file.entry = file.as_length()
         except BaseException as error:
             for touched, length in reversed(before):
                 self._cut_back(touched, length)
@@ -297,12 +306,13 @@ class OpenFiles:
             raise
 
     def _append(self, file: OpenFile, job: Job) -> None:
-        pieces = job.pieces
-        if file.torn:
-            pieces = [b"\n", *pieces]
-        size = sum(map(len, pieces))
-        if len(pieces) > 1 and (len(pieces) > IOV_MAX or size < len(pieces) * JOIN_BELOW_BYTES):
-            pieces = [b"".join(pieces)]
+        pieces = [b"\n", *job.pieces] if file.torn else job.pieces
+        if len(pieces) == 1:
+            size = len(pieces[0])
+        else:
+            size = sum(map(len, pieces))
+            if len(pieces) > IOV_MAX or size < len(pieces) * JOIN_BELOW_BYTES:
+                pieces = [b"".join(pieces)]
         file.pending = os.write(file.fd, pieces[0]) if len(pieces) == 1 else os.writev(file.fd, pieces)
         if file.pending < size:
             rest = memoryview(b"".join(pieces))
@@ -311,8 +321,7 @@ class OpenFiles:
         if self._writing.fsync:
             os.fdatasync(file.fd)
         if file.length < FINGERPRINT_BYTES:
-            head = b"".join(pieces)[: FINGERPRINT_BYTES - file.length] if len(pieces) > 1 else pieces[0]
-            file.head = (file.head + head[: FINGERPRINT_BYTES - file.length])[:FINGERPRINT_BYTES]
+            file.head = (file.head + b"".join(pieces))[:FINGERPRINT_BYTES]
             file.fingerprint = fingerprint(file.head)
             if not file.length and self._writing.every_s is not None:
                 file.details = file.details | {"begun": job.first_time}

@@ -52,7 +52,7 @@ def family_of_entry(path: str, entry: FileLength) -> str:
 
 
 def is_closed(entry: FileLength | None) -> bool:
-    """The entry only remembers that its family has files, for the day when their `age` comes."""
+    """The entry only remembers a family, some of whose files are still to be compressed or removed."""
     return bool(details_of(entry).get("closed"))
 
 
