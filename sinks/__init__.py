@@ -137,8 +137,8 @@ class Sink(ABC, Generic[OptionsT]):
         """Work beside the deliveries: compress what is finished, watch a receiver.
 
         The router starts it after the first `open` that succeeded, in a task of its own, and cancels it
-        before `close`. It may return at once. SinkGone means what it means in `deliver`; if it raises anything
-        else, the router says so and starts it again, after a pause, and deliveries do not notice.
+        before `close`. It may return at once. SinkGone means what it means in `deliver`. If it raises
+        anything else, the router says so and starts it again, after a pause; deliveries do not notice.
         """
 
     async def idle(self) -> None:

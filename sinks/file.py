@@ -143,7 +143,7 @@ class _Target:
 class _Bound:
     """The path template, bound to an origin."""
 
-    __slots__ = ("constant", "deciding", "families", "last_time", "last_target", "paths")
+    __slots__ = ("constant", "deciding", "families", "last_target", "last_time", "paths")
 
     def __init__(self, template: Template, origin: Origin, check: Callable[[str, str], _Target]) -> None:
         self.paths = template.bind(origin, escape_file_name)

@@ -98,28 +98,31 @@ class FinishedFiles:
     ) -> None:
         current = current_path(family, self._clock())
         finished: list[FinishedFile] = []
-        live_bytes = 0
+        live_bytes = unfinished = 0
         found = self._files_of(family, folders)
         for file in found:
             if file.path.endswith(TEMPORARY):
                 self._remove(file, "an interrupted compression", done)
             elif file.path in live:
                 live_bytes += file.size_bytes
+                unfinished += 1
             elif file.path != current:
                 finished.append(file)
             else:
                 live_bytes += file.size_bytes
+                unfinished += 1
                 age_s = self._retention.age_s
                 # Its origin is long gone. A fixed path always has an owner, silent or not.
                 if age_s is not None and not self._fixed and self._clock() - file.modified > age_s:
                     self._remove(file, "age", done)
+                    unfinished -= 1
         finished = self._within_bounds(family, finished, live_bytes, done)
         if self._compress != "none":
             finished = [self._compressed(file, stop, done) for file in finished]
             if self._retention.total_bytes is not None:
-                self._within_bounds(family, finished, live_bytes, done)
+                finished = self._within_bounds(family, finished, live_bytes, done)
         compressed = self._compress == "none" or all(f.name.packed or not f.name.stamp for f in finished)
-        if not found or (compressed and self._retention.age_s is None):
+        if not (finished or unfinished) or (compressed and self._retention.age_s is None):
             done.settled.add(family)
 
     def _within_bounds(

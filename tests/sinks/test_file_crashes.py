@@ -122,15 +122,15 @@ def origin(name: str) -> Origin:
 
 
 ORIGINS = [origin("a"), origin("b")]
+TIMES = [f"2026-11-{20 + i // 16}T0{i % 16 // 2}:00:00.{i:09}Z" for i in range(48)]
 RECORDS = [
-    (ORIGINS[i % 3 == 0], Record(f"{i:03} {'x' * (i % 7)}", "stdout", f"2026-11-{20 + i // 16}T0{i % 16 // 2}:00:00.{i:09}Z"))
-    for i in range(48)
-]  # fmt: skip
+    (ORIGINS[i % 3 == 0], Record(f"{i:03} {'x' * (i % 7)}", "stdout", at)) for i, at in enumerate(TIMES)
+]
 """Two containers, three days."""
 
 
 def deliveries(start: int, sizes: Sequence[int]) -> Iterator[tuple[int, list[Batch]]]:
-    """The records from `start` on, cut into deliveries of these sizes over and over; up to where each goes."""
+    """The records from `start` on, in deliveries of these sizes over and over; up to where each goes."""
     turn = 0
     while start < len(RECORDS):
         end = min(len(RECORDS), start + sizes[turn % len(sizes)])
