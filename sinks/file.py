@@ -173,7 +173,7 @@ class FileSink(Sink[FileOptions]):
         self._template, base, fixed = _resolved(options.path)
         self._finishing = bool(rotate.size or rotate.every or options.compress != "none")
         self._retention = Retention(rotate.keep, rotate.age, rotate.total)
-        tree = Tree(base, options.mode | (options.mode & 0o444) >> 2)
+        tree = Tree(base, options.mode | (options.mode & 0o444) >> 2, options.fsync)
         writing = Writing(
             max_open=options.max_open,
             size_bytes=rotate.size,
@@ -269,8 +269,10 @@ class FileSink(Sink[FileOptions]):
                 rejected += [Rejected(index, record, reason) for index, run in job.records for record in run]
             if not outcome.barrier:
                 break
+            # A new file may be one too many, and another run may have left something to compress.
+            begun = {job.family for job in remaining if job.path not in self.context.files}
             await self._store(outcome.barrier)
-            self._tidy_soon(outcome.finished)
+            self._tidy_soon(outcome.finished | begun)
         # From here on nothing may await: lengths and checkpoints change together.
         self.context.files.update(outcome.written)
         return rejected

@@ -61,6 +61,8 @@ class Tree:
     base: str
     """The literal part of the template before its first placeholder, up to the last `/`."""
     folder_mode: int
+    fsync: bool = False
+    """New folders have to survive power loss."""
 
     def below(self, path: str) -> tuple[str, str]:
         """Split a path into its folder below the base (may be empty) and its name."""
@@ -89,6 +91,8 @@ class Tree:
                         raise
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(component, self.folder_mode, dir_fd=parent)
+                    if self.fsync:
+                        os.fsync(parent)
                     folder = os.open(component, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
             finally:
                 os.close(parent)

@@ -323,7 +323,7 @@ class OpenFiles:
         if file.length < FINGERPRINT_BYTES:
             file.head = (file.head + b"".join(pieces))[:FINGERPRINT_BYTES]
             file.fingerprint = fingerprint(file.head)
-            if not file.length and self._writing.every_s is not None:
+            if not file.length:
                 file.details = file.details | {"begun": job.first_time}
         file.length += size
         file.pending = 0

@@ -586,6 +586,19 @@ async def test_an_interrupted_compression_is_cleaned_up_and_done_again(tmp_path:
     }
 
 
+async def test_what_another_run_left_is_tidied_when_its_path_is_written_to_again(tmp_path: Path) -> None:
+    for day in (20, 21, 22):
+        (tmp_path / f"web.202611{day}T000000Z-0001.log").write_text(f"{day}\n")
+    sink, _ = await rotating(tmp_path / "{container.name}.log", rotate={"keep": 2}, compress="zstd")
+    await sink.deliver([batch("new")])
+    await sink.tidy()
+    assert files_in(tmp_path) == {
+        "web.20261121T000000Z-0001.log.zst": "21\n",
+        "web.20261122T000000Z-0001.log.zst": "22\n",
+        "web.log": "new\n",
+    }
+
+
 async def test_a_compression_that_is_cancelled_leaves_the_source(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
