@@ -1,98 +1,134 @@
-"""The paths by which matches and templates name parts of a record.
+"""The paths by which matches and templates name the parts of a record.
 
-A path is constant for an origin (the container, its labels, who runs it) or per record (`time`, `message`,
-`stream`, `level`, `id`, `fields.K`). Only the latter cost anything per record.
+One table holds them all. A path is constant for an origin (the container, its labels, who runs it) or per
+record (`time`, `message`, `stream`, `level`, `id`, `fields.K`); only the latter cost anything per record.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from logroute.router.record import Origin, Record
 
-Value = str | int | float | bool | None
+OriginGetter = Callable[[Origin], Any]
+RecordGetter = Callable[[Origin, Record], Any]
 
-ORIGIN: dict[str, Callable[[Origin], Value]] = {
-    "host.name": lambda o: o.host or None,
-    "source": lambda o: o.source or None,
-    "container.id": lambda o: o.id or None,
-    "container.name": lambda o: o.name or None,
-    "container.image": lambda o: image_reference(o) or None,
-    "container.runtime": lambda o: o.runtime or None,
-    "log.file.path": lambda o: o.file or None,
-    **{f"compose.{k}": lambda o, k=k: o.compose.get(k) for k in ("project", "service", "number")},  # type: ignore[misc]
-    **{f"swarm.{k}": lambda o, k=k: o.swarm.get(k) for k in ("stack", "service", "task", "node")},  # type: ignore[misc]
-    **{
-        f"kubernetes.{k}": lambda o, k=k: o.kubernetes.get(k)  # type: ignore[misc]
-        for k in ("namespace", "pod", "container", "node", "uid")
-    },
-}
 
-RECORD: dict[str, Callable[[Origin, Record], Any]] = {
-    "time": lambda _, r: r.time,
-    "message": lambda _, r: r.message,
-    "stream": lambda _, r: r.stream,
-    "level": lambda _, r: r.level,
-    "id": lambda o, r: o.record_id(r),
-}
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path with the way to its value. The value of what is absent is None."""
+
+    name: str
+    of_origin: OriginGetter | None
+    """How to get it where it is constant for an origin; None where it is per record."""
+    of_record: RecordGetter
+    """How to get it in any case."""
+
+    @property
+    def constant(self) -> bool:
+        """Whether all records of an origin have the same value."""
+        return self.of_origin is not None
 
 
 class UnknownPath(ValueError):
     """No such path; the text suggests the nearest one."""
 
-    def __init__(self, path: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
-        super().__init__(f"unknown path {path!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    def __init__(self, name: str, what: str = "path", also: Iterable[str] = ()) -> None:
+        near = suggestion(name, also)
+        super().__init__(f"unknown {what} {name!r}" + (f"; did you mean {near!r}?" if near else ""))
 
 
-def known_paths() -> list[str]:
-    return [*RECORD, *ORIGIN, "label.", "fields."]
+def path(name: str) -> Path:
+    """The path of that name. Raises UnknownPath."""
+    if found := PATHS.get(name):
+        return found
+    group, _, key = name.partition(".")
+    if key and group == "label":
+        return _constant(name, lambda origin: origin.labels.get(key))
+    if key and group == "fields":
+        return _per_record(name, _field(key))
+    raise UnknownPath(name)
 
 
-def image_reference(origin: Origin) -> str:
+def suggestion(name: str, also: Iterable[str] = ()) -> str | None:
+    """The path (or one of `also`) that was probably meant."""
+    known = [*PATHS, *OPEN_GROUPS, *also]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # `labels.tier` means `label.tier`; `conatiner.nmae` is caught above.
+    group, dot, key = name.partition(".")
+    groups = difflib.get_close_matches(group, OPEN_GROUPS, n=1, cutoff=0.6)
+    if dot and key and groups and groups[0] != group:
+        return f"{groups[0]}.{key}"
+    return near[0] if near and near[0] != name else None
+
+
+def image_reference(origin: Origin) -> str | None:
     """`name:tag` as the container was started with; a digest stands behind an `@`."""
     image = origin.image
     if image is None:
-        return ""
-    if image.tag is None:
+        return None
+    if not image.tag:
         return image.name
     return f"{image.name}{'@' if ':' in image.tag else ':'}{image.tag}"
 
 
-def origin_getter(path: str) -> Callable[[Origin], Value] | None:
-    """How to get a path that is constant for an origin; None if it is known but per record.
-
-    Raises UnknownPath.
-    """
-    if getter := ORIGIN.get(path):
-        return getter
-    if path.startswith("label.") and len(path) > 6:
-        name = path[6:]
-        return lambda origin: origin.labels.get(name)
-    if path in RECORD or (path.startswith("fields.") and len(path) > 7):
-        return None
-    raise UnknownPath(path, known_paths())
+def _constant(name: str, get: OriginGetter) -> Path:
+    return Path(name, get, lambda origin, _: get(origin))
 
 
-def record_getter(path: str) -> Callable[[Origin, Record], Any]:
-    """How to get any path. Raises UnknownPath."""
-    if path in RECORD:
-        return RECORD[path]
-    if path.startswith("fields.") and len(path) > 7:
-        keys = path[7:].split(".")
-        whole = path[7:]
+def _per_record(name: str, get: RecordGetter) -> Path:
+    return Path(name, None, get)
 
-        def field(_: Origin, record: Record) -> Any:
-            value: Any = record.fields
-            if value is not None and whole in value:
-                return value[whole]
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            return value
 
-        return field
-    getter = origin_getter(path)
-    assert getter is not None
-    return lambda origin, _: getter(origin)
+def _identity(group: str, key: str) -> Path:
+    """A key of what an orchestrator says: `compose`, `swarm`, `kubernetes` are mappings on the origin."""
+    return _constant(f"{group}.{key}", lambda origin: getattr(origin, group).get(key))
+
+
+def _field(key: str) -> RecordGetter:
+    """A field by its whole name, dots included, or else by descending into objects."""
+    steps = key.split(".")
+
+    def get(_: Origin, record: Record) -> Any:
+        value: Any = record.fields
+        if value is None:
+            return None
+        if key in value:
+            return value[key]
+        for step in steps:
+            value = value.get(step) if isinstance(value, dict) else None
+        return value
+
+    return get
+
+
+_IDENTITIES = {
+    "compose": ("project", "service", "number"),
+    "swarm": ("stack", "service", "task", "node"),
+    "kubernetes": ("namespace", "pod", "container", "node", "uid"),
+}
+
+PATHS: dict[str, Path] = {
+    path.name: path
+    for path in (
+        _per_record("time", lambda _, record: record.time),
+        _per_record("message", lambda _, record: record.message),
+        _per_record("stream", lambda _, record: record.stream),
+        _per_record("level", lambda _, record: record.level),
+        _per_record("id", lambda origin, record: origin.record_id(record)),
+        _constant("host.name", lambda origin: origin.host or None),
+        _constant("source", lambda origin: origin.source or None),
+        _constant("container.id", lambda origin: origin.id or None),
+        _constant("container.name", lambda origin: origin.name or None),
+        _constant("container.image", image_reference),
+        _constant("container.runtime", lambda origin: origin.runtime or None),
+        _constant("log.file.path", lambda origin: origin.file or None),
+        *(_identity(group, key) for group, keys in _IDENTITIES.items() for key in keys),
+    )
+}
+"""Every path but `label.K` and `fields.K`, whose names are the user's."""
+
+OPEN_GROUPS = ("label", "fields")
