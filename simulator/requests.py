@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from logroute.simulator.events import Filters, has_labels
+from logroute.simulator.events import Event, EventLog, Filters, Subscription, has_labels
 from logroute.simulator.reading import Cursor, Selection
 
 if TYPE_CHECKING:
@@ -64,15 +64,24 @@ class LogStream:
     framed: bool
     headers: dict[str, str]
 
+    def close(self) -> None:
+        """The response ended."""
+        self.cursor.close()
+
 
 @dataclass(frozen=True, slots=True)
 class EventStream:
-    """The body of `/events`."""
+    """The body of `/events`: those of the past that were asked for, then what comes."""
 
-    since_ns: int | None
+    past: list[Event]
+    subscription: Subscription
     until_ns: int | None
-    filters: Filters
+    log: EventLog
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+    def close(self) -> None:
+        """The response ended."""
+        self.log.unsubscribe(self.subscription)
 
 
 Response = Answer | LogStream | EventStream
@@ -226,7 +235,9 @@ def _events(engine: SimulatedEngine, query: Query) -> EventStream:
     since, until = timestamp(query.get("since", "")), timestamp(query.get("until", ""))
     if since is not None and until is not None and until < since:
         raise Refused(400, f"`since` time ({query['since']}) cannot be after `until` time ({query['until']})")
-    return EventStream(since, until, parse_filters(query.get("filters", "")))
+    filters = parse_filters(query.get("filters", ""))
+    past = engine.events.past(since, until, filters)
+    return EventStream(past, engine.events.subscribe(filters), until, engine.events)
 
 
 def _logs(
