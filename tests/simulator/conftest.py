@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
+from uuid import uuid4
 
 import pytest
 import trio
@@ -329,3 +330,36 @@ def client(engine: SimulatedEngine) -> Client:
 def make_client() -> Callable[[SimulatedEngine], Client]:
     """Asks another simulated engine."""
     return lambda engine: Client(engine.host)
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.real_engine)])
+def real_engine(request: pytest.FixtureRequest) -> Any:
+    """Each engine in turn; None stands for the simulated one."""
+    if request.param == "simulated":
+        return None
+    try:
+        return request.getfixturevalue("docker_engine")
+    except pytest.FixtureLookupError:
+        pytest.skip("no fixture for a real engine")
+
+
+@pytest.fixture
+async def driver(real_engine: Any, tmp_path: Path) -> AsyncIterator[SimulatedDriver | RealDriver]:
+    """What the conformance tests talk to."""
+    if real_engine is None:
+        async with SimulatedEngine(tmp_path / "engine") as engine:
+            yield SimulatedDriver(engine)
+        return
+    driver = RealDriver(real_engine.host, real_engine.image)
+    try:
+        yield driver
+    finally:
+        with trio.move_on_after(30, shield=True):
+            for id in driver.ids:
+                await driver.remove(id, force=True)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A container name that no other test uses."""
+    return f"conformance-{uuid4().hex[:8]}"
