@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS, Options
 from logroute.config.types import Duration, Size
-from logroute.router.template import BoundTemplate, Template, escape_file_name
+from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
 from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
 from logroute.sinks.finished_files import (
@@ -95,7 +95,7 @@ class FileOptions(SinkOptions):
         if any(part in ("", ".", "..") for part in path.split("/")[1:]):
             raise ValueError("must not contain the components '', '.' or '..'")
         for part in template.parts:
-            if not isinstance(part, str) and getattr(part, "path", None) == "time":
+            if isinstance(part, PathPart) and part.path == "time":
                 raise ValueError("{time} would make a file for every record; write {time:%Y-%m-%d}")
         return path
 
@@ -152,9 +152,8 @@ class _Bound:
         self.constant = check(path, path) if path is not None else None
         # Where only the time varies: so many characters of it decide, and where the last records went.
         open_parts = [part for part in self.paths.parts if not isinstance(part, str)]
-        self.deciding = max((0 if callable(part) else part.deciding for part in open_parts), default=0)
-        if any(callable(part) for part in open_parts):
-            self.deciding = 0
+        times = [part.deciding for part in open_parts if isinstance(part, TimePart)]
+        self.deciding = max(times, default=0) if len(times) == len(open_parts) else 0
         self.last_time = ""
         self.last_target: _Target | None = None
 
@@ -374,7 +373,7 @@ class FileSink(Sink[FileOptions]):
                 target = self._targets[path] = self._target(path, place.families.render(run[0]))
             runs.append((target, run))
         if deciding and runs:
-            place.last_time, place.last_target = records[-1].time[:deciding], runs[-1][0]
+            place.last_time, place.last_target = runs[-1][1][0].time[:deciding], runs[-1][0]
         return runs
 
     def _target(self, path: str, family: str) -> _Target:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from logroute.router.template import ABSENT, BoundTemplate
+from logroute.router.record import Record
+from logroute.router.template import ABSENT, BoundTemplate, TimePart
 
 PACKED = {"zstd": ".zst", "gzip": ".gz"}
 TEMPORARY = ".logroute-tmp"
@@ -34,6 +35,7 @@ _FINISHED = re.compile(
     re.DOTALL,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
+_NOW = "2026-11-23T20:06:26"
 
 _DIRECTIVE = re.compile(r"%(.)", re.DOTALL)
 _DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "j": 3, "G": 4, "V": 2, "u": 1, "H": 2, "M": 2, "S": 2}
@@ -106,9 +108,9 @@ def name_problem(name: str, *, finishing: bool) -> str | None:
 def family_of(template: BoundTemplate) -> BoundTemplate:
     """The template with its time left open: renders the family of a record instead of its path."""
     parts = [
-        part
-        if isinstance(part, str) or callable(part)
-        else "/".join(f"{_OPEN}{piece}{_OPEN}" if piece else "" for piece in part.format.split("/"))
+        "/".join(f"{_OPEN}{piece}{_OPEN}" if piece else "" for piece in part.format.split("/"))
+        if isinstance(part, TimePart)
+        else part
         for part in template.parts
     ]
     return BoundTemplate(tuple(parts))
@@ -120,8 +122,8 @@ def timed(family: str) -> bool:
 
 def current_path(family: str, now: float) -> str:
     """The path that a record of now would have."""
-    at = datetime.fromtimestamp(now, UTC)
-    return _TIME.sub(lambda found: at.strftime(found[1]), family)
+    record = Record("", "stdout", iso(now))
+    return _TIME.sub(lambda found: TimePart(found[1], len(_NOW)).render(record), family)
 
 
 @lru_cache(maxsize=4096)
@@ -146,7 +148,7 @@ def _time_pattern(format_: str) -> str:
         elif directive in "FT":
             pattern += "[0-9]{4}-[0-9]{2}-[0-9]{2}" if directive == "F" else "[0-9]{2}:[0-9]{2}:[0-9]{2}"
         else:
-            pattern += "%" if directive == "%" else r"\w+"
+            pattern += "%" if directive == "%" else "[A-Za-z]+"
         at = found.end()
     return pattern + re.escape(format_[at:])
 

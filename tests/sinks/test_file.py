@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,9 +25,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.template import Template, TemplateError, escape_file_name
 from logroute.sinks import FileLength, Rejected, Retryable
 from logroute.sinks.file import FileOptions, FileSink
-from logroute.sinks.rotation import FinishedFile, Name, finished_name, name_problem, parse_name, surplus
+from logroute.sinks.rotation import (
+    FinishedFile,
+    Name,
+    component_pattern,
+    current_path,
+    family_of,
+    finished_name,
+    name_problem,
+    parse_name,
+    surplus,
+    timed,
+)
 
 TIME = "2026-11-23T20:06:26.123456789Z"
 DAY = 86400.0
@@ -742,6 +755,30 @@ def test_a_finished_name_tells_whose_it_is_and_sorts_behind_the_earlier_ones(
 )
 def test_the_extension_stays_last(name: str, finished: str) -> None:
     assert finished_name(name, at(), []) == finished
+
+
+formats = st.lists(
+    st.sampled_from([f"%{d}" for d in "YymbBdjGVuaAFHMST%"] + ["-", ".", "_", "(", "*", "x"]),
+    min_size=1,
+    max_size=8,
+).map("".join)
+
+
+@given(format_=formats, now=st.integers(0, 4_000_000_000), name=names)
+def test_what_a_template_makes_at_any_time_belongs_to_the_family(format_: str, now: int, name: str) -> None:
+    try:
+        template = Template.parse(f"{{container.name}}{{time:{format_}}}.log")
+    except TemplateError:  # without a directive
+        return
+    path = template.bind(origin(name), escape_file_name)
+    record = Record("", "stdout", datetime.fromtimestamp(now, UTC).isoformat()[:19] + "Z")
+    family = family_of(path).render(record)
+    pattern = component_pattern(family)
+    assert timed(family)
+    assert pattern is not None
+    assert pattern.fullmatch(path.render(record))
+    assert current_path(family, now) == path.render(record)
+    assert not pattern.fullmatch(f"{path.render(record)}.txt")
 
 
 def test_nothing_newer_goes_before_something_older() -> None:
