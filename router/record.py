@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal
 
@@ -80,6 +81,12 @@ def full_time(time: str) -> str:
         return time
     whole, dot, fraction = time[:-1].partition(".")
     return f"{whole}.{fraction:0<9}Z" if dot else f"{whole}.000000000Z"
+
+
+def iso_time(time_ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339, UTC, nine digits."""
+    seconds, rest = divmod(time_ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def message_hash(message: str) -> str:

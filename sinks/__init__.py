@@ -104,6 +104,12 @@ class Sink(ABC, Generic[OptionsT]):
     ordered: ClassVar[bool] = True
     """Whether order matters to it. Where not, the router may have several deliveries under way."""
 
+    batch_bytes: ClassVar[int] = 1 << 20
+    """What one delivery takes at most, unless the route's `batch` says otherwise; likewise below."""
+    batch_records: ClassVar[int] = 10_000
+    batch_wait_s: ClassVar[float] = 0.0
+    """How long to wait for more once there is something."""
+
     idle_s: float | None = None
     """Call `idle` when nothing was delivered for so long (None: never)."""
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -36,7 +35,6 @@ from logroute.sources.joiner import Joiner
 from logroute.sources.log_chain import (
     TAIL_BYTES,
     Segment,
-    fingerprint,
     lines_of,
     newer_segments,
     open_chain,
@@ -616,15 +614,3 @@ def _time_of_first(segment: Segment) -> str:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
     return ""
-
-
-LogFactory = Callable[[str, Origin], LogFile]
-
-
-def text_time(now_ns: int) -> str:
-    """A time for lines that bring none, as RFC 3339 with nine digits."""
-    seconds, rest = divmod(now_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-__all__ = ["BUFFER_BYTES", "LogFile", "LogStatistics", "Lost", "fingerprint", "text_time"]

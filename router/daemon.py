@@ -1,0 +1,285 @@
+"""The daemon: starts routes and sources, keeps them running, ends them in order.
+
+Sources first, then the routes drain within the grace period. A task that fails is started again with
+backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 3 stopped with records that are neither delivered
+nor durable.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from logroute.router.route import Route, RouteSettings
+from logroute.router.router import Router
+from logroute.router.state import StateError
+from logroute.sinks import Sink
+from logroute.sources import Source
+
+DONE = 0
+FAILED = 1
+UNDELIVERED = 3
+
+RESTART_MAX_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """A route as configured, and how its sink is made."""
+
+    settings: RouteSettings
+    make_sink: Callable[[Route], Sink[Any]]
+    durable: bool = False
+    """The sink asks for more than kill -9: what it acknowledges survives power loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the daemon shall run."""
+
+    routes: Sequence[RoutePlan]
+    make_sources: Sequence[Callable[[], Source[Any]]]
+    state_dir: Path | None = None
+    once: bool = False
+    timeout_s: float = 300.0
+    """With `once`: give up after so long without progress."""
+    grace_s: float = 30.0
+    memory_bytes: int = 256 << 20
+    """Bound on what all queues hold together; each route's share of it bounds its queue."""
+
+
+class Daemon:
+    """One run of the daemon. `run` returns the exit code."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.router = Router()
+        self._log = structlog.get_logger("logroute")
+        self._stopping = trio.Event()
+        self._hurry = trio.CancelScope()
+        self._sources = trio.CancelScope()
+        self._sources_left = len(plan.make_sources)
+
+    def stop(self) -> None:
+        """End in order; asked a second time, at once."""
+        if self._stopping.is_set():
+            self._log.warning("asked again to stop: ending at once")
+            self._hurry.cancel()
+            return
+        self._stopping.set()
+        self._sources.cancel()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
+        """Run until stopped, or with `once` until all is delivered. Raises StateError before anything runs."""
+        with _sole_user_of(self.plan.state_dir):
+            for route in self._make_routes():
+                await route.open()
+                self.router.add(route)
+            notify("READY=1")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._grace)
+                await nursery.start(self._flow, nursery)
+                task_status.started()
+            notify("STOPPING=1")
+            return self._exit_code()
+
+    def _make_routes(self) -> list[Route]:
+        share = self.plan.memory_bytes // max(1, len(self.plan.routes))
+        routes = []
+        for plan in self.plan.routes:
+            settings = replace(plan.settings, queue_bytes=min(plan.settings.queue_bytes, share))
+            routes.append(
+                Route(
+                    settings,
+                    plan.make_sink,
+                    state_folder=self.plan.state_dir,
+                    on_room=self.router.room_again,
+                    durable=plan.durable,
+                )
+            )
+        return routes
+
+    async def _flow(
+        self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with self._hurry:
+            async with trio.open_nursery() as routes:
+                for route in self.router.routes.values():
+                    routes.start_soon(self._run_route, route)
+                with self._sources:
+                    async with trio.open_nursery() as sources:
+                        for make in self.plan.make_sources:
+                            await sources.start(self._keep_running, make)
+                        self._log.info(
+                            "started",
+                            routes=sorted(self.router.routes),
+                            state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
+                        )
+                        task_status.started()
+                        if self.plan.once:
+                            sources.start_soon(self._watch_progress)
+                # Sources have ended: nothing comes any more.
+                self._stopping.set()
+                for route in self.router.routes.values():
+                    route.queue.close()
+        outer.cancel_scope.cancel()
+
+    async def _run_route(self, route: Route) -> None:
+        await route.run()
+        if route.gone is not None:
+            self._log.info("a route has ended", route=route.name, reason=str(route.gone))
+            if all(other.gone is not None for other in self.router.routes.values()) and not (
+                self._stopping.is_set()
+            ):
+                self.stop()
+
+    async def _keep_running(
+        self,
+        make: Callable[[], Source[Any]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run a source; start it anew when it fails, from the checkpoints."""
+        attempt = 0
+        started = _Once(task_status)
+        while True:
+            source = make()
+            began = trio.current_time()
+            try:
+                await source.run(self.router, self.router, task_status=started)
+            except Exception as error:
+                if trio.current_time() - began > RESTART_MAX_S:
+                    attempt = 0
+                wait_s = min(RESTART_MAX_S, 0.5 * 2**attempt)
+                self._log.error(
+                    "a source failed, starting it again",
+                    source=source.context.name,
+                    after_s=wait_s,
+                    exc_info=error,
+                )
+                started.started()
+                await trio.sleep(wait_s)
+                attempt += 1
+            else:
+                break
+        self._sources_left -= 1
+        if self._sources_left == 0:
+            self._sources.cancel()
+
+    async def _grace(self) -> None:
+        """Once stopping, the routes have the grace period to drain."""
+        await self._stopping.wait()
+        if self.plan.once and self._sources_left == 0:
+            await self._until_stuck()
+            self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
+        else:
+            await trio.sleep(self.plan.grace_s)
+            self._log.warning("the grace period is over", grace_s=self.plan.grace_s)
+        self._hurry.cancel()
+
+    async def _watch_progress(self) -> None:
+        await self._until_stuck()
+        self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
+        self._stopping.set()
+        self._hurry.cancel()
+
+    async def _until_stuck(self) -> None:
+        """Return when for `timeout_s` nothing was received and nothing delivered."""
+        before: list[tuple[int, int]] = []
+        while True:
+            now = [(r.statistics().received, r.undelivered) for r in self.router.routes.values()]
+            if now == before:
+                return
+            before = now
+            await trio.sleep(self.plan.timeout_s)
+
+    def _exit_code(self) -> int:
+        left = {route.name: route.undelivered for route in self.router.routes.values() if route.undelivered}
+        lost = {route.name: route.lost for route in self.router.routes.values() if route.lost}
+        rejected = {r.name: n for r in self.router.routes.values() if (n := r.statistics().rejected)}
+        if self.plan.once and (left or rejected or self._sources_left):
+            self._log.error(
+                "not every record was acknowledged", undelivered=left, rejected=rejected, lost=lost
+            )
+            return UNDELIVERED
+        if left and self.plan.state_dir is None:
+            self._log.error("ended with records that are not delivered, and no state_dir", records=left)
+            return UNDELIVERED
+        if left:
+            self._log.info("what is not delivered is still behind the checkpoints", records=left)
+        return DONE
+
+
+class _Once:
+    """A task status that may be told more than once."""
+
+    def __init__(self, status: trio.TaskStatus[None]) -> None:
+        self._status: trio.TaskStatus[None] | None = status
+
+    def started(self, value: None = None) -> None:
+        if self._status is not None:
+            status, self._status = self._status, None
+            status.started()
+
+
+@contextmanager
+def _sole_user_of(state_dir: Path | None) -> Iterator[None]:
+    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id."""
+    if state_dir is None:
+        yield
+        return
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"cannot use state_dir {state_dir}: {error.strerror}; give another one with --state-dir"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise StateError(
+                f"another logroute (process {other}) uses state_dir {state_dir}: stop it, or give another one"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+async def stop_on_signals(
+    daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        received: AsyncIterator[int] = signals
+        async for number in received:
+            structlog.get_logger("logroute").info("stopping", signal=signal.Signals(number).name)
+            daemon.stop()
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing where it did not start us."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            sock.send(state.encode())
+        except OSError as error:
+            structlog.get_logger("logroute").warning("cannot notify systemd", error=error.strerror)
