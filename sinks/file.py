@@ -124,9 +124,11 @@ class FileStatistics:
     """A snapshot of a file sink."""
 
     open_files: int
+    """Descriptors held now, at most `max_open`."""
     changed_files: int
     """Files that somebody else moved, removed, replaced, cut or wrote to."""
     compressed_files: int
+    """Finished files compressed since the start."""
     removed_files: int
     """Finished files removed by `keep`, `age` or `total`."""
 
