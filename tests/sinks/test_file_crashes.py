@@ -258,7 +258,7 @@ def test_kill_9_at_any_step_repeats_nothing_and_loses_nothing(name: str, tmp_pat
     sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4),
     commit_every=st.integers(1, 6),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_kill_9_again_and_again(
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
