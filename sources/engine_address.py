@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -186,7 +187,9 @@ class EngineAddress:
                 f"(usermod -aG {_group_of(self.path)} USER; in a container: --group-add), or run as root"
             )
         if isinstance(error, FileNotFoundError):
-            return "is the engine installed and running? Another address: `host:` of the source or $DOCKER_HOST"
+            return (
+                "is the engine installed and running? Another address: `host:` of the source or $DOCKER_HOST"
+            )
         if isinstance(error, ConnectionRefusedError):
             return "is the engine running there?"
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -250,7 +253,7 @@ def _of_context(name: str, said_by: str, tls: EngineTls | None) -> EngineAddress
         raise AddressError(f"cannot read the {what}: {error}") from error
     if context is None:
         raise AddressError(f"there is no {what}: see `docker context ls`")
-    endpoint = context.endpoints.get("docker") or {}
+    endpoint: dict[str, Any] = dict(context.endpoints.get("docker") or {})
     if not endpoint.get("Host"):
         raise AddressError(f"the {what} names no engine")
     if tls is None:

@@ -1,0 +1,492 @@
+"""Client of the Docker Engine API, native to trio: one-shot calls, events, and the raw streams of logs.
+
+Speaks HTTP/1 over a unix socket, TCP or TLS, a connection for every call: on a unix socket that costs less
+than a pool would, and over TCP calls are rare. What Podman's docker-compatible API does otherwise is evened
+out here. Reading logs out of the raw stream is `frames` and `engine_logs`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import h11
+import msgspec
+import trio
+
+from logroute.router.record import Image, Origin
+from logroute.sources.engine_address import AddressError, EngineAddress, EngineTls
+from logroute.sources.engine_answers import (
+    ContainerDetails,
+    ContainerSummary,
+    EngineInfo,
+    EngineVersion,
+    ErrorAnswer,
+    Event,
+    decode_event,
+)
+
+# Newest version whose answers this module was written for; an engine that is older gets its own.
+NEWEST_API = (1, 47)
+# Where a server does not say which it speaks; moby has said it since 1.25.
+UNKNOWN_API = (1, 24)
+
+DEADLINE_S = 30.0
+# An inspect is some 10 KiB, a list of 10,000 containers some 20 MiB.
+ANSWER_LIMIT_BYTES = 8 << 20
+LIST_LIMIT_BYTES = 64 << 20
+_READ_BYTES = 64 << 10
+
+# `died` and `remove` are what Podman calls `die` and `destroy`; filtering by unknown names harms nowhere.
+CONTAINER_EVENTS: Mapping[str, Sequence[str]] = {
+    "type": ("container",),
+    "event": (
+        *("create", "start", "restart", "die", "destroy", "rename", "pause", "unpause", "update"),
+        *("died", "remove"),
+    ),
+}
+
+NETWORK_ERRORS = (
+    OSError,  # ssl.SSLError is one
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    h11.RemoteProtocolError,
+)
+
+AnswerT = TypeVar("AnswerT")
+
+
+class EngineError(Exception):
+    """What went wrong between us and the engine: what was tried, where, what answered, what to do."""
+
+
+class EngineAway(EngineError):
+    """The engine cannot be reached, or the connection broke: try again later."""
+
+
+class EngineRefused(EngineError):
+    """The engine answered, and it is no: the same call will fail again.
+
+    `status` is HTTP's, or 0 where the answer itself is unusable (too large, no JSON); `message` is the
+    engine's own.
+    """
+
+    def __init__(self, text: str, status: int, message: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.message = message
+
+    @property
+    def gone(self) -> bool:
+        """The container does not exist any more, or is being removed."""
+        return self.status in (404, 409)
+
+    @property
+    def unreadable(self) -> bool:
+        """Its logging driver cannot be read."""
+        return self.status in (500, 501) and "driver" in self.message
+
+
+class Engine:
+    """One engine. Calls may run side by side; each has a connection, and one-shot calls a deadline."""
+
+    def __init__(self, address: EngineAddress, *, deadline_s: float = DEADLINE_S) -> None:
+        self.address = address
+        self.deadline_s = deadline_s
+        self.runtime = "docker"
+        """`docker` or `podman`; known once anything was asked."""
+        # Negotiated by the first call, and again after the engine was away: it may have been upgraded.
+        self._api: tuple[int, int] | None = None
+        self._clock_ahead_ns = 0
+
+    @property
+    def api_version(self) -> str:
+        """What was negotiated; empty before."""
+        return "" if self._api is None else "{}.{}".format(*self._api)
+
+    def now_ns(self) -> int:
+        """The engine's clock, as well as its answers tell it (to a second or two)."""
+        return time.time_ns() + self._clock_ahead_ns
+
+    # --- one-shot calls -----------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Whether it answers; negotiates the API version."""
+        with self._deadline("/_ping"):
+            async with self._exchange("/_ping") as response:
+                if response.status != HTTPStatus.OK:
+                    raise await self._refusal(response, "/_ping")
+                await response.body(ANSWER_LIMIT_BYTES)
+        self.runtime = "podman" if "libpod-api-version" in response.headers else "docker"
+        self._api = min(NEWEST_API, _version(response.headers.get("api-version", "")) or UNKNOWN_API)
+
+    async def version(self) -> EngineVersion:
+        return await self._get("/version", EngineVersion)
+
+    async def info(self) -> EngineInfo:
+        return await self._get("/info", EngineInfo)
+
+    async def containers(
+        self, *, all: bool = True, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> list[ContainerSummary]:
+        """What containers there are, those that do not run included."""
+        query = {"all": "1" if all else "0", **_filters(filters)}
+        return await self._get("/containers/json", list[ContainerSummary], query, LIST_LIMIT_BYTES)
+
+    async def inspect(self, id: str) -> ContainerDetails:
+        """Everything about one container, by id or name."""
+        return await self._get(f"/containers/{quote(id, safe='')}/json", ContainerDetails)
+
+    async def _get(
+        self,
+        path: str,
+        type: type[AnswerT],
+        query: Mapping[str, str] | None = None,
+        limit_bytes: int = ANSWER_LIMIT_BYTES,
+    ) -> AnswerT:
+        with self._deadline(path):
+            async with self._call(path, query) as response:
+                body = await response.body(limit_bytes)
+        try:
+            return msgspec.json.decode(body, type=type)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise EngineRefused(
+                f"GET {path} at the engine {self.address}: what answered is not an engine's JSON ({error}); "
+                "does something else listen there?",
+                0,
+                str(error),
+            ) from error
+
+    # --- streams ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def events(
+        self,
+        *,
+        since_ns: int | None = None,
+        filters: Mapping[str, Sequence[str]] = CONTAINER_EVENTS,
+    ) -> AsyncIterator[EventStream]:
+        """Subscribe; inside the block iterate over events as they come. EngineAway when the stream ends.
+
+        The engine answers before it has subscribed, so without `since_ns` it is asked for what happened since
+        the second before: those events come again, but none is missed by whoever lists from now on.
+        """
+        if since_ns is None:
+            # Its own clock, which only a fresh answer tells.
+            await self.ping()
+            since_ns = self.now_ns() - 2 * 10**9
+        query = {"since": _timestamp(since_ns), **_filters(filters)}
+        async with self._call("/events", query, head_deadline_s=self.deadline_s) as response:
+            yield EventStream(response)
+
+    @asynccontextmanager
+    async def logs(
+        self,
+        id: str,
+        *,
+        follow: bool,
+        since_ns: int = 0,
+        tail: int | None = None,
+    ) -> AsyncIterator[LogStream]:
+        """The raw log of a container, both streams, with times.
+
+        `LogStream.receive` gives bytes as they come and b"" at the end, which says nothing of why it ended:
+        the request is HTTP/1.0, which spares the engine a chunk per line and us taking them apart, but has no
+        mark for the end.
+        """
+        query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1" if follow else "0"}
+        if since_ns > 0:
+            query["since"] = _timestamp(since_ns)
+        if tail is not None:
+            query["tail"] = str(tail)
+        path = f"/containers/{quote(id, safe='')}/logs"
+        # Podman sends the head of a silent container's log with its first line.
+        deadline_s = None if follow else self.deadline_s
+        async with self._call(path, query, http10=True, head_deadline_s=deadline_s) as response:
+            yield LogStream(response)
+
+    # --- HTTP ---------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _call(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        http10: bool = False,
+        head_deadline_s: float | None = None,
+    ) -> AsyncIterator[_Response]:
+        """GET with the negotiated version; the block gets a response that is a success."""
+        if self._api is None:
+            await self.ping()
+        target = f"/v{self.api_version}{path}"
+        if query:
+            target += "?" + urlencode(query)
+        async with self._exchange(target, http10=http10, head_deadline_s=head_deadline_s) as response:
+            if response.status >= 300:
+                refusal = await self._refusal(response, path)
+                if response.status == HTTPStatus.BAD_REQUEST and "version" in refusal.message:
+                    self._api = None  # another engine listens there now: the next call negotiates again
+                raise refusal
+            yield response
+
+    @asynccontextmanager
+    async def _exchange(
+        self, target: str, *, http10: bool = False, head_deadline_s: float | None = None
+    ) -> AsyncIterator[_Response]:
+        """Connect, ask, read the head of the answer; the connection lives as long as the block."""
+        # Deadlines of their own, none around the yield: the caller may stay in the block for ever.
+        with self._deadline(target):
+            try:
+                stream = await self.address.connect()
+            except (*NETWORK_ERRORS, AddressError) as error:
+                raise self.away(target, error) from error
+        try:
+            response = _Response(self, stream, target)
+            with self._deadline(target, head_deadline_s):
+                await response.ask(self.address, self.address.prefix + target, http10=http10)
+            self._learn_clock(response.headers.get("date", ""))
+            yield response
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    @contextmanager
+    def _deadline(self, target: str, seconds: float | None = 0.0) -> Iterator[None]:
+        """Turn slowness into EngineAway; 0 is the deadline of one-shot calls, None is for ever."""
+        if seconds == 0.0:
+            seconds = self.deadline_s
+        try:
+            with trio.fail_after(float("inf") if seconds is None else seconds):
+                yield
+        except trio.TooSlowError:
+            raise EngineAway(
+                f"GET {target.partition('?')[0]} at the engine {self.address}: no answer within {seconds:g} s"
+            ) from None
+
+    def away(self, target: str, raised: Exception) -> EngineAway:
+        """What the network raised, as EngineAway, with what to do about it."""
+        self._api = None
+        error = _innermost(raised)
+        text = f"GET {target.partition('?')[0]} at the engine {self.address}: {_said(error)}"
+        hint = self.address.hint(error)
+        return EngineAway(f"{text}; {hint}" if hint else text)
+
+    async def _refusal(self, response: _Response, path: str) -> EngineRefused:
+        body = await response.body(ANSWER_LIMIT_BYTES)
+        try:
+            message = msgspec.json.decode(body, type=ErrorAnswer).message
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            message = body[:500].decode("utf-8", "replace")
+        message = message.strip() or HTTPStatus(response.status).phrase
+        text = f"GET {path} at the engine {self.address}: {response.status}, {message}"
+        return EngineRefused(text, response.status, message)
+
+    def _learn_clock(self, date: str) -> None:
+        try:
+            said_ns = int(parsedate_to_datetime(date).timestamp()) * 10**9
+        except ValueError:
+            return
+        ahead_ns = said_ns - time.time_ns()
+        # The header has whole seconds, cut off: less than two is no difference.
+        self._clock_ahead_ns = ahead_ns if abs(ahead_ns) > 2 * 10**9 else 0
+
+
+class _Response:
+    """One exchange on a connection of its own."""
+
+    def __init__(self, engine: Engine, stream: trio.abc.Stream, target: str) -> None:
+        self.engine = engine
+        self.target = target
+        self._stream = stream
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._http = h11.Connection(h11.CLIENT)
+
+    async def ask(self, address: EngineAddress, target: str, *, http10: bool) -> None:
+        """Send the request and read the head of the answer."""
+        headers = [
+            ("Host", address.authority),
+            ("User-Agent", "logroute"),
+            ("Accept", "application/json, */*"),
+            ("Connection", "close"),
+        ]
+        request = self._http.send(h11.Request(method="GET", target=target, headers=headers)) or b""
+        request += self._http.send(h11.EndOfMessage()) or b""
+        if http10:
+            request = request.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)  # h11 writes only the newer
+        try:
+            await self._stream.send_all(request)
+        except NETWORK_ERRORS as error:
+            raise self.engine.away(self.target, error) from error
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Response):
+                self.status = event.status_code
+                self.headers = {
+                    name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
+                }
+                return
+
+    @property
+    def raw(self) -> bytes | None:
+        """What came behind the head, if from there on the connection holds the body and nothing else."""
+        if "transfer-encoding" in self.headers or "content-length" in self.headers:
+            return None
+        return self._http.trailing_data[0]
+
+    async def read(self) -> bytes:
+        """Some more of the body; empty at its end. EngineAway if it is cut, where HTTP can tell."""
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                if event.data:
+                    return bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                return b""
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """All of the body. Raises EngineRefused if that is more than the limit."""
+        parts: list[bytes] = []
+        size = 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > limit_bytes:
+                raise EngineRefused(
+                    f"the engine's answer is larger than {limit_bytes >> 20} MiB: not read", 0, "too large"
+                )
+        return b"".join(parts)
+
+    async def receive(self, max_bytes: int) -> bytes | bytearray:
+        """From the connection itself."""
+        try:
+            return await self._stream.receive_some(max_bytes)
+        except NETWORK_ERRORS as error:
+            raise self.engine.away(self.target, error) from error
+
+    async def _next_event(self) -> Any:
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(bytes(await self.receive(_READ_BYTES)))
+        except h11.RemoteProtocolError as error:
+            raise self.engine.away(self.target, error) from error
+        return event
+
+
+class EventStream:
+    """The body of one `/events` answer: iterate over it."""
+
+    def __init__(self, response: _Response) -> None:
+        self._response = response
+        self._rest = b""
+        self._events: deque[Event] = deque()
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Never ends but by EngineAway: an engine that is there does not end it."""
+        while not self._events:
+            data = await self._response.read()
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if not data or len(self._rest) > ANSWER_LIMIT_BYTES:
+                raise EngineAway(f"the engine {self._response.engine.address} ended the stream of events")
+            self._events.extend(event for line in lines if (event := decode_event(line)) is not None)
+        return self._events.popleft()
+
+
+class LogStream:
+    """The body of one `/logs` answer."""
+
+    def __init__(self, response: _Response) -> None:
+        self._response = response
+        self._begun = response.raw
+        self._direct = self._begun is not None
+        """The body is read straight from the connection, not through h11."""
+        self.content_type = response.headers.get("content-type", "")
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """What has come, at most about so much; waits if nothing has; empty at the end."""
+        if not self._direct:
+            return await self._response.read()
+        if self._begun:
+            data, self._begun = self._begun, None
+            return data
+        return bytes(await self._response.receive(max_bytes))
+
+
+def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: str) -> Origin:
+    """The origin that stands for a container from now on (until it is renamed)."""
+    reference = details.config.image
+    return Origin(
+        f"docker:{details.id}",
+        source,
+        id=details.id,
+        name=details.name.removeprefix("/"),
+        image=Image.parse(reference) if reference else None,
+        labels=details.config.labels or {},
+        runtime=runtime,
+        host=host,
+    )
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+def _timestamp(time_ns: int) -> str:
+    """`1700000000.123456789`, as the API wants times in queries."""
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    return f"{seconds}.{nanoseconds:09d}"
+
+
+def _filters(filters: Mapping[str, Sequence[str]] | None) -> dict[str, str]:
+    if not filters:
+        return {}
+    return {"filters": msgspec.json.encode({key: list(values) for key, values in filters.items()}).decode()}
+
+
+def _innermost(error: Exception) -> Exception:
+    """The error that trio's wrapping hides (`all attempts to connect failed`)."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+        return "the connection broke"
+    if isinstance(error, h11.RemoteProtocolError):
+        return f"the connection ended early, or what answers is no HTTP server ({error})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+__all__ = [
+    "ANSWER_LIMIT_BYTES",
+    "CONTAINER_EVENTS",
+    "AddressError",
+    "ContainerDetails",
+    "ContainerSummary",
+    "Engine",
+    "EngineAddress",
+    "EngineAway",
+    "EngineError",
+    "EngineInfo",
+    "EngineRefused",
+    "EngineTls",
+    "EngineVersion",
+    "Event",
+    "EventStream",
+    "LogStream",
+    "origin_from",
+]
