@@ -88,6 +88,10 @@ class Registry:
         self._load_all()
         return sorted(self._options)
 
+    def loaded(self) -> list[str]:
+        """The types that have been imported so far."""
+        return sorted(self._options)
+
     def type_of_scheme(self, scheme: str) -> str:
         """The type that a URI's scheme means. Raises UnknownComponent, naming the schemes there are."""
         for candidate in (scheme, scheme.partition("+")[0]):

@@ -117,6 +117,11 @@ class LogFile:
     def is_open(self) -> bool:
         return bool(self._segments)
 
+    @property
+    def position(self) -> Position:
+        """Behind what has been read."""
+        return self._position
+
     def close(self) -> None:
         with self._chain:
             while self._segments:

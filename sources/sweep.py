@@ -52,6 +52,7 @@ class Sweep:
     """Reads files (`add`) and takes what others read (`offer`), and emits both, one list a sweep.
 
     `on_drained(log)` is called when a log that is complete, or has a `stop_at`, was read to its end;
+    `on_lost(log)` when its `losses` say that something was gone before it could be read;
     `on_failed(log, error)` when reading it failed: it has been taken out; `on_names(folder, name)` when a
     name appeared in or left a watched folder.
     """
@@ -62,11 +63,13 @@ class Sweep:
         *,
         on_drained: Callable[[LogFile], None],
         on_failed: Callable[[LogFile, Exception], None],
+        on_lost: Callable[[LogFile], None],
         on_names: Callable[[str, str], None] | None = None,
     ) -> None:
         self._emit = emit
         self._on_drained = on_drained
         self._on_failed = on_failed
+        self._on_lost = on_lost
         self._on_names = on_names
         self._log = structlog.get_logger("logroute.sources")
         # Invariant: `_ready` is a subset of `_logs`' values, in the order in which they are served.
@@ -263,13 +266,15 @@ class Sweep:
         for log in read.again:
             if self._logs.get(log.path) is log:
                 self._ready[log] = None
+        for log in read.lost:
+            self._on_lost(log)
         for log, error in read.failed:
             self.remove(log)
             self._on_failed(log, error)
 
     def _read(self, logs: list[LogFile], spent: int) -> _Read:
         """In a worker thread: read the logs in turn, each its share, as far as the budget goes."""
-        result = _Read([], [], [], [])
+        result = _Read([], [], [], [], [])
         unreached: list[LogFile] = []
         share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
         for log in logs:
@@ -284,6 +289,8 @@ class Sweep:
             for batch in batches:
                 spent += batch.size_bytes
             result.batches += batches
+            if log.losses:
+                result.lost.append(log)
             if more:
                 result.again.append(log)
             elif log.complete or log.stop_at is not None:
@@ -335,6 +342,7 @@ class _Read:
     again: list[LogFile]
     drained: list[LogFile]
     failed: list[tuple[LogFile, Exception]]
+    lost: list[LogFile]
 
 
 def _look_at(logs: list[LogFile]) -> list[LogFile]:

@@ -1,0 +1,71 @@
+"""The command line: one module a command, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": "Route the logs of containers.",
+    "validate": "Check a configuration and name every mistake.",
+    "demo": "See it work: containers, routes and a live view.",
+    "schema": "Print the JSON Schema of the configuration.",
+    "completion": "Print a shell's completion script.",
+    "version": "Print the version.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is named; suggests the nearest one when it is not known."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"logroute.cli.{name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for --help, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    if value:
+        from logroute import __version__
+
+        click.echo(f"logroute {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with: logroute run file:///tmp/all.ndjson",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Print the version.",
+)  # fmt: skip
+def main() -> None:
+    """Route the logs of containers to files and elsewhere, without losing a line."""
+
+
+if __name__ == "__main__":
+    main()

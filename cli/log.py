@@ -1,0 +1,47 @@
+"""The program's own log: readable on a terminal, JSON elsewhere, always on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+Format = Literal["auto", "text", "json"]
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def configure(format_: Format = "auto", level: str = "info") -> None:
+    """Set up structlog. Errors come with what raised them; only with `debug` as a traceback."""
+    terminal = sys.stderr.isatty()
+    text = format_ == "text" or (format_ == "auto" and terminal)
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+    ]
+    if level != "debug":
+        processors.append(_name_exception)
+    if text:
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                colors=terminal, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
+    else:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _name_exception(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    error = event.pop("exc_info", None)
+    if isinstance(error, BaseException):
+        event["error"] = f"{type(error).__name__}: {error}"
+    return event

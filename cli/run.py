@@ -1,0 +1,139 @@
+"""`logroute run`: from a configuration or URIs to a running daemon."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from logroute.cli import log
+from logroute.config.components import SINKS, SOURCES
+from logroute.config.load import find_config, load_config
+from logroute.config.model import Config, RouteOptions
+from logroute.config.problems import ConfigError
+from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
+from logroute.router.route import RouteSettings
+from logroute.router.state import StateError
+from logroute.sources import SourceContext
+
+USAGE = 2
+
+NOTHING_TO_DO = """\
+Where shall the records go? Give a URI or a configuration:
+
+  logroute run file:///tmp/all.ndjson     every container into one file
+  logroute run stdout:                    onto this terminal
+  logroute run -c logroute.yaml           as the file says
+  logroute demo                           see it work first
+"""
+
+
+@click.command("run")
+@click.argument("uris", nargs=-1, metavar="[URI]...")
+@click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration file.")
+@click.option("--state-dir", metavar="DIR", help="Where checkpoints are kept.")
+@click.option("--once", is_flag=True, help="Deliver what is there now, then end.")
+@click.option("--timeout", default="5m", show_default=True, help="With --once: end after so long in vain.")
+@click.option("--log-format", type=click.Choice(["auto", "text", "json"]), default="auto")
+@click.option("--log-level", type=click.Choice(log.LEVELS), default="info")
+def command(
+    uris: tuple[str, ...],
+    config_file: str | None,
+    state_dir: str | None,
+    once: bool,
+    timeout: str,
+    log_format: log.Format,
+    log_level: str,
+) -> None:
+    """Route the logs of containers: each URI is a route that takes everything.
+
+    \b
+    logroute run file:///tmp/all.ndjson
+    logroute run -c logroute.yaml
+    """
+    log.configure(log_format, log_level)
+    path = find_config(config_file) if config_file or not uris else None
+    if path is None and not uris:
+        click.echo(NOTHING_TO_DO, err=True, nl=False)
+        sys.exit(USAGE)
+    try:
+        config = load_config(path, uris).config
+        plan = make_plan(config, state_dir_of(config, state_dir, from_file=path is not None), once, timeout)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(USAGE)
+    try:
+        sys.exit(trio.run(run_plan, plan))
+    except StateError as error:
+        click.echo(f"logroute: {error}", err=True)
+        sys.exit(1)
+
+
+async def run_plan(plan: Plan) -> int:
+    """Run it until it ends or a signal comes; its exit code."""
+    daemon = Daemon(plan)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signals, daemon)
+        code = await daemon.run()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+def state_dir_of(config: Config, given: str | None, *, from_file: bool) -> Path | None:
+    """`--state-dir`, else the file's, else its default; None where everything stays in memory."""
+    if given:
+        return Path(given).absolute()
+    if not from_file:
+        return None
+    if "state_dir" in config.model_fields_set:
+        return Path(config.state_dir) if config.state_dir else None
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.partition(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/logroute")
+    return Path.home() / ".local/state/logroute"
+
+
+def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeout: str = "5m") -> Plan:
+    """What the daemon shall run, from what was configured. Raises ConfigError."""
+    from logroute.config.problems import Problem
+    from logroute.config.types import parse_duration
+
+    try:
+        timeout_s = parse_duration(timeout)
+    except ValueError as error:
+        raise ConfigError([Problem(f"--timeout: {error}")]) from error
+    contexts = {
+        name: SourceContext(name, once=once, record_limit_bytes=config.limits.record)
+        for name in config.sources
+    }
+    return Plan(
+        [_route_plan(name, route) for name, route in config.routes.items()],
+        [partial(SOURCES.create, options, contexts[name]) for name, options in config.sources.items()],
+        state_dir,
+        once=once,
+        timeout_s=timeout_s,
+        grace_s=config.limits.grace,
+        memory_bytes=config.limits.memory,
+    )
+
+
+def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
+    settings = RouteSettings(
+        name,
+        match=route.match,
+        queue_bytes=route.queue.memory,
+        batch_bytes=route.batch.bytes,
+        batch_records=route.batch.records,
+        batch_wait_s=route.batch.wait,
+        retry_initial_s=route.retry.initial,
+        retry_max_s=route.retry.max,
+        start=route.start,
+    )
+    sink: Any = route.sink
+    return RoutePlan(settings, partial(SINKS.create, sink), durable=bool(getattr(sink, "fsync", False)))

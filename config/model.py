@@ -1,0 +1,185 @@
+"""The configuration's model: what a file, a URI and the defaults become.
+
+Components (sources, processors, sinks) are validated by their own options models, found by `type` when they
+are named; nothing else is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from logroute.config.components import PROCESSORS, SINKS, SOURCES, Options, Registry, UnknownComponent
+from logroute.config.problems import did_you_mean
+from logroute.config.types import Duration, MatchField, Size
+from logroute.processors import ProcessorOptions
+from logroute.router.match import EVERYTHING
+from logroute.sinks import SinkOptions
+from logroute.sources import SourceOptions
+
+MIB = 1 << 20
+
+
+def parse_component(registry: Registry, value: Any) -> Options:
+    """Options of a component from its mapping.
+
+    Raises PydanticCustomError, or ValidationError with the paths inside the mapping.
+    """
+    if isinstance(value, Options):
+        return value
+    kind = registry.kind
+    if not isinstance(value, dict):
+        raise PydanticCustomError("component", "expected a mapping with `type`, such as {type: file}")
+    type_ = value.get("type")
+    if not isinstance(type_, str):
+        raise PydanticCustomError("component", "`type` is missing: which {kind} is it?", {"kind": kind})
+    try:
+        model = registry.options(type_)
+    except UnknownComponent as error:
+        hint = did_you_mean(type_, error.known) or f"; there are: {', '.join(error.known) or 'none yet'}"
+        raise _at(("type",), f'unknown {kind} type "{type_}"{hint}', type_) from error
+    return model.model_validate(value)
+
+
+def _at(path: tuple[str, ...], message: str, value: Any) -> ValidationError:
+    details = InitErrorDetails(
+        type=PydanticCustomError("component", "{message}", {"message": message}), loc=path, input=value
+    )
+    return ValidationError.from_exception_data("component", [details])
+
+
+def _nested(registry: Registry, value: Any) -> Any:
+    try:
+        return parse_component(registry, value)
+    except ValidationError as error:
+        # A validator's error has one path only: the loader unfolds this one into all of them.
+        errors = error.errors(include_url=False)
+        raise PydanticCustomError("nested", "several mistakes", {"errors": errors}) from error
+
+
+def _parse_sink(value: Any) -> Any:
+    if isinstance(value, str):
+        from logroute.config.uri import UriError, parse_uri
+
+        try:
+            value = parse_uri(value)
+        except UriError as error:
+            raise PydanticCustomError("uri", "{message}", {"message": str(error)}) from error
+    return _nested(SINKS, value)
+
+
+SinkField = Annotated[
+    SerializeAsAny[SinkOptions],
+    BeforeValidator(_parse_sink),
+    WithJsonSchema({"type": ["object", "string"]}),
+]
+SourceField = Annotated[
+    SerializeAsAny[SourceOptions],
+    BeforeValidator(lambda value: _nested(SOURCES, value)),
+    WithJsonSchema({"type": "object"}),
+]
+ProcessorField = Annotated[
+    SerializeAsAny[ProcessorOptions],
+    BeforeValidator(lambda value: _nested(PROCESSORS, value)),
+    WithJsonSchema({"type": "object"}),
+]
+StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]
+
+
+class QueueOptions(Options):
+    """What waits between reading and delivering."""
+
+    memory: Size = 8 * MIB
+    """Bytes that may wait in memory. When it is full, the logs that this route takes are read no further until
+    there is room; what the engine still has is not lost."""
+
+
+class BatchOptions(Options):
+    """What one delivery takes. Defaults are the sink's own."""
+
+    bytes: Size | None = Field(default=None, gt=0, examples=["1MiB"])
+    """At most so many bytes."""
+    records: int | None = Field(default=None, gt=0, examples=[10000])
+    """At most so many records."""
+    wait: Duration | None = Field(default=None, ge=0, examples=["1s"])
+    """How long to wait for more once there is something."""
+
+
+class RetryOptions(Options):
+    """How a delivery that failed is tried again: for ever, with capped exponential backoff and full jitter."""
+
+    initial: Duration = Field(default=0.5, gt=0, examples=["500ms"])
+    """Longest first pause."""
+    max: Duration = Field(default=60.0, gt=0, examples=["60s"])
+    """Longest pause."""
+    give_up: Literal["never"] = "never"
+    """A record is never given up."""
+
+
+class RouteOptions(Options):
+    """Where which records go."""
+
+    match: MatchField = EVERYTHING
+    """Which records this route takes; omitted: all."""
+    processors: list[ProcessorField] = Field(default=[])
+    """What happens to them on the way, in order."""
+    sink: SinkField
+    """Where they go: a mapping with `type`, or a URI."""
+    queue: QueueOptions = QueueOptions()
+    batch: BatchOptions = BatchOptions()
+    retry: RetryOptions = RetryOptions()
+    start: Literal["now", "beginning"] | Duration | None = Field(default=None, examples=["24h", "beginning"])
+    """Where a new route begins in the logs that are there: stronger than the source's `start`."""
+
+
+class LimitOptions(Options):
+    """Bounds of the whole daemon."""
+
+    memory: Size = 256 * MIB
+    """Bytes that all queues may hold together."""
+    record: Size = Field(default=MIB, ge=1024)
+    """Longest line; longer ones are truncated, marked and counted."""
+    grace: Duration = 30.0
+    """How long the routes may go on delivering after a signal to stop."""
+
+
+class Config(Options):
+    """A whole configuration."""
+
+    state_dir: StateDir = None
+    """Where checkpoints are kept; null: in memory only. Default: `$STATE_DIRECTORY`, else
+    `/var/lib/logroute` for root, else `~/.local/state/logroute`."""
+    include: list[str] = Field(default=[], examples=[["conf.d/*.yaml"]])
+    """Further files, relative to this one: their routes and sources are added."""
+    sources: dict[str, SourceField] = Field(default={})
+    """Where records come from, by name; `type` defaults to the name. Omitted: one docker source."""
+    processors: list[ProcessorField] = Field(default=[])
+    """What happens to every record before it is routed."""
+    routes: dict[str, RouteOptions] = Field(min_length=1)
+    """Where records go, by name."""
+    limits: LimitOptions = LimitOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_sources(cls, value: Any) -> Any:
+        """`type` defaults to the source's name; omitted sources are one docker source."""
+        if not isinstance(value, dict):
+            return value
+        sources = value.get("sources")
+        if sources is None:
+            sources = {"docker": None}
+        if isinstance(sources, dict):
+            sources = {
+                name: {"type": name, **(options or {})} if isinstance(options, dict | None) else options
+                for name, options in sources.items()
+            }
+        return {**value, "sources": sources}

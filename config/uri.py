@@ -1,0 +1,83 @@
+"""The URI form of a sink: `file:///logs/all.ndjson?format=raw&rotate.size=100MiB` is a mapping.
+
+The scheme names the sink's type; query parameters are its options, with dots for nested ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from logroute.config.components import SINKS, UnknownComponent
+from logroute.config.problems import did_you_mean
+
+
+class UriError(ValueError):
+    """The URI means no sink. The text shows no password."""
+
+
+def parse_uri(text: str) -> dict[str, Any]:
+    """The mapping, with `type`, that a sink's URI means. Raises UriError."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UriError(f"{without_password(text)!r} is no URI: {error}") from error
+    scheme = parts.scheme
+    if not scheme:
+        hint = f"; a file is file://{text}" if text.startswith("/") else ", such as file:///tmp/all.ndjson"
+        raise UriError(f"{text!r} has no scheme{hint}")
+    try:
+        type_ = SINKS.type_of_scheme(scheme)
+    except UnknownComponent as error:
+        known = ", ".join(f"{name}:" for name in error.known)
+        raise UriError(
+            f'there is no sink for "{scheme}:"{did_you_mean(scheme, error.known) or f"; there are {known}"}'
+        ) from error
+    query: dict[str, Any] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        _put(query, key.split("."), value, key)
+    try:
+        options = SINKS.class_of(type_).options_from_uri(parts, query)
+    except ValueError as error:
+        raise UriError(f"{without_password(text)}: {error}") from error
+    return {"type": type_, **options}
+
+
+def _put(into: dict[str, Any], keys: list[str], value: str, whole: str) -> None:
+    for key in keys[:-1]:
+        into = into.setdefault(key, {})
+        if not isinstance(into, dict):
+            raise UriError(f"the parameter {whole!r} is given twice in two ways")
+    last = keys[-1]
+    if last not in into:
+        into[last] = value
+    elif isinstance(into[last], list):
+        into[last].append(value)
+    elif isinstance(into[last], str):
+        into[last] = [into[last], value]
+    else:
+        raise UriError(f"the parameter {whole!r} is given twice in two ways")
+
+
+def without_password(text: str) -> str:
+    """The URI as it may be shown."""
+    head, separator, rest = text.partition("://")
+    authority, slash, path = rest.partition("/")
+    userinfo, at, host = authority.rpartition("@")
+    if not (separator and at):
+        return text
+    user, colon, _ = userinfo.partition(":")
+    return f"{head}://{user}{':***' if colon else ''}@{host}{slash}{path}"
+
+
+def route_names(uris: list[str], taken: set[str]) -> list[str]:
+    """A name for the route of each URI: its scheme, and a number from the second on."""
+    names: list[str] = []
+    for uri in uris:
+        base = urlsplit(uri).scheme or "route"
+        name, number = base, 1
+        while name in taken or name in names:
+            number += 1
+            name = f"{base}-{number}"
+        names.append(name)
+    return names

@@ -1,0 +1,5 @@
+"""`python -m logroute`."""
+
+from logroute.cli import main
+
+main(prog_name="logroute")

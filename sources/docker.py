@@ -1,0 +1,541 @@
+"""Docker source: the output of every container of an engine, read as a file where that can be, else by API.
+
+Finds containers (subscribes to events, then lists, then looks again on a timer), decides how each is read,
+and follows its life: created, started, renamed, died, started again, removed. Files are read by the sweep
+and survive an engine that is away; what is read by API goes on when the engine is back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+import trio
+from pydantic import Field
+
+from logroute.config.components import SOURCES, Options
+from logroute.config.types import Duration, MatchField
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, iso_time
+from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine_address import EngineAddress, EngineTls
+from logroute.sources.engine_answers import ContainerDetails, Event
+from logroute.sources.log_file import LogFile
+from logroute.sources.sweep import Sweep
+
+if TYPE_CHECKING:
+    from logroute.sources.engine_logs import EngineLog
+
+RECONCILE_S = 60.0
+"""Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
+INSPECT_AT_ONCE = 8
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 15.0
+
+# Drivers whose file is json-file's; `local` files are not read yet, the API can.
+FILE_DRIVERS = ("json-file",)
+_CONTAINER_ID = re.compile(r"/(?:docker|containers|libpod)[/-]([0-9a-f]{64})")
+
+
+class EngineTlsOptions(Options):
+    """Certificates for an engine over TCP."""
+
+    ca: str | None = None
+    """File with the authorities that sign the engine's certificate."""
+    cert: str | None = None
+    """File with our certificate."""
+    key: str | None = None
+    """File with its key."""
+    verify: bool = True
+    """Whether the engine's certificate is checked."""
+
+
+class DockerOptions(SourceOptions):
+    """Containers of a Docker engine (or Podman)."""
+
+    type: Literal["docker"] = "docker"
+    host: str | None = Field(default=None, examples=["unix:///var/run/docker.sock", "tcp://10.0.0.5:2376"])
+    """Where the engine listens. Default: `$DOCKER_HOST`, the docker context, the usual socket."""
+    tls: EngineTlsOptions | None = None
+    """Certificates, for an engine over TCP; default: `$DOCKER_CERT_PATH`."""
+    read: Literal["auto", "file", "api"] = "auto"
+    """How logs are read: `file` from the disk, `api` through the engine, `auto` the file where it is
+    readable and the same as what the engine gives."""
+    include: MatchField | None = Field(default=None, examples=[{"container": ["web-*", "api"]}])
+    """Only containers that match. A match over containers."""
+    exclude: MatchField | None = Field(default=None, examples=[{"label": {"noisy": "true"}}])
+    """No containers that match."""
+    start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["now", "beginning", "2h"])
+    """Where to begin, on a first start, with containers that are there already. Later ones are read from
+    their first line."""
+
+
+@dataclass(eq=False)
+class Container:
+    """One container that is read, or was looked at and is not."""
+
+    details: ContainerDetails
+    origin: Origin
+    log: LogFile | None = None
+    reader: trio.CancelScope | None = None
+    """Of the task that reads it by API."""
+    engine_log: EngineLog | None = None
+    ended: bool = False
+    """It does not run now."""
+    removed: bool = False
+    drained: trio.Event = field(default_factory=trio.Event)
+    """With `--once`: everything that was there has been emitted."""
+    ignored: str = ""
+    """Why it is not read."""
+
+
+@SOURCES.register(DockerOptions)
+class DockerSource(Source[DockerOptions]):
+    """One engine's containers."""
+
+    def __init__(self, options: DockerOptions, context: SourceContext) -> None:
+        super().__init__(options, context)
+        self.containers: dict[str, Container] = {}
+        tls = EngineTls(**options.tls.model_dump()) if options.tls else None
+        self._engine = Engine(EngineAddress.resolve(options.host, tls=tls))
+        self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
+        self._threads = trio.CapacityLimiter(4)
+        self._inspecting = trio.CapacityLimiter(INSPECT_AT_ONCE)
+        self._pending: dict[str, deque[str]] = {}
+        self._host = ""
+        self._root = ""
+        self._away = False
+        self._self_id = own_container_id()
+
+    async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
+        self._checkpoints = checkpoints
+        self._sweep = Sweep(emit, on_drained=self._drained, on_failed=self._failed, on_lost=self._tell_lost)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(self._sweep.run)
+                if self.context.once:
+                    await self._read_once(task_status)
+                    nursery.cancel_scope.cancel()
+                else:
+                    await self._follow_engine(task_status)
+        finally:
+            for container in self.containers.values():
+                if container.log is not None:
+                    container.log.close()
+
+    # --- the engine -----------------------------------------------------------------------------------
+
+    async def _read_once(self, task_status: trio.TaskStatus[None]) -> None:
+        """What there is now, to where each log ends now."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                await self._learn()
+                await self._reconcile()
+                break
+            except EngineAway as error:
+                self._say_away(error)
+                task_status.started()
+                await trio.sleep(wait_s)
+                wait_s = min(RETRY_MAX_S, wait_s * 2)
+        task_status.started()
+        for container in list(self.containers.values()):
+            await container.drained.wait()
+
+    async def _follow_engine(self, task_status: trio.TaskStatus[None]) -> None:
+        """Follow events for ever; an engine that goes away is waited for."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                await self._learn()
+                async with self._engine.events() as events:
+                    await self._reconcile()
+                    if self._away:
+                        self._away = False
+                        self._log.info("the engine is back", containers=len(self.containers))
+                    wait_s = RETRY_FIRST_S
+                    task_status.started()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._reconcile_on)
+                        async for event in events:
+                            self._take(event.id, event.action)
+            except* EngineAway as group:
+                self._say_away(group.exceptions[0])
+            except* EngineRefused as group:
+                self._log.error("the engine refuses", error=str(group.exceptions[0]))
+            task_status.started()
+            await trio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+
+    def _say_away(self, error: BaseException) -> None:
+        if not self._away:
+            self._away = True
+            self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
+
+    async def _learn(self) -> None:
+        """Who the engine is. Raises EngineAway, EngineRefused."""
+        await self._engine.ping()
+        info = await self._engine.info()
+        self._host = info.name
+        self._root = info.docker_root_dir
+
+    async def _reconcile_on(self) -> None:
+        while True:
+            await trio.sleep(RECONCILE_S)
+            await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        """Compare with the engine's list: what events did not tell."""
+        listed = {summary.id: summary for summary in await self._engine.containers()}
+        appeared: list[str] = []
+        for id_, summary in listed.items():
+            known = self.containers.get(id_)
+            if known is None:
+                appeared.append(id_)
+            elif summary.state == "running" and known.ended:
+                self._take(id_, "start")
+            elif summary.state in ("exited", "dead") and not known.ended:
+                self._take(id_, "die")
+            elif summary.name and summary.name != known.origin.name:
+                self._take(id_, "rename")
+        for id_ in [id_ for id_ in self.containers if id_ not in listed]:
+            self._take(id_, "destroy")
+        found: list[ContainerDetails] = []
+        async with trio.open_nursery() as nursery:
+            for id_ in appeared:
+                nursery.start_soon(self._inspect_into, id_, found)
+        await self._appear([details for details in found if details.id not in self.containers])
+
+    async def _inspect_into(self, id_: str, found: list[ContainerDetails]) -> None:
+        async with self._inspecting:
+            try:
+                found.append(await self._engine.inspect(id_))
+            except EngineRefused as error:
+                if not error.gone:
+                    self._log.warning("cannot inspect a container", container=id_[:12], error=str(error))
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    def _take(self, id_: str, action: str) -> None:
+        """Queue an event. Those of one container are treated in order, those of several side by side."""
+        queue = self._pending.get(id_)
+        if queue is not None:
+            queue.append(action)
+            return
+        self._pending[id_] = deque([action])
+        self._nursery.start_soon(self._work_off, id_)
+
+    async def _work_off(self, id_: str) -> None:
+        queue = self._pending[id_]
+        try:
+            while queue:
+                try:
+                    await self._handle(id_, queue.popleft())
+                except EngineAway:
+                    pass  # reconciling tells what we missed when the engine is back
+                except EngineRefused as error:
+                    if not error.gone:
+                        self._log.warning("the engine refuses", container=id_[:12], error=str(error))
+        finally:
+            del self._pending[id_]
+
+    async def _handle(self, id_: str, action: str) -> None:
+        container = self.containers.get(id_)
+        if action in ("create", "start", "restart"):
+            if container is None:
+                details = await self._engine.inspect(id_)
+                await self._appear([details])
+            elif action != "create":
+                await self._started(container)
+        elif container is None:
+            return
+        elif action == "die":
+            self._died(container)
+        elif action == "rename":
+            await self._renamed(container)
+        elif action == "destroy":
+            container.removed = True
+            self._died(container)
+            if container.log is None or not container.log.is_open:
+                self._forget(container)
+
+    def _died(self, container: Container) -> None:
+        container.ended = True
+        if container.log is not None:
+            container.log.complete = True
+            self._sweep.wake(container.log)
+        if container.engine_log is not None:
+            container.engine_log.ended = True
+
+    async def _started(self, container: Container) -> None:
+        container.ended = False
+        if container.ignored:
+            return
+        log = container.log
+        if log is not None:
+            log.complete = False
+            if not log.is_open:
+                position = log.position
+                if await trio.to_thread.run_sync(log.open, limiter=self._threads):
+                    await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads)
+                    self._sweep.add(log)
+        elif container.reader is None:
+            await self._appear([await self._engine.inspect(container.details.id)])
+
+    async def _renamed(self, container: Container) -> None:
+        container.details = await self._engine.inspect(container.details.id)
+        old, origin = container.origin, self._origin(container.details)
+        self._log.info("a container was renamed", container=origin.name, before=old.name)
+        container.origin = origin
+        position = container.log.position if container.log is not None else BEGINNING
+        await self._checkpoints.meet({origin: Start(container.details.created_time, position)})
+        if container.log is not None:
+            container.log.origin = origin
+        if container.engine_log is not None:
+            container.engine_log.origin = origin
+
+    # --- containers -----------------------------------------------------------------------------------
+
+    def _origin(self, details: ContainerDetails) -> Origin:
+        return origin_from(details, source=self.context.name, host=self._host, runtime=self._engine.runtime)
+
+    def _ignored(self, details: ContainerDetails, origin: Origin) -> str:
+        """Why this container is not read, or nothing."""
+        if details.id == self._self_id:
+            return "it is logroute itself"
+        if origin.labels.get("logroute.enable", "").lower() in ("false", "0", "no"):
+            return "its label logroute.enable says so"
+        if any(line == "LOGSPOUT=ignore" for line in details.config.env or ()):
+            return "its environment says LOGSPOUT=ignore"
+        if self.options.include is not None and not self.options.include.decide(origin):
+            return "the source's include does not match"
+        if self.options.exclude is not None and self.options.exclude.decide(origin):
+            return "the source's exclude matches"
+        return ""
+
+    async def _appear(self, found: list[ContainerDetails]) -> None:
+        """New containers: open their files first, then everything else. One that was removed meanwhile is
+        read to its end, because we hold its file."""
+        opened: list[Container] = []
+        for details in found:
+            origin = self._origin(details)
+            container = Container(details, origin, ended=not details.running)
+            container.ignored = self._ignored(details, origin)
+            self.containers[details.id] = container
+            if container.ignored:
+                container.drained.set()
+                self._log.debug("not read", container=origin.name, why=container.ignored)
+            elif not details.started_time:
+                # Created, never started: nothing to read yet. Its start event brings it back here.
+                container.ended = True
+                container.drained.set()
+            else:
+                opened.append(container)
+        starts: dict[Origin, Start] = {}
+        for container in opened:
+            await self._open(container)
+            starts[container.origin] = Start(
+                container.details.created_time,
+                await trio.to_thread.run_sync(self._start_position, container, limiter=self._threads),
+            )
+        if not starts:
+            return
+        checkpoints = await self._checkpoints.meet(starts)
+        for container in opened:
+            origin = container.origin
+            await self._begin(container, checkpoints[origin] or {"": starts[origin].position})
+
+    async def _open(self, container: Container) -> None:
+        """Open its file, if it is to be read as one. Leaves `log` None where it is read by API."""
+        details = container.details
+        if self.options.read == "api" or details.log_driver not in FILE_DRIVERS:
+            return
+        path = details.log_path
+        if not path and self._root:
+            path = f"{self._root}/containers/{details.id}/{details.id}-json.log"
+        if not path:
+            return
+        log = LogFile(path, container.origin, limit=self.context.record_limit_bytes)
+        try:
+            is_there = await trio.to_thread.run_sync(log.open, limiter=self._threads)
+        except PermissionError:
+            is_there = False
+            self._say_unreadable(container, path, "no permission")
+        if not is_there:
+            if self.options.read == "file":
+                self._say_unreadable(container, path, "no such file")
+            return
+        if self.options.read == "auto" and not await self._is_its_log(container, log):
+            log.close()
+            self._say_unreadable(container, path, "it is not the log that the engine has")
+            return
+        log.complete = container.ended
+        container.log = log
+
+    def _say_unreadable(self, container: Container, path: str, why: str) -> None:
+        self._log.warning(
+            "cannot read the log file, reading by API instead",
+            container=container.origin.name,
+            path=path,
+            why=why,
+        )
+
+    async def _is_its_log(self, container: Container, log: LogFile) -> bool:
+        """Whether the file's first record is the engine's: in a container the path may be another file."""
+        ours = await trio.to_thread.run_sync(log.first_record, limiter=self._threads)
+        if ours is None:
+            return True  # empty as yet; its path holds the container's whole id
+        try:
+            theirs = await self._engine_first_record(container.details)
+        except EngineRefused:
+            return True  # removed meanwhile, or not readable by API at all: the file is what there is
+        if theirs is None:
+            return False
+        # The engine rotates under our eyes: what it has now may begin later than what we hold.
+        return ours.time <= theirs.time and (ours.time != theirs.time or ours.stream == theirs.stream)
+
+    async def _engine_first_record(self, details: ContainerDetails) -> Record | None:
+        """The oldest record that the engine has; None if it has none."""
+        from logroute.sources.frames import FrameDecoder, TerminalDecoder
+
+        limit = self.context.record_limit_bytes
+        decoder = TerminalDecoder(limit) if details.tty else FrameDecoder(limit)
+        async with self._engine.logs(details.id, follow=False) as stream:
+            while data := await stream.receive(64 << 10):
+                if records := decoder.feed(data):
+                    return records[0]
+        return next(iter(decoder.finish()), None)
+
+    def _start_position(self, container: Container) -> Position:
+        """Where `start` says that a route begins with it, if it was there before. In a worker thread."""
+        start = self.options.start
+        if start == "beginning":
+            return BEGINNING
+        if start == "now":
+            if container.log is not None:
+                return container.log.end()
+            return Position(since=iso_time(self._engine.now_ns()))
+        return Position(since=iso_time(self._engine.now_ns() - int(float(start) * 1e9)))
+
+    async def _begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        log = container.log
+        if log is None:
+            self._nursery.start_soon(self._read_by_api, container, checkpoints)
+            return
+        losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
+        for lost in losses:
+            self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+        if self.context.once:
+            log.stop_at = log.end_spot()
+        self._sweep.add(log)
+        self._log.debug("reading", container=container.origin.name, read="file", path=log.path)
+
+    def _report(self, container: Container | None, routes: Any, reason: str, **details: object) -> None:
+        if container is None:
+            return
+        known = [route for route in routes if route]
+        self._checkpoints.lost(container.origin, known, reason, **details)
+
+    # --- what the sweep says --------------------------------------------------------------------------
+
+    def _drained(self, log: LogFile) -> None:
+        """A log was read to its end, and all of it emitted."""
+        container = self.containers.get(log.origin.id)
+        if container is None or container.log is not log:
+            return
+        if self.context.once:
+            self._sweep.remove(log)
+            container.drained.set()
+        elif container.ended:
+            # Its descriptors are given back; if it is started again the log is opened again.
+            self._sweep.remove(log)
+            log.close()
+            if container.removed:
+                self._forget(container)
+
+    def _tell_lost(self, log: LogFile) -> None:
+        container = self.containers.get(log.origin.id)
+        for lost in log.losses if container is not None else ():
+            self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+        log.losses.clear()
+
+    def _failed(self, log: LogFile, error: Exception) -> None:
+        container = self.containers.get(log.origin.id)
+        name = container.origin.name if container is not None else log.path
+        self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
+        log.close()
+        if container is not None:
+            self.containers.pop(container.details.id)
+            self._nursery.start_soon(self._again, container)
+
+    async def _again(self, container: Container) -> None:
+        await trio.sleep(RETRY_MAX_S)
+        self._take(container.details.id, "start")
+
+    def _forget(self, container: Container) -> None:
+        if container.reader is None:
+            self.containers.pop(container.details.id, None)
+            self._checkpoints.gone(container.origin)
+
+    # --- by API ---------------------------------------------------------------------------------------
+
+    async def _read_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        """Read a container's log through the engine until it is removed; wait for an engine that is away."""
+        from logroute.sources.engine_logs import EngineLog  # only where something is read by API
+
+        log = EngineLog(
+            self._engine,
+            container.details,
+            container.origin,
+            limit=self.context.record_limit_bytes,
+            lost=partial(self._report, container),
+        )
+        container.engine_log = log
+        wait_s = RETRY_FIRST_S
+        with trio.CancelScope() as container.reader:
+            while True:
+                try:
+                    await log.run(self._offer, checkpoints, follow=not self.context.once)
+                except EngineAway:
+                    await trio.sleep(wait_s)
+                    wait_s = min(RETRY_MAX_S, wait_s * 2)
+                    continue
+                except EngineRefused as error:
+                    if not error.gone:
+                        self._log.error(
+                            "cannot read a container", container=container.origin.name, error=str(error)
+                        )
+                break
+        container.reader = None
+        container.engine_log = None
+        container.drained.set()
+        if container.removed:
+            self._forget(container)
+
+    async def _offer(self, batch: Batch) -> None:
+        await self._sweep.offer(batch)
+
+
+def own_container_id() -> str:
+    """The id of the container that we run in ourselves; empty outside of one."""
+    for path in ("/proc/self/mountinfo", "/proc/self/cgroup"):
+        try:
+            text = Path(path).read_text()
+        except OSError:
+            continue
+        if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
+            found = _CONTAINER_ID.search(text)
+            if found:
+                return found[1]
+    return ""
+
+
+__all__ = ["DockerOptions", "DockerSource", "Event"]
