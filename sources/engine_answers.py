@@ -194,4 +194,4 @@ def utc_time(text: str) -> str:
 def time_ns(time: str) -> int:
     """Nanoseconds since 1970 of a record's time (UTC, nine digits). ValueError if it is none."""
     whole = datetime.fromisoformat(time[:19]).replace(tzinfo=UTC)
-    return int(whole.timestamp()) * 10**9 + int(f"{time[20:-1]:0<9}" or 0)
+    return int(whole.timestamp()) * 10**9 + int(f"{time[20:-1]:0<9}")

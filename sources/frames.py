@@ -45,8 +45,8 @@ class FrameDecoder:
 
         Nothing behind it is decoded.
         """
-        self.log_bytes = 0
-        """Bytes of text decoded so far, times and frames not counted."""
+        self.stream_bytes = 0
+        """Bytes decoded so far, times and frames included."""
         self._limit = min(limit, _LARGEST_FRAME_BYTES - _STAMP_BYTES)
         self._rest = b""
 
@@ -97,7 +97,7 @@ class FrameDecoder:
                     break
             at = end
         self._rest = b"" if self.error is not None else data[at:]
-        self.log_bytes += at
+        self.stream_bytes += at
         return out
 
     def finish(self) -> list[Record]:
@@ -127,15 +127,15 @@ class FrameDecoder:
 class TerminalDecoder:
     """Raw streams of containers with a terminal: lines end with CR LF, all of them are stdout.
 
-    At the seam of two 16 KiB pieces the time stands in the middle of the line: it is taken out. Where a run of
-    the program ended without a newline, the next run's first line follows on the same line: it is recognised
-    by its later time.
+    At the seam of two 16 KiB pieces the time stands in the middle of the line: it is taken out. Where a run
+    of the program ended without a newline, the next run's first line follows on the same line: it is
+    recognised by its later time.
     """
 
     def __init__(self, limit: int) -> None:
         self.joiner = Joiner(limit)
         self.error: str | None = None
-        self.log_bytes = 0
+        self.stream_bytes = 0
         self._rest = b""
         # Time of the line whose beginning was given to the joiner without waiting for a seam.
         self._open_time = ""
@@ -147,7 +147,7 @@ class TerminalDecoder:
     def feed(self, data: bytes) -> list[Record]:
         """As `FrameDecoder.feed`."""
         out: list[Record] = []
-        self.log_bytes += len(data)
+        self.stream_bytes += len(data)
         data = self._rest + data
         at = 0
         while at < len(data):

@@ -1,0 +1,252 @@
+"""Where to go on in a log that is read by the Engine API, and what of it has been read already. Sans-IO.
+
+The API knows no positions, only `since`; and what that selects differs: every record that is not older, or
+all from the first such record on, that one included or not. Across the streams the times in a log run
+backwards a little; within one they do not, unless somebody sets the clock back. So `since` is only a hint
+that saves work, and what was read is recognised by the anchors, stream by stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from logroute.router.record import (
+    STREAMS,
+    Anchor,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    iso_time,
+    message_hash,
+)
+from logroute.sources.engine_answers import time_ns
+
+# By how much the records of one stream may stand before older ones of the other. Measured: microseconds; a
+# stream that has its turn only after this is taken to have said nothing.
+JITTER_NS = 10 * 10**9
+
+
+def since_ns(position: Position, now_ns: int, unfinished: Iterable[str] = ()) -> int:
+    """What to ask the engine for; 0 is everything.
+
+    `unfinished` are the times of records of which the rest was not read: their first pieces are needed again.
+    """
+    times = [_ns(anchor.time) for stream in STREAMS if (anchor := position.of(stream).anchor)]
+    floor = _ns(position.since) if position.since else 0
+    since = floor
+    if times:
+        newer = max(times)
+        if now_ns < newer:
+            # The clock was set back: what is new may have older times than what is known.
+            return 0
+        older = min(times) if len(times) == len(STREAMS) else 0
+        since = max(older, newer - JITTER_NS, floor)
+    since = min([since, *map(_ns, unfinished)])
+    # One less: where `since` itself is left out, the other records of that time still come.
+    return max(0, since - 1)
+
+
+def _ns(time: str) -> int:
+    try:
+        return time_ns(time)
+    except ValueError:
+        return 0
+
+
+@dataclass(slots=True)
+class _Search:
+    """What of one stream is still to be discarded."""
+
+    anchor: Anchor | None
+    """Discard up to and including this record. None: only what is older than `floor`."""
+    floor: str
+    over_at: str
+    """Once the other stream has come this far, nothing of this search comes any more."""
+    expected: bool
+    """The anchor must come: reading began before it."""
+    located: int | None = None
+    """Where an exact reading has found it: its index in its group of equal times. Times say nothing then."""
+    index: int = 0
+    """How many records of the anchor's time have come."""
+
+
+class Skipper:
+    """Takes out of what is read anew what stands before a position. For one reading, from its beginning on.
+
+    `located` holds, for streams whose anchor was searched for (`Locator`): its index among the records of its
+    time, or None if it is not there any more, so that everything of that stream is new.
+    """
+
+    def __init__(
+        self, position: Position, since_ns: int, located: Mapping[Stream, int | None] | None = None
+    ) -> None:
+        self._searches: dict[Stream, _Search] = {}
+        self.missing: Stream | None = None
+        """The stream whose anchor should have come and did not: find out by a `Locator`, and begin again.
+
+        What came after that is not passed on.
+        """
+        located = located or {}
+        since = iso_time(since_ns)
+        floor = position.since or ""
+        for stream in STREAMS:
+            anchor = position.of(stream).anchor
+            if stream in located:
+                index = located[stream]
+                if anchor is None or index is None:
+                    anchor = None
+                else:
+                    self._searches[stream] = _Search(anchor, "", "", expected=True, located=index)
+                    continue
+            if anchor is not None:
+                over_at = _later(anchor.time)
+                expected = anchor.time > since
+                self._searches[stream] = _Search(anchor, floor, over_at, expected)
+            elif floor:
+                self._searches[stream] = _Search(None, floor, _later(floor), expected=False)
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to discard: everything passes."""
+        return not self._searches
+
+    def pass_on(self, records: list[Record]) -> list[Record]:
+        """Those that are new, in their order. Looks at nothing once `done`."""
+        if not self._searches:
+            return records
+        new: list[Record] = []
+        for number, record in enumerate(records):
+            if not self._searches:
+                new += records[number:]
+                break
+            search = self._searches.get(record.stream)
+            if search is None or self._is_new(record, search):
+                new.append(record)
+            self._end_others(record)
+            if self.missing is not None:
+                if new and new[-1] is record:
+                    new.pop()
+                break
+        return new
+
+    def _is_new(self, record: Record, search: _Search) -> bool:
+        stream, anchor = record.stream, search.anchor
+        if anchor is None:
+            if record.time < search.floor:
+                return False
+            del self._searches[stream]
+            return True
+        if record.time == anchor.time:
+            index, search.index = search.index, search.index + 1
+            if search.located is not None:
+                if index == search.located:
+                    del self._searches[stream]
+            elif index == anchor.sequence:
+                if not search.expected or message_hash(record.message) == anchor.hash:
+                    del self._searches[stream]
+                else:
+                    self.missing = stream
+            return False
+        if search.located is not None or record.time < anchor.time:
+            return False
+        if search.expected:
+            self.missing = stream
+            return False
+        del self._searches[stream]
+        return record.time >= search.floor
+
+    def _end_others(self, record: Record) -> None:
+        """A stream that says nothing is not waited for for ever."""
+        for stream, search in list(self._searches.items()):
+            if stream == record.stream or search.located is not None or record.time <= search.over_at:
+                continue
+            if search.expected:
+                self.missing = stream
+            else:
+                del self._searches[stream]
+
+
+def _later(time: str) -> str:
+    return iso_time(_ns(time) + JITTER_NS)
+
+
+@dataclass(slots=True)
+class Locator:
+    """Looks for anchors in an exact reading of all that there is: whether they are there, whatever the times.
+
+    The same time, place in its group and hash is the anchor. Where a part of the group was rotated away, the
+    last record of that time and hash is, that is not behind its place.
+    """
+
+    anchors: Mapping[Stream, Anchor]
+    found: dict[Stream, int] = field(default_factory=dict)
+    """Index of the anchor among the records of its time that are there."""
+    first: dict[Stream, str] = field(default_factory=dict)
+    """Time of the first record of each stream."""
+    _seen: dict[Stream, int] = field(default_factory=dict)
+
+    def look(self, records: Sequence[Record]) -> None:
+        """Take the next records of the reading."""
+        for record in records:
+            stream = record.stream
+            if stream not in self.first:
+                self.first[stream] = record.time
+            anchor = self.anchors.get(stream)
+            if anchor is None or record.time != anchor.time:
+                continue
+            index = self._seen.get(stream, 0)
+            self._seen[stream] = index + 1
+            if index <= anchor.sequence and message_hash(record.message) == anchor.hash:
+                self.found[stream] = index
+
+
+def advanced(position: Position, records: Sequence[Record], discarding: Iterable[Stream] = ()) -> Position:
+    """The position behind these records, which follow on it; not numbered yet.
+
+    `discarding` are the streams whose last record is truncated, with more of its line to come.
+    """
+    parts: dict[Stream, StreamPosition] = {}
+    for stream in STREAMS:
+        previous = position.of(stream)
+        anchor = last_anchor(records, stream, previous.anchor, discard=stream in discarding)
+        parts[stream] = previous if anchor is previous.anchor else StreamPosition(None, anchor)
+    return Position(parts["stdout"], parts["stderr"], position.since)
+
+
+def last_anchor(
+    records: Sequence[Record], stream: Stream, previous: Anchor | None, *, discard: bool
+) -> Anchor | None:
+    """The anchor of the stream's last record in these; the previous one if there is none."""
+    at = len(records) - 1
+    while at >= 0 and records[at].stream != stream:
+        at -= 1
+    if at < 0:
+        return previous
+    last = records[at]
+    sequence = 0
+    for record in reversed(records[:at]):
+        if record.stream == stream:
+            if record.time != last.time:
+                break
+            sequence += 1
+    else:
+        if previous is not None and previous.time == last.time:
+            sequence += previous.sequence + 1
+    return Anchor(last.time, sequence, message_hash(last.message), discard)
+
+
+def goes_back(records: Sequence[Record], position: Position) -> int | None:
+    """Index of the first record that is older than the one before it in its stream; None if none is."""
+    anchors = [position.of(stream).anchor for stream in STREAMS]
+    times = [record.time for record in records]
+    # Almost always true, and decided without a look at the streams.
+    if all(anchor is None or times[0] >= anchor.time for anchor in anchors) and times == sorted(times):
+        return None
+    last = {stream: anchor.time if anchor else "" for stream, anchor in zip(STREAMS, anchors, strict=True)}
+    for index, record in enumerate(records):
+        if record.time < last[record.stream]:
+            return index
+        last[record.stream] = record.time
+    return None
