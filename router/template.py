@@ -80,7 +80,8 @@ class TimePart:
     """Records whose times are equal in so many characters render equally."""
 
     def render(self, record: Record) -> str:
-        return _format_time(record.time[: self.deciding], self.format)
+        known = record.time[: self.deciding]
+        return _format_time(known, self.format) if len(known) == self.deciding else ABSENT
 
 
 @dataclass(frozen=True, slots=True)
