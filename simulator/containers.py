@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,7 @@ Stream = Literal["stdout", "stderr"]
 
 _NEVER = "0001-01-01T00:00:00Z"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
-_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BULK_LINES = 10_000
 
 
@@ -39,7 +39,7 @@ class NotRunning(Exception):
 
 
 def parse_size(text: str) -> int | None:
-    """`max-size` in bytes; None is unlimited (-1)."""
+    """`max-size` in bytes, in decimal units as the engine takes them; None is unlimited (-1)."""
     if text.startswith("-"):
         return None
     match = _SIZE.fullmatch(text)
@@ -182,6 +182,8 @@ class SimulatedContainer:
             for piece in pieces:
                 self.log.append(json_line(piece, self._attrs), piece.time_ns)
         elif isinstance(self.log, MemoryLog):
+            if self.engine.quirks.local_drops_newlines:
+                pieces = [replace(p, log=p.log.removesuffix(b"\n")) if p.continues else p for p in pieces]
             self.log.append(pieces, self._attrs)
 
     def exit(self, code: int = 0) -> None:

@@ -129,18 +129,26 @@ class _Connection:
             elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
                 return None
 
-    def _head(self, status: int, headers: dict[str, str], request: h11.Request, *, keeps: bool) -> bytes:
+    def _head(
+        self,
+        status: int,
+        headers: dict[str, str],
+        request: h11.Request,
+        *,
+        keeps: bool,
+        anonymous: bool = False,
+    ) -> bytes:
         quirks = self.engine.quirks
         version = "1.1" if request.http_version == b"1.1" else "1.0"
         lines = [f"HTTP/{version} {status} {HTTPStatus(status).phrase}"]
-        fields = {
+        own = {
             "Api-Version": quirks.api_version,
             "Docker-Experimental": "false",
             "Ostype": "linux",
             "Server": f"Docker/{quirks.engine_version} (linux)",
-            **headers,
-            "Date": formatdate(self.engine.clock() / 1e9, usegmt=True),
         }
+        date = formatdate(self.engine.clock() / 1e9, usegmt=True)
+        fields = {**({} if anonymous else own), **headers, "Date": date}
         if not keeps and version == "1.1":
             fields["Connection"] = "close"
         lines += [f"{name}: {value}" for name, value in fields.items()]
@@ -155,7 +163,8 @@ class _Connection:
             body = chunk(body) + chunk(b"")
         else:
             length = {}
-        head = self._head(answer.status, {**answer.headers, **length}, request, keeps=keeps)
+        headers = {**answer.headers, **length}
+        head = self._head(answer.status, headers, request, keeps=keeps, anonymous=answer.anonymous)
         await self.stream.send_all(head + (b"" if request.method == b"HEAD" else body))
 
     async def _send_stream(

@@ -25,6 +25,10 @@ class Quirks:
     """How far back the time of a record may lie behind the other stream's; never within one stream."""
     unlinks_single_file: bool = False
     """With `max-file` 1, a full log is removed and made anew (from 23 on) and not truncated in place."""
+    local_drops_newlines: bool = True
+    """The `local` driver gives the last piece of a long line without its newline (20.10)."""
+    invalid_parameter_status: int = 500
+    """What a malformed `since` or `filters` is answered with; later engines say 400."""
     multiplexed_content_type: bool = False
     """From API 1.42 on `/logs` says which of the two forms its body has."""
     legacy_event_keys: bool = True
@@ -47,6 +51,8 @@ NEWEST = Quirks(
     since_filters_every_record=False,
     rotation_glitch="skips",
     unlinks_single_file=True,
+    local_drops_newlines=False,
+    invalid_parameter_status=400,
     multiplexed_content_type=True,
     legacy_event_keys=False,
     stream_jitter_ns=20_000,

@@ -36,6 +36,8 @@ class Piece:
     log: bytes
     stream: str
     time_ns: int
+    continues: bool = False
+    """Its line began in a piece before it."""
 
 
 class JsonLine(msgspec.Struct, omit_defaults=True):
@@ -89,9 +91,10 @@ class Copier:
         return pieces
 
     def _piece(self, log: bytes, now: Callable[[], int], *, last: bool) -> Piece:
+        continues = self._partial_time is not None
         time_ns = now() if self._partial_time is None else self._partial_time
         self._partial_time = None if last else time_ns
-        return Piece(log, self.stream, time_ns)
+        return Piece(log, self.stream, time_ns, continues)
 
 
 @lru_cache(maxsize=4096)

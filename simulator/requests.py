@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -49,6 +50,8 @@ class Answer:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    anonymous: bool = False
+    """Without the engine's own headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,26 @@ class Refused(Exception):
         self.status = status
 
 
+_NOT_FOUND = Refused(404, "page not found")
+
+
 def respond(engine: SimulatedEngine, method: str, target: str) -> Response:
     """Find what to answer."""
     try:
         return _respond(engine, method, target)
     except Refused as refusal:
+        return _error(engine, target, refusal)
+
+
+def _error(engine: SimulatedEngine, target: str, refusal: Refused) -> Answer:
+    """JSON, but plain text for clients older than API 1.24; what no endpoint has seen says no version."""
+    match = _VERSIONED.match(target)
+    if refusal is _NOT_FOUND:
+        return replace(_json({"message": str(refusal)}, refusal.status), anonymous=True)
+    if match is None or (int(match[1]), int(match[2])) >= (1, 24):
         return _json({"message": str(refusal)}, refusal.status)
+    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return Answer(refusal.status, f"{refusal}\n".encode(), headers)
 
 
 def _respond(engine: SimulatedEngine, method: str, target: str) -> Response:
@@ -120,7 +137,7 @@ def _respond(engine: SimulatedEngine, method: str, target: str) -> Response:
             if container is None:
                 raise Refused(404, f"No such container: {match[1]}")
             return _json(container.inspect())
-    raise Refused(404, "page not found")
+    raise _NOT_FOUND
 
 
 def _check_version(engine: SimulatedEngine, major: int, minor: int) -> None:
@@ -151,7 +168,6 @@ def _ping(engine: SimulatedEngine, query: Query) -> Answer:
         200,
         b"OK",
         {
-            "Builder-Version": "1",
             "Cache-Control": "no-cache, no-store, must-revalidate",
             "Content-Type": "text/plain; charset=utf-8",
             "Pragma": "no-cache",
@@ -207,7 +223,7 @@ def _info(engine: SimulatedEngine, query: Query) -> Answer:
 
 
 def _list(engine: SimulatedEngine, query: Query) -> Answer:
-    filters = parse_filters(query.get("filters", ""))
+    filters = parse_filters(engine, query.get("filters", ""))
     if unknown := filters.keys() - _LIST_FILTERS:
         raise Refused(400, f"Invalid filter '{min(unknown)}'")
     everything = boolean(query.get("all", "")) or "status" in filters
@@ -232,10 +248,10 @@ def _is_listed(container: SimulatedContainer, filters: Filters) -> bool:
 
 
 def _events(engine: SimulatedEngine, query: Query) -> EventStream:
-    since, until = timestamp(query.get("since", "")), timestamp(query.get("until", ""))
+    since, until = timestamp(engine, query.get("since", "")), timestamp(engine, query.get("until", ""))
     if since is not None and until is not None and until < since:
         raise Refused(400, f"`since` time ({query['since']}) cannot be after `until` time ({query['until']})")
-    filters = parse_filters(query.get("filters", ""))
+    filters = parse_filters(engine, query.get("filters", ""))
     past = engine.events.past(since, until, filters)
     return EventStream(past, engine.events.subscribe(filters), until, engine.events)
 
@@ -253,8 +269,8 @@ def _logs(
     until = query.get("until", "")
     selection = Selection(
         streams=streams,
-        since_ns=timestamp(query.get("since", "")),
-        until_ns=timestamp("" if until == "0" else until),
+        since_ns=timestamp(engine, query.get("since", "")),
+        until_ns=timestamp(engine, "" if until == "0" else until),
         filters_every_record=engine.quirks.since_filters_every_record,
     )
     tail = query.get("tail", "")
@@ -297,26 +313,27 @@ def boolean(text: str) -> bool:
     return text.strip().lower() not in ("", "0", "no", "false", "none")
 
 
-def timestamp(text: str) -> int | None:
+def timestamp(engine: SimulatedEngine, text: str) -> int | None:
     """`1700000000.123456789` in nanoseconds; None where nothing is asked."""
     if not text:
         return None
+    for part in text.split(".", 1):
+        if not part.isdecimal():
+            message = f'strconv.ParseInt: parsing "{part}": invalid syntax'
+            raise Refused(engine.quirks.invalid_parameter_status, message)
     seconds, _, fraction = text.partition(".")
-    try:
-        return int(seconds) * 1_000_000_000 + int(f"{fraction[:9]:0<9}")
-    except ValueError:
-        raise Refused(400, f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    return int(seconds) * 1_000_000_000 + int(f"{fraction[:9]:0<9}")
 
 
-def parse_filters(text: str) -> Filters:
-    """Both forms: `{"label": ["a=b"]}` and `{"label": {"a=b": true}}`."""
+def parse_filters(engine: SimulatedEngine, text: str) -> Filters:
+    """Both forms: `{"label": ["a=b"]}` and `{"label": {"a=b": true}}`, and never mixed."""
     if not text:
         return {}
-    try:
-        parsed = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
-    except msgspec.MsgspecError:
-        raise Refused(400, "invalid filter") from None
-    return {
-        key: frozenset(v for v in values if not isinstance(values, dict) or values[v])
-        for key, values in parsed.items()
-    }
+    with suppress(msgspec.MsgspecError):
+        lists = msgspec.json.decode(text, type=dict[str, list[str]])
+        return {key: frozenset(values) for key, values in lists.items()}
+    with suppress(msgspec.MsgspecError):
+        flags = msgspec.json.decode(text, type=dict[str, dict[str, bool]])
+        return {key: frozenset(v for v, is_set in values.items() if is_set) for key, values in flags.items()}
+    message = "json: cannot unmarshal into Go value of type map[string]bool"
+    raise Refused(engine.quirks.invalid_parameter_status, message)

@@ -145,7 +145,7 @@ class Client:
         """Send a request and read all of its response."""
         exchange = await self.open(target, version=version, method=method, body=body, **query)
         try:
-            if method == "HEAD":
+            if method == "HEAD" or exchange.reply.status in (204, 304):
                 return exchange.reply
             return await exchange.rest()
         finally:

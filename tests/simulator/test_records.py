@@ -56,17 +56,18 @@ def test_a_line_of_exactly_16_kib_leaves_its_newline_to_a_piece_of_its_own():
     assert [len(piece.log) for piece in pieces] == [PIECE_BYTES]
 
 
-long_text = st.lists(
-    st.one_of(
-        st.binary(max_size=50), st.sampled_from([b"\n", b"x" * 5_000, b"y" * PIECE_BYTES, b"z" * 40_000])
+runs = st.lists(
+    st.tuples(
+        st.sampled_from([b"\n", b"x", b"y\n", b"\xc3\xa9"]),
+        st.sampled_from([1, 2, 5_000, PIECE_BYTES, 40_000]),
     ),
-    max_size=12,
+    max_size=8,
 )
 
 
-@given(long_text, st.lists(st.integers(1, 30_000), min_size=1, max_size=5))
-def test_the_pieces_are_what_was_written_however_it_was_cut(parts: list[bytes], sizes: list[int]):
-    whole = b"".join(parts)
+@given(runs, st.lists(st.integers(100, 30_000), min_size=1, max_size=5))
+def test_the_pieces_are_what_was_written_however_it_was_cut(parts: list[tuple[bytes, int]], sizes: list[int]):
+    whole = b"".join(text if b"\n" in text else text * count for text, count in parts)
     expected = Copier("stdout")
     pieces = expected.feed(whole, ticking()) + expected.finish(ticking(2 * START_NS))
     assert b"".join(piece.log for piece in pieces) == whole
