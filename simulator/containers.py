@@ -167,8 +167,9 @@ class SimulatedContainer:
                 at = time_ns
             else:
                 at = self.engine.clock()
-                if jitter := self.engine.quirks.stream_jitter_ns:
-                    at -= self.engine.random.randrange(jitter)
+                quirks, random = self.engine.quirks, self.engine.random
+                if quirks.stream_jitter_ns and random.random() < quirks.stream_jitter_share:
+                    at -= random.randrange(quirks.stream_jitter_ns)
             at = max(at, self._last_ns.get(stream, 0))
             self._last_ns[stream] = at
             return at

@@ -218,6 +218,8 @@ class _Connection:
                     await self.engine.log_changes(response.container)
         except LogReadError as error:
             await send([render(entry, response) for entry in response.selection.apply(error.good)])
+            if not self.engine.quirks.tells_read_errors:
+                return
             message = f"Error grabbing logs: {error}\n".encode()
             await send([frame("error", message) if response.framed else message])
 

@@ -350,7 +350,7 @@ async def driver(real_engine: Any, tmp_path: Path) -> AsyncIterator[SimulatedDri
         async with SimulatedEngine(tmp_path / "engine") as engine:
             yield SimulatedDriver(engine)
         return
-    driver = RealDriver(real_engine.host, real_engine.image)
+    driver = RealDriver(real_engine.host, getattr(real_engine, "image", "busybox:logroute"))
     try:
         yield driver
     finally:

@@ -386,6 +386,18 @@ async def test_other_drivers(driver: Driver, name: str, log_driver: str, readabl
         assert reply.json() == {"message": "configured logging driver does not support reading"}
 
 
+async def test_behind_a_broken_line_nothing_is_read(driver: Driver, name: str):
+    id = await run(driver, name, [("stdout", b"one\ntwo\n")])
+    path = (await driver.ask(f"/containers/{id}/json")).json()["LogPath"]
+    good = (await trio.Path(path).read_bytes()).splitlines(keepends=True)
+    await trio.Path(path).write_bytes(good[0] + b"\0\0\n" + good[1])
+    reply = await driver.logs(id)
+    assert (reply.status, reply.complete) == (200, True)
+    assert payloads(reply.frames()) == [b"one\n"]
+    # 20.10 says nothing of it.
+    assert (len(payloads(reply.frames(), 3)) == 0) == (await minor(driver) <= 41)
+
+
 async def test_a_life_in_events(driver: Driver, name: str):
     exchange = await driver.open("/events", filters={"type": ["container"], "label": [f"test={name}"]})
     assert exchange.reply.headers["content-type"] == "application/json"

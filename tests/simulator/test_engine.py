@@ -126,7 +126,7 @@ async def test_since_is_inclusive_and_filters_every_record_or_up_to_the_first(
 async def test_times_run_backwards_between_streams_and_never_within_one(tmp_path: Path):
     clock = Clock()
     clock.ns += S // 2
-    quirks = Quirks(stream_jitter_ns=20_000)
+    quirks = Quirks(stream_jitter_ns=20_000, stream_jitter_share=0.1)
     async with SimulatedEngine(tmp_path, quirks=quirks, clock=clock, seed=1) as engine:
         container = engine.create("web-1")
         container.start()
@@ -202,16 +202,17 @@ async def test_a_container_on_its_way_out_answers_409_and_then_404(
         await events.stream.aclose()
 
 
-async def test_a_broken_log_ends_with_a_frame_of_type_3(engine, client):
-    container = engine.create("web-1")
-    container.start()
-    container.write(b"good\n")
-    with container.log_path.open("ab") as file:
-        file.write(b"\0\0\n")
-    frames = (await client.logs("web-1")).frames()
-    assert frames[0] == (1, b"good\n")
-    assert frames[1][0] == 3
-    assert frames[1][1].startswith(b"Error grabbing logs: invalid character")
+async def test_a_broken_log_ends_with_a_frame_of_type_3_where_the_engine_tells(tmp_path: Path, make_client):
+    async with SimulatedEngine(tmp_path, quirks=Quirks(tells_read_errors=True)) as engine:
+        container = engine.create("web-1")
+        container.start()
+        container.write(b"good\n")
+        with container.log_path.open("ab") as file:
+            file.write(b"\0\0\n")
+        frames = (await make_client(engine).logs("web-1")).frames()
+        assert frames[0] == (1, b"good\n")
+        assert frames[1][0] == 3
+        assert frames[1][1].startswith(b"Error grabbing logs: invalid character")
 
 
 async def test_a_slow_subscriber_misses_events_and_the_ring_keeps_256(tmp_path: Path, make_client):
