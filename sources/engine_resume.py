@@ -112,6 +112,27 @@ class Skipper:
         """Nothing is left to discard: everything passes."""
         return not self._searches
 
+    @property
+    def searching(self) -> frozenset[Stream]:
+        """Streams of which something may still be discarded."""
+        return frozenset(self._searches)
+
+    def start_at(self, position: Position) -> None:
+        """What comes begins behind this position, which is not behind the one that is looked for."""
+        for stream, search in list(self._searches.items()):
+            anchor = position.of(stream).anchor
+            if anchor is None or search.anchor is None:
+                continue
+            if anchor == search.anchor:
+                del self._searches[stream]
+            elif anchor.time == search.anchor.time:
+                search.index = anchor.sequence + 1
+
+    def give_up(self, stream: Stream) -> None:
+        """Everything of this stream is new from now on, found or not."""
+        self._searches.pop(stream, None)
+        self.missing = None
+
     def pass_on(self, records: list[Record]) -> list[Record]:
         """Those that are new, in their order. Looks at nothing once `done`."""
         if not self._searches:
@@ -200,6 +221,42 @@ class Locator:
             self._seen[stream] = index + 1
             if index <= anchor.sequence and message_hash(record.message) == anchor.hash:
                 self.found[stream] = index
+
+
+class Ahead:
+    """Routes that are further on than the others: says of what is read which of it they have already."""
+
+    def __init__(self, routes: Sequence[str], position: Position, begin: Position) -> None:
+        self.routes = tuple(routes)
+        self._skipper = Skipper(position, 0)
+        self._skipper.start_at(begin)
+
+    @property
+    def done(self) -> bool:
+        """They have caught up: nothing that comes is theirs already."""
+        return self._skipper.done
+
+    def acknowledged(self, record: Record) -> frozenset[Stream]:
+        """Take the next record; the streams of which they have what comes, this record's only if it too."""
+        before = self._skipper.searching
+        passed = bool(self._skipper.pass_on([record]))
+        if (stream := self._skipper.missing) is not None:
+            self._skipper.give_up(stream)
+            passed = passed or record.stream not in self._skipper.searching
+        return self._skipper.searching if passed else before
+
+
+def oldest(positions: Sequence[Position]) -> Position:
+    """Where to begin for all of them: stream by stream the one that is furthest behind."""
+    parts: list[StreamPosition] = []
+    for stream in STREAMS:
+        anchors = [position.of(stream).anchor for position in positions]
+        known = [anchor for anchor in anchors if anchor is not None]
+        behind = min(known, key=lambda anchor: (anchor.time, anchor.sequence), default=None)
+        parts.append(StreamPosition(None, behind if len(known) == len(anchors) else None))
+    floors = [position.since for position in positions]
+    since = min((floor for floor in floors if floor), default=None) if all(floors) else None
+    return Position(parts[0], parts[1], since)
 
 
 def advanced(position: Position, records: Sequence[Record], discarding: Iterable[Stream] = ()) -> Position:

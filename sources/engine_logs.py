@@ -1,0 +1,521 @@
+"""Follow one container's log by the Engine API: every record once, however often the stream is cut.
+
+A stream of `/logs` is cut by an engine that goes away, and by us: when nobody takes what was read (a stalled
+stream holds a lock in the engine), and when the log may have been rotated under it (streams that follow then
+skip and repeat records; a reading that does not follow is exact). Each time reading goes on behind the last
+record of each stream. What is unfinished at a cut is read again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal, Protocol
+
+import structlog
+import trio
+
+from logroute.router.record import (
+    BEGINNING,
+    STREAMS,
+    Anchor,
+    Batch,
+    Origin,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    batch_size_bytes,
+)
+from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
+from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.engine_resume import Ahead, Locator, Skipper, advanced, goes_back, oldest, since_ns
+from logroute.sources.frames import LogDecoder, log_decoder
+
+RECEIVE_BYTES = 64 << 10
+# Read but not taken yet, as batches count it: for usual lines half of it is text.
+PENDING_BYTES = 2 << 20
+# While much comes, this much of it gathers between reads.
+GATHER_S = 0.002
+# As long as nobody takes anything a stream stays open for so long.
+STALL_S = 5.0
+# Opening a log makes the engine decode it from its beginning.
+REOPEN_S = 0.25
+REOPEN_MAX_S = 2.0
+# An engine that is in the middle of a log and sends nothing for so long does not answer any more.
+SILENCE_S = 60.0
+# How often the end of a log is read again that is not the end that the engine says it is.
+END_ATTEMPTS = 3
+
+Offer = Callable[[Batch], Awaitable[None]]
+Outcome = Literal["ended", "removed"]
+"""Why a log was read to its end: the container does not run (or: all was read that there was, where reading
+does not follow), or it does not exist any more."""
+
+
+class Lost(Protocol):
+    """What to call when records are gone that these routes have not got."""
+
+    def __call__(self, routes: Sequence[str], reason: str, /, **details: object) -> None: ...
+
+
+class _End(Enum):
+    """Why one reading ended."""
+
+    OVER = auto()
+    """The engine ended it: the log's end, or a connection that was cut; nobody can tell."""
+    STALLED = auto()
+    ROTATED = auto()
+    """It carried as much as a file of the log may hold."""
+    BACKWARDS = auto()
+    """A record was older than the one before it: the log was rotated, or the clock was set back."""
+    MISSING = auto()
+    """What should have come, to go on behind it, did not."""
+
+
+@dataclass(slots=True)
+class EngineLogStatistics:
+    """Counters of one log."""
+
+    records: int = 0
+    bytes: int = 0
+    """Of the streams, frames and what was discarded included."""
+    openings: int = 0
+    stalls: int = 0
+    errors: int = 0
+    """Readings that the engine ended with an error."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One stream of `/logs`, from its opening to its end."""
+
+    decoder: LogDecoder
+    skipper: Skipper
+    follow: bool
+    opened_at: float
+    records: int = 0
+    last: Record | None = None
+    """What was decoded last, discarded or not."""
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A batch that grows until somebody takes it."""
+
+    origin: Origin
+    records: list[Record]
+    before: Position
+    after: Position
+    size_bytes: int
+    acknowledged: Mapping[str, frozenset[Stream]] | None
+
+
+class EngineLog:
+    """Reads the log of one container. `run` may be called again after it raised: it goes on where it was.
+
+    Not after it was cancelled: what had been read and not handed on is lost then.
+    """
+
+    def __init__(
+        self, engine: Engine, details: ContainerDetails, origin: Origin, *, limit: int, lost: Lost
+    ) -> None:
+        self.origin = origin
+        """May be replaced (renaming): batches have the one that was there when they were read."""
+        self.ended = False
+        """What the events say; only a hint, the engine is asked."""
+        self.statistics = EngineLogStatistics()
+        self._engine = engine
+        self._id = details.id
+        self._tty = details.tty
+        self._limit = limit
+        self._lost = lost
+        self._log = structlog.get_logger("logroute.sources")
+        self._rotation_bytes = rotation_bytes(details)
+        # How far records were taken into `_filled`.
+        self._position: Position | None = None
+        self._routes: tuple[str, ...] = ()
+        self._ahead: list[Ahead] = []
+        # Times of records that had begun when a reading was cut.
+        self._unfinished: dict[Stream, str] = {}
+        self._located: dict[Stream, int | None] = {}
+        self._since_ns: int | None = None  # for the next reading only
+        self._reading: _Reading | None = None
+        self._opened_at = float("-inf")
+        self._fruitless = 0  # openings since the last new record
+        # Invariant: _filled_bytes == the sizes of what is in _filled and of what is being offered.
+        self._filled: deque[_Filling] = deque()
+        self._filled_bytes = 0
+        self._offering = False
+        self._to_take = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+
+    @property
+    def position(self) -> Position:
+        """Behind the last record that was read."""
+        return self._position or BEGINNING
+
+    async def run(
+        self, offer: Offer, checkpoints: Mapping[str, Position] | Position, *, follow: bool = True
+    ) -> Outcome:
+        """Read on; with `follow` until the container has ended, else to where the log ends now.
+
+        Begins at the oldest of the checkpoints (by route); batches say which routes have already what in
+        them. Later calls go on where the one before ended. Raises EngineAway (call again later) and
+        EngineRefused (the log cannot be read), when everything that was read has been taken by `offer`.
+        """
+        if self._position is None:
+            self._begin({"": checkpoints} if isinstance(checkpoints, Position) else checkpoints)
+        failure: EngineError | None = None
+        outcome: Outcome = "ended"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hand_on, offer)
+            try:
+                await (self._follow() if follow else self._read_to_end())
+            except EngineRefused as refusal:
+                if refusal.gone:
+                    self._removed()
+                    outcome = "removed"
+                else:
+                    failure = refusal
+            except EngineAway as away:
+                self._reading = None
+                failure = away
+            await self._handed_on()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return outcome
+
+    def _begin(self, checkpoints: Mapping[str, Position]) -> None:
+        groups: dict[Position, list[str]] = {}
+        for route, position in checkpoints.items():
+            bare = Position(
+                StreamPosition(None, position.stdout.anchor),
+                StreamPosition(None, position.stderr.anchor),
+                position.since,
+            )
+            groups.setdefault(bare, []).append(route)
+        self._routes = tuple(checkpoints)
+        self._position = begin = oldest(list(groups)) if groups else BEGINNING
+        ahead = (Ahead(routes, position, begin) for position, routes in groups.items() if position != begin)
+        self._ahead = [group for group in ahead if not group.done]
+
+    # --- what to read next --------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        exact = False
+        while True:
+            end = await self._read(follow=not exact)
+            if end is _End.MISSING:
+                await self._locate()
+            elif end is _End.BACKWARDS:
+                exact = True
+            elif end is _End.STALLED:
+                await self._handed_on()
+            elif end is _End.OVER:
+                if exact:
+                    exact = False
+                elif not (await self._engine.inspect(self._id)).running:
+                    # Without rotation what was followed is all there is, if it ends as the log does.
+                    if self._rotation_bytes or not self._finish(await self._last(), running=False):
+                        await self._read_to_end()
+                    return
+
+    async def _read_to_end(self) -> None:
+        """Read exactly, until the log ends as the engine says it does."""
+        running = (await self._engine.inspect(self._id)).running
+        attempts = 0
+        while True:
+            last = await self._last()
+            end = await self._read(follow=False)
+            if end is _End.MISSING:
+                await self._locate()
+            elif end is _End.STALLED:
+                await self._handed_on()
+            elif end is _End.OVER:
+                attempts += 1
+                if self._finish(last, running=running, anyway=attempts == END_ATTEMPTS):
+                    break
+        error = self._reading.decoder.error if self._reading else None
+        if error is not None:
+            raise EngineRefused(f"the engine cannot read the log of {self.origin.name}: {error}", 0, error)
+
+    async def _last(self) -> Record | None:
+        """The log's last piece: what every other reading must have reached, to be whole. None if empty."""
+        decoder = log_decoder(tty=self._tty, limit=self._limit)
+        records: list[Record] = []
+        async with self._engine.logs(self._id, follow=False, tail=1) as stream:
+            while data := await self._receive(stream, follow=False):
+                records = decoder.feed(data) or records
+        records = decoder.finish() or records
+        return records[-1] if records else None
+
+    def _finish(self, last: Record | None, *, running: bool, anyway: bool = False) -> bool:
+        """Whether the reading that is over came to `last`; then what it has unfinished is finished.
+
+        But not while the program runs: the rest may come.
+        """
+        reading = self._reading
+        if reading is None:
+            return False
+        rest = reading.decoder.finish()
+        if last is not None and not anyway:
+            anchor = self.position.of(last.stream).anchor
+            beyond = anchor is not None and anchor.time > last.time
+            came = [*rest, *([reading.last] if reading.last else [])]
+            if not beyond and not any(_ends_with(record, last) for record in came):
+                return False
+        if not running:
+            self._unfinished.clear()
+            reading.follow = False  # its times may be as they are: nothing is to be read again
+            self._take(reading, rest)
+        return True
+
+    def _removed(self) -> None:
+        """The container is gone. What was followed to its end is all there was."""
+        if self._reading is not None:
+            self._finish(None, running=False)
+            return
+        times = [anchor.time for stream in STREAMS if (anchor := self.position.of(stream).anchor)]
+        self._lost(self._routes, "removed", since=max(times, default=""), until="")
+
+    async def _locate(self) -> None:
+        """Look through the whole log for the anchors; report those that are gone."""
+        position = self.position
+        anchors: dict[Stream, Anchor] = {}
+        for name in STREAMS:
+            if (anchor := position.of(name).anchor) is not None:
+                anchors[name] = anchor
+        locator = Locator(anchors)
+        decoder = log_decoder(tty=self._tty, limit=self._limit)
+        async with self._engine.logs(self._id, follow=False) as stream:
+            while data := await self._receive(stream, follow=False):
+                locator.look(decoder.feed(data))
+        locator.look(decoder.finish())
+        self._located = {name: locator.found.get(name) for name in anchors}
+        gone = {name: anchor for name, anchor in anchors.items() if name not in locator.found}
+        known = max((anchors[name].time for name in locator.found), default="")
+        # One that is older than what was found is only silent since long ago: nothing is missing behind it.
+        lost = [anchor.time for anchor in gone.values() if anchor.time > known]
+        if lost:
+            until = min(locator.first.values(), default="")
+            self._lost(self._routes, "rotated", since=max(lost), until=until)
+        self._since_ns = 0 if locator.found else since_ns(position, self._engine.now_ns())
+        empty = StreamPosition()
+        self._position = Position(
+            empty if "stdout" in gone else position.stdout,
+            empty if "stderr" in gone else position.stderr,
+            position.since,
+        )
+
+    # --- one reading --------------------------------------------------------------------------------
+
+    async def _read(self, *, follow: bool) -> _End:
+        """Open the log behind the position and take what is new, until there is a reason to end."""
+        position = self.position
+        since = self._since_ns
+        if since is None:
+            since = since_ns(position, self._engine.now_ns(), self._open_times(position))
+        reading = _Reading(
+            log_decoder(tty=self._tty, limit=self._limit),
+            Skipper(position, since, self._located),
+            follow,
+            trio.current_time(),
+        )
+        self._since_ns, self._located = None, {}
+        if follow:
+            wait_s = min(REOPEN_MAX_S, REOPEN_S * 2 ** min(self._fruitless, 8))
+            await trio.sleep_until(self._opened_at + wait_s)
+            self._opened_at = reading.opened_at = trio.current_time()
+            self._fruitless += 1
+        self._reading = None
+        self.statistics.openings += 1
+        try:
+            async with self._engine.logs(self._id, follow=follow, since_ns=since) as stream:
+                end = await self._read_stream(reading, stream)
+        finally:
+            for name, unfinished in reading.decoder.joiner.unfinished.items():
+                self._unfinished[name] = unfinished.time
+        if end is _End.OVER:
+            self._reading = reading
+        return end
+
+    def _open_times(self, position: Position) -> list[str]:
+        """Times of what had begun at a cut and has not been read since."""
+        for stream, time in list(self._unfinished.items()):
+            anchor = position.of(stream).anchor
+            if anchor is not None and anchor.time > time:
+                del self._unfinished[stream]
+        return list(self._unfinished.values())
+
+    async def _read_stream(self, reading: _Reading, stream: LogStream) -> _End:
+        decoder = reading.decoder
+        came_at = float("-inf")
+        while data := await self._receive(stream, follow=reading.follow):
+            now = trio.current_time()
+            if (records := decoder.feed(data)) and (end := self._take(reading, records)) is not None:
+                return end
+            if decoder.error is not None:
+                self._tell_error(decoder.error)
+                break
+            if self._may_have_rotated(reading, now):
+                return _End.ROTATED
+            if self._filled_bytes >= PENDING_BYTES and not await self._room():
+                self.statistics.stalls += 1
+                return _End.STALLED
+            if now - came_at < 2 * GATHER_S and len(data) < RECEIVE_BYTES:
+                await trio.sleep_until(now + GATHER_S)
+            came_at = now
+        return _End.OVER
+
+    async def _receive(self, stream: LogStream, *, follow: bool) -> bytes:
+        try:
+            if follow:
+                data = await stream.receive(RECEIVE_BYTES)
+            else:
+                with trio.fail_after(SILENCE_S):
+                    data = await stream.receive(RECEIVE_BYTES)
+        except trio.TooSlowError:
+            raise EngineAway(
+                f"the log of {self.origin.name}, from the engine {self._engine.address}: "
+                f"nothing more came for {SILENCE_S:g} s, and not its end"
+            ) from None
+        self.statistics.bytes += len(data)
+        return data
+
+    def _may_have_rotated(self, reading: _Reading, now: float) -> bool:
+        """A file's worth of records has come. A json-file line is some 31 bytes longer than its frame."""
+        if self._rotation_bytes is None or not reading.follow or now - reading.opened_at < REOPEN_S:
+            return False
+        return reading.decoder.stream_bytes + 31 * reading.records >= self._rotation_bytes
+
+    def _take(self, reading: _Reading, records: list[Record]) -> _End | None:
+        """Queue what is new of these records, and say whether this reading is to end."""
+        if not records:
+            return None
+        reading.records += len(records)
+        reading.last = records[-1]
+        new = reading.skipper.pass_on(records)
+        end = _End.MISSING if reading.skipper.missing is not None else None
+        if new and reading.follow and self._rotation_bytes is not None:
+            index = goes_back(new, self.position)
+            if index is not None:
+                new, end = new[:index], _End.BACKWARDS
+        if new:
+            self._fruitless = 0
+            discarding: list[Stream] = []
+            if end is None:
+                unfinished = reading.decoder.joiner.unfinished
+                discarding = [name for name, open_ in unfinished.items() if open_.discarding]
+            self._fill(new, discarding)
+        return end
+
+    def _tell_error(self, error: str) -> None:
+        self.statistics.errors += 1
+        self._log.warning(
+            "the engine ended the reading of a log with an error, trying again",
+            container=self.origin.name,
+            error=error,
+        )
+
+    # --- handing on ---------------------------------------------------------------------------------
+
+    def _fill(self, records: list[Record], discarding: Sequence[Stream]) -> None:
+        """Make batches of new records, cut where a route that is ahead has no more of a stream."""
+        self.statistics.records += len(records)
+        if not self._ahead:
+            self._append(records, discarding, None)
+            return
+        start = 0
+        current: tuple[frozenset[Stream], ...] | None = None
+        for index, record in enumerate(records):
+            state = tuple(group.acknowledged(record) for group in self._ahead)
+            if current is not None and state != current:
+                self._append(records[start:index], (), self._by_route(current))
+                start = index
+            current = state
+        if current is not None:
+            self._append(records[start:], discarding, self._by_route(current))
+        self._ahead = [group for group in self._ahead if not group.done]
+
+    def _by_route(self, state: Sequence[frozenset[Stream]]) -> dict[str, frozenset[Stream]] | None:
+        ahead = zip(self._ahead, state, strict=True)
+        return {route: streams for group, streams in ahead if streams for route in group.routes} or None
+
+    def _append(
+        self,
+        records: list[Record],
+        discarding: Sequence[Stream],
+        acknowledged: Mapping[str, frozenset[Stream]] | None,
+    ) -> None:
+        before = self.position
+        self._position = after = advanced(before, records, discarding)
+        size = batch_size_bytes(records, sum([len(record.message) for record in records]))
+        self._filled_bytes += size
+        last = self._filled[-1] if self._filled else None
+        if last is not None and last.origin is self.origin and last.acknowledged == acknowledged:
+            last.records += records
+            last.after = after
+            last.size_bytes += size
+        else:
+            self._filled.append(_Filling(self.origin, records, before, after, size, acknowledged))
+        self._to_take.unpark_all()
+
+    async def _hand_on(self, offer: Offer) -> None:
+        """Offer what was read, one batch at a time; meanwhile the next one grows."""
+        while True:
+            while not self._filled:
+                await self._to_take.park()
+            filling = self._filled.popleft()
+            batch = Batch(
+                filling.origin,
+                filling.records,
+                before=filling.before,
+                after=filling.after,
+                size_bytes=filling.size_bytes,
+                acknowledged=filling.acknowledged,
+            )
+            self._offering = True
+            await offer(batch)
+            self._offering = False
+            self._filled_bytes -= filling.size_bytes
+            self._taken.unpark_all()
+
+    async def _room(self) -> bool:
+        """Wait until there is some; False if that takes too long for a stream to stay open."""
+        with trio.move_on_after(STALL_S) as scope:
+            while self._filled_bytes >= PENDING_BYTES:
+                await self._taken.park()
+        return not scope.cancelled_caught
+
+    async def _handed_on(self) -> None:
+        """Wait until everything has been taken."""
+        while self._filled or self._offering:
+            await self._taken.park()
+
+
+def _ends_with(record: Record, last: Record) -> bool:
+    """Whether a record is, or ends with, the log's last piece."""
+    if record.stream != last.stream or record.time != last.time:
+        return False
+    return record.truncated or last.truncated or record.message.endswith(last.message)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_LOCAL_DRIVER_BYTES = 20 * 10**6
+
+
+def rotation_bytes(details: ContainerDetails) -> int | None:
+    """How large a file of this log gets before it is rotated; None if it is not, as far as we know."""
+    if details.log_driver not in ("json-file", "local", "k8s-file"):
+        return None
+    text = details.log_options.get("max-size", "")
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return _LOCAL_DRIVER_BYTES if details.log_driver == "local" and not text.startswith("-") else None
+    return int(float(match[1]) * _UNITS[match[2].lower()]) or None
