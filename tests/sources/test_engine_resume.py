@@ -1,0 +1,223 @@
+"""Going on in a log that is read by API: each record once, with its id, wherever reading was cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time, message_hash
+from logroute.sources.engine_resume import (
+    JITTER_NS,
+    Ahead,
+    Locator,
+    Skipper,
+    advanced,
+    goes_back,
+    oldest,
+    since_ns,
+)
+
+ORIGIN = Origin("docker:" + "ab" * 32, "docker", id="ab" * 32, name="web")
+START = 1_700_000_000 * 10**9
+LATER = START + 10**15
+
+Entry = tuple[Stream, int, str]
+"""Stream, nanoseconds, message."""
+
+Engine = Literal["filters every record", "from the first match", "leaves since itself out", "ignores since"]
+
+
+def answer(log: list[Entry], since: int, engine: Engine) -> list[Record]:
+    """What an engine sends."""
+    if engine == "filters every record":
+        log = [entry for entry in log if entry[1] >= since]
+    elif engine == "leaves since itself out":
+        log = [entry for entry in log if entry[1] > since]
+    elif engine == "from the first match":
+        first = next((n for n, entry in enumerate(log) if entry[1] >= since), len(log))
+        log = log[first:]
+    return [Record(message, stream, iso_time(ns)) for stream, ns, message in log]
+
+
+@dataclass
+class Reader:
+    """As EngineLog reads, without the engine."""
+
+    engine: Engine
+    position: Position = BEGINNING
+    lost: int = 0
+
+    def read(self, log: list[Entry], *, upto: int | None = None, now_ns: int = LATER) -> list[str]:
+        """The ids and messages of what is new; a reading is cut after `upto` records."""
+        since = since_ns(self.position, now_ns)
+        skipper = Skipper(self.position, since)
+        got: list[str] = []
+        records = answer(log, since, self.engine)[:upto]
+        got += self.take(skipper.pass_on(records))
+        if skipper.missing is None:
+            return got
+        anchors = {
+            name: anchor
+            for name in ("stdout", "stderr")
+            if (anchor := self.position.of(name).anchor)  # type: ignore[arg-type]
+        }
+        locator = Locator(anchors)  # type: ignore[arg-type]
+        locator.look(answer(log, 0, self.engine))
+        self.lost += len(anchors) - len(locator.found)
+        skipper = Skipper(self.position, 0, {name: locator.found.get(name) for name in anchors})  # type: ignore[arg-type, misc]
+        return got + self.take(skipper.pass_on(answer(log, 0, self.engine)))
+
+    def take(self, records: list[Record]) -> list[str]:
+        before = self.position
+        self.position = advanced(before, records)
+        batch = Batch(ORIGIN, records, before=before, after=self.position, size_bytes=0)
+        return [f"{ORIGIN.record_id(record)} {record.message}" for record in batch.records]
+
+
+STEPS = st.tuples(
+    st.sampled_from(["stdout", "stderr"]),
+    # Nothing, the smallest, a jitter's worth, more than the longest jitter that is reckoned with.
+    st.sampled_from([0, 0, 1, 1000, 10**9, JITTER_NS + 1, 3 * JITTER_NS]),
+    st.sampled_from([0, 0, 0, 1, 500, 10**6]),
+    st.sampled_from(["same", "other", ""]),
+)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Entry]:
+    """Times go on within a stream; a record may lie a little behind the other stream."""
+    now = START
+    last: dict[str, int] = {"stdout": 0, "stderr": 0}
+    log: list[Entry] = []
+    for stream, step, late, message in draw(st.lists(STEPS, max_size=30)):
+        now += step
+        ns = max(last[stream], now - late)
+        last[stream] = ns
+        log.append((stream, ns, message))  # type: ignore[arg-type]
+    return log
+
+
+ENGINES = st.sampled_from(
+    ["filters every record", "from the first match", "leaves since itself out", "ignores since"]
+)
+
+
+@settings(max_examples=600)
+@given(log=logs(), engine=ENGINES, cuts=st.lists(st.integers(0, 30), max_size=4), data=st.data())
+def test_each_record_comes_once_with_its_id_wherever_reading_is_cut(
+    log: list[Entry], engine: Engine, cuts: list[int], data: st.DataObject
+) -> None:
+    whole = Reader("ignores since").read(log)
+    reader = Reader(engine)
+    got: list[str] = []
+    for there in [*sorted(cuts), len(log)]:
+        upto = data.draw(st.none() | st.integers(0, 30)) if there < len(log) else None
+        got += reader.read(log[:there], upto=upto)
+    assert got == whole
+    assert reader.lost == 0
+    assert reader.position == advanced(BEGINNING, answer(log, 0, "ignores since"))
+
+
+@settings(max_examples=300)
+@given(log=logs(), engine=ENGINES, gone=st.integers(0, 30), cut=st.integers(0, 30))
+def test_what_was_rotated_away_costs_no_record_that_is_still_there(
+    log: list[Entry], engine: Engine, gone: int, cut: int
+) -> None:
+    # Alike records of one nanosecond cannot be told apart once the first of them are gone.
+    log = [(stream, ns, f"{number}") for number, (stream, ns, _) in enumerate(log)]
+    reader = Reader(engine)
+    reader.read(log[:cut])
+    messages = [text.split(" ", 1)[1] for text in reader.read(log[gone:])]
+    new = [message for _, _, message in log[max(cut, gone) :]]
+    assert messages[len(messages) - len(new) :] == new
+    if gone == 0:
+        assert messages == new
+
+
+def test_a_clock_that_was_set_back_repeats_and_loses_nothing() -> None:
+    log: list[Entry] = [("stdout", START + n * 10**9, f"before {n}") for n in range(5)]
+    reader = Reader("filters every record")
+    first = reader.read(log)
+    log += [("stdout", START - 10**12 + n, f"after {n}") for n in range(3)]
+    now = START - 10**12 + 100
+    second = reader.read(log, now_ns=now)
+    log += [("stdout", START - 10**12 + 50 + n, f"later {n}") for n in range(3)]
+    third = reader.read(log, now_ns=now)
+    messages = [text.split(" ", 1)[1] for text in first + second + third]
+    assert messages == [message for _, _, message in log]
+    assert reader.lost == 0
+
+
+def test_a_stream_that_is_long_silent_does_not_make_the_engine_send_everything() -> None:
+    log: list[Entry] = [("stderr", START, "once"), ("stdout", START + 60 * 10**9, "now")]
+    reader = Reader("filters every record")
+    reader.read(log)
+    assert since_ns(reader.position, LATER) == START + 60 * 10**9 - JITTER_NS - 1
+
+
+def test_what_was_unfinished_is_asked_for_again() -> None:
+    log: list[Entry] = [("stdout", START, "a"), ("stderr", START + 60 * 10**9, "b")]
+    reader = Reader("filters every record")
+    reader.read(log)
+    assert since_ns(reader.position, LATER, [iso_time(START + 5)]) == START + 4
+
+
+def test_everything_is_asked_for_when_the_clock_stands_behind_what_was_read() -> None:
+    reader = Reader("filters every record")
+    reader.read([("stdout", START, "a")])
+    assert since_ns(reader.position, START - 1) == 0
+
+
+def test_nothing_before_the_wanted_time_comes() -> None:
+    log: list[Entry] = [
+        ("stdout", START, "old"),
+        ("stderr", START + 10, "new"),
+        ("stdout", START + 5, "late and old"),
+        ("stdout", START + 11, "new too"),
+    ]
+    reader = Reader("from the first match", Position(since=iso_time(START + 10)))
+    assert [text.split(" ", 1)[1] for text in reader.read(log)] == ["new", "new too"]
+    assert reader.position.since == iso_time(START + 10)
+
+
+@given(log=logs(), cuts=st.lists(st.integers(0, 30), min_size=1, max_size=3))
+def test_routes_that_are_ahead_are_told_what_they_have(log: list[Entry], cuts: list[int]) -> None:
+    records = answer(log, 0, "ignores since")
+    positions = [advanced(BEGINNING, records[:cut]) for cut in cuts]
+    begin = oldest(positions)
+    new = Skipper(begin, 0)
+    rest = new.pass_on(records)
+    for position, cut in zip(positions, cuts, strict=True):
+        ahead = Ahead(["route"], position, begin)
+        theirs = [record for record in rest if record.stream not in ahead.acknowledged(record)]
+        assert theirs == records[cut:]
+
+
+@pytest.mark.parametrize(
+    ("times", "index"),
+    [
+        ([("stdout", 1), ("stdout", 2)], None),
+        ([("stdout", 2), ("stderr", 1), ("stdout", 2)], None),
+        ([("stdout", 2), ("stderr", 1), ("stdout", 1)], 2),
+        ([("stderr", 0), ("stdout", 2)], None),
+        ([("stdout", 0), ("stdout", 2)], 0),
+    ],
+)
+def test_a_time_that_goes_back_is_noticed_within_a_stream_only(
+    times: list[tuple[Stream, int]], index: int | None
+) -> None:
+    position = advanced(BEGINNING, [Record("x", "stdout", iso_time(START + 1))])
+    records = [Record("x", stream, iso_time(START + ns)) for stream, ns in times]
+    assert goes_back(records, position) == index
+
+
+def test_an_anchor_knows_its_place_in_its_group() -> None:
+    group = [Record(f"{n}", "stdout", iso_time(START)) for n in range(3)]
+    position = advanced(advanced(BEGINNING, group[:2]), group[2:])
+    anchor = position.stdout.anchor
+    assert anchor is not None
+    assert (anchor.sequence, anchor.hash) == (2, message_hash("2"))
