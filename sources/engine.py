@@ -455,7 +455,7 @@ def _filters(filters: Mapping[str, Sequence[str]] | None) -> dict[str, str]:
 
 def _innermost(error: Exception) -> Exception:
     """The error that trio's wrapping hides (`all attempts to connect failed`)."""
-    cause = error.__cause__
+    cause = error.__cause__ if isinstance(error, OSError) else None
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     return cause if isinstance(cause, OSError) else error
