@@ -263,25 +263,40 @@ class EngineLog:
         if reading is None:
             return False
         rest = reading.decoder.finish()
-        if last is not None and not anyway:
-            anchor = self.position.of(last.stream).anchor
-            beyond = anchor is not None and anchor.time > last.time
-            came = [*rest, *([reading.last] if reading.last else [])]
-            if not beyond and not any(_ends_with(record, last) for record in came):
+        if not self._reached(last, [*rest, *([reading.last] if reading.last else [])]):
+            if not anyway:
                 return False
+            if last is not None:
+                # An engine that meets a broken line in a log may end there without a word.
+                self._lost(self._routes, "unreadable", since=self._newest_time(), until=last.time)
         if not running:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
             self._take(reading, rest)
         return True
 
+    def _reached(self, last: Record | None, came: Sequence[Record]) -> bool:
+        """Whether the log's last piece is the end of what came last, or the position is beyond it."""
+        if self._reading is not None and self._reading.decoder.error is not None:
+            return False
+        if last is None:
+            return True
+        anchor = self.position.of(last.stream).anchor
+        if anchor is not None and anchor.time > last.time:
+            return True
+        return any(_ends_with(record, last) for record in came)
+
+    def _newest_time(self) -> str:
+        """Time of the newest record that was read; empty if none was."""
+        anchors = [self.position.of(stream).anchor for stream in STREAMS]
+        return max((anchor.time for anchor in anchors if anchor), default="")
+
     def _removed(self) -> None:
         """The container is gone. What was followed to its end is all there was."""
         if self._reading is not None:
             self._finish(None, running=False)
             return
-        times = [anchor.time for stream in STREAMS if (anchor := self.position.of(stream).anchor)]
-        self._lost(self._routes, "removed", since=max(times, default=""), until="")
+        self._lost(self._routes, "removed", since=self._newest_time(), until="")
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""

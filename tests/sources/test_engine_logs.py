@@ -1,0 +1,428 @@
+"""Following a container's log by API: every record once, in order, with the ids that the file gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
+from logroute.simulator import DOCKER_20_10, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
+from logroute.sources.engine import Engine, EngineAddress, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig
+from logroute.sources.engine_logs import PENDING_BYTES, STALL_S, EngineLog, Outcome, rotation_bytes
+from logroute.sources.engine_resume import advanced
+from logroute.sources.log_file import LogFile
+
+LIMIT = 1 << 20
+QUIRKS = [
+    pytest.param(Quirks(), id="plain"),
+    pytest.param(DOCKER_20_10, id="20.10"),
+    pytest.param(NEWEST, id="newest"),
+]
+
+
+class Reading:
+    """One EngineLog, what came of it, and a gate in front of what takes it."""
+
+    def __init__(self, log: EngineLog, losses: list[tuple[object, ...]]) -> None:
+        self.log = log
+        self.losses = losses
+        self.batches: list[Batch] = []
+        self.records: list[str] = []
+        self.messages: list[str] = []
+        self.taking = trio.Event()
+        self.taking.set()
+        self._came = trio.lowlevel.ParkingLot()
+
+    async def offer(self, batch: Batch) -> None:
+        await self.taking.wait()
+        if self.batches and not self.losses:
+            assert batch.before == self.batches[-1].after
+        self.batches.append(batch)
+        self.records += [f"{batch.origin.record_id(r)} {r.stream} {r.message}" for r in batch.records]
+        self.messages += [record.message for record in batch.records]
+        self._came.unpark_all()
+
+    async def until(self, message: str) -> None:
+        while message not in self.messages:
+            await self._came.park()
+
+    async def run(self, resume: Position = BEGINNING, *, follow: bool = True) -> Outcome:
+        """To its end, patiently."""
+        while True:
+            try:
+                return await self.log.run(self.offer, {"all": resume}, follow=follow)
+            except EngineAway:
+                await trio.sleep(0.5)
+
+
+async def reading_of(engine: SimulatedEngine, container: SimulatedContainer) -> Reading:
+    client = Engine(EngineAddress.parse(engine.host, "the test"))
+    details = await client.inspect(container.id)
+    origin = origin_from(details, source="docker", host="node", runtime=client.runtime)
+    losses: list[tuple[object, ...]] = []
+
+    def lost(routes: object, reason: str, /, **more: object) -> None:
+        losses.append((routes, reason, more))
+
+    return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses)
+
+
+@asynccontextmanager
+async def following(reading: Reading, resume: Position = BEGINNING) -> AsyncIterator[None]:
+    """Read in the background; at the end of the block wait until it has ended."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reading.run, resume)
+        yield
+
+
+def by_file(container: SimulatedContainer, reading: Reading, *, complete: bool = True) -> list[str]:
+    assert container.log_path is not None
+    log = LogFile(str(container.log_path), reading.log.origin, limit=LIMIT)
+    log.open()
+    log.resume({"all": BEGINNING})
+    log.complete = complete
+    got: list[str] = []
+    more = True
+    while more:
+        batches, more = log.read(bytearray(1 << 20), 1 << 20)
+        for batch in batches:
+            got += [f"{batch.origin.record_id(r)} {r.stream} {r.message}" for r in batch.records]
+    log.close()
+    return got
+
+
+@pytest.fixture(params=QUIRKS)
+async def engine(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SimulatedEngine]:
+    async with SimulatedEngine(tmp_path / "engine", quirks=request.param, seed=1) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def plain_engine(tmp_path: Path) -> AsyncIterator[SimulatedEngine]:
+    async with SimulatedEngine(tmp_path / "engine", seed=1) as engine:
+        yield engine
+
+
+def write_everything(container: SimulatedContainer) -> None:
+    for number in range(300):
+        container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
+    for text in (b"\n", b"\r\n", b"a\0b\x1b[2J\n", b"bad \xff\xfe\xe2\x82 \n", "ä€😀\n".encode()):
+        container.write(text)
+    container.write(b"x" * 1_000_000 + b"\n")
+    container.write(b"y" * 16384 + b"\n")
+    container.write(b"z" * 2_000_000 + b"\n", "stderr")
+    for number in range(5):
+        container.write(
+            f"same time {number}\n", time_ns=container.engine.clock() + 10**7 if not number else 0
+        )
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["frames", "terminal"])
+async def test_records_are_those_of_the_file(engine: SimulatedEngine, tty: bool) -> None:
+    container = engine.create("web", tty=tty)
+    container.start()
+    write_everything(container)
+    reading = await reading_of(engine, container)
+    async with following(reading):
+        await reading.until("same time 4\r" if tty else "same time 4")
+        container.write("while it is followed\n")
+        container.write("and unfinished")
+        await reading.until("while it is followed" + "\r" * tty)
+        container.exit()
+    assert reading.records == by_file(container, reading)
+    assert reading.losses == []
+    assert reading.messages[-1] == "and unfinished"
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+async def test_a_log_that_is_not_followed_is_read_to_its_end(engine: SimulatedEngine, driver: str) -> None:
+    container = engine.create("web", log_driver=driver)
+    container.start()
+    container.write_many([b"line %d" % n for n in range(5000)])
+    container.write("not finished yet")
+    reading = await reading_of(engine, container)
+    assert await reading.run(follow=False) == "ended"
+    assert reading.messages == [f"line {n}" for n in range(5000)]
+    container.exit()
+    assert await reading.run(follow=False) == "ended"
+    assert reading.messages[5000:] == ["not finished yet"]
+
+
+async def test_wherever_it_is_cut_each_record_comes_once(engine: SimulatedEngine) -> None:
+    container = engine.create("web")
+    container.start()
+    write_everything(container)
+    container.exit()
+    first = await reading_of(engine, container)
+    await first.run()
+    whole = first.records
+    records = [record for batch in first.batches for record in batch.records]
+    for cut in [*range(0, len(records), 37), len(records) - 2, len(records)]:
+        position = advanced(BEGINNING, records[:cut])
+        again = await reading_of(engine, container)
+        await again.run(position)
+        assert again.records == whole[cut:]
+        assert again.losses == []
+
+
+async def test_an_engine_that_restarts_is_gone_on_with(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container = engine.create("web")
+    container.start()
+    reading = await reading_of(engine, container)
+    async with following(reading):
+        for number in range(5):
+            container.write(f"before {number}\n")
+            container.write(b"p" * 20_000)
+            await reading.until(f"before {number}")
+            await engine.restart(3.0)
+            container.write(f"after {number}\n")
+            container.write(f"err {number}\n", "stderr")
+            await reading.until(f"err {number}")
+        container.exit()
+    assert reading.records == by_file(container, reading)
+    assert reading.losses == []
+
+
+async def test_a_container_that_restarts_is_one_log(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container = engine.create("web")
+    container.start()
+    reading = await reading_of(engine, container)
+    async with following(reading):
+        container.write("first run\n")
+        container.write("ends without newline")
+        await reading.until("first run")
+        container.restart()
+        container.write("second run\n")
+        await reading.until("second run")
+        container.pause()
+        container.unpause()
+        container.rename("other")
+        container.write("still\n")
+        await reading.until("still")
+        container.exit()
+    assert reading.messages == ["first run", "ends without newline", "second run", "still"]
+    assert reading.records == by_file(container, reading)
+
+
+async def test_a_container_that_is_removed_at_its_end_is_read_to_its_end(engine: SimulatedEngine) -> None:
+    container = engine.create("web", auto_remove=True)
+    container.start()
+    reading = await reading_of(engine, container)
+    async with following(reading):
+        container.write("first\n")
+        await reading.until("first")
+        container.write_many([b"line %d" % n for n in range(3000)])
+        container.write("last words")
+        container.exit()
+    assert reading.messages == ["first", *(f"line {n}" for n in range(3000)), "last words"]
+    assert reading.losses == []
+
+
+async def test_a_container_that_went_unread_is_reported(plain_engine: SimulatedEngine) -> None:
+    container = plain_engine.create("web")
+    container.start()
+    container.write("never read\n")
+    reading = await reading_of(plain_engine, container)
+    container.remove(force=True)
+    assert await reading.run() == "removed"
+    assert reading.losses == [(("all",), "removed", {"since": "", "until": ""})]
+
+
+async def test_a_driver_that_cannot_be_read_is_refused(plain_engine: SimulatedEngine) -> None:
+    container = plain_engine.create("web", log_driver="syslog")
+    container.start()
+    reading = await reading_of(plain_engine, container)
+    with pytest.raises(EngineRefused) as raised:
+        await reading.run()
+    assert raised.value.unreadable
+
+
+async def test_a_log_that_nobody_takes_is_not_kept_open(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container = engine.create("web")
+    container.start()
+    reading = await reading_of(engine, container)
+    reading.taking = trio.Event()
+    async with following(reading):
+        container.write_many([b"%0150d" % n for n in range(40_000)])
+        await trio.sleep(3 * STALL_S)
+        assert reading.log.statistics.stalls == 1
+        assert reading.log.statistics.records * 400 < 2 * PENDING_BYTES
+        await trio.sleep(3600)
+        assert reading.log.statistics.openings == 1
+        reading.taking.set()
+        await reading.until(f"{39_999:0150}")
+        container.exit()
+    assert reading.messages == [f"{n:0150}" for n in range(40_000)]
+
+
+@pytest.mark.parametrize("step", [10, 100, 400])
+async def test_rotation_under_a_writer_that_the_engine_follows(
+    engine: SimulatedEngine, autojump_clock: MockClock, step: int
+) -> None:
+    container = engine.create("web", log_opts={"max-size": "100k", "max-file": "3"})
+    container.start()
+    reading = await reading_of(engine, container)
+    count = 8000
+    async with following(reading):
+        for start in range(0, count, step):
+            for number in range(start, start + step):
+                container.write(b"%0100d\n" % number, "stderr" if number % 5 == 0 else "stdout")
+            await trio.sleep(step / 1000)
+        await reading.until(f"{count - 1:0100}")
+        container.exit()
+    assert reading.messages == [f"{n:0100}" for n in range(count)]
+    assert reading.losses == []
+
+
+async def test_what_was_rotated_away_meanwhile_is_reported_and_the_rest_comes(
+    engine: SimulatedEngine,
+) -> None:
+    container = engine.create("web", log_opts={"max-size": "20k", "max-file": "2"})
+    container.start()
+    container.write("seen\n")
+    reading = await reading_of(engine, container)
+    await reading.run(follow=False)
+    for number in range(1000):
+        container.write(b"%0100d\n" % number)
+    container.exit()
+    assert await reading.run() == "ended"
+    there = by_file(container, reading)
+    assert reading.records[1:] == there
+    assert len(there) < 1000
+    [(routes, reason, more)] = reading.losses
+    assert (routes, reason) == (("all",), "rotated")
+    assert isinstance(more, dict)
+    assert str(more["since"]) < str(more["until"])
+
+
+async def test_nothing_before_the_wanted_time_comes(engine: SimulatedEngine) -> None:
+    container = engine.create("web")
+    container.start()
+    start = engine.clock()
+    for number in range(10):
+        container.write(f"line {number}\n", time_ns=start + number * 10**9)
+    container.exit()
+    reading = await reading_of(engine, container)
+    await reading.run(Position(since=iso_time(start + 5 * 10**9)))
+    assert reading.messages == [f"line {n}" for n in range(5, 10)]
+
+
+async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    now = 1_700_000_000 * 10**9
+
+    def clock() -> int:
+        nonlocal now
+        now += 1000
+        return now
+
+    async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
+        container = engine.create("web", log_opts={"max-size": "10m", "max-file": "2"})
+        container.start()
+        reading = await reading_of(engine, container)
+        async with following(reading):
+            container.write("before\n")
+            await reading.until("before")
+            now -= 3600 * 10**9
+            container._last_ns.clear()
+            container.write("after\n")
+            await reading.until("after")
+            await engine.restart()
+            container.write("later\n")
+            await reading.until("later")
+            container.exit()
+    assert reading.messages == ["before", "after", "later"]
+    assert reading.losses == []
+
+
+async def test_an_error_of_the_engine_is_told_and_ends_the_reading(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with SimulatedEngine(tmp_path / "engine", quirks=NEWEST) as engine:
+        container = engine.create("web")
+        container.start()
+        container.write("good\n")
+        container.exit()
+        assert container.log_path is not None
+        with container.log_path.open("ab") as file:
+            file.write(b"this is no JSON\n")
+        reading = await reading_of(engine, container)
+        with pytest.raises(EngineRefused, match="cannot read the log of web"):
+            await reading.run()
+        assert reading.messages == ["good"]
+
+
+async def test_routes_that_are_further_on_are_told_what_they_have(engine: SimulatedEngine) -> None:
+    container = engine.create("web")
+    container.start()
+    for number in range(100):
+        container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
+    container.exit()
+    first = await reading_of(engine, container)
+    await first.run()
+    records = [record for batch in first.batches for record in batch.records]
+    positions = {
+        "new": BEGINNING,
+        "half": advanced(BEGINNING, records[:50]),
+        "done": advanced(BEGINNING, records),
+    }
+    again = await reading_of(engine, container)
+    got: dict[str, list[Record]] = {route: [] for route in positions}
+
+    async def offer(batch: Batch) -> None:
+        for route, theirs in got.items():
+            has = (batch.acknowledged or {}).get(route, frozenset())
+            theirs += [record for record in batch.records if record.stream not in has]
+
+    await again.log.run(offer, positions)
+    assert [record.message for record in got["new"]] == [record.message for record in records]
+    assert [record.message for record in got["half"]] == [record.message for record in records[50:]]
+    assert got["done"] == []
+
+
+async def test_many_small_batches_grow_while_nobody_takes_them(plain_engine: SimulatedEngine) -> None:
+    container = plain_engine.create("web")
+    container.start()
+    reading = await reading_of(plain_engine, container)
+    async with following(reading):
+        container.write("first\n")
+        await reading.until("first")
+        reading.taking = trio.Event()
+        for number in range(50):
+            container.write(f"{number}\n")
+            await trio.sleep(0.001)
+        await trio.sleep(0.02)
+        reading.taking.set()
+        await reading.until("49")
+        container.exit()
+    assert len(reading.batches) <= 4
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "size"),
+    [
+        ("json-file", {}, None),
+        ("json-file", {"max-size": "10m"}, 10**7),
+        ("json-file", {"max-size": "1.5k"}, 1500),
+        ("json-file", {"max-size": "-1"}, None),
+        ("local", {}, 20 * 10**6),
+        ("local", {"max-size": "-1"}, None),
+        ("journald", {"max-size": "1m"}, None),
+    ],
+)
+def test_the_size_at_which_a_log_is_rotated(driver: str, options: dict[str, str], size: int | None) -> None:
+    details = ContainerDetails(id="x", host_config=HostConfig(log_config=LogConfig(driver, options)))
+    assert rotation_bytes(details) == size
