@@ -283,7 +283,9 @@ def last_anchor(
         return previous
     last = records[at]
     sequence = 0
-    for record in reversed(records[:at]):
+    while at > 0:
+        at -= 1
+        record = records[at]
         if record.stream == stream:
             if record.time != last.time:
                 break

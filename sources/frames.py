@@ -68,7 +68,8 @@ class FrameDecoder:
         unfinished = self.joiner.unfinished
         append = out.append
         stream_of = _STREAM_OF.get
-        limit = self._limit + _STAMP_BYTES
+        # An engine writes all of its times in one way.
+        largest = self._limit + _STAMP_BYTES if text[8 + _STAMP_BYTES - 2 : 8 + _STAMP_BYTES] == "Z " else 0
         length = len(data)
         at = 0
         while (start := at + 8) <= length:
@@ -76,21 +77,19 @@ class FrameDecoder:
             end = start + size
             if end > length:
                 if size > _LARGEST_FRAME_BYTES or head not in _STREAM_OF:
-                    self._slow(data, at, min(end, length), out)
+                    self._slow(data, at, length, out)
                 break
-            begin = start + _STAMP_BYTES
             stream = stream_of(head)
             if (
                 stream is not None
-                and begin < end <= start + limit
+                and _STAMP_BYTES < size <= largest
                 and text[end - 1] == "\n"
-                and text[begin - 2 : begin] == "Z "
                 and not unfinished
             ):
-                message = text[begin : end - 1]
+                message = text[start + _STAMP_BYTES : end - 1]
                 if not message.isascii():
-                    message = decode_text(data[begin : end - 1])
-                append(Record(message, stream, text[start : begin - 1]))
+                    message = decode_text(data[start + _STAMP_BYTES : end - 1])
+                append(Record(message, stream, text[start : start + _STAMP_BYTES - 1]))
             else:
                 self._slow(data, at, end, out)
                 if self.error is not None:
