@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
@@ -81,12 +84,16 @@ async def following(reading: Reading, resume: Position = BEGINNING) -> AsyncIter
         yield
 
 
-def by_file(container: SimulatedContainer, reading: Reading, *, complete: bool = True) -> list[str]:
+def by_file(container: SimulatedContainer, reading: Reading) -> list[str]:
     assert container.log_path is not None
-    log = LogFile(str(container.log_path), reading.log.origin, limit=LIMIT)
+    return by_path(str(container.log_path), reading)
+
+
+def by_path(path: str, reading: Reading) -> list[str]:
+    log = LogFile(path, reading.log.origin, limit=LIMIT)
     log.open()
     log.resume({"all": BEGINNING})
-    log.complete = complete
+    log.complete = True
     got: list[str] = []
     more = True
     while more:
@@ -426,3 +433,86 @@ async def test_many_small_batches_grow_while_nobody_takes_them(plain_engine: Sim
 def test_the_size_at_which_a_log_is_rotated(driver: str, options: dict[str, str], size: int | None) -> None:
     details = ContainerDetails(id="x", host_config=HostConfig(log_config=LogConfig(driver, options)))
     assert rotation_bytes(details) == size
+
+
+# --- the same on a real engine ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def name() -> str:
+    return f"engine-logs-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Any:
+    try:
+        return request.getfixturevalue("docker_engine")
+    except pytest.FixtureLookupError:
+        pytest.skip("no fixture for a real engine")
+
+
+async def real_reading(host: str, name: str) -> tuple[Reading, ContainerDetails]:
+    client = Engine(EngineAddress.parse(host, "the test"))
+    details = await client.inspect(name)
+    origin = origin_from(details, source="docker", host="node", runtime=client.runtime)
+    losses: list[tuple[object, ...]] = []
+
+    def lost(routes: object, reason: str, /, **more: object) -> None:
+        losses.append((routes, reason, more))
+
+    return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses), details
+
+
+AWKWARD = b"".join(
+    [
+        *(b"line\n", b"\n", b"\r\n", b"a\0b\x1b[2J\n", b"bad \xff\xfe\xe2\x82 \n", "ä€😀\n".encode()),
+        *(b"x" * 16_384 + b"\n", "€".encode() * 6000 + b"\n", b"y" * 50_000 + b"\n", b"no newline"),
+    ]
+)
+
+
+@pytest.mark.real_engine
+@pytest.mark.parametrize("tty", [False, True], ids=["frames", "terminal"])
+async def test_a_real_engines_records_are_those_of_the_file(real: Any, name: str, tty: bool) -> None:
+    await trio.to_thread.run_sync(partial(real.print_bytes, name, AWKWARD, tty=tty))
+    reading, details = await real_reading(real.host, name)
+    await reading.run()
+    assert details.log_path is not None
+    assert reading.records == by_path(details.log_path, reading)
+    assert len(reading.records) == 10
+    assert reading.losses == []
+    records = [record for batch in reading.batches for record in batch.records]
+    for cut in range(len(records) + 1):
+        again, _ = await real_reading(real.host, name)
+        await again.run(advanced(BEGINNING, records[:cut]))
+        assert again.records == reading.records[cut:]
+        assert again.losses == []
+
+
+@pytest.mark.real_engine
+async def test_a_real_containers_many_lines(real: Any, name: str) -> None:
+    await trio.to_thread.run_sync(real.print_lines, name, 1, 50_000)
+    reading, _ = await real_reading(real.host, name)
+    await reading.run()
+    assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 50_001))
+
+
+@pytest.mark.real_engine
+async def test_a_real_container_that_removes_itself(real: Any, name: str) -> None:
+    print_lines = partial(real.print_lines, name, 1, 3000, pause_every=500, remove=True)
+    await trio.to_thread.run_sync(print_lines)
+    reading, _ = await real_reading(real.host, name)
+    await reading.run()
+    assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 3001))
+
+
+@pytest.mark.real_engine
+async def test_a_real_log_that_is_rotated_under_a_writer_that_the_engine_follows(
+    real: Any, name: str
+) -> None:
+    options = {"max-size": "100k", "max-file": "3"}
+    await trio.to_thread.run_sync(partial(real.print_lines, name, 1, 6000, pause_every=200, log_opts=options))
+    reading, _ = await real_reading(real.host, name)
+    await reading.run()
+    assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 6001))
+    assert reading.losses == []
