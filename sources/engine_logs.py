@@ -29,9 +29,10 @@ from logroute.router.record import (
     Stream,
     StreamPosition,
     batch_size_bytes,
+    message_hash,
 )
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
-from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.engine_answers import ContainerDetails, time_ns
 from logroute.sources.engine_resume import Ahead, Locator, Skipper, advanced, goes_back, oldest, since_ns
 from logroute.sources.frames import LogDecoder, log_decoder
 
@@ -45,6 +46,10 @@ STALL_S = 5.0
 # Opening a log makes the engine decode it from its beginning.
 REOPEN_S = 0.25
 REOPEN_MAX_S = 2.0
+# A stream that follows and has said nothing for so long may have been opened while the log was rotated.
+QUIET_S = 0.05
+# Faster than any engine writes a log: what it could not write in the time between two records is not missing.
+FASTEST_BYTES_PER_S = 25_000_000
 # An engine that is in the middle of a log and sends nothing for so long does not answer any more.
 SILENCE_S = 60.0
 # How often the end of a log is read again that is not the end that the engine says it is.
@@ -71,7 +76,10 @@ class _End(Enum):
     ROTATED = auto()
     """It carried as much as a file of the log may hold."""
     BACKWARDS = auto()
-    """A record was older than the one before it: the log was rotated, or the clock was set back."""
+    """A record was older than the one before it: the log was rotated, or the clock was set back.
+
+    Or what is between them may be missing. An exact reading tells.
+    """
     MISSING = auto()
     """What should have come, to go on behind it, did not."""
 
@@ -100,6 +108,10 @@ class _Reading:
     records: int = 0
     last: Record | None = None
     """What was decoded last, discarded or not."""
+    quiet: int = 0
+    """How often it came to what it took for the end of the log, and that was not the end."""
+    verified_at: float | None = None
+    """When it was known to stand at the end of the log, and not of a file that is not the newest any more."""
 
 
 @dataclass(slots=True)
@@ -263,7 +275,7 @@ class EngineLog:
         if reading is None:
             return False
         rest = reading.decoder.finish()
-        if not self._reached(last, [*rest, *([reading.last] if reading.last else [])]):
+        if not self._reached(reading, last, [*rest, *([reading.last] if reading.last else [])]):
             if not anyway:
                 return False
             if last is not None:
@@ -275,15 +287,21 @@ class EngineLog:
             self._take(reading, rest)
         return True
 
-    def _reached(self, last: Record | None, came: Sequence[Record]) -> bool:
+    def _reached(self, reading: _Reading, last: Record | None, came: Sequence[Record]) -> bool:
         """Whether the log's last piece is the end of what came last, or the position is beyond it."""
-        if self._reading is not None and self._reading.decoder.error is not None:
+        if reading.decoder.error is not None:
             return False
         if last is None:
             return True
         anchor = self.position.of(last.stream).anchor
-        if anchor is not None and anchor.time > last.time:
-            return True
+        if anchor is not None:
+            if anchor.time > last.time:
+                return True
+            if anchor.time == last.time and anchor.hash == message_hash(last.message):
+                return True
+        open_ = reading.decoder.joiner.unfinished.get(last.stream)
+        if open_ is not None and open_.time == last.time:
+            return open_.discarding or open_.parts[-1:] == [last.message]
         return any(_ends_with(record, last) for record in came)
 
     def _newest_time(self) -> str:
@@ -370,7 +388,7 @@ class EngineLog:
     async def _read_stream(self, reading: _Reading, stream: LogStream) -> _End:
         decoder = reading.decoder
         came_at = float("-inf")
-        while data := await self._receive(stream, follow=reading.follow):
+        while data := await self._next(reading, stream):
             now = trio.current_time()
             if (records := decoder.feed(data)) and (end := self._take(reading, records)) is not None:
                 return end
@@ -385,7 +403,28 @@ class EngineLog:
             if now - came_at < 2 * GATHER_S and len(data) < RECEIVE_BYTES:
                 await trio.sleep_until(now + GATHER_S)
             came_at = now
-        return _End.OVER
+        return _End.ROTATED if data is None else _End.OVER
+
+    async def _next(self, reading: _Reading, stream: LogStream) -> bytes | None:
+        """What comes next, empty at the end; None if this stream stands still at the end of an old file.
+
+        That is what moby's streams do if the log was rotated while they were being opened (seen on 20.10, in
+        half of the openings of a log that was rotated twice a second): they go on with the next rotation,
+        and leave a whole file out. Once a stream has come to the log's end this does not happen any more.
+        """
+        if not reading.follow or self._rotation_bytes is None or reading.verified_at is not None:
+            return await self._receive(stream, follow=reading.follow)
+        while True:
+            with trio.move_on_after(QUIET_S):
+                return await self._receive(stream, follow=True)
+            last = await self._last()
+            came = [reading.last] if reading.last else []
+            if self._reached(reading, last, came):
+                reading.verified_at = trio.current_time()
+                return await self._receive(stream, follow=True)
+            reading.quiet += 1
+            if reading.quiet > 2:
+                return None
 
     async def _receive(self, stream: LogStream, *, follow: bool) -> bytes:
         try:
@@ -404,7 +443,11 @@ class EngineLog:
 
     def _may_have_rotated(self, reading: _Reading, now: float) -> bool:
         """A file's worth of records has come. A json-file line is some 31 bytes longer than its frame."""
-        if self._rotation_bytes is None or not reading.follow or now - reading.opened_at < REOPEN_S:
+        if self._rotation_bytes is None or reading.verified_at is None:
+            return False
+        # Opening makes the engine decode all that there is: a tenth of the time is enough for that.
+        opening_s = reading.verified_at - reading.opened_at
+        if now - reading.verified_at < max(REOPEN_S, 10 * opening_s):
             return False
         return reading.decoder.stream_bytes + 31 * reading.records >= self._rotation_bytes
 
@@ -417,7 +460,7 @@ class EngineLog:
         new = reading.skipper.pass_on(records)
         end = _End.MISSING if reading.skipper.missing is not None else None
         if new and reading.follow and self._rotation_bytes is not None:
-            index = goes_back(new, self.position)
+            index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)
             if index is not None:
                 new, end = new[:index], _End.BACKWARDS
         if new:
@@ -428,6 +471,15 @@ class EngineLog:
                 discarding = [name for name, open_ in unfinished.items() if open_.discarding]
             self._fill(new, discarding)
         return end
+
+    def _may_have_skipped(self, reading: _Reading, first: Record) -> bool:
+        """It stood still where it was not verified, and a whole file may have been written since then."""
+        if not reading.quiet or reading.verified_at is not None or self._rotation_bytes is None:
+            return False
+        before = self._newest_time()
+        if not before or not first.time:
+            return False
+        return (time_ns(first.time) - time_ns(before)) * FASTEST_BYTES_PER_S >= self._rotation_bytes * 10**9
 
     def _tell_error(self, error: str) -> None:
         self.statistics.errors += 1

@@ -507,12 +507,17 @@ async def test_a_real_container_that_removes_itself(real: Any, name: str) -> Non
 
 
 @pytest.mark.real_engine
-async def test_a_real_log_that_is_rotated_under_a_writer_that_the_engine_follows(
-    real: Any, name: str
+@pytest.mark.parametrize(
+    ("size", "lines", "pause_every"), [("100k", 6000, 200), ("1m", 40_000, 1000)], ids=["slow", "fast"]
+)
+async def test_a_real_log_that_is_rotated_under_a_writer(
+    real: Any, name: str, size: str, lines: int, pause_every: int
 ) -> None:
-    options = {"max-size": "100k", "max-file": "3"}
-    await trio.to_thread.run_sync(partial(real.print_lines, name, 1, 6000, pause_every=200, log_opts=options))
+    options = {"max-size": size, "max-file": "3"}
+    await trio.to_thread.run_sync(
+        partial(real.print_lines, name, 1, lines, pause_every=pause_every, log_opts=options)
+    )
     reading, _ = await real_reading(real.host, name)
     await reading.run()
-    assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 6001))
+    assert [int(message.split()[1]) for message in reading.messages] == list(range(1, lines + 1))
     assert reading.losses == []
