@@ -1,0 +1,30 @@
+"""What all tests share: the real servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import docker_engine as real
+
+
+def missing(reason: str) -> None:
+    """Skip for want of a server; a failure where the servers are required (in CI)."""
+    if os.environ.get("LOGROUTE_REQUIRE_SERVERS"):
+        pytest.fail(f"a server that is required here is missing: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[real.DockerEngine]:
+    """A real Docker engine, started once."""
+    if reason := real.unavailable():
+        missing(reason)
+    engine = real.DockerEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.close()
