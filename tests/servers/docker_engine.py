@@ -148,7 +148,9 @@ class DockerEngine:
         With `pause_every` it rests for a tenth of a second after so many lines.
         """
         rest = f'if (i % {pause_every} == 0) {{ fflush(); system("sleep 0.1") }}' if pause_every else ""
-        program = f'BEGIN {{ for (i = {first}; i <= {last}; i++) {{ printf "n %d {FILLER}\\n", i; {rest} }} }}'
+        program = (
+            f'BEGIN {{ for (i = {first}; i <= {last}; i++) {{ printf "n %d {FILLER}\\n", i; {rest} }} }}'
+        )
         self.run(name, ["awk", program], log_opts=log_opts, remove=remove)
 
     def print_bytes(self, name: str, data: bytes, *, tty: bool = False) -> None:

@@ -1,0 +1,41 @@
+"""`logroute validate`: every mistake of a configuration, with its place."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from logroute.config.load import find_config, load_config
+from logroute.config.problems import ConfigError
+
+
+@click.command("validate")
+@click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration file.")
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(config_file: str | None, format_: str) -> None:
+    """Check a configuration and name every mistake. Exit code 0, or 2."""
+    path = find_config(config_file)
+    if path is None:
+        click.echo(
+            "There is no configuration: give one with -c FILE, $LOGROUTE_CONFIG, ./logroute.yaml or "
+            "/etc/logroute/logroute.yaml.",
+            err=True,
+        )
+        sys.exit(2)
+    try:
+        loaded = load_config(path)
+    except ConfigError as error:
+        if format_ == "json":
+            click.echo(json.dumps({"valid": False, "problems": [p.to_json() for p in error.problems]}))
+        else:
+            for problem in error.problems:
+                click.echo(str(problem))
+        sys.exit(2)
+    routes, sources = list(loaded.config.routes), list(loaded.config.sources)
+    files = [str(file) for file in loaded.files]
+    if format_ == "json":
+        click.echo(json.dumps({"valid": True, "files": files, "routes": routes, "sources": sources}))
+    else:
+        click.echo(f"{', '.join(files)}: valid. Routes: {', '.join(routes)}. Sources: {', '.join(sources)}.")
