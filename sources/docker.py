@@ -90,6 +90,8 @@ class Container:
     ended: bool = False
     """It does not run now."""
     removed: bool = False
+    opening: bool = False
+    """It is being opened: whoever hears of it meanwhile must not open it again."""
     drained: trio.Event = field(default_factory=trio.Event)
     """With `--once`: everything that was there has been emitted."""
     ignored: str = ""
@@ -277,7 +279,7 @@ class DockerSource(Source[DockerOptions]):
 
     async def _started(self, container: Container) -> None:
         container.ended = False
-        if container.ignored:
+        if container.ignored or container.opening:
             return
         log = container.log
         if log is not None:
@@ -287,7 +289,12 @@ class DockerSource(Source[DockerOptions]):
                 if await trio.to_thread.run_sync(log.open, limiter=self._threads):
                     await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads)
                     self._sweep.add(log)
-        elif container.reader is None:
+        elif container.engine_log is not None:
+            # Read by API and read to its end before: it goes on where it was, with the same reader.
+            container.engine_log.ended = False
+            if container.reader is None:
+                self._read_on(container, {})
+        else:
             await self._appear([await self._engine.inspect(container.details.id)])
 
     async def _renamed(self, container: Container) -> None:
@@ -338,6 +345,7 @@ class DockerSource(Source[DockerOptions]):
                 container.ended = True
                 container.drained.set()
             else:
+                container.opening = True
                 opened.append(container)
         starts: dict[Origin, Start] = {}
         for container in opened:
@@ -352,6 +360,7 @@ class DockerSource(Source[DockerOptions]):
         for container in opened:
             origin = container.origin
             await self._begin(container, checkpoints[origin] or {"": starts[origin].position})
+            container.opening = False
 
     async def _open(self, container: Container) -> None:
         """Open its file, if it is to be read as one. Leaves `log` None where it is read by API."""
@@ -428,7 +437,16 @@ class DockerSource(Source[DockerOptions]):
     async def _begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         log = container.log
         if log is None:
-            self._nursery.start_soon(self._read_by_api, container, checkpoints)
+            from logroute.sources.engine_logs import EngineLog  # only where something is read by API
+
+            container.engine_log = EngineLog(
+                self._engine,
+                container.details,
+                container.origin,
+                limit=self.context.record_limit_bytes,
+                lost=partial(self._report, container),
+            )
+            self._read_on(container, checkpoints)
             return
         losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
         for lost in losses:
@@ -487,20 +505,18 @@ class DockerSource(Source[DockerOptions]):
 
     # --- by API ---------------------------------------------------------------------------------------
 
-    async def _read_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
-        """Read a container's log through the engine until it is removed; wait for an engine that is away."""
-        from logroute.sources.engine_logs import EngineLog  # only where something is read by API
+    def _read_on(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        # Set here and not in the task, so that one container never has two readers.
+        container.reader = trio.CancelScope()
+        self._nursery.start_soon(self._read_by_api, container, checkpoints)
 
-        log = EngineLog(
-            self._engine,
-            container.details,
-            container.origin,
-            limit=self.context.record_limit_bytes,
-            lost=partial(self._report, container),
-        )
-        container.engine_log = log
+    async def _read_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        """Read a container's log through the engine until it ends; wait for an engine that is away."""
+        log = container.engine_log
+        assert log is not None
+        assert container.reader is not None
         wait_s = RETRY_FIRST_S
-        with trio.CancelScope() as container.reader:
+        with container.reader:
             while True:
                 try:
                     await log.run(self._offer, checkpoints, follow=not self.context.once)
@@ -515,7 +531,6 @@ class DockerSource(Source[DockerOptions]):
                         )
                 break
         container.reader = None
-        container.engine_log = None
         container.drained.set()
         if container.removed:
             self._forget(container)
