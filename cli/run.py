@@ -76,6 +76,9 @@ def command(
 
 async def run_plan(plan: Plan) -> int:
     """Run it until it ends or a signal comes; its exit code."""
+    # The thread that opens what rotation makes must get the interpreter at once; five milliseconds, Python's
+    # own choice, for each of its calls to the system are more than a fast writer leaves it.
+    sys.setswitchinterval(0.0005)
     daemon = Daemon(plan)
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signals, daemon)

@@ -99,8 +99,8 @@ class QueueOptions(Options):
     """What waits between reading and delivering."""
 
     memory: Size = 8 * MIB
-    """Bytes that may wait in memory. When it is full, the logs that this route takes are read no further until
-    there is room; what the engine still has is not lost."""
+    """Bytes that may wait in memory. While it is full, the logs that this route takes are read no further;
+    what the engine still has is not lost."""
 
 
 class BatchOptions(Options):
@@ -115,7 +115,7 @@ class BatchOptions(Options):
 
 
 class RetryOptions(Options):
-    """How a delivery that failed is tried again: for ever, with capped exponential backoff and full jitter."""
+    """How a failed delivery is tried again: for ever, with capped exponential backoff and full jitter."""
 
     initial: Duration = Field(default=0.5, gt=0, examples=["500ms"])
     """Longest first pause."""

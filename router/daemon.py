@@ -80,7 +80,7 @@ class Daemon:
         self._sources.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
-        """Run until stopped, or with `once` until all is delivered. Raises StateError before anything runs."""
+        """Run until stopped, or with `once` until all is delivered. Raises StateError before all else."""
         with _sole_user_of(self.plan.state_dir):
             for route in self._make_routes():
                 await route.open()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import BinaryIO
 
 FINGERPRINT_LINE_BYTES = 4096
 TAIL_BYTES = 64
@@ -44,13 +45,15 @@ class Segment:
     offset: int = 0
     """Where reading goes on: always the beginning of a line. Uncompressed bytes."""
     _stream: gzip.GzipFile | None = field(default=None, repr=False)
+    _raw: BinaryIO | None = field(default=None, repr=False)
 
     def read_into(self, buffer: bytearray, offset: int) -> int:
         """Fill the buffer from `offset`; how many bytes there were."""
         if not self.compressed:
             return os.preadv(self.fd, [buffer], offset)
         if self._stream is None:
-            self._stream = gzip.GzipFile(fileobj=os.fdopen(os.dup(self.fd), "rb"), mode="rb")
+            self._raw = os.fdopen(os.dup(self.fd), "rb")
+            self._stream = gzip.GzipFile(fileobj=self._raw, mode="rb")
         try:
             self._stream.seek(offset)
             filled = 0
@@ -95,6 +98,9 @@ class Segment:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -191,17 +197,16 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
     missing where the walk from the newest file backwards meets none of the known ones.
     """
     inodes = {(segment.device, segment.inode) for segment in known}
-    identities = {segment.identity for segment in known if segment.identity}
     for _ in range(20):
         fresh: list[Segment] = []
         met = False
-        for name in [path, *reversed(rotated_names(path))]:
+        for name in _newest_first(path):
             segment = open_segment(name)
             if segment is None:
                 continue
             # What was compressed since is another inode with the same content.
             met = (segment.device, segment.inode) in inodes or (
-                segment.compressed and segment.identify() in identities
+                segment.compressed and segment.identify() in {each.identify() for each in known}
             )
             if met:
                 segment.close()
@@ -212,6 +217,14 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
         for segment in fresh:
             segment.close()
     return [], True
+
+
+def _newest_first(path: str) -> Iterator[str]:
+    """The names of a chain. The first two are guessed: usually they are all that is looked at, and every call
+    to the system may have to wait for the interpreter, while the next rotation is milliseconds away."""
+    yield path
+    yield f"{path}.1"
+    yield from (name for name in reversed(rotated_names(path)) if name != f"{path}.1")
 
 
 def lines_of(segment: Segment, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[tuple[int, bytes]]:

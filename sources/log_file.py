@@ -139,8 +139,6 @@ class LogFile:
                 return False
             if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
                 return False
-            for segment in self._segments:
-                segment.identify()
             fresh, whole = newer_segments(self.path, list(self._segments))
             self._segments.extend(fresh)
             if not whole:

@@ -20,9 +20,9 @@ def missing(reason: str) -> None:
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[real.DockerEngine]:
     """A real Docker engine, started once."""
-    if reason := real.unavailable():
+    if reason := real.DebianEngine.unavailable():
         missing(reason)
-    engine = real.DockerEngine()
+    engine = real.DebianEngine()
     try:
         engine.start()
         yield engine

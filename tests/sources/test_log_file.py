@@ -1,0 +1,281 @@
+"""A json-file log on disk, written here as moby writes it: rotation, truncation, pieces, checkpoints."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.sources.log_file import BUFFER_BYTES, LogFile
+
+ORIGIN = Origin("docker:1", "docker", id="3b74a877e0f9" + "0" * 52, name="web")
+
+
+def line(number: int, stream: str = "stdout", *, text: str | None = None, end: str = "\n") -> bytes:
+    time = f"2026-11-23T20:{number // 60 % 60:02}:{number % 60:02}.{number:06}5Z"
+    entry = {"log": (f"n {number}" if text is None else text) + end, "stream": stream, "time": time}
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def lines(first: int, last: int, stream: str = "stdout") -> bytes:
+    return b"".join(line(number, stream) for number in range(first, last + 1))
+
+
+class Reader:
+    """A log file, read into memory."""
+
+    def __init__(self, path: Path, checkpoints: dict[str, Position] | None = None, limit: int = 1 << 20):
+        self.log = LogFile(str(path), ORIGIN, limit=limit)
+        assert self.log.open()
+        self.lost = self.log.resume(checkpoints or {"all": BEGINNING})
+        self.batches: list[Batch] = []
+
+    def read(self) -> list[str]:
+        """The messages that are new."""
+        self.log.look()
+        new: list[Batch] = []
+        more = True
+        while more:
+            batches, more = self.log.read(bytearray(BUFFER_BYTES), 1 << 20)
+            new += batches
+        self.batches += new
+        return [record.message for batch in new for record in batch.records]
+
+    @property
+    def position(self) -> Position:
+        return self.log.position
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "1-json.log"
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [f"n {number}" for number in range(first, last + 1)]
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def rotate(path: Path, keep: int = 2) -> None:
+    for number in range(keep, 1, -1):
+        older = Path(f"{path}.{number - 1}")
+        if older.exists():
+            older.replace(f"{path}.{number}")
+    path.replace(f"{path}.1")
+    path.touch()
+
+
+def test_what_is_appended_is_read_once(path: Path) -> None:
+    path.write_bytes(lines(1, 3))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 3)
+    append(path, lines(4, 5))
+    assert reader.read() == numbers(4, 5)
+    assert reader.read() == []
+
+
+def test_half_a_line_waits_for_its_other_half(path: Path) -> None:
+    whole = line(1)
+    path.write_bytes(whole[:20])
+    reader = Reader(path)
+    assert reader.read() == []
+    append(path, whole[20:])
+    assert reader.read() == ["n 1"]
+
+
+def test_rotation_is_followed_to_the_end_of_the_old_file_first(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    append(path, line(3))
+    rotate(path)
+    append(path, lines(4, 5))
+    assert reader.read() == numbers(3, 5)
+
+
+def test_files_that_are_held_survive_rotation_and_removal(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    for first in (3, 5, 7, 9):
+        rotate(path)
+        append(path, lines(first, first + 1))
+        reader.log.look()
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert reader.read() == numbers(1, 10)
+
+
+def test_two_rotations_between_two_looks_are_found(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    rotate(path)
+    append(path, lines(3, 4))
+    rotate(path)
+    append(path, lines(5, 6))
+    assert reader.read() == numbers(1, 6)
+    assert not reader.log.losses
+
+
+def test_more_rotations_than_files_are_kept_is_said(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    for first in (3, 5, 7, 9):
+        rotate(path)
+        append(path, lines(first, first + 1))
+    assert reader.read() == numbers(5, 10)
+    (lost,) = reader.log.losses
+    assert lost.reason == "rotated"
+    assert lost.since < lost.until
+
+
+def test_truncation_begins_anew(path: Path) -> None:
+    path.write_bytes(lines(1, 5))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 5)
+    os.truncate(path, 0)
+    append(path, lines(6, 7))
+    assert reader.read() == numbers(6, 7)
+
+
+def test_a_checkpoint_is_found_again_wherever_rotation_has_put_its_file(path: Path) -> None:
+    path.write_bytes(lines(1, 4))
+    reader = Reader(path)
+    reader.read()
+    position = reader.position
+    append(path, line(5))
+    rotate(path)
+    append(path, line(6))
+    rotate(path)
+    append(path, line(7))
+    data = Path(f"{path}.2").read_bytes()
+    Path(f"{path}.2").unlink()
+    Path(f"{path}.2.gz").write_bytes(gzip.compress(data))
+    again = Reader(path, {"all": position})
+    assert again.lost == []
+    assert again.read() == numbers(5, 7)
+
+
+def test_a_checkpoint_whose_file_is_gone_is_a_counted_loss(path: Path) -> None:
+    path.write_bytes(lines(1, 4))
+    reader = Reader(path)
+    reader.read()
+    path.write_bytes(lines(50, 52))
+    again = Reader(path, {"all": reader.position})
+    assert [lost.reason for lost in again.lost] == ["rotated"]
+    assert again.read() == numbers(50, 52)
+
+
+def test_the_middle_of_a_wrong_file_is_never_read(path: Path) -> None:
+    """The same inode, a longer file, the offset within it: what the engine's rotation leaves behind."""
+    path.write_bytes(lines(1, 4))
+    reader = Reader(path)
+    reader.read()
+    with path.open("r+b") as file:
+        file.write(lines(100, 140))
+    again = Reader(path, {"all": reader.position})
+    assert again.read() == numbers(100, 140)
+
+
+def test_routes_at_different_checkpoints_skip_what_they_have(path: Path) -> None:
+    path.write_bytes(lines(1, 10))
+    behind, ahead = Reader(path), Reader(path)
+    behind.log.stop_at = (0, len(lines(1, 3)))
+    ahead.log.stop_at = (0, len(lines(1, 7)))
+    behind.read()
+    ahead.read()
+    both = Reader(path, {"behind": behind.position, "ahead": ahead.position})
+    assert both.read() == numbers(4, 10)
+    seen = [
+        record.message
+        for batch in both.batches
+        for record in batch.records
+        if record.stream not in (batch.acknowledged or {}).get("ahead", ())
+    ]
+    assert seen == numbers(8, 10)
+
+
+def test_pieces_of_a_long_line_become_one_record(path: Path) -> None:
+    pieces = ["a" * 16384, "b" * 16384, "c"]
+    data = b"".join(line(1, text=text, end="\n" if text == "c" else "") for text in pieces)
+    path.write_bytes(data + line(2))
+    assert Reader(path).read() == ["".join(pieces), "n 2"]
+
+
+def test_an_unfinished_line_of_one_stream_holds_back_nothing_of_the_other(path: Path) -> None:
+    path.write_bytes(line(1, text="begin ", end="") + line(2, "stderr") + line(3, "stderr"))
+    reader = Reader(path)
+    assert reader.read() == ["n 2", "n 3"]
+    # After a restart the line is read from its beginning, and stderr is not read again.
+    position = reader.position
+    append(path, line(1, text="end"))
+    again = Reader(path, {"all": position})
+    wanted = [
+        record.message
+        for _ in [again.read()]
+        for batch in again.batches
+        for record in batch.records
+        if record.stream not in (batch.acknowledged or {}).get("all", ())
+    ]
+    assert wanted == ["begin end"]
+
+
+def test_an_unfinished_last_line_comes_when_the_container_has_ended(path: Path) -> None:
+    path.write_bytes(line(1) + line(2, text="password: ", end=""))
+    reader = Reader(path)
+    assert reader.read() == ["n 1"]
+    reader.log.complete = True
+    assert reader.read() == ["password: "]
+
+
+def test_a_line_beyond_the_limit_is_truncated_and_marked(path: Path) -> None:
+    pieces = b"".join(line(1, text="x" * 16384, end="") for _ in range(200))
+    path.write_bytes(pieces + line(1, text="end") + line(2))
+    reader = Reader(path, limit=100_000)
+    assert [len(message) for message in reader.read()] == [100_000, 3]
+    first: Record = reader.batches[0].records[0]
+    assert first.truncated
+
+
+def test_a_torn_line_harms_no_other(path: Path) -> None:
+    path.write_bytes(line(1) + b'{"log":"torn' + line(2) + b"\0\0\0\n" + line(3))
+    reader = Reader(path)
+    assert reader.read() == ["n 1", "n 2", "n 3"]
+    assert reader.log.statistics.corrupt_lines == 1
+
+
+def test_start_now_is_behind_the_last_whole_line(path: Path) -> None:
+    path.write_bytes(lines(1, 3) + line(4)[:10])
+    log = LogFile(str(path), ORIGIN, limit=1 << 20)
+    log.open()
+    reader = Reader(path, {"all": log.end()})
+    append(path, line(4)[10:])
+    assert reader.read() == ["n 4"]
+
+
+def test_start_at_a_time_begins_with_its_first_record(path: Path) -> None:
+    path.write_bytes(lines(1, 9))
+    since = "2026-11-23T20:00:05.000000000Z"
+    assert Reader(path, {"all": Position(since=since)}).read() == numbers(5, 9)
+
+
+def test_equal_times_are_numbered_across_batches_and_restarts(path: Path) -> None:
+    same = [line(1, text=f"m {index}") for index in range(6)]
+    path.write_bytes(b"".join(same[:3]))
+    reader = Reader(path)
+    reader.read()
+    append(path, b"".join(same[3:5]))
+    reader.read()
+    again = Reader(path, {"all": reader.position})
+    append(path, same[5])
+    again.read()
+    ids = [ORIGIN.record_id(r) for b in (*reader.batches, *again.batches) for r in b.records]
+    assert [id_.rpartition("-")[2] for id_ in ids[1:]] == ["1", "2", "3", "4", "5"]
