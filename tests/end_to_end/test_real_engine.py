@@ -33,6 +33,7 @@ def all_there(daemon: Daemon, count: int) -> None:
     wait_until(lambda: daemon.count() >= count, f"{count} lines arrive")
     assert daemon.stop() == 0
     assert daemon.numbers() == list(range(1, count + 1))
+    assert b"records are lost" not in daemon.log.read_bytes()
 
 
 @pytest.mark.parametrize("read", ["file", "api"])
