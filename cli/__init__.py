@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from logroute.cli import process
+
 COMMANDS = {
     "run": "Route the logs of containers.",
     "validate": "Check a configuration and name every mistake.",
@@ -27,6 +29,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        process.begin()
         command: click.Command = importlib.import_module(f"logroute.cli.{name}").command
         return command
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import trio
 
-from logroute.cli import log
+from logroute.cli import log, process
 from logroute.config.components import SINKS, SOURCES
 from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
@@ -76,9 +76,7 @@ def command(
 
 async def run_plan(plan: Plan) -> int:
     """Run it until it ends or a signal comes; its exit code."""
-    # The thread that opens what rotation makes must get the interpreter at once; five milliseconds, Python's
-    # own choice, for each of its calls to the system are more than a fast writer leaves it.
-    sys.setswitchinterval(0.0005)
+    process.tune()
     daemon = Daemon(plan)
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signals, daemon)

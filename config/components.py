@@ -20,9 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Base of all options: unknown keys are mistakes, values do not change, docstrings are the docs."""
+    """Base of all options: unknown keys are mistakes, values do not change.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    A string below an option is its documentation (`config.documentation`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 Kind = Literal["source", "processor", "sink"]

@@ -8,19 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Options, Registry, UnknownComponent
 from logroute.config.problems import did_you_mean
-from logroute.config.types import Duration, MatchField, Size
+from logroute.config.types import Duration, MatchField, Parsed, Size
 from logroute.processors import ProcessorOptions
 from logroute.router.match import EVERYTHING
 from logroute.sinks import SinkOptions
@@ -77,19 +70,17 @@ def _parse_sink(value: Any) -> Any:
     return _nested(SINKS, value)
 
 
-SinkField = Annotated[
-    SerializeAsAny[SinkOptions],
-    BeforeValidator(_parse_sink),
-    WithJsonSchema({"type": ["object", "string"]}),
-]
+_ANY = core_schema.simple_ser_schema("any")
+
+SinkField = Annotated[SinkOptions, Parsed(_parse_sink, _ANY), WithJsonSchema({"type": ["object", "string"]})]
 SourceField = Annotated[
-    SerializeAsAny[SourceOptions],
-    BeforeValidator(lambda value: _nested(SOURCES, value)),
+    SourceOptions,
+    Parsed(lambda value: _nested(SOURCES, value), _ANY),
     WithJsonSchema({"type": "object"}),
 ]
 ProcessorField = Annotated[
-    SerializeAsAny[ProcessorOptions],
-    BeforeValidator(lambda value: _nested(PROCESSORS, value)),
+    ProcessorOptions,
+    Parsed(lambda value: _nested(PROCESSORS, value), _ANY),
     WithJsonSchema({"type": "object"}),
 ]
 StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]

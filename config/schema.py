@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Registry
+from logroute.config.documentation import document
 from logroute.config.model import Config
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -12,7 +13,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def config_schema() -> dict[str, Any]:
     """The schema that an editor completes and checks a configuration with. Imports every component."""
-    schema = Config.model_json_schema(ref_template="#/$defs/{model}")
+    schema = document(Config).model_json_schema(ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     sinks = _alternatives(SINKS, definitions, needs_type=True)
     sink = {"anyOf": [{"type": "string", "description": "The sink as a URI."}, *sinks]}
@@ -33,7 +34,7 @@ def _alternatives(
     """A reference to each component's own schema."""
     references: list[dict[str, str]] = []
     for name in registry.types():
-        model = registry.options(name)
+        model = document(registry.options(name))
         schema = model.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(schema.pop("$defs", {}))
         if needs_type:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
+from operator import lt
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -21,6 +22,11 @@ Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
+WHOLE_SECONDS_LENGTH = len("2026-11-23T20:06:26Z")
+# What ends a time of each length in place of its `Z`, so that it has nine digits.
+_PADDING = {WHOLE_SECONDS_LENGTH: ".000000000Z"} | {
+    length: "0" * (TIME_LENGTH - length) + "Z" for length in range(WHOLE_SECONDS_LENGTH + 2, TIME_LENGTH)
+}
 
 # What a record costs beside its text: the Struct, the two str objects' headers, the slot in the list.
 RECORD_OVERHEAD_BYTES = 250
@@ -77,10 +83,10 @@ def full_time(time: str) -> str:
 
     Text that does not look like such a time is returned as it is.
     """
-    if len(time) == TIME_LENGTH or not time.endswith("Z"):
+    padding = _PADDING.get(len(time))
+    if padding is None or time[-1] != "Z" or (time[19] != "." and len(time) != WHOLE_SECONDS_LENGTH):
         return time
-    whole, dot, fraction = time[:-1].partition(".")
-    return f"{whole}.{fraction:0<9}Z" if dot else f"{whole}.000000000Z"
+    return time[:-1] + padding
 
 
 def iso_time(time_ns: int) -> str:
@@ -354,8 +360,13 @@ class Batch:
         for stream in STREAMS:
             anchor = self.before.of(stream).anchor
             last[stream] = (anchor.time, anchor.sequence) if anchor else ("", 0)
-        times = {record.time for record in lines}
-        if len(times) == len(lines) and not any(time in times for time, _ in last.values()):
+        times = [record.time for record in lines]
+        before = [time for time, _ in last.values()]
+        # Usually they rise, so that none is there twice. Where the two streams overlap, look more closely.
+        if times and max(before) < times[0] and all(map(lt, times, times[1:])):
+            return
+        distinct = set(times)
+        if len(distinct) == len(times) and distinct.isdisjoint(before):
             return
         for index, record in enumerate(lines):
             time, sequence = last[record.stream]

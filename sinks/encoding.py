@@ -1,6 +1,6 @@
 """Encodings of records for sinks that write text: json, raw, text, logfmt, or a template.
 
-Each takes records of one origin and gives UTF-8, every record ended by one newline. A message with newlines
+Each takes a batch and gives UTF-8, every record ended by one newline. A message with newlines
 of its own stays one line in json and logfmt, which escape them; raw, text and templates write it as it is.
 No text makes an encoding fail: what UTF-8 cannot express (half of a surrogate pair) becomes `?`.
 """
@@ -15,15 +15,24 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from logroute.router.paths import image_reference
-from logroute.router.record import Origin, Record, Stream
+from logroute.router.record import Batch, Origin, Record, Stream
 from logroute.router.template import BoundTemplate, Template
 
-Encoder = Callable[[Origin, Sequence[Record]], bytes]
-"""All records of one origin, in order, each ending with a newline."""
+Encoder = Callable[[Batch], bytes]
+"""All records of a batch, in order, each ending with a newline."""
+
+RecordsEncoder = Callable[[Origin, Sequence[Record]], bytes]
 
 
 def encoder(format_: str) -> Encoder:
     """The encoder of a format, or of a template: a text with a placeholder. Raises ValueError."""
+    if format_ == "raw":
+        return _encode_raw_batch
+    encode = _records_encoder(format_)
+    return lambda batch: encode(batch.origin, batch.records)
+
+
+def _records_encoder(format_: str) -> RecordsEncoder:
     if format_ in _ENCODERS:
         return _ENCODERS[format_]
     if "{" not in format_:
@@ -168,13 +177,20 @@ def encode_raw(origin: Origin, records: Sequence[Record]) -> bytes:
     return "\n".join(messages).encode("utf-8", "replace")
 
 
+def _encode_raw_batch(batch: Batch) -> bytes:
+    """Lines as the source gave them still have their newlines; times and sequences do not matter here."""
+    if batch.newlines:
+        return "".join([record.message for record in batch.lines]).encode("utf-8", "replace")
+    return encode_raw(batch.origin, batch.lines)
+
+
 def encode_text(origin: Origin, records: Sequence[Record]) -> bytes:
     """Time, name, message."""
     name = f" {display_name(origin)}: "
     return "".join([f"{r.time}{name}{r.message}\n" for r in records]).encode("utf-8", "replace")
 
 
-def _template_encoder(template: Template) -> Encoder:
+def _template_encoder(template: Template) -> RecordsEncoder:
     bound: WeakKeyDictionary[Origin, BoundTemplate] = WeakKeyDictionary()
 
     def encode(origin: Origin, records: Sequence[Record]) -> bytes:
@@ -243,7 +259,7 @@ def logfmt_value(value: Any) -> str:
         return _encode(_encodable(text)).decode()
 
 
-_ENCODERS: dict[str, Encoder] = {
+_ENCODERS: dict[str, RecordsEncoder] = {
     "json": encode_json,
     "raw": encode_raw,
     "text": encode_text,

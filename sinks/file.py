@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS, Options
 from logroute.config.types import Duration, Size
+from logroute.router.record import full_time
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
 from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
@@ -39,7 +40,7 @@ from logroute.sinks.recorded_files import Changes, Repairs, family_of_entry, is_
 from logroute.sinks.rotation import family_of, name_problem
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Origin, Record
+    from logroute.router.record import Batch, Origin
 
 T = TypeVar("T")
 
@@ -244,20 +245,20 @@ class FileSink(Sink[FileOptions]):
         bound = self._bound
         encode = self._encode
         for index, batch in enumerate(batches):
-            origin, records = batch.origin, batch.records
-            place = bound.get(origin) or self._bind(origin)
-            runs = [(place.constant, records)] if place.constant is not None else self._split(place, records)
+            if not batch.lines:
+                continue
+            place = bound.get(batch.origin) or self._bind(batch.origin)
+            runs = [(place.constant, batch)] if place.constant is not None else self._split(place, batch)
             for target, run in runs:
                 if target.problem is not None:
-                    rejected += [Rejected(index, record, target.problem) for record in run]
-                    continue
-                if not run:
+                    rejected += [Rejected(index, record, target.problem) for record in run.records]
                     continue
                 job = jobs.get(target.path)
                 if job is None:
-                    job = jobs[target.path] = Job(target.path, target.family, run[0].time)
-                job.pieces.append(encode(origin, run))
-                job.records.append((index, run))
+                    began = full_time(run.lines[0].time)
+                    job = jobs[target.path] = Job(target.path, target.family, began)
+                job.pieces.append(encode(run))
+                job.batches.append((index, run))
         if not jobs:
             return rejected
         remaining = list(jobs.values())
@@ -267,7 +268,8 @@ class FileSink(Sink[FileOptions]):
             )
             self._report(outcome)
             for job, reason in outcome.refused:
-                rejected += [Rejected(index, record, reason) for index, run in job.records for record in run]
+                for index, run in job.batches:
+                    rejected += [Rejected(index, record, reason) for record in run.records]
             if not outcome.barrier:
                 break
             # A new file may be one too many, and another run may have left something to compress.
@@ -356,7 +358,9 @@ class FileSink(Sink[FileOptions]):
         place = self._bound[origin] = _Bound(self._template, origin, self._target)
         return place
 
-    def _split(self, place: _Bound, records: Sequence[Record]) -> list[tuple[_Target, Sequence[Record]]]:
+    def _split(self, place: _Bound, batch: Batch) -> list[tuple[_Target, Batch]]:
+        """The parts of a batch by the file into which they go."""
+        records = batch.records
         deciding = place.deciding
         # Rendering a time costs more than a small batch is worth; a large one is compared faster in `split`.
         if deciding and place.last_target is not None and len(records) <= SMALL_BATCH:
@@ -365,17 +369,17 @@ class FileSink(Sink[FileOptions]):
                 if record.time[:deciding] != time:
                     break
             else:
-                return [(place.last_target, records)]
-        runs: list[tuple[_Target, Sequence[Record]]] = []
+                return [(place.last_target, batch)]
+        runs: list[tuple[_Target, Batch]] = []
         for path, run in place.paths.split(records):
             target = self._targets.get(path)
             if target is None:
                 if len(self._targets) >= REMEMBERED_ORIGINS:
                     self._targets.clear()
                 target = self._targets[path] = self._target(path, place.families.render(run[0]))
-            runs.append((target, run))
-        if deciding and runs:
-            place.last_time, place.last_target = runs[-1][1][0].time[:deciding], runs[-1][0]
+            runs.append((target, batch if len(run) == len(records) else batch.with_records(list(run))))
+        if deciding:
+            place.last_time, place.last_target = runs[-1][1].lines[0].time[:deciding], runs[-1][0]
         return runs
 
     def _target(self, path: str, family: str) -> _Target:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from logroute.router.record import Record
+from logroute.router.record import Batch
 from logroute.sinks import FileLength, Retryable
 from logroute.sinks.folders import BAD_PATH, WRITE_FLAGS, BadPath, NotRegular, Tree, refused
 from logroute.sinks.recorded_files import (
@@ -80,8 +80,8 @@ class Job:
     family: str
     first_time: str
     pieces: list[bytes] = field(default_factory=list)
-    records: list[tuple[int, Sequence[Record]]] = field(default_factory=list)
-    """The records in `pieces`, with the index of their batch, in case all of them are refused."""
+    batches: list[tuple[int, Batch]] = field(default_factory=list)
+    """What `pieces` hold, with the index of the delivered batch, in case all of it is refused."""
 
 
 @dataclass(slots=True)

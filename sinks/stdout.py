@@ -86,7 +86,7 @@ class StdoutSink(Sink[StdoutOptions]):
         self._encode = encoder(self.options.format or ("text" if self._terminal else "json"))
 
     async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        data = b"".join([self._encode(batch.origin, batch.records) for batch in batches if batch.records])
+        data = b"".join([self._encode(batch) for batch in batches])
         if self._terminal:
             data = visible(data.decode("utf-8", "replace")).encode()
         if data:

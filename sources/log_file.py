@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import msgspec
 
@@ -413,8 +414,9 @@ class LogFile:
         place = self._place(segment)
         unfinished = self._joiner.unfinished
         parts: dict[Stream, StreamPosition] = {}
+        streams = [line.stream for line in lines]
         for stream in STREAMS:
-            anchor = _last_anchor(lines, stream, before.of(stream).anchor, newlines)
+            anchor = _last_anchor(lines, streams, stream, before.of(stream).anchor)
             open_ = unfinished.get(stream)
             if open_ is None:
                 parts[stream] = StreamPosition(place, anchor)
@@ -494,15 +496,19 @@ class LogFile:
         self._tail = bytes(buffer[count - TAIL_BYTES : count])
 
 
+_last_character = itemgetter(-1)
+_NEWLINE = {"\n"}
+
 # --- plain functions ----------------------------------------------------------------------------------
 
 
 def _all_whole(lines: list[Record]) -> bool:
     """Whether every line ends with its newline, that is, none is a piece."""
-    for line in lines:  # noqa: SIM110  # a third faster than all() with a generator
-        if not line.message.endswith("\n"):
-            return False
-    return True
+    try:
+        # Half the time of a loop with endswith().
+        return set(map(_last_character, [line.message for line in lines])) == _NEWLINE
+    except IndexError:
+        return False
 
 
 def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Position:
@@ -519,19 +525,19 @@ def _anchor(record: Record, sequence: int) -> Anchor:
 
 
 def _last_anchor(
-    lines: list[Record], stream: Stream, previous: Anchor | None, newlines: bool
+    lines: list[Record], streams: list[Stream], stream: Stream, previous: Anchor | None
 ) -> Anchor | None:
     """The anchor of the stream's last record in these lines; the previous one if there is none."""
-    index = len(lines) - 1
-    while index >= 0 and lines[index].stream != stream:
-        index -= 1
-    if index < 0:
+    if stream not in streams:  # a container that uses only one of them: no loop over every batch
         return previous
+    index = len(lines) - 1
+    while streams[index] != stream:
+        index -= 1
     last = lines[index]
     sequence = 0
     while index > 0:
         index -= 1
-        if lines[index].stream == stream:
+        if streams[index] == stream:
             if lines[index].time != last.time:
                 return _anchor(last, sequence)
             sequence += 1

@@ -1,0 +1,50 @@
+"""`python -m benchmarks`: run them all, print, and write RESULTS.md beside this file."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from benchmarks import latency, small, throughput
+from benchmarks.processes import run
+from benchmarks.results import Results, render
+
+KINDS = ("throughput", "api", "small", "latency", "start")
+
+
+@click.command()
+@click.option("--lines", default=1_000_000, show_default=True, help="Lines of the log.")
+@click.option("--runs", default=5, show_default=True, help="Runs of each pipeline; medians count.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long running loads are watched.")
+@click.option("--only", type=click.Choice(KINDS), multiple=True, help="Only these; nothing is written then.")
+def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
+    """Measure whole pipelines in processes of their own, beside the floor of the same run."""
+    kinds = only or KINDS
+    results = Results()
+    with tempfile.TemporaryDirectory(prefix="logroute-bench-", dir="/var/tmp") as name:
+        folder = Path(name)
+        pipelines = [*throughput.PIPELINES] if "throughput" in kinds else []
+        if "api" in kinds:
+            pipelines.append(throughput.BY_API)
+        if pipelines:
+            results.throughput = throughput.measure(folder, lines, runs, pipelines)
+        if "small" in kinds:
+            results.small = [small.measure(folder, load, seconds) for load in small.LOADS]
+        if "latency" in kinds:
+            results.latency = latency.measure(folder, seconds=max(30.0, seconds))
+        if "start" in kinds:
+            command = [sys.executable, "-m", "logroute", "version"]
+            times = [run(command, log=folder / "version.txt") for _ in range(11)]
+            results.version_s = statistics.median(usage.wall_s for usage in times)
+    text = render(results)
+    click.echo(text)
+    if not only:
+        (Path(__file__).parent / "RESULTS.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""A simulated engine in a process of its own, whose CPU is not the daemon's.
+
+`python -m benchmarks.engine ROOT finished LOG` has one container that has ended and printed LOG;
+`… ROOT talking N RATE` has N containers that print RATE lines a second each, evenly spread over time. The
+first line on stdout is the engine's address. Ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from benchmarks.workload import messages
+from logroute.router.record import iso_time
+from logroute.simulator import SimulatedEngine
+from logroute.simulator.containers import SimulatedContainer
+
+TICK_S = 0.002
+IMAGE = "registry.example.com/shop/api:2.4.1"
+
+
+def create(engine: SimulatedEngine, number: int) -> SimulatedContainer:
+    """A container of a compose project, running. A line of JSON of it has some 700 bytes."""
+    container = engine.create(
+        f"shop-api-{number}",
+        image=IMAGE,
+        labels={
+            "com.docker.compose.project": "shop",
+            "com.docker.compose.service": "api",
+            "com.docker.compose.container-number": str(number),
+            "org.opencontainers.image.version": "2.4.1",
+            "com.example.team": "payments",
+        },
+    )
+    container.start()
+    return container
+
+
+async def finished(engine: SimulatedEngine, log: Path) -> None:
+    # As `docker run --name api registry.example.com/shop/api:2.4.1` makes it.
+    container = engine.create("api", image=IMAGE)
+    container.start()
+    container.exit(0)
+    assert container.log_path is not None
+    container.log_path.unlink()
+    os.link(log, container.log_path)
+    print(engine.host, flush=True)
+    await until_stdin_ends()
+
+
+async def talking(engine: SimulatedEngine, count: int, rate: float) -> None:
+    paths = [path for n in range(count) if (path := create(engine, n + 1).log_path)]
+    logs = [os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for path in paths]
+    print(engine.host, flush=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk, logs, rate)
+        await until_stdin_ends()
+        nursery.cancel_scope.cancel()
+
+
+async def talk(logs: list[int], rate: float) -> None:
+    """One line after the other, each into the next log, as the clock says."""
+    texts = list(messages(10_000))
+    began, said = trio.current_time(), 0
+    while True:
+        await trio.sleep(TICK_S)
+        due = int((trio.current_time() - began) * rate * len(logs))
+        for number in range(said, due):
+            time_ = iso_time(time.time_ns()).rstrip("Z0")
+            line = f'{{"log":"{texts[number % 10_000]}\\n","stream":"stdout","time":"{time_}Z"}}\n'
+            os.write(logs[number % len(logs)], line.encode())
+        said = max(said, due)
+
+
+async def until_stdin_ends() -> None:
+    await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+
+
+async def main() -> None:
+    root, kind, *rest = sys.argv[1:]
+    async with SimulatedEngine(Path(root)) as engine:
+        if kind == "finished":
+            await finished(engine, Path(rest[0]))
+        else:
+            await talking(engine, int(rest[0]), float(rest[1]))
+
+
+@contextmanager
+def engine_process(root: Path, *arguments: str) -> Iterator[str]:
+    """Have such a process; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.engine", str(root), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    trio.run(main)

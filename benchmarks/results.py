@@ -1,0 +1,105 @@
+"""The results as a page."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import latency, small, throughput
+
+MB = 1_000_000
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Results:
+    """Everything that was measured in one run."""
+
+    throughput: list[throughput.Result] = field(default_factory=list)
+    small: list[small.Result] = field(default_factory=list)
+    latency: latency.Result | None = None
+    version_s: float | None = None
+
+
+def render(results: Results) -> str:
+    parts = [
+        "# Results\n\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}. Made by `make bench`; medians.\n"
+    ]
+    if results.throughput:
+        parts.append(_throughput(results.throughput))
+    if results.small:
+        parts.append(_small(results.small))
+    if results.latency or results.version_s:
+        parts.append(_times(results))
+    return "\n".join(parts)
+
+
+def _throughput(results: list[throughput.Result]) -> str:
+    lines = results[0].lines
+    rows = [
+        f"## {lines:,} lines of 150 bytes\n",
+        "CPU of the daemon's whole process, start-up included. The floor is a bare loop that reads the same"
+        " log and decodes it, measured in turns with the others.\n",
+        "| pipeline | CPU µs/line | × floor | limit | lines/s | peak MB | floor µs/line |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {r.pipeline.name} | {r.usage.cpu_s / lines * 1e6:.2f} | **{r.of_floor:.2f}** "
+        f"| {r.pipeline.limit:g} | {lines / r.usage.wall_s:,.0f} | {r.usage.peak_bytes / MB:.0f} "
+        f"| {r.floor.cpu_s / lines * 1e6:.2f} |"
+        for r in results
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _small(results: list[small.Result]) -> str:
+    rows = [
+        "## Many that say little\n",
+        "CPU of the daemon while it runs, once it has started.\n",
+        "| load | % of a core | limit | lines/s arrived | peak MB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {r.load.name} | **{r.percent:.1f}** | {r.load.limit_percent:g} | {r.lines_per_s:,.0f} "
+        f"| {r.peak_bytes / MB:.0f} |"
+        for r in results
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _times(results: Results) -> str:
+    rows = ["## Times\n", "| what | measured | limit |", "|---|---:|---:|"]
+    if found := results.latency:
+        what = "from the engine's time on a line to the line in the file, ten lines a second"
+        rows += [
+            f"| {what}: median | **{found.median_ms:.1f} ms** | 5 ms |",
+            f"| 99th percentile (maximum) | **{found.p99_ms:.1f} ms** ({found.maximum_ms:.1f}) | 25 ms |",
+        ]
+    if results.version_s is not None:
+        rows.append(f"| `logroute version` | **{results.version_s:.2f} s** | 0.15 s |")
+    return "\n".join(rows) + "\n"
+
+
+def commit() -> str:
+    """The commit that was measured, marked where the tree has changes beyond it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=HERE, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    cores = Path("/proc/cpuinfo").read_text().count("processor\t:")
+    return f"Python {platform.python_version()}, {cores} × {model}"

@@ -1,0 +1,138 @@
+"""A million lines from a finished container's log through whole pipelines."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.engine import engine_process
+from benchmarks.processes import BenchmarkError, Usage, run
+from benchmarks.workload import write_log
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One way from a container into sinks, and what it may cost."""
+
+    name: str
+    routes: dict[str, str]
+    """Sinks by route; `{folder}` is where the files go."""
+    limit: float
+    """Of the floor."""
+    read: str = "file"
+
+
+NULL = "null:"
+RAW = "file://{folder}/raw.log?format=raw"
+JSON = "file://{folder}/out.ndjson"
+
+PIPELINES = (
+    Pipeline("log file → null", {"nothing": NULL}, 2.2),
+    Pipeline("log file → raw file", {"raw": RAW}, 2.8),
+    Pipeline("log file → JSON file", {"json": JSON}, 4.3),
+    Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
+)
+BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Medians over the runs of one pipeline."""
+
+    pipeline: Pipeline
+    lines: int
+    usage: Usage
+    floor: Usage
+
+    @property
+    def of_floor(self) -> float:
+        return self.usage.cpu_s / self.floor.cpu_s
+
+
+def median(usages: Iterable[Usage]) -> Usage:
+    usages = list(usages)
+    return Usage(
+        statistics.median(u.cpu_s for u in usages),
+        statistics.median(u.wall_s for u in usages),
+        max(u.peak_bytes for u in usages),
+    )
+
+
+def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) -> list[Result]:
+    """All pipelines in turns, `runs` times, each beside the floor."""
+    log = folder / f"{lines}.log"
+    if not log.exists():
+        write_log(log, lines)
+    by_file = [p for p in pipelines if p.read == "file"]
+    by_api = [p for p in pipelines if p.read == "api"]
+    results = []
+    with ExitStack() as stack:
+        if by_file:
+            host = stack.enter_context(engine_process(folder / "engine", "finished", str(log)))
+            results += _in_turns(folder, log, lines, runs, by_file, host)
+    with ExitStack() as stack:
+        if by_api and (host := real_engine(stack, folder, lines)):
+            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, host)
+    return results
+
+
+def _in_turns(
+    folder: Path, log: Path, lines: int, runs: int, pipelines: Sequence[Pipeline], host: str
+) -> list[Result]:
+    floors: list[Usage] = []
+    usages: dict[str, list[Usage]] = {pipeline.name: [] for pipeline in pipelines}
+    for _ in range(runs):
+        floors.append(floor(folder, log))
+        for pipeline in pipelines:
+            usages[pipeline.name].append(once(folder, pipeline, host, lines))
+    return [Result(p, lines, median(usages[p.name]), median(floors)) for p in pipelines]
+
+
+def floor(folder: Path, log: Path) -> Usage:
+    return run([sys.executable, "-m", "benchmarks.floor", str(log)], log=folder / "floor.txt")
+
+
+def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
+    """One run. Raises BenchmarkError where a line did not arrive."""
+    out, state = folder / "out", folder / "state"
+    for old in (out, state):
+        shutil.rmtree(old, ignore_errors=True)
+    config = folder / "logroute.yaml"
+    routes = "".join(
+        f"  {name}: {{sink: '{uri.format(folder=out)}'}}\n" for name, uri in pipeline.routes.items()
+    )
+    config.write_text(
+        f"state_dir: {state}\n"
+        f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
+        f"routes:\n{routes}"
+    )
+    command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
+    usage = run(command, log=folder / "daemon.log")
+    for file in out.glob("*"):
+        with file.open("rb") as data:
+            count = sum(chunk.count(b"\n") for chunk in iter(lambda: data.read(1 << 20), b""))
+        if count != lines:
+            raise BenchmarkError(f"{pipeline.name}: {file.name} has {count} lines, not {lines}")
+    return usage
+
+
+def real_engine(stack: ExitStack, folder: Path, lines: int) -> str | None:
+    """A real engine with one container that printed the lines and ended; None where none can be had."""
+    from tests.servers.docker_engine import FILLER, DebianEngine
+
+    if reason := DebianEngine.unavailable():
+        print(f"no Engine API: {reason}", file=sys.stderr)
+        return None
+    engine = DebianEngine()
+    stack.callback(engine.close)
+    engine.start()
+    text = (FILLER * 2)[: 150 - len("n 00000000 ")]
+    program = f'BEGIN {{ for (i = 0; i < {lines}; i++) printf "n %08d {text}\\n", i }}'
+    engine.run("printer", ["awk", program])
+    engine.wait("printer")
+    return engine.host
