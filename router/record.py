@@ -23,6 +23,8 @@ STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
 WHOLE_SECONDS_LENGTH = len("2026-11-23T20:06:26Z")
+COARSE = "000000Z"
+"""Ends a time that is coarser than a microsecond; such an id has the message's hash, see `record_id`."""
 # What ends a time of each length in place of its `Z`, so that it has nine digits.
 _PADDING = {WHOLE_SECONDS_LENGTH: ".000000000Z"} | {
     length: "0" * (TIME_LENGTH - length) + "Z" for length in range(WHOLE_SECONDS_LENGTH + 2, TIME_LENGTH)
@@ -284,7 +286,7 @@ class Origin:
         if record.place is not None:
             return record.place + record.part
         text = self.id_prefix[record.stream] + record.time
-        if text.endswith("000000Z"):
+        if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:
             text = f"{text}-{record.sequence}"
@@ -337,6 +339,23 @@ class Batch:
         if not self._ready:
             self._make_ready()
         return self.lines
+
+    def plain_times(self) -> list[str] | None:
+        """The nine-digit times of lines that still have their newlines, where ids are nothing but times.
+
+        None where that is not so, or not known without looking closely: use `records`. This is for an encoder
+        that makes something else of every line anyway, and need not have it made ready before.
+        """
+        if not self.newlines:
+            return None
+        times = [
+            record.time if len(record.time) == TIME_LENGTH else full_time(record.time)
+            for record in self.lines
+        ]
+        before = [anchor.time for stream in STREAMS if (anchor := self.before.of(stream).anchor)]
+        if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
+            return None if COARSE in "".join(times) else times
+        return None
 
     def _make_ready(self) -> None:
         lines = self.lines

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from logroute.router.paths import image_reference
-from logroute.router.record import Batch, Origin, Record, Stream
+from logroute.router.record import COARSE, Batch, Origin, Record, Stream
 from logroute.router.template import BoundTemplate, Template
 
 Encoder = Callable[[Batch], bytes]
@@ -28,6 +28,8 @@ def encoder(format_: str) -> Encoder:
     """The encoder of a format, or of a template: a text with a placeholder. Raises ValueError."""
     if format_ == "raw":
         return _encode_raw_batch
+    if format_ == "json":
+        return _encode_json_batch
     encode = _records_encoder(format_)
     return lambda batch: encode(batch.origin, batch.records)
 
@@ -80,17 +82,37 @@ _json = msgspec.json.Encoder(enc_hook=str)
 _encode_lines = _json.encode_lines
 _encode = _json.encode
 
-_COARSE = "000000Z"
-"""Ends a time that is coarser than a microsecond; such an id has the message's hash, see `record_id`."""
+
+def _encode_json_batch(batch: Batch) -> bytes:
+    """Lines as the source gave them become what is encoded in one step."""
+    times = batch.plain_times() if batch.newlines else None
+    if times is None:
+        return encode_json(batch.origin, batch.records)
+    streams = _streams(batch.origin)
+    prefix = batch.origin.id_prefix
+    try:
+        return _encode_lines(
+            [
+                _Line(time, r.message[:-1], streams[r.stream], _Event(prefix[r.stream] + time))
+                for r, time in zip(batch.lines, times, strict=True)
+            ]
+        )
+    except UnicodeEncodeError:
+        return encode_json(batch.origin, batch.records)
 
 
-def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:
+def _streams(origin: Origin) -> dict[Stream, msgspec.Raw]:
+    """`_Line.stream` of records without details."""
     constant = origin.json
     behind = b"," + constant if constant else b""
-    streams: dict[Stream, msgspec.Raw] = {
+    return {
         "stdout": msgspec.Raw(b'"stdout"' + behind),
         "stderr": msgspec.Raw(b'"stderr"' + behind),
     }
+
+
+def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:
+    streams = _streams(origin)
     prefix = origin.id_prefix
     try:
         if _all_plain(records):
@@ -108,10 +130,10 @@ def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:
 def _all_plain(records: Sequence[Record]) -> bool:
     """Whether no record has details and every id is only a prefix and the time: asked once per batch."""
     if len(records) == 1:  # many containers that say little: the whole call takes 2 µs, not 3
-        return type(records[0]) is Record and not records[0].time.endswith(_COARSE)
+        return type(records[0]) is Record and not records[0].time.endswith(COARSE)
     if list(map(type, records)).count(Record) != len(records):
         return False
-    return _COARSE not in "".join([record.time for record in records])
+    return COARSE not in "".join([record.time for record in records])
 
 
 def _line(origin: Origin, record: Record, streams: dict[Stream, msgspec.Raw]) -> _Line:
