@@ -346,7 +346,7 @@ class Batch:
         None where that is not so, or not known without looking closely: use `records`. This is for an encoder
         that makes something else of every line anyway, and need not have it made ready before.
         """
-        if not self.newlines:
+        if not self.newlines or not self.lines:
             return None
         times = [
             record.time if len(record.time) == TIME_LENGTH else full_time(record.time)

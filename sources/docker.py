@@ -285,10 +285,7 @@ class DockerSource(Source[DockerOptions]):
         if log is not None:
             log.complete = False
             if not log.is_open:
-                position = log.position
-                if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-                    await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads)
-                    self._sweep.add(log)
+                await self._reopen(container, log)
         elif container.engine_log is not None:
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
@@ -491,12 +488,20 @@ class DockerSource(Source[DockerOptions]):
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
         log.close()
         if container is not None:
-            self.containers.pop(container.details.id)
-            self._nursery.start_soon(self._again, container)
+            self._nursery.start_soon(self._again, container, log)
 
-    async def _again(self, container: Container) -> None:
+    async def _again(self, container: Container, log: LogFile) -> None:
+        """Go on with a log that could not be read, where it was: what was emitted is not emitted again."""
         await trio.sleep(RETRY_MAX_S)
-        self._take(container.details.id, "start")
+        if container.log is log and not log.is_open:
+            await self._reopen(container, log)
+
+    async def _reopen(self, container: Container, log: LogFile) -> None:
+        position = log.position
+        if await trio.to_thread.run_sync(log.open, limiter=self._threads):
+            for lost in await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads):
+                self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+            self._sweep.add(log)
 
     def _forget(self, container: Container) -> None:
         if container.reader is None:

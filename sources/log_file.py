@@ -3,8 +3,10 @@
 Serves the docker source (json-file) and the file source. Owns the descriptors of the log's chain of files
 from the moment it is opened, so that neither rotation nor removal takes away what has not been read.
 
-Everything here is synchronous and may block on the disk: it is called in a worker thread, by one caller at
-a time (`look` may run beside `read`; the chain has a lock).
+Everything here is synchronous. Everything but `parse` may block on the disk and is called in a worker thread,
+by one caller at a time (`look` may run beside `fetch`; the chain has a lock). `parse` is for the trio thread:
+it only computes, and two threads that compute wait for each other's turn with the interpreter, which costs
+a quarter more CPU and gains nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -64,6 +66,42 @@ class Lost:
     size_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of one file as they were fetched, or something that happened between them."""
+
+    data: bytes = b""
+    spot: Spot = (0, 0)
+    """Where it begins."""
+    file: str = ""
+    """The file's fingerprint."""
+    tail: bytes = b""
+    """Up to 64 bytes before it, in the same file."""
+    acknowledged: Mapping[str, frozenset[Stream]] | None = None
+    """Streams of it that a route has acknowledged already."""
+    finish: bool = False
+    """The log has ended: what is unfinished gets no further piece."""
+    lost: bool = False
+    """The file was truncated before it was read to its end."""
+
+    def tail_at(self, offset: int) -> bytes:
+        """Up to 64 bytes of the file before this offset in `data`."""
+        if offset >= TAIL_BYTES:
+            return self.data[offset - TAIL_BYTES : offset]
+        return (self.tail + self.data[:offset])[-TAIL_BYTES:]
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What one call of `fetch` gives."""
+
+    chunks: list[Chunk]
+    more: bool = False
+    """There may be more at once."""
+    drained: bool = False
+    """It is the last of a log that is complete, or is read to `stop_at`."""
+
+
 @dataclass(slots=True)
 class LogStatistics:
     """Counters of one log."""
@@ -79,9 +117,9 @@ class LogStatistics:
 class LogFile:
     """Reads one log in json-file format from where its checkpoints are to its end, as far as it is called.
 
-    Life: `open` (descriptors first, other work later), `end`/`resume`, then `read` and `look` until
-    `close`. Invariant between calls: everything before `_segments[0].offset`, and nothing behind it, has
-    been emitted or is held in the joiner; `_position` is the position there.
+    Life: `open` (descriptors first, other work later), `end`/`resume`, then `fetch`, `parse` and `look` until
+    `close`. Two halves, each with its invariant: everything before `_segments[0].offset`, and nothing behind
+    it, has been fetched; everything before `_end`, and nothing behind it, is in batches or in the joiner.
     """
 
     def __init__(self, path: str, origin: Origin, *, limit: int, rotated: bool = True) -> None:
@@ -99,6 +137,8 @@ class LogFile:
         self._chain = threading.Lock()
         self._joiner = Joiner(limit)
         self._position = Position()
+        # Behind everything that was parsed; `_position` is before it where a record is unfinished.
+        self._end = Place("", 0)
         self._tail = b""
         # While some routes have acknowledged what others have not: per route and stream, up to where.
         self._acknowledged: dict[str, dict[Stream, Spot]] = {}
@@ -234,12 +274,13 @@ class LogFile:
             first = self._segments[0]
             first.offset = lowest[1]
             self._tail = first.tail_before(first.offset)
+            self._end = Place(first.identity, first.offset, self._tail)
             position = Position()
             for stream in STREAMS:
                 # Sequences and discarding go on where the pair that is furthest behind left them.
                 holder = min(found, key=lambda route, s=stream: found[route][s], default=None)  # type: ignore[misc]
                 anchor = checkpoints[holder].of(stream).anchor if holder is not None else None
-                part = StreamPosition(self._place(first), anchor)
+                part = StreamPosition(self._end, anchor)
                 position = _with_stream(position, stream, part)
                 if anchor is not None and anchor.discard:
                     self._joiner.resume_discarding(stream, anchor.time, lowest)
@@ -287,30 +328,31 @@ class LogFile:
                     continue
         return ""
 
-    # --- reading ------------------------------------------------------------------------------------
+    # --- fetching: blocks on the disk, knows bytes and no records -------------------------------------
 
-    def read(self, buffer: bytearray, budget_bytes: int) -> tuple[list[Batch], bool]:
-        """Read what is new, at most about `budget_bytes`; and whether there may be more.
+    def fetch(self, buffer: bytearray, budget_bytes: int) -> Fetched:
+        """Take what is new, whole lines, at most about `budget_bytes`; to be parsed in the same order.
 
         `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
         """
-        batches: list[Batch] = []
+        fetched = Fetched([])
         while budget_bytes > 0:
             if not self._segments:
-                return batches, False
+                return fetched
             segment = self._segments[0]
             start = max(0, segment.offset - len(self._tail))
             count = segment.read_into(buffer, start)
             skip = segment.offset - start
             if count < skip or buffer[:skip] != self._tail:
-                self._truncated(segment)
+                self._truncated(segment, fetched)
                 continue
             if self.stop_at is not None:
                 index, offset = self.stop_at
-                if self._passed > index:
-                    return batches, False
                 if self._passed == index and not segment.compressed:
                     count = max(skip, min(count, offset - start))
+                if self._passed > index:
+                    fetched.drained = True
+                    return fetched
 
             end = buffer.rfind(b"\n", skip, count) + 1
             if end == 0:
@@ -318,22 +360,26 @@ class LogFile:
                     self._pass_over_monster(segment, buffer, skip, count)
                     budget_bytes -= count
                     continue
+                complete = self.complete
                 if not self._next_segment(count > skip):
-                    self._finish(batches)
-                    return batches, False
+                    fetched.drained = complete or self.stop_at is not None
+                    if complete:
+                        fetched.chunks.append(Chunk(finish=True))
+                    return fetched
                 continue
             cut = self._cut(segment, buffer, start, skip, end)
-            self._consume(segment, buffer, skip, cut, batches)
+            self._take(segment, buffer, skip, cut, fetched)
             budget_bytes -= cut - skip
             self._at_end = count < len(buffer)
-            if count < len(buffer) and cut == end and len(self._segments) == 1 and self.stop_at is None:
-                if self.complete:
-                    continue
-                return batches, False
-        return batches, True
+            read_out = self._at_end and cut == end and len(self._segments) == 1
+            if read_out and not self.complete and self.stop_at is None:
+                # The writer may have written more meanwhile; inotify will say so.
+                return fetched
+        fetched.more = True
+        return fetched
 
     def _cut(self, segment: Segment, buffer: bytearray, start: int, skip: int, end: int) -> int:
-        """Where the next batch ends: at another route's checkpoint, if one lies before `end`."""
+        """Where the next chunk ends: at another route's checkpoint, if one lies before `end`."""
         if not self._acknowledged:
             return end
         here = (self._passed, segment.offset)
@@ -343,98 +389,34 @@ class LogFile:
         ]
         return min(stops)[1] - start if stops else end
 
-    def _consume(self, segment: Segment, buffer: bytearray, skip: int, end: int, out: list[Batch]) -> None:
-        """Make one batch of the lines in `buffer[skip:end]`, which begin at the segment's offset."""
-        before = self._position
-        size = end - skip
-        with memoryview(buffer) as view:
-            data = view[skip:end]
-            lines: list[Record] | None
-            try:
-                lines = _decode_lines(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                lines = None
-            newlines = lines is not None and not self._joiner.unfinished and _all_whole(lines)
-            if lines is None or not newlines:
-                lines = self._join(bytes(data), segment.offset)
-            data.release()
-        region = (self._passed, segment.offset)
-        segment.offset += size
-        self._tail = bytes(buffer[max(0, end - TAIL_BYTES) : end])
+    def _take(self, segment: Segment, buffer: bytearray, skip: int, end: int, fetched: Fetched) -> None:
+        """Make a chunk of the lines in `buffer[skip:end]`, which begin at the segment's offset."""
         if not segment.identity:
             segment.identify()
-        self._advance(segment, before, lines, newlines)
-        self.statistics.records += len(lines)
-        self.statistics.bytes += size
-        out.append(
-            Batch(
-                self.origin,
-                lines,
-                before=before,
-                after=self._position,
-                size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
-                newlines=newlines,
-                acknowledged=self._acknowledged_at(region) if self._acknowledged else None,
+        spot = (self._passed, segment.offset)
+        fetched.chunks.append(
+            Chunk(
+                bytes(memoryview(buffer)[skip:end]),
+                spot,
+                segment.identity,
+                self._tail,
+                self._acknowledged_at(spot) if self._acknowledged else None,
             )
         )
+        segment.offset += end - skip
+        self._tail = bytes(buffer[max(0, end - TAIL_BYTES) : end])
 
-    def _acknowledged_at(self, region: Spot) -> Mapping[str, frozenset[Stream]] | None:
-        """Which routes have acknowledged which streams of the batch that begins here."""
+    def _acknowledged_at(self, spot: Spot) -> Mapping[str, frozenset[Stream]] | None:
+        """Which routes have acknowledged which streams of the chunk that begins here."""
         current: dict[str, frozenset[Stream]] = {}
         for route, spots in self._acknowledged.items():
-            streams = frozenset(stream for stream, spot in spots.items() if spot > region)
+            streams = frozenset(stream for stream, until in spots.items() if until > spot)
             if streams:
                 current[route] = streams
         if not current:
             self._acknowledged = {}
             return None
         return current
-
-    def _join(self, data: bytes, offset: int) -> list[Record]:
-        """The slow way: line by line, joining pieces, passing over what is no json-file line."""
-        out: list[Record] = []
-        for line in data.split(b"\n")[:-1]:
-            start = (self._passed, offset)
-            offset += len(line) + 1
-            try:
-                piece = _decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                rescued = _rescue(line)
-                if line.strip(b" \r\t\0"):
-                    self.statistics.corrupt_lines += 1
-                if rescued is None:
-                    continue
-                piece = rescued
-            piece.time = full_time(piece.time)
-            self._joiner.add(piece, start, out)
-        return out
-
-    def _advance(self, segment: Segment, before: Position, lines: list[Record], newlines: bool) -> None:
-        """Move the position behind what was just consumed."""
-        place = self._place(segment)
-        unfinished = self._joiner.unfinished
-        parts: dict[Stream, StreamPosition] = {}
-        streams = [line.stream for line in lines]
-        for stream in STREAMS:
-            anchor = _last_anchor(lines, streams, stream, before.of(stream).anchor)
-            open_ = unfinished.get(stream)
-            if open_ is None:
-                parts[stream] = StreamPosition(place, anchor)
-            elif open_.discarding:
-                if anchor is not None and not anchor.discard:
-                    anchor = Anchor(anchor.time, anchor.sequence, anchor.hash, discard=True)
-                parts[stream] = StreamPosition(place, anchor)
-            else:
-                # Begun in an earlier file or batch: its place is the position already.
-                held = before.of(stream).place
-                index, offset = open_.start
-                if index == self._passed:
-                    held = Place(segment.identity, offset, segment.tail_before(offset))
-                parts[stream] = StreamPosition(held, anchor)
-        self._position = Position(parts["stdout"], parts["stderr"])
-
-    def _place(self, segment: Segment) -> Place:
-        return Place(segment.identity, segment.offset, self._tail)
 
     def _next_segment(self, unterminated: bool) -> bool:
         """The first segment is read to its end: go on with the next, if there is one."""
@@ -449,22 +431,124 @@ class LogFile:
             self._tail = b""
             return True
 
+    def _truncated(self, segment: Segment, fetched: Fetched) -> None:
+        """What stood before our offset is not there any more: the file was truncated and begun again."""
+        segment.forget()
+        self._tail = b""
+        if not self._at_end:
+            fetched.chunks.append(Chunk(lost=True))
+
+    def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
+        """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""
+        self.statistics.corrupt_lines += 1
+        segment.offset += count - skip
+        self._tail = bytes(buffer[count - TAIL_BYTES : count])
+
+    # --- parsing: knows records, touches no file -------------------------------------------------------
+
+    def parse(self, chunks: Sequence[Chunk]) -> list[Batch]:
+        """The batches of what was fetched. Never raises for what stands in it."""
+        batches: list[Batch] = []
+        for chunk in chunks:
+            if chunk.lost:
+                self._lose("")
+            elif chunk.finish:
+                self._finish(batches)
+            else:
+                self._consume(chunk, batches)
+        return batches
+
+    def _consume(self, chunk: Chunk, out: list[Batch]) -> None:
+        before = self._position
+        size = len(chunk.data)
+        lines: list[Record] | None
+        try:
+            lines = _decode_lines(chunk.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            lines = None
+        newlines = lines is not None and not self._joiner.unfinished and _all_whole(lines)
+        if lines is None or not newlines:
+            lines = self._join(chunk.data, chunk.spot)
+        self._advance(chunk, before, lines)
+        self.statistics.records += len(lines)
+        self.statistics.bytes += size
+        out.append(
+            Batch(
+                self.origin,
+                lines,
+                before=before,
+                after=self._position,
+                size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
+                newlines=newlines,
+                acknowledged=chunk.acknowledged,
+            )
+        )
+
+    def _join(self, data: bytes, spot: Spot) -> list[Record]:
+        """The slow way: line by line, joining pieces, passing over what is no json-file line."""
+        out: list[Record] = []
+        index, offset = spot
+        for line in data.split(b"\n")[:-1]:
+            start = (index, offset)
+            offset += len(line) + 1
+            try:
+                piece = _decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                rescued = _rescue(line)
+                if line.strip(b" \r\t\0"):
+                    self.statistics.corrupt_lines += 1
+                if rescued is None:
+                    continue
+                piece = rescued
+            piece.time = full_time(piece.time)
+            self._joiner.add(piece, start, out)
+        return out
+
+    def _advance(self, chunk: Chunk, before: Position, lines: list[Record]) -> None:
+        """Move the position behind what was just consumed."""
+        index, offset = chunk.spot
+        place = self._end = Place(chunk.file, offset + len(chunk.data), chunk.tail_at(len(chunk.data)))
+        unfinished = self._joiner.unfinished
+        parts: dict[Stream, StreamPosition] = {}
+        streams = [line.stream for line in lines]
+        for stream in STREAMS:
+            anchor = _last_anchor(lines, streams, stream, before.of(stream).anchor)
+            open_ = unfinished.get(stream)
+            if open_ is None:
+                parts[stream] = StreamPosition(place, anchor)
+            elif open_.discarding:
+                if anchor is not None and not anchor.discard:
+                    anchor = Anchor(anchor.time, anchor.sequence, anchor.hash, discard=True)
+                parts[stream] = StreamPosition(place, anchor)
+            else:
+                # Begun in an earlier file or chunk: its place is the position already.
+                held = before.of(stream).place
+                begun_in, begun_at = open_.start
+                if begun_in == index and begun_at >= offset:
+                    held = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
+                parts[stream] = StreamPosition(held, anchor)
+        self._position = Position(parts["stdout"], parts["stderr"])
+
     def _finish(self, out: list[Batch]) -> None:
         """At the end of the log of an ended container no record can get a further piece.
 
         Of a running one it may: moby writes a piece without a newline when its buffer is full, too.
         """
-        if not self._joiner.unfinished or not self.complete:
+        if not self._joiner.unfinished:
             return
         finished: list[Record] = []
         for stream in STREAMS:
-            open_ = self._joiner.unfinished.get(stream)
-            if open_ is not None:
-                self._joiner.finish(stream, finished)
+            self._joiner.finish(stream, finished)
+        before = self._position
+        # Where the streams are is the end of what was consumed last; only anchors change.
+        parts = {}
+        streams = [record.stream for record in finished]
+        for stream in STREAMS:
+            anchor = _last_anchor(finished, streams, stream, before.of(stream).anchor)
+            parts[stream] = StreamPosition(self._end, anchor)
+        self._position = Position(parts["stdout"], parts["stderr"])
         if not finished:
             return
-        before = self._position
-        self._advance(self._segments[0], before, finished, newlines=False)
         size = sum(len(record.message) for record in finished)
         self.statistics.records += len(finished)
         out.append(
@@ -477,23 +561,10 @@ class LogFile:
             )
         )
 
-    def _truncated(self, segment: Segment) -> None:
-        """What stood before our offset is not there any more: the file was truncated and begun again."""
-        segment.forget()
-        self._tail = b""
-        if not self._at_end:
-            self._lose("")
-
     def _lose(self, until: str) -> None:
         anchors = [self._position.of(stream).anchor for stream in STREAMS]
         since = max((anchor.time for anchor in anchors if anchor), default="")
         self.losses.append(Lost((), "rotated", since, until))
-
-    def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
-        """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""
-        self.statistics.corrupt_lines += 1
-        segment.offset += count - skip
-        self._tail = bytes(buffer[count - TAIL_BYTES : count])
 
 
 _last_character = itemgetter(-1)

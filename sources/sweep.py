@@ -14,7 +14,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ import trio
 from logroute.router.record import Batch
 from logroute.sources import Emit
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
-from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
 
 INTERVAL_S = 0.02
 BUDGET_BYTES = 2 << 20
@@ -250,36 +250,52 @@ class Sweep:
             else:
                 self._offers.append(offer)
         logs = [log for log in self._ready if room(log.origin)]
-        again: list[LogFile] = []
+        fetched: list[tuple[LogFile, Fetched]] = []
         if logs:
             for log in logs:
                 del self._ready[log]
-            read = await trio.to_thread.run_sync(partial(self._read, logs, spent), limiter=self._threads)
-            batches += read.batches
-            again = read.again
-            self._after_reading(read)
+            # What is not reached keeps its turn: it comes first the next time.
+            fetched, failed, unreached = await trio.to_thread.run_sync(
+                partial(self._fetch, logs, spent), limiter=self._threads
+            )
+            self._ready = {**dict.fromkeys(self._still(unreached)), **self._ready}
+            for log, error in failed:
+                self._fail(log, error)
+        again = bool(logs and unreached)
+        for log, part in fetched:
+            try:
+                batches += log.parse(part.chunks)
+            except Exception as error:  # one log's failure harms no other
+                self._fail(log, error)
+                continue
+            if log.losses:
+                self._on_lost(log)
+            if part.more and self._logs.get(log.path) is log:
+                self._ready[log] = None
+                again = True
         if batches:
             await self._emit(batches)
         for offer in taken:
             offer.taken.set()
-        if logs:
-            for log in read.drained:
+        for log, part in fetched:
+            if part.drained:
                 self._on_drained(log)
-        return bool(again)
+        return again
 
-    def _after_reading(self, read: _Read) -> None:
-        for log in read.again:
-            if self._logs.get(log.path) is log:
-                self._ready[log] = None
-        for log in read.lost:
-            self._on_lost(log)
-        for log, error in read.failed:
-            self.remove(log)
-            self._on_failed(log, error)
+    def _still(self, logs: Iterable[LogFile]) -> list[LogFile]:
+        """Those that were not removed meanwhile."""
+        return [log for log in logs if self._logs.get(log.path) is log]
 
-    def _read(self, logs: list[LogFile], spent: int) -> _Read:
-        """In a worker thread: read the logs in turn, each its share, as far as the budget goes."""
-        result = _Read([], [], [], [], [])
+    def _fail(self, log: LogFile, error: Exception) -> None:
+        self.remove(log)
+        self._on_failed(log, error)
+
+    def _fetch(
+        self, logs: list[LogFile], spent: int
+    ) -> tuple[list[tuple[LogFile, Fetched]], list[tuple[LogFile, Exception]], list[LogFile]]:
+        """In a worker thread: fetch from the logs in turn, each its share, as far as the budget goes."""
+        fetched: list[tuple[LogFile, Fetched]] = []
+        failed: list[tuple[LogFile, Exception]] = []
         unreached: list[LogFile] = []
         share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
         for log in logs:
@@ -287,22 +303,13 @@ class Sweep:
                 unreached.append(log)
                 continue
             try:
-                batches, more = log.read(self._buffer, share)
+                part = log.fetch(self._buffer, share)
             except Exception as error:  # one log's failure harms no other
-                result.failed.append((log, error))
+                failed.append((log, error))
                 continue
-            for batch in batches:
-                spent += batch.size_bytes
-            result.batches += batches
-            if log.losses:
-                result.lost.append(log)
-            if more:
-                result.again.append(log)
-            elif log.complete or log.stop_at is not None:
-                result.drained.append(log)
-        # Those that were not reached come first the next time.
-        result.again[:0] = unreached
-        return result
+            spent += sum(len(chunk.data) for chunk in part.chunks)
+            fetched.append((log, part))
+        return fetched, failed, unreached
 
     async def _poll(self) -> None:
         """What inotify did not say: look at every log."""
@@ -358,17 +365,6 @@ class Sweep:
         while True:
             await self._emit.wait_for_room()
             self._kick()
-
-
-@dataclass(slots=True)
-class _Read:
-    """What came of one sweep's reading."""
-
-    batches: list[Batch]
-    again: list[LogFile]
-    drained: list[LogFile]
-    failed: list[tuple[LogFile, Exception]]
-    lost: list[LogFile]
 
 
 def _look_at(logs: list[LogFile]) -> list[LogFile]:

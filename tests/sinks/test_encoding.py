@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.router.record import DetailedRecord, Image, Origin, Record
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, full_time
 from logroute.sinks.encoding import FORMATS, encoder, logfmt_value
 
 TIME = "2026-11-23T20:06:26.123456789Z"
@@ -29,8 +29,12 @@ ORIGIN = Origin(
 FILE = Origin("file:/var/log/app.log", "logs", file="/var/log/app.log", host="node-7")
 
 
+def batch(origin: Origin, records: Sequence[Record]) -> Batch:
+    return Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=0, ready=True)
+
+
 def lines(format_: str, *records: Record, origin: Origin = ORIGIN) -> list[str]:
-    text = encoder(format_)(origin, records).decode()
+    text = encoder(format_)(batch(origin, records)).decode()
     assert text.endswith("\n")
     return text.split("\n")[:-1]
 
@@ -44,7 +48,7 @@ def test_an_unknown_format_names_those_there_are() -> None:
 
 @pytest.mark.parametrize("format_", [*FORMATS, "{message}"])
 def test_no_records_are_no_bytes(format_: str) -> None:
-    assert encoder(format_)(ORIGIN, []) == b""
+    assert encoder(format_)(batch(ORIGIN, [])) == b""
 
 
 # --- json ---------------------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ ORIGINS = st.builds(
 @example(ORIGIN, [Record(f"a{chr(code)}b" * 9, "stdout", TIME) for code in range(0x1F00, 0x2100)])
 def test_json_means_what_a_plain_implementation_writes(origin: Origin, records: list[Record]) -> None:
     """Control characters have several spellings in JSON, so what they mean is compared; order included."""
-    encoded = encoder("json")(origin, records)
+    encoded = encoder("json")(batch(origin, records))
     assert encoded.count(b"\n") == len(records)
     expected = reference(origin, records)
     pairs = [
@@ -178,17 +182,48 @@ def test_json_means_what_a_plain_implementation_writes(origin: Origin, records: 
     assert pairs[0] == pairs[1]
 
 
+def trimmed(time: str) -> str:
+    return time[:-1].rstrip("0").rstrip(".") + "Z"
+
+
+NANOSECONDS = st.integers(min_value=0, max_value=10**9 - 1) | st.sampled_from([0, 1, 10**6, 5 * 10**8, 999])
+
+
+@pytest.mark.parametrize("format_", ["json", "raw"])
+@given(
+    st.lists(st.tuples(TEXT, st.sampled_from(["stdout", "stderr"]), NANOSECONDS), max_size=6), st.booleans()
+)
+def test_lines_as_a_log_file_has_them_become_the_same(
+    format_: str, said: list[tuple[str, Any, int]], in_order: bool
+) -> None:
+    """The way without making records ready writes what the way with it writes: ids and sequences included."""
+    if in_order:
+        said.sort(key=lambda line: line[2])
+    times = [f"2026-11-23T20:06:26.{time:09d}Z" for _, _, time in said]
+    as_read = [
+        Record(f"{text}\n", stream, trimmed(time))
+        for (text, stream, _), time in zip(said, times, strict=True)
+    ]
+    assert all(full_time(record.time) == time for record, time in zip(as_read, times, strict=True))
+    ready = [Record(text, stream, time) for (text, stream, _), time in zip(said, times, strict=True)]
+    encode = encoder(format_)
+    quick = Batch(ORIGIN, as_read, before=BEGINNING, after=BEGINNING, size_bytes=0, newlines=True)
+    slow = Batch(ORIGIN, ready, before=BEGINNING, after=BEGINNING, size_bytes=0)
+    assert encode(quick) == encode(slow)
+    assert encode(quick) == encode(slow)  # and it changes nothing
+
+
 # --- text ---------------------------------------------------------------------------------------------
 
 
 def test_raw_is_the_messages() -> None:
     records = [Record(m, "stdout", TIME) for m in ("a", "", "b\nc\r", "\x00é\u2028")]
-    assert encoder("raw")(ORIGIN, records) == b"a\n\nb\nc\r\n\x00\xc3\xa9\xe2\x80\xa8\n"
+    assert encoder("raw")(batch(ORIGIN, records)) == b"a\n\nb\nc\r\n\x00\xc3\xa9\xe2\x80\xa8\n"
 
 
 @given(st.lists(PLAIN | DETAILED, min_size=1))
 def test_raw_adds_nothing_but_newlines(records: list[Record]) -> None:
-    assert encoder("raw")(ORIGIN, records) == "".join(r.message + "\n" for r in records).encode()
+    assert encoder("raw")(batch(ORIGIN, records)) == "".join(r.message + "\n" for r in records).encode()
 
 
 def test_text_is_time_name_message() -> None:
@@ -208,7 +243,7 @@ def test_a_template_is_a_format() -> None:
 def test_a_template_writes_each_origin_with_its_own_name() -> None:
     encode = encoder("{container.name|?} {message}")
     record = Record("a", "stdout", TIME)
-    assert [encode(origin, [record]) for origin in (ORIGIN, FILE, ORIGIN)] == [
+    assert [encode(batch(origin, [record])) for origin in (ORIGIN, FILE, ORIGIN)] == [
         b"api-1 a\n",
         b"? a\n",
         b"api-1 a\n",

@@ -40,8 +40,9 @@ class Reader:
         new: list[Batch] = []
         more = True
         while more:
-            batches, more = self.log.read(bytearray(BUFFER_BYTES), 1 << 20)
-            new += batches
+            fetched = self.log.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+            new += self.log.parse(fetched.chunks)
+            more = fetched.more
         self.batches += new
         return [record.message for batch in new for record in batch.records]
 
