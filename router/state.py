@@ -133,15 +133,11 @@ class RouteState:
             database.close()
 
     def _move_aside(self, error: Exception) -> None:
-        """Keep what is damaged, with its write-ahead log: the `sqlite3` tool may still read it."""
+        """Keep what is damaged: the `sqlite3` tool may still read it. Closing it has put its log into it."""
         assert self.path is not None
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
         try:
             self.path.rename(aside)
-            for end in ("-wal", "-shm"):
-                beside = self.path.with_name(self.path.name + end)
-                if beside.exists():
-                    beside.rename(aside.with_name(aside.name + end))
         except OSError as failure:
             raise StateError(f"{self.path} is damaged ({error}) and cannot be moved: {failure}") from failure
         self._log.error(
@@ -184,7 +180,9 @@ class RouteState:
             _text(path): FileLength(
                 fingerprint, size, length, msgspec.json.decode(details) if details else None
             )
-            for path, fingerprint, size, length, details in database.execute("select * from files")
+            for path, fingerprint, size, length, details in database.execute(
+                "select path, fingerprint, fingerprint_bytes, length, details from files"
+            )
         }
         self._stored_files = dict(self.files)
 
