@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import trio
 
+from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
     Anchor,
@@ -189,11 +190,7 @@ class StandInSource(Source[StandInSourceOptions]):
             for number in numbers:
                 if number <= first:
                     continue
-                done = {
-                    name: frozenset(("stdout", "stderr"))
-                    for name, p in found[each].items()
-                    if number_of(p) >= number
-                }
+                done = {name: ALL_STREAMS for name, p in found[each].items() if number_of(p) >= number}
                 while not emit.has_room(each):
                     await emit.wait_for_room()
                 await emit([batch(each, [number], acknowledged=done or None)])

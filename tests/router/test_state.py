@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -446,7 +447,7 @@ async def test_a_database_that_is_locked_is_no_damaged_one(
 ) -> None:
     path = await stored(tmp_path)
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, timeout=0.01))
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, timeout=0.01))
     with closing(connect(path, isolation_level=None)) as other:
         other.execute("pragma locking_mode = exclusive")
         other.execute("begin exclusive")
