@@ -91,7 +91,7 @@ class StandInSink(Sink[StandInOptions]):
 
     def __init__(self, route: Route, script: Sequence[Exception | Step | float] = ()) -> None:
         super().__init__(StandInOptions(), route)
-        self.script = list(script)
+        self.script: list[Any] = list(script)
         self.got: list[tuple[str, str]] = []
         """(origin's name, message) of every record of a delivery that returned."""
         self.calls: list[tuple[float, str]] = []

@@ -182,7 +182,6 @@ async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_gets_nothing(
     gone = add(router, "gone", queue_bytes=100)
     other = add(router, "other")
     await opened(router)
-    sink_of(gone).script = [trio.sleep_forever]
     await router([batch(WEB, [1, 2])])
     assert not router.has_room(WEB)
     sink_of(gone).down = SinkGone("closed")
