@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import trio
 
-from logroute.router.route import Route, RouteSettings
+from logroute.router.route import Route, RouteSettings, cause_of
 from logroute.router.router import Router
 from logroute.router.state import StateError
 from logroute.sinks import Sink
@@ -30,7 +30,11 @@ DONE = 0
 FAILED = 1
 UNDELIVERED = 3
 
+RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
+
+LOOKS_PER_TIMEOUT = 20
+"""How finely `timeout_s` is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +70,50 @@ class Daemon:
         self.router = Router()
         self._log = structlog.get_logger("logroute")
         self._stopping = trio.Event()
+        """Nothing new is read: we were asked to stop, the sources have ended, or all sinks are gone."""
+        self._asked = trio.Event()
+        """Somebody has asked us to stop."""
         self._hurry = trio.CancelScope()
         self._sources = trio.CancelScope()
         self._sources_left = len(plan.make_sources)
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
-        if self._stopping.is_set():
+        if self._asked.is_set():
             self._log.warning("asked again to stop: ending at once")
             self._hurry.cancel()
             return
+        self._asked.set()
+        self._end()
+
+    def _end(self) -> None:
         self._stopping.set()
         self._sources.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered. Raises StateError before all else."""
         with _sole_user_of(self.plan.state_dir):
-            for route in self._make_routes():
-                await route.open()
-                self.router.add(route)
-            notify("READY=1")
+            await self._open_routes()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._grace)
+                nursery.start_soon(self._say_stopping)
+                nursery.start_soon(keep_watchdog_quiet)
                 await nursery.start(self._flow, nursery)
                 task_status.started()
-            notify("STOPPING=1")
+                if not self._stopping.is_set():
+                    notify("READY=1")
             return self._exit_code()
+
+    async def _open_routes(self) -> None:
+        try:
+            for route in self._make_routes():
+                self.router.add(route)
+                await route.open()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                for route in self.router.routes.values():
+                    await route.state.close()
+            raise
 
     def _make_routes(self) -> list[Route]:
         share = self.plan.memory_bytes // max(1, len(self.plan.routes))
@@ -112,36 +134,40 @@ class Daemon:
     async def _flow(
         self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        started = _Once(task_status)
         with self._hurry:
             async with trio.open_nursery() as routes:
                 for route in self.router.routes.values():
                     routes.start_soon(self._run_route, route)
-                with self._sources:
-                    async with trio.open_nursery() as sources:
-                        for make in self.plan.make_sources:
-                            await sources.start(self._keep_running, make)
-                        self._log.info(
-                            "started",
-                            routes=sorted(self.router.routes),
-                            state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
-                        )
-                        task_status.started()
-                        if self.plan.once:
-                            sources.start_soon(self._watch_progress)
+                await self._run_sources(started)
                 # Sources have ended: nothing comes any more.
                 self._stopping.set()
                 for route in self.router.routes.values():
                     route.queue.close()
+        started.started()  # also when we are stopped before all sources have started
         outer.cancel_scope.cancel()
+
+    async def _run_sources(self, started: _Once) -> None:
+        """Run them until all have ended by themselves, or are cancelled."""
+        with self._sources:
+            async with trio.open_nursery() as sources:
+                if self.plan.once:
+                    sources.start_soon(self._watch_progress)
+                for make in self.plan.make_sources:
+                    await sources.start(self._keep_running, make)
+                self._log.info(
+                    "started",
+                    routes=sorted(self.router.routes),
+                    state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
+                )
+                started.started()
 
     async def _run_route(self, route: Route) -> None:
         await route.run()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
-            if all(other.gone is not None for other in self.router.routes.values()) and not (
-                self._stopping.is_set()
-            ):
-                self.stop()
+            if all(other.gone is not None for other in self.router.routes.values()):
+                self._end()
 
     async def _keep_running(
         self,
@@ -154,24 +180,27 @@ class Daemon:
         started = _Once(task_status)
         while True:
             source = make()
+            failed = False
             began = trio.current_time()
+            wait_s = 0.0
             try:
                 await source.run(self.router, self.router, task_status=started)
-            except Exception as error:
+            except* Exception as errors:  # a group: our cancellation may stand beside the source's failure
+                failed = True
                 if trio.current_time() - began > RESTART_MAX_S:
                     attempt = 0
-                wait_s = min(RESTART_MAX_S, 0.5 * 2**attempt)
+                wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
                 self._log.error(
                     "a source failed, starting it again",
                     source=source.context.name,
                     after_s=wait_s,
-                    exc_info=error,
+                    exc_info=cause_of(errors),
                 )
-                started.started()
-                await trio.sleep(wait_s)
-                attempt += 1
-            else:
+            if not failed:
                 break
+            started.started()
+            await trio.sleep(wait_s)
+            attempt += 1
         self._sources_left -= 1
         if self._sources_left == 0:
             self._sources.cancel()
@@ -179,37 +208,48 @@ class Daemon:
     async def _grace(self) -> None:
         """Once stopping, the routes have the grace period to drain."""
         await self._stopping.wait()
-        if self.plan.once and self._sources_left == 0:
-            await self._until_stuck()
-            self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
-        else:
-            await trio.sleep(self.plan.grace_s)
-            self._log.warning("the grace period is over", grace_s=self.plan.grace_s)
+        if self.plan.once and not self._asked.is_set():
+            # All was read, and takes as long as it takes; unless somebody asks us to stop meanwhile.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_progress)
+                await self._asked.wait()
+                nursery.cancel_scope.cancel()
+        await trio.sleep(self.plan.grace_s)
+        self._log.warning("the grace period is over", grace_s=self.plan.grace_s)
         self._hurry.cancel()
 
     async def _watch_progress(self) -> None:
-        await self._until_stuck()
+        """End at once when for `timeout_s` nothing was received and nothing delivered."""
+        progress = -1
+        since = trio.current_time()
+        while trio.current_time() - since < self.plan.timeout_s:
+            books = [route.statistics() for route in self.router.routes.values()]
+            now = sum(book.received + book.delivered + book.rejected + book.dropped for book in books)
+            if now != progress:
+                progress, since = now, trio.current_time()
+            await trio.sleep(self.plan.timeout_s / LOOKS_PER_TIMEOUT)
         self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
         self._stopping.set()
         self._hurry.cancel()
 
-    async def _until_stuck(self) -> None:
-        """Return when for `timeout_s` nothing was received and nothing delivered."""
-        before: list[tuple[int, int]] = []
-        while True:
-            now = [(r.statistics().received, r.undelivered) for r in self.router.routes.values()]
-            if now == before:
-                return
-            before = now
-            await trio.sleep(self.plan.timeout_s)
+    async def _say_stopping(self) -> None:
+        await self._stopping.wait()
+        notify("STOPPING=1")
 
     def _exit_code(self) -> int:
-        left = {route.name: route.undelivered for route in self.router.routes.values() if route.undelivered}
-        lost = {route.name: route.lost for route in self.router.routes.values() if route.lost}
-        rejected = {r.name: n for r in self.router.routes.values() if (n := r.statistics().rejected)}
-        if self.plan.once and (left or rejected or self._sources_left):
+        routes = self.router.routes.values()
+        left = {route.name: route.undelivered for route in routes if route.undelivered}
+        lost = {route.name: route.lost for route in routes if route.lost}
+        rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
+        dropped = {route.name: n for route in routes if (n := route.statistics().dropped)}
+        if self.plan.once and (left or lost or rejected or dropped or self._sources_left):
             self._log.error(
-                "not every record was acknowledged", undelivered=left, rejected=rejected, lost=lost
+                "not every record was acknowledged",
+                undelivered=left,
+                rejected=rejected,
+                dropped=dropped,
+                lost=lost,
+                unfinished_sources=self._sources_left,
             )
             return UNDELIVERED
         if left and self.plan.state_dir is None:
@@ -253,8 +293,9 @@ def _sole_user_of(state_dir: Path | None) -> Iterator[None]:
             raise StateError(
                 f"another logroute (process {other}) uses state_dir {state_dir}: stop it, or give another one"
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk; the lock holds all the same
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(lock)
@@ -272,12 +313,22 @@ async def stop_on_signals(
             daemon.stop()
 
 
+async def keep_watchdog_quiet() -> None:
+    """Tell systemd that we live, twice in the time it gives us; at once nothing where it does not ask."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    if not usec.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    while True:
+        notify("WATCHDOG=1")
+        await trio.sleep(int(usec) / 2e6)
+
+
 def notify(state: str) -> None:
     """Tell systemd (sd_notify(3)); nothing where it did not start us."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect("\0" + address[1:] if address.startswith("@") else address)
             sock.send(state.encode())

@@ -14,6 +14,10 @@ import trio
 
 from logroute.router.record import Batch
 
+BATCH_OVERHEAD_BYTES = 1000
+"""What a batch holds beside its records: itself, its list, its positions. Counted, because a container of
+which a route takes nothing gives it an empty batch each sweep, which carries the checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
@@ -22,6 +26,8 @@ class QueueStatistics:
     records: int
     memory_bytes: int
     """Estimate of what the waiting batches hold."""
+    batches: int = 0
+    """How many there are; some may be empty, for the sake of their positions."""
 
 
 class Queue:
@@ -30,7 +36,7 @@ class Queue:
     def __init__(self, limit_bytes: int, on_room: Callable[[], None]) -> None:
         self.limit_bytes = limit_bytes
         self._on_room = on_room
-        # Invariant: _bytes and _records are the sums over _batches; only put() and _pop() change them.
+        # Invariant: _bytes and _records are sums over _batches; only put(), clear() and _pop() change any.
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._records = 0
@@ -39,10 +45,11 @@ class Queue:
 
     @property
     def full(self) -> bool:
-        return self._bytes >= self.limit_bytes
+        return self._bytes + BATCH_OVERHEAD_BYTES * len(self._batches) >= self.limit_bytes
 
     def statistics(self) -> QueueStatistics:
-        return QueueStatistics(self._records, self._bytes)
+        batches = len(self._batches)
+        return QueueStatistics(self._records, self._bytes + BATCH_OVERHEAD_BYTES * batches, batches)
 
     def put(self, batches: Sequence[Batch]) -> int:
         """Append one sweep's batches; how many records they have."""
@@ -62,16 +69,29 @@ class Queue:
         self._closed = True
         self._arrived.set()
 
+    def clear(self) -> int:
+        """Throw away what waits; how many records that were."""
+        was_full, records = self.full, self._records
+        self._batches.clear()
+        self._bytes = self._records = 0
+        if was_full:
+            self._on_room()
+        return records
+
+    async def wait(self) -> None:
+        """Wait until `take` would not have to wait for a first batch."""
+        while not self._batches and not self._closed:
+            await self._arrival()
+
     async def take(self, max_bytes: int, max_records: int, wait_s: float) -> list[Batch] | None:
         """The next batches, at least one, within the bounds; None once closed and empty.
 
         Waits for the first, then up to `wait_s` for the bounds to be reached. A batch is never split: one
         that is larger than the bounds comes alone.
         """
-        while not self._batches:
-            if self._closed:
-                return None
-            await self._arrival()
+        await self.wait()
+        if not self._batches:
+            return None
         if wait_s and not self._closed:
             with trio.move_on_after(wait_s):
                 while self._bytes < max_bytes and self._records < max_records and not self._closed:

@@ -24,6 +24,9 @@ from logroute.sinks import FileLength, Rejected, Retryable, Sink, SinkGone
 COMMIT_EVERY_S = 0.25
 """How long an acknowledgement waits to be stored: what kill -9 makes a route send again."""
 
+END_WITHIN_S = 5.0
+"""What closing the sink, and storing the last checkpoints, may each take at the end."""
+
 SAY_AGAIN_S = 60.0
 """A word that repeats is said again after so long, with how often it was meant meanwhile."""
 
@@ -58,7 +61,7 @@ class RouteStatistics:
     rejected: int
     """Records that the receiver will never take."""
     dropped: int
-    """Records given up; by a sink that is gone for good."""
+    """Records given up, because the sink is gone for good."""
     in_flight: int
     """Records in the delivery that is under way."""
     retried: int
@@ -180,33 +183,65 @@ class Route:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._commit_on)
-                nursery.start_soon(self._run_sink)
+                nursery.start_soon(self._run_sink, nursery.cancel_scope)
                 try:
                     await self._deliver_on()
                 except SinkGone as error:
-                    self._give_up(error)
+                    self.gone = error
                 nursery.cancel_scope.cancel()
+            if self.gone is not None:
+                self._give_up(self.gone)
         finally:
-            # What was acknowledged is stored even when we are cancelled; five seconds are plenty.
-            with trio.move_on_after(5, shield=True):
+            await self._end()
+
+    async def _end(self) -> None:
+        """Close the sink, and store what was acknowledged, even when we are cancelled: each has its time."""
+        with trio.move_on_after(END_WITHIN_S, shield=True):
+            try:
                 await self.sink.close()
-                try:
-                    await self.state.commit()
-                except StateError as error:
-                    self._log.error("the last checkpoints are not stored", error=str(error))
-                await self.state.close()
+            except* Exception as errors:  # whatever it could not release, the checkpoints are stored
+                self._log.error("the sink failed to close", exc_info=cause_of(errors))
+        with trio.move_on_after(END_WITHIN_S, shield=True):
+            try:
+                await self.state.commit()
+            except StateError as error:
+                self._log.error("the last checkpoints are not stored", error=str(error))
+            await self.state.close()
 
     async def _deliver_on(self) -> None:
+        await self._open_early()
+        tidy_at = self._next_idle()
         while True:
-            batches: list[Batch] | None = []
-            with trio.move_on_after(math.inf if self.sink.idle_s is None else self.sink.idle_s):
-                batches = await self.queue.take(self._batch_bytes, self._batch_records, self._batch_wait_s)
+            # Only the first batch is awaited by the clock of `idle`: gathering a delivery may take longer.
+            with trio.move_on_at(tidy_at):
+                await self.queue.wait()
+            if trio.current_time() >= tidy_at:
+                if self._opened:
+                    await self._idle()
+                tidy_at = self._next_idle()
+                continue
+            batches = await self.queue.take(self._batch_bytes, self._batch_records, self._batch_wait_s)
             if batches is None:
                 return
-            if batches:
-                await self._deliver(batches)
-            elif self._opened:
-                await self._idle()
+            await self._deliver(batches)
+
+    def _next_idle(self) -> float:
+        return trio.current_time() + (math.inf if self.sink.idle_s is None else self.sink.idle_s)
+
+    async def _open_early(self) -> None:
+        """One try before there is anything to deliver: a sink that is down is known from the start."""
+        failure: Exception | None = None
+        try:
+            await self._open_sink()
+        except* Exception as errors:
+            failure = cause_of(errors)
+        if failure is not None:
+            self._failed(failure)
+
+    async def _open_sink(self) -> None:
+        await self.sink.open()
+        self._opened = True
+        self._ready.set()
 
     async def _deliver(self, batches: list[Batch]) -> None:
         records = sum(len(batch.lines) for batch in batches)
@@ -230,63 +265,75 @@ class Route:
         """Deliver, however often it takes."""
         attempt = 0
         while True:
+            failure: Exception | None = None
+            rejected: Sequence[Rejected] = ()
             try:
                 if not self._opened:
-                    await self.sink.open()
-                    self._opened = True
-                    self._ready.set()
-                rejected = await self.sink.deliver(batches) if records else ()
-            except SinkGone:
-                raise
-            except Exception as error:  # whatever a sink raises ends nothing but this attempt
-                self._opened = False
-                self._retried += records
-                await self._back_off(attempt, error)
-                attempt += 1
-            else:
+                    await self._open_sink()
+                if records:
+                    rejected = _checked(await self.sink.deliver(batches), batches)
+            # Whatever a sink raises ends nothing but this attempt. A group, because a nursery of the sink's
+            # own makes one, in which our cancellation may stand beside the sink's failure.
+            except* Exception as errors:
+                failure = cause_of(errors)
+            if failure is None:
                 if not self._up:
                     self._log.info("the route delivers again", attempts=attempt + 1)
                     self._up, self._reason = True, ""
                     self._said.clear()
                 return rejected
+            await self._back_off(attempt, failure)
+            self._retried += records
+            attempt += 1
 
     async def _back_off(self, attempt: int, error: Exception) -> None:
         """Wait: capped exponential backoff with full jitter, at least what the receiver asked for."""
-        self._up = False
-        self._reason = str(error) or type(error).__name__
+        self._failed(error)
         ceiling = min(self.settings.retry_max_s, self.settings.retry_initial_s * 2 ** min(attempt, 30))
         wait_s = random.uniform(0, ceiling)
         if isinstance(error, Retryable):
-            self.warn("cannot deliver, trying again", reason=self._reason)
             wait_s = max(wait_s, error.after_s or 0.0)
+        await trio.sleep(wait_s)
+
+    def _failed(self, error: Exception) -> None:
+        """Note why the sink does not deliver. Raises the error if it is SinkGone."""
+        self._opened = False
+        if isinstance(error, SinkGone):
+            raise error
+        self._up = False
+        self._reason = str(error) or type(error).__name__
+        if isinstance(error, Retryable):
+            self.warn("cannot deliver, trying again", reason=self._reason)
         else:
             self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
-        await trio.sleep(wait_s)
 
     async def _idle(self) -> None:
         try:
             await self.sink.idle()
-        except Exception as error:  # tidying up ends nothing
+        except* Exception as errors:  # tidying up ends nothing
             self._opened = False
+            error = cause_of(errors)
             self.warn("cannot tidy up", reason=str(error) or repr(error))
 
-    async def _run_sink(self) -> None:
+    async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""
         await self._ready.wait()
         attempt = 0
         while True:
+            failure: Exception | None = None
             try:
                 await self.sink.run()
-            except SinkGone as error:
-                self._give_up(error)
-                self.queue.close()
+            except* Exception as errors:  # its failure is not the deliveries'
+                failure = cause_of(errors)
+            if failure is None:
                 return
-            except Exception as error:  # its failure is not the deliveries'
-                self._log.error("the sink's background work failed, starting it again", exc_info=error)
-                await trio.sleep(min(self.settings.retry_max_s, 2.0**attempt))
-                attempt += 1
-            else:
+            if isinstance(failure, SinkGone):
+                self.gone = failure
+                route.cancel()
                 return
+            self._log.error("the sink's background work failed, starting it again", exc_info=failure)
+            await trio.sleep(min(self.settings.retry_max_s, 2.0 ** min(attempt, 30)))
+            attempt += 1
 
     async def _commit_on(self) -> None:
         while True:
@@ -300,7 +347,23 @@ class Route:
 
     def _give_up(self, error: SinkGone) -> None:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
-        self.gone = error
         self._up, self._reason = False, str(error)
-        self._dropped += self.undelivered - self.queue.statistics().records
+        self._dropped += self._in_flight + self.queue.clear()
         self._in_flight = 0
+
+
+def cause_of(errors: Exception) -> Exception:
+    """What a component raised, out of the groups that its nurseries, and `except*`, have put around it."""
+    while isinstance(errors, ExceptionGroup) and len(errors.exceptions) == 1:
+        errors = errors.exceptions[0]
+    return errors
+
+
+def _checked(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Sequence[Rejected]:
+    """What `deliver` returned. Raises TypeError or ValueError if that says nothing about these batches."""
+    if len(rejected) > sum(len(batch.lines) for batch in batches):
+        raise ValueError("deliver() has rejected more records than it was given")
+    for rejection in rejected:
+        if not 0 <= rejection.batch < len(batches):
+            raise ValueError(f"deliver() has rejected a record of batch {rejection.batch}: there is none")
+    return rejected

@@ -122,6 +122,7 @@ class Router:
         for origin, start in starts.items():
             found[origin] = {}
             for route, _ in self.takers(origin).routes:
+                route.state.met(origin.key)
                 position = route.state.positions.get(origin.key)
                 if position is None:
                     position = _first_position(route, start)
@@ -166,11 +167,13 @@ class Router:
 def _first_position(route: Route, start: Start) -> Position:
     """Where a route begins with an origin it has never met."""
     wanted = route.settings.start
+    # Younger than the route: it came while we were away, and all of it is wanted.
+    if start.created and start.created > iso_time(int(route.state.born * 1e9)):
+        return BEGINNING
     if wanted == "beginning":
         return BEGINNING
     if isinstance(wanted, float | int):
         return Position(since=iso_time(int((time.time() - wanted) * 1e9)))
-    # Younger than the route: it came while we were away, and all of it is wanted.
-    if start.created and start.created > iso_time(int(route.state.born * 1e9)):
-        return BEGINNING
+    if wanted == "now":
+        return Position(since=iso_time(time.time_ns()))
     return start.position

@@ -4,7 +4,8 @@ One file a route, `routes/<name>.db` in the state directory, so that whatever be
 transaction. The tables are plain enough for the `sqlite3` tool:
 
     meta(key, value)                                 version, route, born
-    checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed
+    checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
+                                                     or was first missed
     files(path, fingerprint, fingerprint_bytes, length, details)
 
 WAL mode with `synchronous=NORMAL`: a commit survives kill -9; power loss may take back the last commits,
@@ -17,7 +18,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +34,10 @@ from logroute.sinks import FileLength
 VERSION = 1
 FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
+TIDY_EVERY_S = 3600.0
+"""How often a commit also looks for checkpoints that may be forgotten."""
+STORE_WITHIN_S = 10.0
+"""A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_position = msgspec.json.Decoder(Position).decode
@@ -57,7 +63,14 @@ class RouteState:
     returned; so a commit at any instant stores a consistent picture.
     """
 
-    def __init__(self, route: str, folder: Path | None, *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        route: str,
+        folder: Path | None,
+        *,
+        durable: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.route = route
         self.path = folder / "routes" / f"{quote(route, safe='')}.db" if folder is not None else None
         self.positions: dict[str, Position] = {}
@@ -66,10 +79,18 @@ class RouteState:
         self.born = 0.0
         """When the route was first seen, seconds since the epoch."""
         self._durable = durable
+        self._clock = clock
         self._database: sqlite3.Connection | None = None
         self._dirty: dict[str, Position] = {}
+        self._met: set[str] = set()
+        """Origins that a source has shown us in this run."""
         self._gone: dict[str, float] = {}
+        """Origins that are not there any more, and since when."""
+        self._gone_changed: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._tidy_at = 0.0
         self._stored_files: dict[str, FileLength] = {}
+        """`files` as the database has them. Only the thread that writes it touches it."""
         self._lock = trio.Lock()
         self._threads = trio.CapacityLimiter(1)
         self._changed = trio.Event()
@@ -80,6 +101,7 @@ class RouteState:
     async def open(self) -> None:
         """Open or create the database and load it. Raises StateError."""
         await trio.to_thread.run_sync(self._open, limiter=self._threads)
+        self._tidy_at = trio.current_time() + TIDY_EVERY_S
 
     async def close(self) -> None:
         database, self._database = self._database, None
@@ -89,21 +111,42 @@ class RouteState:
     def _open(self) -> None:
         try:
             self._load()
-        except sqlite3.DatabaseError as error:
-            if self._database is not None:
-                self._database.close()
-            if self.path is None or isinstance(error, sqlite3.OperationalError):
-                raise StateError(f"cannot open {self.path}: {error}") from error
-            aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
+        except (sqlite3.OperationalError, OSError) as error:  # locked, not permitted, no space … or not ours
+            self._abandon()
+            foreign = "; it is no state of a route: move it away" if "column" in str(error) else ""
+            raise StateError(f"cannot open {self.path}: {error}{foreign}") from error
+        except (sqlite3.DatabaseError, ValueError, msgspec.MsgspecError) as error:
+            self._abandon()
+            self._move_aside(error)
+            try:
+                self._load()
+            except (sqlite3.Error, OSError) as second:
+                self._abandon()
+                raise StateError(f"cannot open {self.path} anew: {second}") from second
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _move_aside(self, error: Exception) -> None:
+        """Keep what is damaged: the `sqlite3` tool may still read it. Closing it has put its log into it."""
+        assert self.path is not None
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
+        try:
             self.path.rename(aside)
-            self._log.error(
-                "the route's state is damaged: moved aside, beginning anew",
-                path=str(self.path),
-                moved_to=str(aside),
-                error=str(error),
-                hint="the route begins like a new one; records may arrive twice, or from `start` on",
-            )
-            self._load()
+        except OSError as failure:
+            raise StateError(f"{self.path} is damaged ({error}) and cannot be moved: {failure}") from failure
+        self._log.error(
+            "the route's state is damaged: moved aside, beginning anew",
+            path=str(self.path),
+            moved_to=str(aside),
+            error=str(error),
+            hint="the route begins like a new one; records may arrive twice, or from `start` on",
+        )
 
     def _load(self) -> None:
         if self.path is not None:
@@ -123,20 +166,23 @@ class RouteState:
                 f"{self.path} was written by a newer logroute (format {meta['version']}, this one knows "
                 f"{VERSION}): use that version, or another state_dir"
             )
-        now = time.time()
+        now = self._clock()
         self.born = float(meta.get("born", now))
         database.executemany(
             "insert or replace into meta values (?, ?)",
             [("version", str(VERSION)), ("route", self.route), ("born", repr(self.born))],
         )
         database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
-        self.positions = {
-            origin: _decode_position(position)
-            for origin, position in database.execute("select origin, position from checkpoints")
-        }
+        stored = database.execute("select origin, position, gone from checkpoints").fetchall()
+        self.positions = {_text(origin): _decode_position(position) for origin, position, _ in stored}
+        self._gone = {_text(origin): gone for origin, _, gone in stored if gone is not None}
         self.files = {
-            path: FileLength(fingerprint, size, length, msgspec.json.decode(details) if details else None)
-            for path, fingerprint, size, length, details in database.execute("select * from files")
+            _text(path): FileLength(
+                fingerprint, size, length, msgspec.json.decode(details) if details else None
+            )
+            for path, fingerprint, size, length, details in database.execute(
+                "select path, fingerprint, fingerprint_bytes, length, details from files"
+            )
         }
         self._stored_files = dict(self.files)
 
@@ -148,10 +194,21 @@ class RouteState:
         self._dirty[origin] = position
         self._changed.set()
 
+    def met(self, origin: str) -> None:
+        """The origin is there, whatever was said of it before."""
+        self._met.add(origin)
+        if self._gone.pop(origin, None) is not None:
+            self._gone_changed.add(origin)
+            self._changed.set()
+
     def gone(self, origin: str) -> None:
-        """The origin's container is removed: forget its checkpoint in a week."""
+        """The origin's container is removed: forget its checkpoint in a week.
+
+        What was read of it may still be on its way: acknowledging that brings nothing back.
+        """
         if origin in self.positions:
-            self._gone[origin] = time.time()
+            self._gone[origin] = self._clock()
+            self._gone_changed.add(origin)
             self._changed.set()
 
     async def wait_changed(self) -> None:
@@ -167,45 +224,86 @@ class RouteState:
         async with self._lock:
             if self._database is None:
                 return
+            if trio.current_time() >= self._tidy_at:
+                self._tidy()
             dirty, self._dirty = self._dirty, {}
-            gone, self._gone = self._gone, {}
+            changed, self._gone_changed = self._gone_changed, set()
+            gone = {origin: self._gone.get(origin) for origin in changed}
+            forgotten, self._forgotten = self._forgotten, set()
             files = dict(self.files)
-            self._changed = trio.Event()
-            try:
-                # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._store, dirty, gone, files, limiter=self._threads)
-            except sqlite3.Error as error:
-                self._dirty = dirty | self._dirty
-                self._gone = gone | self._gone
-                self._changed.set()
-                raise StateError(f"cannot store checkpoints in {self.path}: {error}") from error
-            self._stored_files = files
+            # Whoever waits for a change waits for this very event, so an unset one stays.
+            if self._changed.is_set():
+                self._changed = trio.Event()
+            failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
+            # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
+            with trio.move_on_after(STORE_WITHIN_S, shield=True):
+                try:
+                    await trio.to_thread.run_sync(
+                        partial(self._store, dirty, gone, forgotten, files),
+                        limiter=self._threads,
+                        abandon_on_cancel=True,
+                    )
+                    return
+                except (sqlite3.Error, ValueError, TypeError) as error:
+                    failure = error
+            # The thread that we no longer wait for may yet succeed; storing the same again changes nothing.
+            self._dirty = dirty | self._dirty
+            self._gone_changed |= changed
+            self._forgotten |= forgotten
+            self._changed.set()
+            raise StateError(f"cannot store checkpoints in {self.path}: {failure}") from failure
+
+    def _tidy(self) -> None:
+        """Forget checkpoints of what is gone for long.
+
+        An origin that was removed while we were away is missed here: others of its kind were shown to us in
+        this run, for an hour or more, and it was not.
+        """
+        now = self._clock()
+        self._tidy_at = trio.current_time() + TIDY_EVERY_S
+        kinds = {_kind(origin) for origin in self._met}
+        for origin in self.positions:
+            if origin not in self._met and origin not in self._gone and _kind(origin) in kinds:
+                self._gone[origin] = now
+                self._gone_changed.add(origin)
+        for origin in [o for o, since in self._gone.items() if since < now - FORGET_AFTER_S]:
+            del self._gone[origin]
+            self._gone_changed.discard(origin)
+            self._met.discard(origin)
+            self.positions.pop(origin, None)
+            self._dirty.pop(origin, None)
+            self._forgotten.add(origin)
 
     def _store(
-        self, dirty: Mapping[str, Position], gone: Mapping[str, float], files: Mapping[str, FileLength]
+        self,
+        dirty: Mapping[str, Position],
+        gone: Mapping[str, float | None],
+        forgotten: Iterable[str],
+        files: Mapping[str, FileLength],
     ) -> None:
         database = self._database
         assert database is not None
-        now = time.time()
+        now = self._clock()
         changed = [(p, f) for p, f in files.items() if self._stored_files.get(p) is not f]
-        removed = [(path,) for path in self._stored_files if path not in files]
+        removed = [(_key(path),) for path in self._stored_files if path not in files]
         database.execute("begin immediate")
         try:
+            database.executemany("delete from checkpoints where origin = ?", [(_key(o),) for o in forgotten])
             if dirty:
                 database.executemany(
                     "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
-                    "position = excluded.position, updated = excluded.updated, gone = null",
-                    [(origin, _encode(position).decode(), now) for origin, position in dirty.items()],
+                    "position = excluded.position, updated = excluded.updated",
+                    [(_key(origin), _encode(position).decode(), now) for origin, position in dirty.items()],
                 )
             if gone:
                 database.executemany(
-                    "update checkpoints set gone = ? where origin = ?", [(t, o) for o, t in gone.items()]
+                    "update checkpoints set gone = ? where origin = ?",
+                    [(since, _key(origin)) for origin, since in gone.items()],
                 )
             if changed:
                 database.executemany(
                     "insert or replace into files values (?, ?, ?, ?, ?)",
-                    [(path, *_file_row(file)) for path, file in changed],
+                    [(_key(path), *_file_row(file)) for path, file in changed],
                 )
             if removed:
                 database.executemany("delete from files where path = ?", removed)
@@ -214,6 +312,24 @@ class RouteState:
             if database.in_transaction:
                 database.execute("rollback")
             raise
+        self._stored_files = dict(files)
+
+
+def _kind(origin: str) -> str:
+    return origin.partition(":")[0]
+
+
+def _key(text: str) -> str | bytes:
+    """As SQLite takes it: a path that is not UTF-8 (half surrogates in Python) becomes a blob."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _text(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode("utf-8", "surrogatepass")
 
 
 def _file_row(file: FileLength) -> tuple[Any, ...]:

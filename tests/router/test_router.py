@@ -1,0 +1,410 @@
+"""Handing sweeps to routes, and routes their checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logroute.router.match import EVERYTHING, Match
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
+from logroute.router.route import Route, RouteSettings
+from logroute.router.router import Router
+from logroute.router.state import RouteState, StateError
+from logroute.sinks import SinkGone
+from logroute.sources import Start
+from tests.router.stand_ins import StandInSink, batch, inline, number_of, origin, position
+
+pytestmark = pytest.mark.usefixtures("no_threads")
+
+WEB, DB = origin("web"), origin("db")
+NOW = "2026-11-23T20:06:26.000000000Z"
+MUCH = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def _undecided() -> None:
+    WEB.takers = DB.takers = None
+
+
+def add(router: Router, name: str, match: Any = None, **changes: Any) -> Route:
+    route = Route(
+        RouteSettings(name, EVERYTHING if match is None else Match.parse(match), **changes),
+        StandInSink,
+        state_folder=None,
+        on_room=router.room_again,
+    )
+    router.add(route)
+    return route
+
+
+def sink_of(route: Route) -> StandInSink:
+    assert isinstance(route.sink, StandInSink)
+    return route.sink
+
+
+async def opened(router: Router) -> Router:
+    for route in router.routes.values():
+        await route.open()
+    return router
+
+
+async def received(route: Route) -> list[Batch]:
+    """What waits in a route's queue."""
+    route.queue.close()
+    return await route.queue.take(MUCH, MUCH, 0) or []
+
+
+def messages(batches: Sequence[Batch]) -> list[str]:
+    return [record.message for each in batches for record in each.records]
+
+
+# --- who gets what ----------------------------------------------------------------------------------
+
+
+async def test_each_route_gets_what_it_matches_as_one_list_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    puts: list[str] = []
+    put = Route.put
+
+    def note(route: Route, batches: Sequence[Batch]) -> None:
+        puts.append(route.name)
+        put(route, batches)
+
+    monkeypatch.setattr(Route, "put", note)
+    router = Router()
+    everything, web = add(router, "everything"), add(router, "web", {"container": "web"})
+    nothing = add(router, "nothing", {"container": "other"})
+    await router([batch(WEB, [1, 2]), batch(DB, [1]), batch(WEB, [3])])
+    assert sorted(puts) == ["everything", "web"]
+    assert messages(await received(everything)) == ["1", "2", "1", "3"]
+    assert messages(await received(web)) == ["1", "2", "3"]
+    assert await received(nothing) == []
+    assert router.unmatched == 0
+
+
+async def test_what_no_route_takes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router()
+    add(router, "errors", {"container": "web", "stream": "stderr"})
+    await router([batch(WEB, [1, 2]), batch(WEB, [3], "stderr"), batch(DB, [1, 2, 3, 4])])
+    assert router.unmatched == 2 + 4
+
+
+async def test_a_route_of_one_stream_gets_the_positions_of_both() -> None:
+    """So that a restart does not read again what the route will never take."""
+    router = Router()
+    errors = add(router, "errors", {"stream": "stderr"})
+    mixed = Batch(
+        WEB,
+        [Record("1", "stdout", NOW), Record("2", "stderr", NOW), Record("3", "stdout", NOW)],
+        before=position(0, 0),
+        after=position(3, 2),
+        size_bytes=300,
+    )
+    await router([mixed, batch(WEB, [4, 5], other=2)])
+    first, second = await received(errors)
+    assert (messages([first]), messages([second])) == (["2"], [])
+    assert (number_of(first.after), number_of(first.after, "stderr")) == (3, 2)
+    assert number_of(second.after) == 5
+    assert first.size_bytes == 100
+
+
+async def test_routes_decide_once_per_origin_and_again_when_there_is_a_new_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decided: list[str] = []
+    decide = Match.decide
+
+    def note(match: Match, of: Origin) -> frozenset[Stream]:
+        decided.append(of.name)
+        return decide(match, of)
+
+    monkeypatch.setattr(Match, "decide", note)
+    router = Router()
+    add(router, "one")
+    for _ in range(3):
+        await router([batch(WEB, [1])])
+    assert decided == ["web"]
+    two = add(router, "two")
+    await router([batch(WEB, [2])])
+    assert decided == ["web"] * 3
+    assert messages(await received(two)) == ["2"]
+
+
+async def test_a_container_that_is_renamed_is_decided_anew_and_keeps_its_checkpoint() -> None:
+    router = Router()
+    add(router, "web", {"container": "web"})
+    await opened(router)
+    await router.meet({WEB: Start("", position(7))})
+    renamed = Origin(WEB.key, "docker", id=WEB.id, name="web-old")
+    assert await router.meet({renamed: Start("", BEGINNING)}) == {renamed: {}}
+    again = Origin(WEB.key, "docker", id=WEB.id, name="web")
+    found = await router.meet({again: Start("", BEGINNING)})
+    assert number_of(found[again]["web"]) == 7
+
+
+# --- room -------------------------------------------------------------------------------------------
+
+
+async def test_a_full_queue_holds_back_the_logs_that_it_takes_and_no_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    router = Router()
+    web = add(router, "web", {"container": "web"}, queue_bytes=100)
+    add(router, "everything")
+    assert router.has_room(WEB)
+    await router([batch(WEB, [1, 2])])
+    assert (router.has_room(WEB), router.has_room(DB)) == (False, True)
+    waited = trio.Event()
+
+    async def wait() -> None:
+        await router.wait_for_room()
+        waited.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not waited.is_set()
+        await web.queue.take(MUCH, MUCH, 0)
+        await waited.wait()
+    assert router.has_room(WEB)
+
+
+async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_gets_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    router = Router()
+    gone = add(router, "gone", queue_bytes=100)
+    other = add(router, "other")
+    await opened(router)
+    await router([batch(WEB, [1, 2])])
+    assert not router.has_room(WEB)
+    sink_of(gone).down = SinkGone("closed")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(router.wait_for_room)
+        nursery.start_soon(gone.run)
+    assert router.has_room(WEB)
+    await router([batch(WEB, [3])])
+    assert gone.statistics().received == 2
+    assert messages(await received(other)) == ["1", "2", "3"]
+
+
+async def test_a_sink_that_fails_does_not_delay_its_neighbour(autojump_clock: trio.testing.MockClock) -> None:
+    router = Router()
+    bad, good = add(router, "bad"), add(router, "good")
+    await opened(router)
+    sink_of(bad).script = [RuntimeError("no")] * 5 + [1000.0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bad.run)
+        nursery.start_soon(good.run)
+        for number in range(1, 11):
+            await router([batch(WEB, [number])])
+            await trio.testing.wait_all_tasks_blocked()
+            assert good.statistics().delivered == number
+        assert bad.statistics().delivered == 0
+        bad.queue.close()
+        good.queue.close()
+    assert sink_of(bad).messages == sink_of(good).messages == [str(n) for n in range(1, 11)]
+
+
+# --- where reading begins ---------------------------------------------------------------------------
+
+BORN = 1_000_000_000.0
+LATER = BORN + 5000
+OLDER, YOUNGER = iso_time(int((BORN - 100) * 1e9)), iso_time(int((BORN + 100) * 1e9))
+SOURCE_SAYS = position(stdout=7)
+
+
+@pytest.mark.parametrize(
+    ("start", "created", "expected"),
+    [
+        (None, OLDER, SOURCE_SAYS),
+        (None, YOUNGER, BEGINNING),
+        (None, "", SOURCE_SAYS),
+        ("now", OLDER, Position(since=iso_time(int(LATER * 1e9)))),
+        ("now", YOUNGER, BEGINNING),
+        ("beginning", OLDER, BEGINNING),
+        ("beginning", YOUNGER, BEGINNING),
+        (3600.0, OLDER, Position(since=iso_time(int((LATER - 3600) * 1e9)))),
+        (3600, OLDER, Position(since=iso_time(int((LATER - 3600) * 1e9)))),
+        (3600.0, YOUNGER, BEGINNING),
+    ],
+)
+async def test_where_a_route_begins_with_a_container_that_it_has_never_met(
+    monkeypatch: pytest.MonkeyPatch, start: str | float | None, created: str, expected: Position
+) -> None:
+    """What came while we were away is wanted whole; what was there before the route, as `start` says."""
+    router = Router()
+    route = add(router, "all", start=start)
+    await opened(router)
+    route.state.born = BORN
+    monkeypatch.setattr(time, "time", lambda: LATER)
+    monkeypatch.setattr(time, "time_ns", lambda: int(LATER * 1e9))
+    found = await router.meet({WEB: Start(created, SOURCE_SAYS)})
+    assert found == {WEB: {"all": expected}}
+    assert route.state.positions == {WEB.key: expected}
+    # From then on it is the checkpoint that counts.
+    assert await router.meet({WEB: Start(YOUNGER, BEGINNING)}) == {WEB: {"all": expected}}
+
+
+async def test_where_a_route_begins_is_stored_before_anything_is_read(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    router = Router()
+    route, other = add(router, "all"), add(router, "other")
+    await opened(router)
+    commit, failures = RouteState.commit, [StateError("no space"), RuntimeError("odd")]
+
+    async def fail(state: RouteState) -> None:
+        if state.route == "all" and failures:
+            raise failures.pop(0)
+        await commit(state)
+
+    monkeypatch.setattr(RouteState, "commit", fail)
+    await router.meet({WEB: Start("", position(3)), DB: Start("", position(4))})
+    assert trio.current_time() == pytest.approx(2)
+    assert "cannot store a checkpoint, trying again before reading" in capsys.readouterr().out
+    for each in (route, other):
+        assert each.state._database is not None
+        assert each.state._database.execute("select count(*) from checkpoints").fetchone() == (2,)
+
+
+async def test_an_origin_that_no_route_takes_has_no_checkpoints() -> None:
+    router = Router()
+    route = add(router, "web", {"container": "web"})
+    await opened(router)
+    assert await router.meet({DB: Start("", position(1))}) == {DB: {}}
+    assert route.state.positions == {}
+
+
+async def test_an_origin_that_is_met_is_gone_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router()
+    routes = [add(router, "one"), add(router, "two")]
+    await opened(router)
+    await router.meet({WEB: Start("", position(1))})
+
+    def gone() -> list[object]:
+        query = "select gone is not null from checkpoints"
+        return [route.state._database.execute(query).fetchone()[0] for route in routes]  # type: ignore[union-attr]
+
+    async def commit() -> None:
+        for route in routes:
+            await route.state.commit()
+
+    router.gone(WEB)
+    await commit()
+    assert gone() == [1, 1]
+    await router.meet({WEB: Start("", position(1))})
+    await commit()
+    assert gone() == [0, 0]
+
+
+async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    router = Router()
+    one, two = add(router, "one"), add(router, "two", {"container": "web"})
+    router.lost(WEB, ["one"], "rotated", since="a", until="b")
+    router.lost(WEB, [], "removed")
+    router.lost(DB, [], "removed")
+    assert one.statistics().lost == {"rotated": 1, "removed": 2}
+    assert two.statistics().lost == {"removed": 1}
+    said = capsys.readouterr().out
+    assert "records are lost: they were gone before they could be read" in said
+    assert "since=a until=b" in said
+
+
+# --- routes that are behind each other --------------------------------------------------------------
+
+BOTH: tuple[Stream, Stream] = ("stdout", "stderr")
+
+
+async def test_a_route_gets_nothing_of_what_it_has_acknowledged() -> None:
+    router = Router()
+    ahead, behind = add(router, "ahead"), add(router, "behind")
+    await opened(router)
+    ahead.state.note(WEB.key, position(9, 4))
+    acknowledged = {"ahead": frozenset(BOTH)}
+    await router([batch(WEB, [1, 2], acknowledged=acknowledged)])
+    await router([batch(WEB, [3], "stderr", other=2, acknowledged={"ahead": frozenset(("stdout",))})])
+    (part,) = await received(ahead)
+    assert messages([part]) == ["3"]
+    # Of stdout it knows more than this batch does.
+    assert (number_of(part.after), number_of(part.after, "stderr")) == (9, 3)
+    assert messages(await received(behind)) == ["1", "2", "3"]
+
+
+@given(
+    streams=st.lists(st.sampled_from(BOTH), min_size=1, max_size=30),
+    cuts=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=4),
+    matches=st.lists(st.sampled_from([None, "stdout", "stderr"]), min_size=4, max_size=4),
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=10),
+    fails=st.lists(st.booleans(), max_size=10),
+)
+@settings(deadline=None, max_examples=150)
+def test_whatever_the_checkpoints_every_route_gets_every_record_behind_its_own_once_and_in_order(
+    streams: list[Stream],
+    cuts: list[tuple[int, int]],
+    matches: list[str | None],
+    lengths: list[int],
+    fails: list[bool],
+) -> None:
+    """One log, several routes, each with a checkpoint per stream; reading begins at the lowest.
+
+    Record n stands at index n - 1; a cut of k means that the records of that stream below index k have been
+    acknowledged. As the reader does it, batches end where a cut is, and say what which route has already.
+    """
+    log = list(enumerate(streams, 1))
+    by_route = {f"r{i}": dict(zip(BOTH, cut, strict=True)) for i, cut in enumerate(cuts)}
+
+    def where(upto: Mapping[Stream, int]) -> Position:
+        last = {s: max((n for n, t in log if t == s and n <= upto[s]), default=0) for s in BOTH}
+        return position(last["stdout"], last["stderr"])
+
+    async def main() -> None:
+        WEB.takers = None
+        router = Router()
+        for (name, cut), stream in zip(by_route.items(), matches, strict=False):
+            route = add(router, name, {"stream": stream} if stream else None, retry_max_s=0.1)
+            sink_of(route).script = [RuntimeError() if fail else 0.01 for fail in fails]
+            await route.open()
+            route.state.note(WEB.key, where(cut))
+        ends = sorted({k for cut in cuts for k in cut if k < len(log)} | {len(log)})
+        index, more = min(min(cut) for cut in cuts), list(lengths)
+        async with trio.open_nursery() as nursery:
+            for route in router.routes.values():
+                nursery.start_soon(route.run)
+            while index < len(log):
+                end = next(each for each in ends if each > index)
+                if more:
+                    end = min(end, index + more.pop())
+                part = [Record(str(n), stream, NOW) for n, stream in log[index:end]]
+                done = {name: frozenset(s for s in BOTH if cut[s] > index) for name, cut in by_route.items()}
+                await router(
+                    [
+                        Batch(
+                            WEB,
+                            part,
+                            before=where(dict.fromkeys(BOTH, index)),
+                            after=where(dict.fromkeys(BOTH, end)),
+                            size_bytes=1,
+                            acknowledged={name: s for name, s in done.items() if s} or None,
+                        )
+                    ]
+                )
+                index = end
+            for route in router.routes.values():
+                route.queue.close()
+        for (name, cut), wanted in zip(by_route.items(), matches, strict=False):
+            route = router.routes[name]
+            expected = [str(n) for n, s in log if n > cut[s] and wanted in (None, s)]
+            assert sink_of(route).messages == expected
+            ahead = {s: max(cut[s], len(log)) for s in BOTH}
+            assert route.state.positions[WEB.key] == where(ahead)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", inline)
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
