@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 
 MIB = 1 << 20
 # mallopt(3)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 SWITCH_S = 0.0005
 GC_THRESHOLD = 20_000
@@ -18,6 +20,8 @@ GC_THRESHOLD = 20_000
 def begin() -> None:
     """Before a command is imported: what imports make lives on, to look for garbage in it is in vain."""
     gc.disable()
+    # Looking for pydantic's plugins reads the metadata of everything that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def tune() -> None:
@@ -29,8 +33,10 @@ def tune() -> None:
     # would be cleared and mapped anew, which costs as much as encoding what goes into them.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 16 * MIB)
-        mallopt(_M_TRIM_THRESHOLD, 16 * MIB)
+        # One heap for all threads, which anyway take turns: others would each keep their own largest buffers.
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, 8 * MIB)
+        mallopt(_M_TRIM_THRESHOLD, 8 * MIB)
     # Records are not tracked, and what was imported stays: there is little to look at, rarely.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)

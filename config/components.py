@@ -12,11 +12,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Options(BaseModel):
@@ -108,20 +110,25 @@ class Registry:
                 return self._schemes[candidate]
         raise UnknownComponent(self.kind, scheme, sorted(self._schemes))
 
+    def _entry_points(self, **which: str) -> Iterable[EntryPoint]:
+        from importlib.metadata import entry_points  # costs a start 15 ms, and few need it
+
+        return entry_points(group=self.group, **which)
+
     def _load(self, name: str) -> None:
         """Import the module, or the entry point, that registers `name`, if there is one."""
         module = f"{self.group}.{name}"
         if name.isidentifier() and importlib.util.find_spec(module) is not None:
             importlib.import_module(module)
         else:
-            for point in entry_points(group=self.group, name=name):
+            for point in self._entry_points(name=name):
                 point.load()
 
     def _load_all(self) -> None:
         package = importlib.import_module(self.group)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.group}.{module.name}")
-        for point in entry_points(group=self.group):
+        for point in self._entry_points():
             point.load()
 
 

@@ -89,7 +89,7 @@ StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]
 class QueueOptions(Options):
     """What waits between reading and delivering."""
 
-    memory: Size = 8 * MIB
+    memory: Size = 4 * MIB
     """Bytes that may wait in memory. While it is full, the logs that this route takes are read no further;
     what the engine still has is not lost."""
 

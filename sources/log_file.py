@@ -43,7 +43,7 @@ from logroute.sources.log_chain import (
     open_chain,
 )
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 19
 
 _decode_lines = msgspec.json.Decoder(Record).decode_lines
 _decode = msgspec.json.Decoder(Record).decode

@@ -27,7 +27,7 @@ from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
 
 INTERVAL_S = 0.02
-BUDGET_BYTES = 2 << 20
+BUDGET_BYTES = 1 << 20
 LOG_BUDGET_BYTES = 64 << 10
 # Behind inotify, which network and shared file systems do not have; alone, where there is none.
 POLL_S = 2.0
