@@ -1,8 +1,8 @@
 """The daemon: starts routes and sources, keeps them running, ends them in order.
 
 Sources first, then the routes drain within the grace period. A task that fails is started again with
-backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 3 stopped with records that are neither delivered
-nor durable.
+backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 1 it could not start, 3 stopped with records that
+are neither delivered nor durable.
 """
 
 from __future__ import annotations
@@ -91,18 +91,22 @@ class Daemon:
         self._sources.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
-        """Run until stopped, or with `once` until all is delivered. Raises StateError before all else."""
-        with _sole_user_of(self.plan.state_dir):
-            await self._open_routes()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._grace)
-                nursery.start_soon(self._say_stopping)
-                nursery.start_soon(keep_watchdog_quiet)
-                await nursery.start(self._flow, nursery)
-                task_status.started()
-                if not self._stopping.is_set():
-                    notify("READY=1")
-            return self._exit_code()
+        """Run until stopped, or with `once` until all is delivered; the exit code."""
+        try:
+            with _sole_user_of(self.plan.state_dir):
+                await self._open_routes()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._grace)
+                    nursery.start_soon(self._say_stopping)
+                    nursery.start_soon(keep_watchdog_quiet)
+                    await nursery.start(self._flow, nursery)
+                    task_status.started()
+                    if not self._stopping.is_set():
+                        notify("READY=1")
+                return self._exit_code()
+        except StateError as error:
+            self._log.error("cannot start", reason=str(error))
+            return FAILED
 
     async def _open_routes(self) -> None:
         try:

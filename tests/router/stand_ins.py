@@ -160,13 +160,13 @@ class StandInSource(Source[StandInSourceOptions]):
         once: bool = False,
         created: str = CREATED,
         fails: Sequence[Exception] = (),
-        before_start: Callable[[], Awaitable[None]] | None = None,
+        start_s: float = 0.0,
     ) -> None:
         super().__init__(StandInSourceOptions(), SourceContext("stand-in", once=once))
         self.logs = logs
         self.created = created
         self.fails = list(fails)
-        self.before_start = before_start
+        self.start_s = start_s
         self.runs: list[float] = []
         self.met: list[dict[str, dict[str, int]]] = []
 
@@ -178,8 +178,7 @@ class StandInSource(Source[StandInSourceOptions]):
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self.runs.append(trio.current_time())
-        if self.before_start is not None:
-            await self.before_start()
+        await trio.sleep(self.start_s)
         found = await checkpoints.meet({o: Start(self.created, BEGINNING) for o in self.logs})
         self.met.append({o.name: {route: number_of(p) for route, p in of.items()} for o, of in found.items()})
         if self.fails:
