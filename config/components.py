@@ -12,13 +12,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import EntryPoints
 
 
 class Options(BaseModel):
@@ -110,10 +110,10 @@ class Registry:
                 return self._schemes[candidate]
         raise UnknownComponent(self.kind, scheme, sorted(self._schemes))
 
-    def _entry_points(self, **which: str) -> Iterable[EntryPoint]:
+    def _entry_points(self) -> EntryPoints:
         from importlib.metadata import entry_points  # costs a start 15 ms, and few need it
 
-        return entry_points(group=self.group, **which)
+        return entry_points(group=self.group)
 
     def _load(self, name: str) -> None:
         """Import the module, or the entry point, that registers `name`, if there is one."""
@@ -121,7 +121,7 @@ class Registry:
         if name.isidentifier() and importlib.util.find_spec(module) is not None:
             importlib.import_module(module)
         else:
-            for point in self._entry_points(name=name):
+            for point in self._entry_points().select(name=name):
                 point.load()
 
     def _load_all(self) -> None:

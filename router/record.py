@@ -149,6 +149,51 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 BEGINNING = Position()
 
 
+class Last(msgspec.Struct, frozen=True, gc=False):
+    """The last record of a stream as it was read: an anchor in the making."""
+
+    time: str
+    """Nine digits."""
+    sequence: int
+    message: str
+    """With the newline that ended it, or without."""
+    discard: bool = False
+
+    def anchor(self) -> Anchor:
+        return Anchor(self.time, self.sequence, message_hash(self.message.removesuffix("\n")), self.discard)
+
+
+class Reached(msgspec.Struct, frozen=True, gc=False):
+    """How far an origin has been read by a batch: a position in the making.
+
+    Making a position costs more than reading a line. Of all batches of an origin only the last one's is
+    stored, some times a second, and only then it is made.
+    """
+
+    stdout_place: Place | None = None
+    stderr_place: Place | None = None
+    stdout: Last | Anchor | None = None
+    stderr: Last | Anchor | None = None
+
+    @classmethod
+    def at(cls, position: Position) -> Reached:
+        stdout, stderr = position.stdout, position.stderr
+        return cls(stdout.place, stderr.place, stdout.anchor, stderr.anchor)
+
+    def last(self, stream: Stream) -> Last | Anchor | None:
+        return self.stdout if stream == "stdout" else self.stderr
+
+    def position(self) -> Position:
+        return Position(
+            StreamPosition(self.stdout_place, _anchor(self.stdout)),
+            StreamPosition(self.stderr_place, _anchor(self.stderr)),
+        )
+
+
+def _anchor(last: Last | Anchor | None) -> Anchor | None:
+    return last.anchor() if isinstance(last, Last) else last
+
+
 # --- origins ----------------------------------------------------------------------------------------
 
 
@@ -237,6 +282,8 @@ class Origin:
         #: What the stable ids of a stream begin with.
         self.id_prefix = {stream: f"{self.id[:12]}-{stream[3]}" for stream in STREAMS}
         self._json: bytes | None = None
+        #: What encoders make of the constant parts, once, by whatever they like.
+        self.encoded: dict[Any, Any] = {}
         #: What the router knows of this origin: which routes take it. Only the router reads or writes it.
         self.takers: Any = None
 
@@ -305,15 +352,15 @@ class Batch:
     Invariant: the records of one stream in `lines` lie between `before` and `after` of that stream.
     """
 
-    __slots__ = ("_ready", "acknowledged", "after", "before", "lines", "newlines", "origin", "size_bytes")
+    __slots__ = ("_ready", "acknowledged", "before", "lines", "newlines", "origin", "reached", "size_bytes")
 
     def __init__(
         self,
         origin: Origin,
         lines: list[Record],
         *,
-        before: Position,
-        after: Position,
+        before: Position | Reached,
+        after: Position | Reached,
         size_bytes: int,
         newlines: bool = False,
         ready: bool = False,
@@ -322,7 +369,7 @@ class Batch:
         self.origin = origin
         self.lines = lines
         self.before = before
-        self.after = after
+        self.reached = after
         self.size_bytes = size_bytes
         """Estimate of the memory it holds: text and objects."""
         self.newlines = newlines
@@ -333,6 +380,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    @property
+    def after(self) -> Position:
+        """The source's position behind the records."""
+        reached = self.reached
+        return reached if isinstance(reached, Position) else reached.position()
+
+    def _last_before(self, stream: Stream) -> Last | Anchor | None:
+        """The stream's last record before this batch."""
+        before = self.before
+        return before.of(stream).anchor if isinstance(before, Position) else before.last(stream)
 
     @property
     def records(self) -> list[Record]:
@@ -352,7 +410,7 @@ class Batch:
             record.time if len(record.time) == TIME_LENGTH else full_time(record.time)
             for record in self.lines
         ]
-        before = [anchor.time for stream in STREAMS if (anchor := self.before.of(stream).anchor)]
+        before = [last.time for stream in STREAMS if (last := self._last_before(stream))]
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
             return None if COARSE in "".join(times) else times
         return None
@@ -377,15 +435,15 @@ class Batch:
         lines = self.lines
         last: dict[Stream, tuple[str, int]] = {}
         for stream in STREAMS:
-            anchor = self.before.of(stream).anchor
-            last[stream] = (anchor.time, anchor.sequence) if anchor else ("", 0)
+            before = self._last_before(stream)
+            last[stream] = (before.time, before.sequence) if before else ("", 0)
         times = [record.time for record in lines]
-        before = [time for time, _ in last.values()]
+        earlier = [time for time, _ in last.values()]
         # Usually they rise, so that none is there twice. Where the two streams overlap, look more closely.
-        if times and max(before) < times[0] and all(map(lt, times, times[1:])):
+        if times and max(earlier) < times[0] and all(map(lt, times, times[1:])):
             return
         distinct = set(times)
-        if len(distinct) == len(times) and distinct.isdisjoint(before):
+        if len(distinct) == len(times) and distinct.isdisjoint(earlier):
             return
         for index, record in enumerate(lines):
             time, sequence = last[record.stream]
@@ -404,7 +462,7 @@ class Batch:
             self.origin,
             records,
             before=self.before,
-            after=self.after,
+            after=self.reached,
             size_bytes=self.size_bytes if size_bytes is None else size_bytes,
             ready=True,
         )

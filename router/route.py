@@ -252,7 +252,7 @@ class Route:
         self._delivered += records - len(rejected)
         self._rejected += len(rejected)
         for batch in batches:
-            self.state.note(batch.origin.key, batch.after)
+            self.state.note(batch.origin.key, batch.reached)
         for rejection in rejected:
             self.warn(
                 "a record was rejected",

@@ -28,7 +28,7 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.record import Position
+from logroute.router.record import Position, Reached
 from logroute.sinks import FileLength
 
 VERSION = 1
@@ -73,8 +73,9 @@ class RouteState:
     ) -> None:
         self.route = route
         self.path = folder / "routes" / f"{quote(route, safe='')}.db" if folder is not None else None
-        self.positions: dict[str, Position] = {}
-        """The checkpoint of every origin, by its key: as acknowledged, stored or not yet."""
+        self._positions: dict[str, Position] = {}
+        self._noted: dict[str, Position | Reached] = {}
+        """What was acknowledged since positions were last looked at: of many, the last is made a position."""
         self.files: dict[str, FileLength] = {}
         self.born = 0.0
         """When the route was first seen, seconds since the epoch."""
@@ -174,7 +175,7 @@ class RouteState:
         )
         database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
         stored = database.execute("select origin, position, gone from checkpoints").fetchall()
-        self.positions = {_text(origin): _decode_position(position) for origin, position, _ in stored}
+        self._positions = {_text(origin): _decode_position(position) for origin, position, _ in stored}
         self._gone = {_text(origin): gone for origin, _, gone in stored if gone is not None}
         self.files = {
             _text(path): FileLength(
@@ -186,12 +187,23 @@ class RouteState:
         }
         self._stored_files = dict(self.files)
 
+    @property
+    def positions(self) -> dict[str, Position]:
+        """The checkpoint of every origin, by its key: as acknowledged, stored or not yet."""
+        self._make_positions()
+        return self._positions
+
+    def _make_positions(self) -> None:
+        noted, self._noted = self._noted, {}
+        for origin, reached in noted.items():
+            position = reached if isinstance(reached, Position) else reached.position()
+            self._positions[origin] = self._dirty[origin] = position
+
     # --- changes ------------------------------------------------------------------------------------
 
-    def note(self, origin: str, position: Position) -> None:
+    def note(self, origin: str, position: Position | Reached) -> None:
         """The route has acknowledged this origin up to here. Stored with the next commit."""
-        self.positions[origin] = position
-        self._dirty[origin] = position
+        self._noted[origin] = position
         self._changed.set()
 
     def met(self, origin: str) -> None:
@@ -226,6 +238,7 @@ class RouteState:
                 return
             if trio.current_time() >= self._tidy_at:
                 self._tidy()
+            self._make_positions()
             dirty, self._dirty = self._dirty, {}
             changed, self._gone_changed = self._gone_changed, set()
             gone = {origin: self._gone.get(origin) for origin in changed}

@@ -103,12 +103,15 @@ def _encode_json_batch(batch: Batch) -> bytes:
 
 def _streams(origin: Origin) -> dict[Stream, msgspec.Raw]:
     """`_Line.stream` of records without details."""
-    constant = origin.json
-    behind = b"," + constant if constant else b""
-    return {
-        "stdout": msgspec.Raw(b'"stdout"' + behind),
-        "stderr": msgspec.Raw(b'"stderr"' + behind),
-    }
+    streams: dict[Stream, msgspec.Raw] | None = origin.encoded.get(_streams)
+    if streams is None:
+        constant = origin.json
+        behind = b"," + constant if constant else b""
+        streams = origin.encoded[_streams] = {
+            "stdout": msgspec.Raw(b'"stdout"' + behind),
+            "stderr": msgspec.Raw(b'"stderr"' + behind),
+        }
+    return streams
 
 
 def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:

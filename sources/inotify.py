@@ -62,7 +62,7 @@ class Inotify:
 
     def read(self) -> set[tuple[str, str]] | None:
         """What changed since the last read, as (folder, name); None if the kernel lost count."""
-        changed: set[tuple[str, str]] = set()
+        seen: set[tuple[int, bytes]] = set()  # a busy file is told many times: names are decoded once
         overflow = False
         while True:
             try:
@@ -75,11 +75,16 @@ class Inotify:
                 at += _EVENT.size + length
                 if mask & IN_Q_OVERFLOW:
                     overflow = True
-                elif folder := self._folders.get(watch):
-                    changed.add((folder, os.fsdecode(data[at - length : at].rstrip(b"\0"))))
+                seen.add((watch, data[at - length : at]))
             if len(data) < _BUFFER_BYTES // 2:
                 break
-        return None if overflow else changed
+        if overflow:
+            return None
+        return {
+            (folder, os.fsdecode(name.rstrip(b"\0")))
+            for watch, name in seen
+            if (folder := self._folders.get(watch)) is not None
+        }
 
     def close(self) -> None:
         if self._fd >= 0:

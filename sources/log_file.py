@@ -25,14 +25,15 @@ from logroute.router.record import (
     STREAMS,
     Anchor,
     Batch,
+    Last,
     Origin,
     Place,
     Position,
+    Reached,
     Record,
     Stream,
     StreamPosition,
     full_time,
-    message_hash,
 )
 from logroute.sources.joiner import Joiner
 from logroute.sources.log_chain import (
@@ -66,8 +67,7 @@ class Lost:
     size_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Whole lines of one file as they were fetched, or something that happened between them."""
 
     data: bytes = b""
@@ -91,8 +91,7 @@ class Chunk:
         return (self.tail + self.data[:offset])[-TAIL_BYTES:]
 
 
-@dataclass(slots=True)
-class Fetched:
+class Fetched(msgspec.Struct):
     """What one call of `fetch` gives."""
 
     chunks: list[Chunk]
@@ -136,8 +135,8 @@ class LogFile:
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
         self._joiner = Joiner(limit)
-        self._position = Position()
-        # Behind everything that was parsed; `_position` is before it where a record is unfinished.
+        self._reached = Reached()
+        # Behind everything that was parsed; `_reached` is before it where a record is unfinished.
         self._end = Place("", 0)
         self._tail = b""
         # While some routes have acknowledged what others have not: per route and stream, up to where.
@@ -161,7 +160,7 @@ class LogFile:
     @property
     def position(self) -> Position:
         """Behind what has been read."""
-        return self._position
+        return self._reached.position()
 
     def close(self) -> None:
         with self._chain:
@@ -284,7 +283,7 @@ class LogFile:
                 position = _with_stream(position, stream, part)
                 if anchor is not None and anchor.discard:
                     self._joiner.resume_discarding(stream, anchor.time, lowest)
-            self._position = position
+            self._reached = Reached.at(position)
         self._acknowledged = {
             route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
         }
@@ -459,7 +458,7 @@ class LogFile:
         return batches
 
     def _consume(self, chunk: Chunk, out: list[Batch]) -> None:
-        before = self._position
+        before = self._reached
         size = len(chunk.data)
         lines: list[Record] | None
         try:
@@ -469,7 +468,7 @@ class LogFile:
         newlines = lines is not None and not self._joiner.unfinished and _all_whole(lines)
         if lines is None or not newlines:
             lines = self._join(chunk.data, chunk.spot)
-        self._advance(chunk, before, lines)
+        self._advance(chunk, lines)
         self.statistics.records += len(lines)
         self.statistics.bytes += size
         out.append(
@@ -477,7 +476,7 @@ class LogFile:
                 self.origin,
                 lines,
                 before=before,
-                after=self._position,
+                after=self._reached,
                 size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
                 newlines=newlines,
                 acknowledged=chunk.acknowledged,
@@ -504,30 +503,35 @@ class LogFile:
             self._joiner.add(piece, start, out)
         return out
 
-    def _advance(self, chunk: Chunk, before: Position, lines: list[Record]) -> None:
-        """Move the position behind what was just consumed."""
+    def _advance(self, chunk: Chunk, lines: list[Record]) -> None:
+        """Move what was reached behind what was just consumed."""
+        reached = self._reached
+        size = len(chunk.data)
         index, offset = chunk.spot
-        place = self._end = Place(chunk.file, offset + len(chunk.data), chunk.tail_at(len(chunk.data)))
-        unfinished = self._joiner.unfinished
-        parts: dict[Stream, StreamPosition] = {}
+        place = self._end = Place(chunk.file, offset + size, chunk.tail_at(size))
         streams = [line.stream for line in lines]
-        for stream in STREAMS:
-            anchor = _last_anchor(lines, streams, stream, before.of(stream).anchor)
-            open_ = unfinished.get(stream)
-            if open_ is None:
-                parts[stream] = StreamPosition(place, anchor)
-            elif open_.discarding:
-                if anchor is not None and not anchor.discard:
-                    anchor = Anchor(anchor.time, anchor.sequence, anchor.hash, discard=True)
-                parts[stream] = StreamPosition(place, anchor)
+        stdout = _last(lines, streams, "stdout", reached.stdout)
+        stderr = _last(lines, streams, "stderr", reached.stderr)
+        places: dict[Stream, Place | None] = {"stdout": place, "stderr": place}
+        for stream, open_ in self._joiner.unfinished.items():
+            if open_.discarding:
+                continue
+            # Begun in an earlier file or chunk: its place is what was reached already.
+            begun_in, begun_at = open_.start
+            if begun_in == index and begun_at >= offset:
+                places[stream] = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
             else:
-                # Begun in an earlier file or chunk: its place is the position already.
-                held = before.of(stream).place
-                begun_in, begun_at = open_.start
-                if begun_in == index and begun_at >= offset:
-                    held = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
-                parts[stream] = StreamPosition(held, anchor)
-        self._position = Position(parts["stdout"], parts["stderr"])
+                places[stream] = reached.stdout_place if stream == "stdout" else reached.stderr_place
+        stdout, stderr = self._discarding("stdout", stdout), self._discarding("stderr", stderr)
+        self._reached = Reached(places["stdout"], places["stderr"], stdout, stderr)
+
+    def _discarding(self, stream: Stream, last: Last | Anchor | None) -> Last | Anchor | None:
+        """The same, marked where, and only where, the rest of its line is still to be discarded."""
+        if last is None:
+            return None
+        open_ = self._joiner.unfinished.get(stream)
+        discard = open_ is not None and open_.discarding
+        return last if last.discard == discard else msgspec.structs.replace(last, discard=discard)
 
     def _finish(self, out: list[Batch]) -> None:
         """At the end of the log of an ended container no record can get a further piece.
@@ -539,14 +543,14 @@ class LogFile:
         finished: list[Record] = []
         for stream in STREAMS:
             self._joiner.finish(stream, finished)
-        before = self._position
-        # Where the streams are is the end of what was consumed last; only anchors change.
-        parts = {}
+        before = self._reached
         streams = [record.stream for record in finished]
-        for stream in STREAMS:
-            anchor = _last_anchor(finished, streams, stream, before.of(stream).anchor)
-            parts[stream] = StreamPosition(self._end, anchor)
-        self._position = Position(parts["stdout"], parts["stderr"])
+        self._reached = Reached(
+            self._end,
+            self._end,
+            _last(finished, streams, "stdout", before.stdout),
+            _last(finished, streams, "stderr", before.stderr),
+        )
         if not finished:
             return
         size = sum(len(record.message) for record in finished)
@@ -556,14 +560,13 @@ class LogFile:
                 self.origin,
                 finished,
                 before=before,
-                after=self._position,
+                after=self._reached,
                 size_bytes=size + RECORD_OVERHEAD_BYTES * len(finished),
             )
         )
 
     def _lose(self, until: str) -> None:
-        anchors = [self._position.of(stream).anchor for stream in STREAMS]
-        since = max((anchor.time for anchor in anchors if anchor), default="")
+        since = max((last.time for last in (self._reached.stdout, self._reached.stderr) if last), default="")
         self.losses.append(Lost((), "rotated", since, until))
 
 
@@ -589,16 +592,13 @@ def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Po
 
 
 def _anchor(record: Record, sequence: int) -> Anchor:
-    message = record.message
-    if message.endswith("\n"):
-        message = message[:-1]
-    return Anchor(full_time(record.time), sequence, message_hash(message), record.truncated)
+    return Last(full_time(record.time), sequence, record.message, record.truncated).anchor()
 
 
-def _last_anchor(
-    lines: list[Record], streams: list[Stream], stream: Stream, previous: Anchor | None
-) -> Anchor | None:
-    """The anchor of the stream's last record in these lines; the previous one if there is none."""
+def _last(
+    lines: list[Record], streams: list[Stream], stream: Stream, previous: Last | Anchor | None
+) -> Last | Anchor | None:
+    """The stream's last record in these lines; the previous one if there is none."""
     if stream not in streams:  # a container that uses only one of them: no loop over every batch
         return previous
     index = len(lines) - 1
@@ -610,11 +610,12 @@ def _last_anchor(
         index -= 1
         if streams[index] == stream:
             if lines[index].time != last.time:
-                return _anchor(last, sequence)
+                return Last(full_time(last.time), sequence, last.message, last.truncated)
             sequence += 1
-    if previous is not None and previous.time == full_time(last.time):
+    time = full_time(last.time)
+    if previous is not None and previous.time == time:
         sequence += previous.sequence + 1
-    return _anchor(last, sequence)
+    return Last(time, sequence, last.message, last.truncated)
 
 
 def _rescue(line: bytes) -> Record | None:

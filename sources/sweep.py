@@ -27,6 +27,11 @@ from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
 
 INTERVAL_S = 0.02
+"""Between the beginnings of two sweeps, at least."""
+LOG_INTERVAL_S = 0.001
+INTERVAL_MAX_S = 0.1
+"""A sweep that found many logs waits longer, a millisecond for each, so that the next finds more in each: a
+log costs the same whether it has one new line or fifty."""
 BUDGET_BYTES = 1 << 20
 LOG_BUDGET_BYTES = 64 << 10
 # Behind inotify, which network and shared file systems do not have; alone, where there is none.
@@ -203,9 +208,10 @@ class Sweep:
                 self._drain_content()
             started = trio.current_time()
             if self._servable():
-                full = await self._sweep()
+                full, found = await self._sweep()
                 if not full:
-                    await trio.sleep_until(started + INTERVAL_S)
+                    interval_s = min(INTERVAL_MAX_S, max(INTERVAL_S, found * LOG_INTERVAL_S))
+                    await trio.sleep_until(started + interval_s)
 
     def _servable(self) -> bool:
         room = self._emit.has_room
@@ -234,8 +240,8 @@ class Sweep:
             if log is not None:
                 self._ready[log] = None
 
-    async def _sweep(self) -> bool:
-        """One sweep. True if there is more at once: the budget was the limit."""
+    async def _sweep(self) -> tuple[bool, int]:
+        """One sweep. Whether there is more at once (the budget was the limit); how many logs had something."""
         self._sweeps += 1
         room = self._emit.has_room
         batches: list[Batch] = []
@@ -280,7 +286,7 @@ class Sweep:
         for log, part in fetched:
             if part.drained:
                 self._on_drained(log)
-        return again
+        return again, len(batches)
 
     def _still(self, logs: Iterable[LogFile]) -> list[LogFile]:
         """Those that were not removed meanwhile."""

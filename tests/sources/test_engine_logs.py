@@ -97,7 +97,8 @@ def by_path(path: str, reading: Reading) -> list[str]:
     got: list[str] = []
     more = True
     while more:
-        batches, more = log.read(bytearray(1 << 20), 1 << 20)
+        fetched = log.fetch(bytearray(1 << 20), 1 << 20)
+        batches, more = log.parse(fetched.chunks), fetched.more
         for batch in batches:
             got += [f"{batch.origin.record_id(r)} {r.stream} {r.message}" for r in batch.records]
     log.close()

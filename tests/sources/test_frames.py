@@ -68,7 +68,8 @@ def by_file(pieces: Sequence[Piece], limit: int = LIMIT) -> list[Plain]:
         records: list[Record] = []
         more = True
         while more:
-            batches, more = log.read(bytearray(1 << 20), 1 << 20)
+            fetched = log.fetch(bytearray(1 << 20), 1 << 20)
+            batches, more = log.parse(fetched.chunks), fetched.more
             for batch in batches:
                 records += batch.records
         log.close()
