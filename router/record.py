@@ -294,7 +294,10 @@ class Origin:
         Encoded once. Begins with no comma and ends without one; empty if nothing is known.
         """
         if self._json is None:
-            self._json = msgspec.json.encode(self.constants())[1:-1]
+            try:
+                self._json = msgspec.json.encode(self.constants())[1:-1]
+            except UnicodeEncodeError:
+                self._json = msgspec.json.encode(_encodable(self.constants()))[1:-1]
         return self._json
 
     def constants(self) -> dict[str, Any]:
@@ -338,6 +341,15 @@ class Origin:
         if record.sequence:
             text = f"{text}-{record.sequence}"
         return text + record.part
+
+
+def _encodable(value: Any) -> Any:
+    """A copy without halves of surrogate pairs: a file's path that is not UTF-8 has some."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(below) for key, below in value.items()}
+    return value
 
 
 # --- batches ----------------------------------------------------------------------------------------

@@ -153,9 +153,10 @@ async def test_once_is_no_success_if_something_was_gone_before_it_could_be_read(
 
 @pytest.mark.parametrize("script", [[0.0, math.inf], [0.0, *[DOWN] * 9999]])
 async def test_once_gives_up_after_its_timeout_without_progress(
-    autojump_clock: trio.testing.MockClock, script: Sequence[Any]
+    autojump_clock: trio.testing.MockClock, script: Sequence[Any], tmp_path: Path
 ) -> None:
-    run = Run({"all": script, "other": []}, once=True, timeout_s=100)
+    """Also where it could go on later: whoever asks for once asks whether all is there."""
+    run = Run({"all": script, "other": []}, once=True, timeout_s=100, state_dir=tmp_path)
     assert await run.run() == UNDELIVERED
     assert 100 <= trio.current_time() <= 110
     assert run.numbers("other") == [1, 2, 3, 4, 5]
@@ -307,7 +308,9 @@ async def test_a_state_directory_that_cannot_be_had_is_said(
     assert f"cannot use state_dir {tmp_path}/file/x" in said
     assert "--state-dir" in said
     (tmp_path / "state" / "routes" / "all.db").mkdir(parents=True)
-    assert await Run({"a": [], "all": []}, state_dir=tmp_path / "state").run() == FAILED
+    run = Run({"a": [], "all": []}, state_dir=tmp_path / "state")
+    assert await run.run() == FAILED
+    assert [route.state._database for route in run.daemon.router.routes.values()] == [None, None]
     assert "all.db: unable to open database file" in capsys.readouterr().out
 
 

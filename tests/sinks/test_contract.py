@@ -1,0 +1,714 @@
+"""What the router expects of every sink (`sinks/__init__.py`), checked on each that is registered.
+
+A new sink needs one row in the table below: how it is configured for a test, and how to read what arrived.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import os
+import threading
+import time
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from pydantic import BaseModel, ValidationError
+
+from logroute.config.components import SINKS
+from logroute.config.documentation import document
+from logroute.config.uri import parse_uri
+from logroute.router.record import (
+    BEGINNING,
+    STREAMS,
+    Anchor,
+    Batch,
+    DetailedRecord,
+    Origin,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    message_hash,
+)
+from logroute.sinks import FileLength, Retryable, Sink, SinkGone, SinkOptions
+
+MIB = 1 << 20
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+class Receiver(ABC):
+    """What a sink delivers to in a test."""
+
+    exactly_once = False
+    """Whether nothing arrives twice when a delivery that failed or was cancelled is made again."""
+    keeps = True
+    """Whether what arrived can be read at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The sink's options without `type`."""
+
+    @property
+    @abstractmethod
+    def uri(self) -> str:
+        """The same as a URI."""
+
+    def attach(self, sink: Any) -> None:  # noqa: B027 # most need nothing
+        """Lead the sink to this receiver where its options do not."""
+
+    def arrived(self) -> list[tuple[str, str]]:
+        """(container's name, message) of every record, as they came; all of them whole."""
+        return []
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Meanwhile the first attempt to deliver something fails, half-way."""
+        yield
+
+    def close(self) -> None:  # noqa: B027 # most hold nothing
+        pass
+
+
+class NullReceiver(Receiver):
+    keeps = False
+    options: typing.ClassVar[dict[str, Any]] = {}
+    uri = "null:"
+
+
+class FileReceiver(Receiver):
+    exactly_once = True
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "out.ndjson"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"path": str(self.path)}
+
+    @property
+    def uri(self) -> str:
+        return f"file://{self.path}"
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return parsed(self.path.read_bytes()) if self.path.exists() else []
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        with half_a_write():
+            yield
+
+
+class StdoutReceiver(Receiver):
+    """A file, in the place of descriptor 1."""
+
+    options: typing.ClassVar[dict[str, Any]] = {}
+    uri = "stdout:"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.fd = os.open(folder / "stdout", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+    def attach(self, sink: Any) -> None:
+        sink.fd = self.fd
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return parsed((self.folder / "stdout").read_bytes())
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        with half_a_write():
+            yield
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+RECEIVERS: dict[str, type[Receiver]] = {
+    "file": FileReceiver,
+    "null": NullReceiver,
+    "stdout": StdoutReceiver,
+}
+
+
+def parsed(data: bytes) -> list[tuple[str, str]]:
+    """Lines of JSON. One that a failure has cut short may stand there, if it ends where the next begins."""
+    found = []
+    for line in data.split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            assert line in TORN
+            continue
+        found.append((record["container"]["name"], record["message"]))
+    return found
+
+
+TORN: set[bytes] = set()
+"""Beginnings of lines that `half_a_write` has let through."""
+
+
+@contextmanager
+def half_a_write() -> Iterator[None]:
+    """The next write takes half of what it was given; then the disk is full."""
+    real = os.write
+    left = [1, 0]
+
+    def write(fd: int, data: Any) -> int:
+        if not left:
+            return real(fd, data)
+        if left.pop(0):
+            written = real(fd, bytes(data)[: len(data) // 2])
+            TORN.add(bytes(data)[:written].rpartition(b"\n")[2])
+            return written
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        yield
+        assert not left
+
+
+# --- what all tests use -----------------------------------------------------------------------------
+
+
+class Context:
+    """What the router gives a sink; what it has stored survives the sink."""
+
+    route = "all"
+
+    def __init__(self, folder: Path) -> None:
+        self.state_dir = str(folder)
+        self.files: dict[str, FileLength] = {}
+
+    async def commit(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def warn(self, event: str, **details: object) -> None: ...
+
+
+class Bench:
+    """A sink of one type, and its receiver."""
+
+    def __init__(self, type_: str, folder: Path) -> None:
+        self.type = type_
+        self.receiver = RECEIVERS[type_](folder)
+        self.context = Context(folder)
+        self.model: type[SinkOptions] = SINKS.options(type_)  # type: ignore[assignment]  # of a sink
+        self.cls: type[Sink[Any]] = SINKS.class_of(type_)
+
+    def make(self) -> Sink[Any]:
+        """A sink that is not open."""
+        options = self.model.model_validate({"type": self.type, **self.receiver.options})
+        sink: Sink[Any] = SINKS.create(options, self.context)
+        self.receiver.attach(sink)
+        return sink
+
+    async def open(self) -> Sink[Any]:
+        sink = self.make()
+        await sink.open()
+        return sink
+
+    def check(self, *expected: Batch) -> None:
+        """Everything has arrived; once, where the sink promises it; and in order."""
+        if not self.receiver.keeps:
+            return
+        wanted = [(each.origin.name, shown(r.message)) for each in expected for r in each.records]
+        arrived = self.receiver.arrived()
+        if self.receiver.exactly_once:
+            assert arrived == wanted
+            return
+        # Whatever came twice: where each came for the last time, they are everything, and in order.
+        if arrived != wanted:
+            assert len(set(wanted)) == len(wanted)
+            assert list(dict.fromkeys(reversed(arrived))) == wanted[::-1]
+
+
+@pytest.fixture(params=sorted(RECEIVERS))
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(request.param, tmp_path)
+    yield made
+    made.receiver.close()
+
+
+def origin(name: str = "web") -> Origin:
+    return Origin(f"docker:{name}", "docker", id=name * 12, name=name, labels={"team": "a.b"})
+
+
+WEB = origin()
+_numbers = iter(range(1, 999_999_999))
+
+
+def time_of(number: int) -> str:
+    return f"2026-11-23T20:06:26.{number:09d}Z"
+
+
+def batch(*messages: str, of: Origin = WEB, stream: Stream = "stdout") -> Batch:
+    records = [Record(message, stream, time_of(next(_numbers))) for message in messages]
+    return Batch(of, records, before=BEGINNING, after=BEGINNING, size_bytes=100 * len(records))
+
+
+def shown(message: str) -> str:
+    """Text as UTF-8 can express it."""
+    return message.encode("utf-8", "replace").decode()
+
+
+def test_every_sink_has_a_row_in_the_table() -> None:
+    builtin = {name for name in SINKS.types() if SINKS.class_of(name).__module__.startswith("logroute.")}
+    assert builtin == set(RECEIVERS)
+
+
+# --- delivering -------------------------------------------------------------------------------------
+
+
+async def test_all_records_arrive_in_order(bench: Bench) -> None:
+    sink = await bench.open()
+    batches = [batch(*(f"{n}.{i}" for i in range(n + 1))) for n in range(5)]
+    assert list(await sink.deliver(batches[:3])) == []
+    assert list(await sink.deliver(batches[3:])) == []
+    await sink.close()
+    bench.check(*batches)
+
+
+async def test_records_of_many_origins_keep_their_order_and_their_origin(bench: Bench) -> None:
+    sink = await bench.open()
+    origins = [origin(f"c{n}") for n in range(50)]
+    batches = [
+        batch(f"{of.name} {i}", f"{of.name} {i}'", of=of, stream=("stdout", "stderr")[i % 2])
+        for i in range(4)
+        for of in origins
+    ]
+    assert list(await sink.deliver(batches)) == []
+    await sink.close()
+    bench.check(*batches)
+
+
+async def test_as_much_as_one_delivery_may_take(bench: Bench) -> None:
+    assert bench.cls.batch_bytes >= 1024
+    assert bench.cls.batch_records >= 1
+    assert bench.cls.batch_wait_s >= 0
+    sink = await bench.open()
+    many = batch(*(f"line {n} of many" for n in range(bench.cls.batch_records)))
+    assert list(await sink.deliver([many])) == []
+    await sink.close()
+    bench.check(many)
+
+
+async def test_nothing_to_deliver_is_delivered(bench: Bench) -> None:
+    sink = await bench.open()
+    one = batch("one")
+    assert list(await sink.deliver([])) == []
+    assert list(await sink.deliver([batch(), batch(of=origin("db"))])) == []
+    assert bench.receiver.arrived() == []
+    assert list(await sink.deliver([batch(), one, batch()])) == []
+    await sink.close()
+    bench.check(one)
+
+
+ODD = {
+    "empty": "",
+    "NUL": "a\x00b\x00",
+    "controls": "".join(map(chr, range(32))) + "\x7f\x80\x9f",
+    "newlines": "\nfirst\n\nsecond\r\n",
+    "escapes": "\x1b[31mred\x1b[0m \x1b]0;title\x07",
+    "quotes": '"\\" \' { } %s {message} \\n \\u0000',
+    "half a pair": "a\ud800b\udfff\udc00\ud800",
+    "not UTF-8": b"caf\xe9".decode("utf-8", "surrogateescape"),
+    "beyond": "\U0001f600\u2028\u2029\u202e\ufeff\uffff",
+    "json": '{"message": "inner", "container": {"name": "db"}}\n{"message": "two"}',
+    "long": "é" * (MIB // 2) + "\n" + "x" * MIB,
+}
+
+
+@pytest.mark.parametrize("message", ODD.values(), ids=ODD)
+async def test_any_text_is_delivered_and_harms_nothing_beside_it(bench: Bench, message: str) -> None:
+    sink = await bench.open()
+    odd = batch("before", message, "after", message)
+    odd_name = Origin("docker:x", "docker", id="x" * 64, name="x", labels={"k": message[:200]})
+    more = batch("of an odd origin", of=odd_name)
+    assert list(await sink.deliver([odd, more])) == []
+    await sink.close()
+    bench.check(odd, more)
+
+
+async def test_records_with_details_arrive_too(bench: Bench) -> None:
+    sink = await bench.open()
+    records: list[Record] = [
+        DetailedRecord("a", "stdout", time_of(1), level="error", fields={"n": {"y": [None, "\ud800"]}}),
+        DetailedRecord("b", "stderr", time_of(2), truncated=True, sequence=3),
+        DetailedRecord("c", "stderr", time_of(2), place="fingerprint-12", part=".1"),
+        Record("d", "stdout", "not a time"),
+        Record("e", "stdout", time_of(3)),
+    ]  # fmt: skip
+    each = Batch(WEB, records, before=BEGINNING, after=BEGINNING, size_bytes=1)
+    assert list(await sink.deliver([each])) == []
+    await sink.close()
+    bench.check(each)
+
+
+# --- failing and being cancelled --------------------------------------------------------------------
+
+
+async def test_what_failed_is_delivered_by_the_next_attempt(bench: Bench) -> None:
+    sink = await bench.open()
+    first, second = batch("1", "2"), batch(*(f"{n} of the second" for n in range(1000)))
+    await sink.deliver([first])
+    if bench.receiver.keeps:
+        with bench.receiver.refusing(), pytest.raises(Retryable) as refused:
+            await sink.deliver([second])
+        assert str(refused.value)
+    await sink.open()
+    assert list(await sink.deliver([second])) == []
+    await sink.close()
+    bench.check(first, second)
+
+
+async def cancelled_after(steps: int, sink: Sink[Any], batches: Sequence[Batch]) -> bool:
+    """Deliver, and cancel once the delivery has made so many steps; whether it was cancelled."""
+    with trio.CancelScope() as scope:
+
+        class Cancel(trio.abc.Instrument):
+            left = steps
+
+            def after_task_step(self, task: trio.lowlevel.Task) -> None:
+                if task is delivering:
+                    self.left -= 1
+                    if self.left < 0:
+                        scope.cancel()
+
+        delivering = trio.lowlevel.current_task()
+        instrument = Cancel()
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            if steps == 0:
+                scope.cancel()
+            await sink.deliver(batches)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    return scope.cancelled_caught
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["the same sink", "a new sink"])
+async def test_a_cancelled_delivery_is_delivered_by_the_next_attempt(
+    bench: Bench, tmp_path: Path, anew: bool
+) -> None:
+    """Cancelled at its n-th await, for each n that it has. The router sends all of it again."""
+    first, second = batch("1", "2"), batch(*(f"{n} of the second" for n in range(5000)))
+    third = batch("3", "4")
+    cancelled = True
+    steps = 0
+    while cancelled:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        again = Bench(bench.type, folder)
+        sink = await again.open()
+        await sink.deliver([first])
+        cancelled = await cancelled_after(steps, sink, [second])
+        if cancelled:
+            if anew:  # as after a stop and a start
+                await sink.close()
+                sink = again.make()
+            await sink.open()
+            assert list(await sink.deliver([second])) == []
+        assert list(await sink.deliver([third])) == []
+        await sink.close()
+        again.check(first, second, third)
+        again.receiver.close()
+        steps += 1
+    assert steps > 1 or not bench.receiver.keeps
+
+
+async def test_a_sink_that_was_cancelled_can_be_closed(bench: Bench) -> None:
+    sink = await bench.open()
+    await cancelled_after(1, sink, [batch("1")])
+    with trio.fail_after(10):
+        await sink.close()
+
+
+# --- its life ---------------------------------------------------------------------------------------
+
+
+async def test_closing_is_always_possible(bench: Bench) -> None:
+    sink = bench.make()
+    await sink.close()
+    await sink.close()
+    sink = await bench.open()
+    await sink.close()
+    await sink.close()
+
+
+async def test_a_sink_may_be_opened_again_without_having_been_closed(bench: Bench) -> None:
+    sink = await bench.open()
+    one, two, three = batch("1"), batch("2"), batch("3")
+    await sink.open()
+    await sink.deliver([one])
+    await sink.open()
+    await sink.deliver([two])
+    await sink.close()
+    await sink.open()
+    await sink.deliver([three])
+    await sink.close()
+    bench.check(one, two, three)
+
+
+async def test_a_restart_goes_on_where_the_last_run_ended(bench: Bench) -> None:
+    one, two = batch("1"), batch("2")
+    sink = await bench.open()
+    await sink.deliver([one])
+    await sink.close()
+    sink = await bench.open()
+    await sink.deliver([two])
+    await sink.close()
+    bench.check(one, two)
+
+
+async def test_tidying_up_and_background_work_do_no_harm(bench: Bench) -> None:
+    sink = await bench.open()
+    one, two = batch("1"), batch("2")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run)
+        await sink.idle()
+        await sink.deliver([one])
+        await sink.idle()
+        await sink.deliver([two])
+        with trio.move_on_after(0.05):
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    await sink.close()
+    assert sink.idle_s is None or sink.idle_s > 0
+    bench.check(one, two)
+
+
+# --- its neighbours ---------------------------------------------------------------------------------
+
+
+def as_a_source_gives_it(of: Origin = WEB) -> Batch:
+    """Newlines that are still there, times with zeros trimmed, times that are equal: not made ready yet."""
+    times = ["2026-11-23T20:06:26.1Z", "2026-11-23T20:06:26.12Z", "2026-11-23T20:06:26.12Z"]
+    lines = [(time, stream) for time in times for stream in STREAMS]
+    records = [
+        Record(f"{i} \ud800 {i}\n" if i % 2 else f"{i}\n", stream, time)
+        for i, (time, stream) in enumerate(lines)
+    ]
+    last = StreamPosition(anchor=Anchor(times[0][:-1].ljust(29, "0") + "Z", 4, message_hash("x")))
+    return Batch(of, records, before=Position(last, last), after=BEGINNING, size_bytes=1, newlines=True)
+
+
+async def test_the_batches_that_others_hold_too_are_not_changed(bench: Bench) -> None:
+    sink = await bench.open()
+    given, untouched = as_a_source_gives_it(), as_a_source_gives_it()
+    plain = batch("a", "b\x00", "\ud800")
+    before = [msgspec.structs.asdict(record) for record in plain.records]
+    places = (given.before, given.after, given.size_bytes, given.acknowledged)
+    await sink.deliver([given, plain])
+    await sink.close()
+    # Making a batch ready is the batch's own; whoever asks for its records sees what it would have seen.
+    assert given.records == untouched.records
+    assert [type(r) for r in given.records] == [type(r) for r in untouched.records]
+    assert [msgspec.structs.asdict(record) for record in plain.records] == before
+    assert (given.before, given.after, given.size_bytes, given.acknowledged) == places
+    assert (given.origin, vars(given.origin).keys()) == (WEB, vars(origin()).keys())
+
+
+async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(bench: Bench, tmp_path: Path) -> None:
+    fresh, shared = as_a_source_gives_it(), as_a_source_gives_it()
+    for name in sorted(RECEIVERS):
+        folder = tmp_path / f"neighbour-{name}"
+        folder.mkdir()
+        neighbour = Bench(name, folder)
+        sink = await neighbour.open()
+        await sink.deliver([shared])
+        await sink.close()
+        neighbour.receiver.close()
+    sink = await bench.open()
+    await sink.deliver([fresh])
+    first = bench.receiver.arrived()
+    await sink.deliver([shared])
+    await sink.close()
+    assert bench.receiver.arrived() == first * 2
+
+
+# What may wait for a disk, a network or a reader.
+BLOCKING = (
+    "open", "write", "pwrite", "writev", "read", "pread", "fsync", "fdatasync", "ftruncate", "truncate",
+    "rename", "replace", "link", "symlink", "unlink", "remove", "mkdir", "rmdir", "listdir", "scandir",
+    "stat", "lstat", "access", "chmod", "chown", "utime", "sendfile", "copy_file_range",
+)  # fmt: skip
+
+
+async def test_nothing_that_may_block_happens_on_the_trio_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = threading.current_thread()
+    found: list[str] = []
+
+    def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            # Looking at a descriptor that is open waits for nobody.
+            if threading.current_thread() is main and not (name == "stat" and isinstance(args[0], int)):
+                found.append(f"os.{name}{args}")
+            return real(*args, **more)
+
+        return call
+
+    sink = bench.make()
+    for name in BLOCKING:
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    async with trio.open_nursery() as nursery:
+        await sink.open()
+        nursery.start_soon(sink.run)
+        await sink.deliver([batch("1", "2"), batch("3", of=origin("db"))])
+        await sink.idle()
+        await sink.deliver([batch("4")])
+        nursery.cancel_scope.cancel()
+    await sink.close()
+    monkeypatch.undo()
+    assert found == []
+
+
+async def test_a_receiver_that_is_slow_delays_nothing_but_its_own_delivery(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system takes its time over every write; meanwhile the daemon goes on."""
+    real, slept = os.write, []
+
+    def write(fd: int, data: bytes) -> int:
+        slept.append(fd)
+        time.sleep(0.3)
+        return real(fd, data)
+
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.sleep(0.01)
+            ticks += 1
+
+    sink = await bench.open()
+    monkeypatch.setattr(os, "write", write)
+    one = batch("1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        await trio.testing.wait_all_tasks_blocked()
+        ticks = 0
+        await sink.deliver([one])
+        assert ticks >= 3 * len(slept)  # 30 of them in peace
+        nursery.cancel_scope.cancel()
+    monkeypatch.undo()
+    await sink.close()
+    bench.check(one)
+
+
+async def test_a_full_pipe_stops_stdout_and_nothing_else(tmp_path: Path) -> None:
+    bench = Bench("stdout", tmp_path)
+    read, write = os.pipe()
+    sink = bench.make()
+    typing.cast(Any, sink).fd = write
+    await sink.open()
+    done, got = trio.Event(), bytearray()
+
+    async def deliver() -> None:
+        await sink.deliver([batch("x" * 300_000)])
+        done.set()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deliver)
+            for _ in range(20):
+                await trio.sleep(0.01)
+            assert not done.is_set()
+            while not got.endswith(b"\n"):
+                got += await trio.to_thread.run_sync(os.read, read, 65536)
+        # SinkGone, and nothing else, is what a reader that goes away means.
+        os.close(read)
+        with pytest.raises(SinkGone):
+            await sink.deliver([batch("y")])
+    assert json.loads(got)["message"] == "x" * 300_000
+    await sink.close()
+    os.close(write)
+    bench.receiver.close()
+
+
+# --- options ----------------------------------------------------------------------------------------
+
+
+def test_the_uri_and_the_mapping_are_the_same_model(bench: Bench) -> None:
+    given = bench.model.model_validate({"type": bench.type, **bench.receiver.options})
+    assert bench.model.model_validate(parse_uri(bench.receiver.uri)) == given
+
+
+def below(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel], str]]:
+    """(dotted path, model, name) of every option, those of nested models too."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from below(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, model, name
+
+
+def nested(path: str, value: object) -> dict[str, Any]:
+    head, _, rest = path.partition(".")
+    return {head: nested(rest, value) if rest else value}
+
+
+def test_every_option_can_be_given_in_the_uri_and_in_the_mapping_alike(bench: Bench) -> None:
+    for path, model, name in below(bench.model):
+        field = model.model_fields[name]
+        examples = field.examples or ([] if field.default is None else [field.default])
+        if path == "type" or path in bench.receiver.options:
+            continue
+        assert examples, f"{bench.type}: {path} has neither a default nor an example"
+        for example in examples:
+            mapping = {"type": bench.type, **bench.receiver.options, **nested(path, example)}
+            text = str(example).lower() if isinstance(example, bool) else str(example)
+            if isinstance(example, float):
+                text = mapping_text = f"{example:g}s"  # a duration
+                mapping = {"type": bench.type, **bench.receiver.options, **nested(path, mapping_text)}
+            uri = f"{bench.receiver.uri}?{path}={quote(text)}"
+            by_mapping = bench.model.model_validate(mapping)
+            assert bench.model.model_validate(parse_uri(uri)) == by_mapping, path
+            assert json.loads(by_mapping.model_dump_json()), path
+
+
+def test_every_option_says_what_it_is(bench: Bench) -> None:
+    document(bench.model)
+    for path, model, name in below(bench.model):
+        if path != "type":
+            description = model.model_fields[name].description
+            assert description, f"{bench.type}: {path} has no description"
+            assert description[0].isupper() or description[0] == "`"
+            assert description.endswith(".")
+    assert inspect.getdoc(bench.model) != inspect.getdoc(SinkOptions)
+    assert inspect.getdoc(inspect.getmodule(bench.cls)), "the module says what it owns"
+
+
+def test_an_option_that_does_not_exist_is_a_mistake(bench: Bench) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        bench.model.model_validate({"type": bench.type, **bench.receiver.options, "colour": "red"})
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        bench.model.model_validate(parse_uri(f"{bench.receiver.uri}?colour=red"))
+
+
+def test_options_do_not_change(bench: Bench) -> None:
+    options = bench.model.model_validate({"type": bench.type, **bench.receiver.options})
+    with pytest.raises(ValidationError, match="frozen"):
+        options.type = "other"  # type: ignore[attr-defined]  # of every subclass
