@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from operator import lt
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -237,7 +238,10 @@ _KUBERNETES = {
 }
 
 
-def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> dict[str, str | int]:
+_NO_IDENTITY: Mapping[str, str | int] = MappingProxyType({})
+
+
+def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> Mapping[str, str | int]:
     found: dict[str, str | int] = {}
     for key, label in table.items():
         value = labels.get(label)
@@ -249,7 +253,7 @@ def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> dict[str, 
                 found[key] = number
         else:
             found[key] = value
-    return found
+    return found or _NO_IDENTITY
 
 
 @dataclass(eq=False)
@@ -279,13 +283,15 @@ class Origin:
         self.compose = _identity(self.labels, _COMPOSE)
         self.swarm = _identity(self.labels, _SWARM)
         self.kubernetes = _identity(self.labels, _KUBERNETES)
-        #: What the stable ids of a stream begin with.
-        self.id_prefix = {stream: f"{self.id[:12]}-{stream[3]}" for stream in STREAMS}
         self._json: bytes | None = None
-        #: What encoders make of the constant parts, once, by whatever they like.
-        self.encoded: dict[Any, Any] = {}
         #: What the router knows of this origin: which routes take it. Only the router reads or writes it.
         self.takers: Any = None
+
+    @property
+    def id_prefix(self) -> dict[Stream, str]:
+        """What the stable ids of each stream begin with."""
+        start = self.id[:12]
+        return {"stdout": start + "-o", "stderr": start + "-e"}
 
     @property
     def json(self) -> bytes:
@@ -335,7 +341,7 @@ class Origin:
         """
         if record.place is not None:
             return record.place + record.part
-        text = self.id_prefix[record.stream] + record.time
+        text = f"{self.id[:12]}-{record.stream[3]}{record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:

@@ -36,12 +36,14 @@ class Router:
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
+        self._combinations: dict[tuple[object, ...], Takers] = {}
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
     def add(self, route: Route) -> None:
         self.routes[route.name] = route
         self._generation += 1
+        self._combinations.clear()
 
     def room_again(self) -> None:
         """A queue that was full is so no longer."""
@@ -57,7 +59,12 @@ class Router:
                 for route in self.routes.values()
                 if (streams := route.settings.match.decide(origin))
             ]
-            takers = Takers(self._generation, routes, frozenset().union(*(s for _, s in routes)))
+            # Thousands of containers are taken by few combinations of routes.
+            key = (self._generation, *((route.name, streams) for route, streams in routes))
+            takers = self._combinations.get(key)
+            if takers is None:
+                union = frozenset[Stream]().union(*(streams for _, streams in routes))
+                takers = self._combinations[key] = Takers(self._generation, routes, union)
             origin.takers = takers
         return takers
 

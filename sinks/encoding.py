@@ -102,16 +102,13 @@ def _encode_json_batch(batch: Batch) -> bytes:
 
 
 def _streams(origin: Origin) -> dict[Stream, msgspec.Raw]:
-    """`_Line.stream` of records without details."""
-    streams: dict[Stream, msgspec.Raw] | None = origin.encoded.get(_streams)
-    if streams is None:
-        constant = origin.json
-        behind = b"," + constant if constant else b""
-        streams = origin.encoded[_streams] = {
-            "stdout": msgspec.Raw(b'"stdout"' + behind),
-            "stderr": msgspec.Raw(b'"stderr"' + behind),
-        }
-    return streams
+    """`_Line.stream` of records without details. Made anew each time: kept, it is a kilobyte a container."""
+    constant = origin.json
+    behind = b"," + constant if constant else b""
+    return {
+        "stdout": msgspec.Raw(b'"stdout"' + behind),
+        "stderr": msgspec.Raw(b'"stderr"' + behind),
+    }
 
 
 def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:

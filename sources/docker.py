@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
 INSPECT_AT_ONCE = 8
+GROUP = 64
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 15.0
 
@@ -77,7 +78,7 @@ class DockerOptions(SourceOptions):
     their first line."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Container:
     """One container that is read, or was looked at and is not."""
 
@@ -92,7 +93,7 @@ class Container:
     removed: bool = False
     opening: bool = False
     """It is being opened: whoever hears of it meanwhile must not open it again."""
-    drained: trio.Event = field(default_factory=trio.Event)
+    drained: bool = False
     """With `--once`: everything that was there has been emitted."""
     ignored: str = ""
     """Why it is not read."""
@@ -109,12 +110,12 @@ class DockerSource(Source[DockerOptions]):
         self._engine = Engine(EngineAddress.resolve(options.host, tls=tls))
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
-        self._inspecting = trio.CapacityLimiter(INSPECT_AT_ONCE)
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
         self._root = ""
         self._away = False
         self._self_id = own_container_id()
+        self._some_drained = trio.Event()
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
@@ -149,8 +150,8 @@ class DockerSource(Source[DockerOptions]):
                 await trio.sleep(wait_s)
                 wait_s = min(RETRY_MAX_S, wait_s * 2)
         task_status.started()
-        for container in list(self.containers.values()):
-            await container.drained.wait()
+        while not all(container.drained for container in self.containers.values()):
+            await self._some_drained.wait()
 
     async def _follow_engine(self, task_status: trio.TaskStatus[None]) -> None:
         """Follow events for ever; an engine that goes away is waited for."""
@@ -196,28 +197,33 @@ class DockerSource(Source[DockerOptions]):
 
     async def _reconcile(self) -> None:
         """Compare with the engine's list: what events did not tell."""
-        listed = {summary.id: summary for summary in await self._engine.containers()}
-        appeared: list[str] = []
-        for id_, summary in listed.items():
+        listed = {summary.id: (summary.state, summary.name) for summary in await self._engine.containers()}
+        for id_, (state, name) in listed.items():
             known = self.containers.get(id_)
             if known is None:
-                appeared.append(id_)
-            elif summary.state == "running" and known.ended:
+                continue
+            if state == "running" and known.ended:
                 self._take(id_, "start")
-            elif summary.state in ("exited", "dead") and not known.ended:
+            elif state in ("exited", "dead") and not known.ended:
                 self._take(id_, "die")
-            elif summary.name and summary.name != known.origin.name:
+            elif name and name != known.origin.name:
                 self._take(id_, "rename")
         for id_ in [id_ for id_ in self.containers if id_ not in listed]:
             self._take(id_, "destroy")
-        found: list[ContainerDetails] = []
-        async with trio.open_nursery() as nursery:
-            for id_ in appeared:
-                nursery.start_soon(self._inspect_into, id_, found)
-        await self._appear([details for details in found if details.id not in self.containers])
+        # In groups, so that of thousands of containers the first are read while the last are looked at, and
+        # what is known of them only meanwhile takes no room.
+        appeared = [id_ for id_ in listed if id_ not in self.containers]
+        for start in range(0, len(appeared), GROUP):
+            ids = iter(appeared[start : start + GROUP])
+            found: list[ContainerDetails] = []
+            async with trio.open_nursery() as nursery:
+                for _ in range(INSPECT_AT_ONCE):
+                    nursery.start_soon(self._inspect_into, ids, found)
+            await self._appear([details for details in found if details.id not in self.containers])
 
-    async def _inspect_into(self, id_: str, found: list[ContainerDetails]) -> None:
-        async with self._inspecting:
+    async def _inspect_into(self, ids: Iterator[str], found: list[ContainerDetails]) -> None:
+        """One of the few that share the work."""
+        for id_ in ids:
             try:
                 found.append(await self._engine.inspect(id_))
             except EngineRefused as error:
@@ -295,8 +301,9 @@ class DockerSource(Source[DockerOptions]):
             await self._appear([await self._engine.inspect(container.details.id)])
 
     async def _renamed(self, container: Container) -> None:
-        container.details = await self._engine.inspect(container.details.id)
-        old, origin = container.origin, self._origin(container.details)
+        details = await self._engine.inspect(container.details.id)
+        old, origin = container.origin, self._origin(details)
+        container.details = details.slim()
         self._log.info("a container was renamed", container=origin.name, before=old.name)
         container.origin = origin
         position = container.log.position if container.log is not None else BEGINNING
@@ -333,14 +340,15 @@ class DockerSource(Source[DockerOptions]):
             origin = self._origin(details)
             container = Container(details, origin, ended=not details.running)
             container.ignored = self._ignored(details, origin)
+            container.details = details.slim()
             self.containers[details.id] = container
             if container.ignored:
-                container.drained.set()
+                self._set_drained(container)
                 self._log.debug("not read", container=origin.name, why=container.ignored)
             elif not details.started_time:
                 # Created, never started: nothing to read yet. Its start event brings it back here.
                 container.ended = True
-                container.drained.set()
+                self._set_drained(container)
             else:
                 container.opening = True
                 opened.append(container)
@@ -459,6 +467,11 @@ class DockerSource(Source[DockerOptions]):
         known = [route for route in routes if route]
         self._checkpoints.lost(container.origin, known, reason, **details)
 
+    def _set_drained(self, container: Container) -> None:
+        container.drained = True
+        self._some_drained.set()
+        self._some_drained = trio.Event()
+
     # --- what the sweep says --------------------------------------------------------------------------
 
     def _drained(self, log: LogFile) -> None:
@@ -468,7 +481,7 @@ class DockerSource(Source[DockerOptions]):
             return
         if self.context.once:
             self._sweep.remove(log)
-            container.drained.set()
+            self._set_drained(container)
         elif container.ended:
             # Its descriptors are given back; if it is started again the log is opened again.
             self._sweep.remove(log)
@@ -536,7 +549,7 @@ class DockerSource(Source[DockerOptions]):
                         )
                 break
         container.reader = None
-        container.drained.set()
+        self._set_drained(container)
         if container.removed:
             self._forget(container)
 

@@ -7,6 +7,7 @@ out here. Reading logs out of the raw stream is `frames` and `engine_logs`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -430,7 +431,8 @@ def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: s
         id=details.id,
         name=details.name.removeprefix("/"),
         image=Image.parse(reference) if reference else None,
-        labels=details.config.labels or {},
+        # Many containers have the same labels.
+        labels={sys.intern(name): value for name, value in (details.config.labels or {}).items()},
         runtime=runtime,
         host=host,
     )

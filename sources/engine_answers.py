@@ -105,6 +105,11 @@ class ContainerDetails(_Answer, frozen=True):
     host_config: HostConfig = HostConfig()
     log_path: str | None = None
 
+    def slim(self) -> ContainerDetails:
+        """Without what is looked at once: the environment, and the labels, which the origin has."""
+        config = ContainerConfig(self.config.image, tty=self.config.tty)
+        return msgspec.structs.replace(self, config=config)
+
     @property
     def tty(self) -> bool:
         return self.config.tty

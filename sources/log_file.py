@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -131,7 +130,7 @@ class LogFile:
         """The container has ended: an unfinished record at the end of the log is finished."""
         self.stop_at: Spot | None = None
         """With `--once`: read no further than this."""
-        self._segments: deque[Segment] = deque()
+        self._segments: list[Segment] = []
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
         self._joiner = Joiner(limit)
@@ -150,7 +149,7 @@ class LogFile:
     def open(self) -> bool:
         """Open every file of the log now. False if there is none. Raises PermissionError."""
         with self._chain:
-            self._segments = deque(open_chain(self.path, rotated=self.rotated))
+            self._segments = open_chain(self.path, rotated=self.rotated)
         return bool(self._segments)
 
     @property
@@ -165,7 +164,7 @@ class LogFile:
     def close(self) -> None:
         with self._chain:
             while self._segments:
-                self._segments.popleft().close()
+                self._segments.pop(0).close()
 
     def look(self) -> bool:
         """Notice rotation: open files that are newer than those we hold. True if there are any."""
@@ -179,7 +178,7 @@ class LogFile:
                 return False
             if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
                 return False
-            fresh, whole = newer_segments(self.path, list(self._segments))
+            fresh, whole = newer_segments(self.path, self._segments)
             self._segments.extend(fresh)
             if not whole:
                 self._lose(self._first_time(fresh))
@@ -268,7 +267,7 @@ class LogFile:
                 return lost
             lowest = min((min(spots.values()) for spots in found.values()), default=(0, 0))
             for _ in range(lowest[0]):
-                self._segments.popleft().close()
+                self._segments.pop(0).close()
             self._passed = lowest[0]
             first = self._segments[0]
             first.offset = lowest[1]
@@ -425,7 +424,7 @@ class LogFile:
             # A newer file exists, so the writer has closed this one: what has no newline gets none.
             if unterminated:
                 self.statistics.corrupt_lines += 1
-            self._segments.popleft().close()
+            self._segments.pop(0).close()
             self._passed += 1
             self._tail = b""
             return True

@@ -29,7 +29,7 @@ from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
 INTERVAL_S = 0.02
 """Between the beginnings of two sweeps, at least."""
 LOG_INTERVAL_S = 0.001
-INTERVAL_MAX_S = 0.1
+INTERVAL_MAX_S = 0.2
 """A sweep that found many logs waits longer, a millisecond for each, so that the next finds more in each: a
 log costs the same whether it has one new line or fifty."""
 BUDGET_BYTES = 1 << 20
@@ -241,7 +241,7 @@ class Sweep:
                 self._ready[log] = None
 
     async def _sweep(self) -> tuple[bool, int]:
-        """One sweep. Whether there is more at once (the budget was the limit); how many logs had something."""
+        """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
         room = self._emit.has_room
         batches: list[Batch] = []
