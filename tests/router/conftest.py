@@ -19,7 +19,8 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _close_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tests that only look at a route open its state and never run it to its end."""
-    connect, opened = sqlite3.connect, []
+    connect = sqlite3.connect
+    opened: list[sqlite3.Connection] = []
 
     def note(*args: Any, **more: Any) -> sqlite3.Connection:
         opened.append(connect(*args, **more))
