@@ -13,12 +13,11 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from contextlib import suppress
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Options(BaseModel):
@@ -28,6 +27,23 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, given: Any) -> Any:
+        """Pydantic would read `max_open: true` as 1; the text `true` it does not."""
+        if not isinstance(given, dict):
+            return given
+        fields = cls.model_fields
+        return {
+            name: str(value)
+            if isinstance(value, bool) and name in fields and fields[name].annotation in _NUMBERS
+            else value
+            for name, value in given.items()
+        }
+
+
+_NUMBERS = (int, float, int | None, float | None)
 
 
 Kind = Literal["source", "processor", "sink"]
@@ -41,6 +57,15 @@ class UnknownComponent(LookupError):
         super().__init__(f"unknown {kind} type {name!r}; there are: {', '.join(known) or 'none'}")
         self.name = name
         self.known = known
+
+
+class BrokenComponent(Exception):
+    """There is a component of that type, but its module cannot be imported."""
+
+    def __init__(self, kind: Kind, name: str, where: str, cause: Exception) -> None:
+        super().__init__(
+            f'the {kind} type "{name}" cannot be loaded from {where}: {type(cause).__name__}: {cause}'
+        )
 
 
 class Registry:
@@ -73,7 +98,7 @@ class Registry:
         return decorate
 
     def options(self, name: str) -> type[Options]:
-        """The options model of a type. Raises UnknownComponent."""
+        """The options model of a type. Raises UnknownComponent or BrokenComponent."""
         if name not in self._options:
             self._load(name)
         if name not in self._options:
@@ -89,16 +114,15 @@ class Registry:
         return self._classes[self.options(name)]
 
     def types(self) -> list[str]:
-        """Every type, sorted. Imports every component: for errors, schema and docs."""
+        """Every type that can be loaded, sorted. Imports every component: for errors, schema and docs."""
         self._load_all()
         return sorted(self._options)
 
-    def loaded(self) -> list[str]:
-        """The types that have been imported so far."""
-        return sorted(self._options)
-
     def type_of_scheme(self, scheme: str) -> str:
-        """The type that a URI's scheme means. Raises UnknownComponent, naming the schemes there are."""
+        """The type that a URI's scheme means.
+
+        Raises UnknownComponent, naming the schemes there are, or BrokenComponent.
+        """
         for candidate in (scheme, scheme.partition("+")[0]):
             if candidate not in self._schemes:
                 self._load(candidate)
@@ -110,26 +134,37 @@ class Registry:
                 return self._schemes[candidate]
         raise UnknownComponent(self.kind, scheme, sorted(self._schemes))
 
-    def _entry_points(self) -> EntryPoints:
-        from importlib.metadata import entry_points  # costs a start 15 ms, and few need it
-
-        return entry_points(group=self.group)
-
     def _load(self, name: str) -> None:
-        """Import the module, or the entry point, that registers `name`, if there is one."""
+        """Import the module, or the entry point, that registers `name`, if there is one.
+
+        Raises BrokenComponent.
+        """
         module = f"{self.group}.{name}"
-        if name.isidentifier() and importlib.util.find_spec(module) is not None:
-            importlib.import_module(module)
+        own = name.isidentifier() and not name.startswith("_") and importlib.util.find_spec(module)
+        if own:
+            self._import(name, module, lambda: importlib.import_module(module))
         else:
-            for point in self._entry_points().select(name=name):
-                point.load()
+            for point in entry_points(group=self.group, name=name):
+                self._import(name, _where(point), point.load)
 
     def _load_all(self) -> None:
+        """Import everything; a third party's module that cannot be imported takes nothing else away."""
         package = importlib.import_module(self.group)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.group}.{module.name}")
-        for point in self._entry_points():
-            point.load()
+        for point in entry_points(group=self.group):
+            with suppress(BrokenComponent):
+                self._import(point.name, _where(point), point.load)
+
+    def _import(self, name: str, where: str, load: Callable[[], object]) -> None:
+        try:
+            load()
+        except Exception as error:  # a stranger's module may do anything
+            raise BrokenComponent(self.kind, name, where, error) from error
+
+
+def _where(point: EntryPoint) -> str:
+    return f"{point.value} of {point.dist.name}" if point.dist else point.value
 
 
 SOURCES = Registry("source")

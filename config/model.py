@@ -7,19 +7,30 @@ are named; nothing else is imported.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from pydantic import Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from logroute.config.components import PROCESSORS, SINKS, SOURCES, Options, Registry, UnknownComponent
-from logroute.config.problems import did_you_mean
-from logroute.config.types import Duration, MatchField, Parsed, Size
+from logroute.config.components import (
+    PROCESSORS,
+    SINKS,
+    SOURCES,
+    BrokenComponent,
+    Options,
+    Registry,
+    UnknownComponent,
+)
+from logroute.config.problems import did_you_mean, kind_of
+from logroute.config.types import Duration, MatchField, Named, Parsed, Size, Start
 from logroute.processors import ProcessorOptions
 from logroute.router.match import EVERYTHING
 from logroute.sinks import SinkOptions
 from logroute.sources import SourceOptions
 
 MIB = 1 << 20
+LONGEST_NAME = 200
+"""Bytes of a name in a file's name, percent signs included: 255 with the endings that SQLite appends."""
 
 
 def parse_component(registry: Registry, value: Any) -> Options:
@@ -31,16 +42,28 @@ def parse_component(registry: Registry, value: Any) -> Options:
         return value
     kind = registry.kind
     if not isinstance(value, dict):
-        raise PydanticCustomError("component", "expected a mapping with `type`, such as {type: file}")
-    type_ = value.get("type")
-    if not isinstance(type_, str):
+        uri = "a URI or " if kind == "sink" else ""
+        text = f"expected {uri}a mapping with `type`, such as {_EXAMPLES[kind]}"
+        raise PydanticCustomError("component", "{text}", {"text": text})
+    if "type" not in value:
         raise PydanticCustomError("component", "`type` is missing: which {kind} is it?", {"kind": kind})
+    type_ = value["type"]
+    if type_ is None and kind == "sink":
+        type_ = "null"  # how YAML reads {type: null}
+        value = {**value, "type": type_}
+    if not isinstance(type_, str):
+        raise _at(("type",), f"expected the name of a {kind}'s type, not {kind_of(type_)}", type_)
     try:
         model = registry.options(type_)
     except UnknownComponent as error:
         hint = did_you_mean(type_, error.known) or f"; there are: {', '.join(error.known) or 'none yet'}"
         raise _at(("type",), f'unknown {kind} type "{type_}"{hint}', type_) from error
+    except BrokenComponent as error:
+        raise _at(("type",), str(error), type_) from error
     return model.model_validate(value)
+
+
+_EXAMPLES = {"sink": "{type: file}", "source": "{type: docker}", "processor": "{type: json}"}
 
 
 def _at(path: tuple[str, ...], message: str, value: Any) -> ValidationError:
@@ -72,24 +95,45 @@ def _parse_sink(value: Any) -> Any:
 
 _ANY = core_schema.simple_ser_schema("any")
 
-SinkField = Annotated[SinkOptions, Parsed(_parse_sink, _ANY), WithJsonSchema({"type": ["object", "string"]})]
+SinkField = Annotated[
+    SinkOptions,
+    Parsed(_parse_sink, _ANY),
+    WithJsonSchema({"type": ["object", "string"]}),
+    Named("URI or [sink](#sinks)"),
+]
 SourceField = Annotated[
     SourceOptions,
     Parsed(lambda value: _nested(SOURCES, value), _ANY),
     WithJsonSchema({"type": "object"}),
+    Named("[source](#sources)"),
 ]
 ProcessorField = Annotated[
     ProcessorOptions,
     Parsed(lambda value: _nested(PROCESSORS, value), _ANY),
     WithJsonSchema({"type": "object"}),
+    Named("[processor](#processors)"),
 ]
+
+
+def _check_name(name: str) -> str:
+    """Names of routes and sources stand in metrics, labels, URLs and, quoted, in names of files."""
+    if not name:
+        raise PydanticCustomError("name", "a name must not be empty")
+    if not name.isprintable() or any(character in " ,/" for character in name):
+        raise PydanticCustomError("name", "a name has no spaces, commas or slashes")
+    if len(quote(name, safe="")) > LONGEST_NAME:
+        raise PydanticCustomError("name", "the name is too long")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name), Named("name")]
 StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]
 
 
 class QueueOptions(Options):
     """What waits between reading and delivering."""
 
-    memory: Size = 4 * MIB
+    memory: Size = Field(default=4 * MIB, gt=0)
     """Bytes that may wait in memory. While it is full, the logs that this route takes are read no further;
     what the engine still has is not lost."""
 
@@ -126,16 +170,19 @@ class RouteOptions(Options):
     sink: SinkField
     """Where they go: a mapping with `type`, or a URI."""
     queue: QueueOptions = QueueOptions()
+    """What waits between reading and delivering."""
     batch: BatchOptions = BatchOptions()
+    """What one delivery takes."""
     retry: RetryOptions = RetryOptions()
-    start: Literal["now", "beginning"] | Duration | None = Field(default=None, examples=["24h", "beginning"])
+    """How a failed delivery is tried again."""
+    start: Start | None = Field(default=None, examples=["24h", "beginning"])
     """Where a new route begins in the logs that are there: stronger than the source's `start`."""
 
 
 class LimitOptions(Options):
     """Bounds of the whole daemon."""
 
-    memory: Size = 256 * MIB
+    memory: Size = Field(default=256 * MIB, ge=MIB)
     """Bytes that all queues may hold together."""
     record: Size = Field(default=MIB, ge=1024)
     """Longest line; longer ones are truncated, marked and counted."""
@@ -151,13 +198,14 @@ class Config(Options):
     `/var/lib/logroute` for root, else `~/.local/state/logroute`."""
     include: list[str] = Field(default=[], examples=[["conf.d/*.yaml"]])
     """Further files, relative to this one: their routes and sources are added."""
-    sources: dict[str, SourceField] = Field(default={})
+    sources: dict[Name, SourceField] = Field(default={}, min_length=1)
     """Where records come from, by name; `type` defaults to the name. Omitted: one docker source."""
     processors: list[ProcessorField] = Field(default=[])
     """What happens to every record before it is routed."""
-    routes: dict[str, RouteOptions] = Field(min_length=1)
+    routes: dict[Name, RouteOptions] = Field(min_length=1)
     """Where records go, by name."""
     limits: LimitOptions = LimitOptions()
+    """Bounds of the whole daemon."""
 
     @model_validator(mode="before")
     @classmethod

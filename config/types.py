@@ -5,39 +5,70 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError, core_schema
 
+from logroute.config.problems import did_you_mean
 from logroute.router.match import Match, MatchError
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)")
 _SIZE_UNITS = {
     "": 1, "B": 1,
     "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?B|B|)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(k?B|[KMGT]i?B|)")
+LONGEST_S = 36525 * 86400.0
+"""A hundred years: sums with it stay times that Python can express."""
+LARGEST_BYTES = (1 << 63) - 1
+"""What file systems and SQLite count to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Annotates a type with what users call its values, for the docs."""
+
+    name: str
 
 
 def parse_duration(value: Any) -> float:
     """Seconds, from `500ms`, `30s`, `5m`, `24h`, `7d`. Raises PydanticCustomError."""
     if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
-        return float(found[1]) * _DURATION_UNITS[found[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise PydanticCustomError("duration", f"a duration needs a unit: {value:g}s or {value:g}m?")
+        seconds = float(found[1]) * _DURATION_UNITS[found[2]]
+        if seconds > LONGEST_S:
+            raise PydanticCustomError("duration", "longer than a hundred years")
+        return seconds
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S:
+        number = f"{value:.15g}"
+        raise PydanticCustomError("duration", f"a duration needs a unit: {number}s or {number}m?")
     raise PydanticCustomError("duration", "expected a duration such as 500ms, 30s, 5m, 24h or 7d")
+
+
+def parse_start(value: Any) -> float | Literal["now", "beginning"]:
+    """Where to begin: `now`, `beginning`, or how many seconds ago. Raises PydanticCustomError."""
+    if value in ("now", "beginning"):
+        return cast(Literal["now", "beginning"], value)
+    if isinstance(value, str) and not value[:1].isdigit():
+        hint = did_you_mean(value, ("now", "beginning"))
+        raise PydanticCustomError("start", f"expected now, beginning or a duration such as 2h{hint}")
+    return parse_duration(value)
 
 
 def parse_size(value: Any) -> int:
     """Bytes, from `64KiB`, `5MB`, `2GiB` or a whole number. Raises PydanticCustomError."""
+    size: float | None = None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
-        return int(float(found[1]) * _SIZE_UNITS[found[2]])
-    raise PydanticCustomError("size", "expected a size such as 64KiB, 5MB or 2GiB")
+        size = value
+    elif isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        size = (float(found[1]) if "." in found[1] else int(found[1][:400])) * _SIZE_UNITS[found[2]]
+    if size is None:
+        raise PydanticCustomError("size", "expected a size such as 64KiB, 5MB or 2GiB")
+    if size > LARGEST_BYTES:
+        raise PydanticCustomError("size", "larger than anything there is")
+    return int(size)
 
 
 def format_duration(seconds: float) -> str:
@@ -67,18 +98,12 @@ def _parse_match(value: Any) -> Match:
         ) from error
 
 
-def _from_text(parse: Any, kind: type) -> Any:
-    # A default is given as the number that it means; only what users write is parsed.
-    return BeforeValidator(lambda value: value if type(value) is kind else parse(value))
-
-
 Duration = Annotated[
     float,
-    _from_text(parse_duration, float),
+    BeforeValidator(parse_duration),
     PlainSerializer(format_duration, when_used="json"),
-    WithJsonSchema(
-        {"type": "string", "pattern": _DURATION.pattern, "examples": ["500ms", "30s", "5m", "7d"]}
-    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"}),
+    Named("duration"),
 ]
 """Seconds."""
 
@@ -86,11 +111,21 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     PlainSerializer(format_size, when_used="json"),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}], "examples": ["64KiB"]}
-    ),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_SIZE.pattern}$", "minimum": 0}),
+    Named("size"),
 ]
 """Bytes."""
+
+Start = Annotated[
+    Literal["now", "beginning"] | float,
+    BeforeValidator(parse_start),
+    PlainSerializer(
+        lambda start: start if isinstance(start, str) else format_duration(start), when_used="json"
+    ),
+    WithJsonSchema({"type": "string", "pattern": f"^(now|beginning|{_DURATION.pattern})$"}),
+    Named("`now`, `beginning` or duration"),
+]
+"""Where to begin: now, at the beginning, or so many seconds ago."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +147,7 @@ class Parsed:
 MatchField = Annotated[
     Match,
     Parsed(_parse_match, core_schema.plain_serializer_function_ser_schema(Match.to_value)),
-    WithJsonSchema({"type": "object", "description": "A match: keys are ANDed, lists ORed; any, all, not."}),
+    WithJsonSchema({"type": "object"}),
+    Named("match"),
 ]
 """A match, parsed."""

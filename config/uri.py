@@ -5,15 +5,16 @@ The scheme names the sink's type; query parameters are its options, with dots fo
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from logroute.config.components import SINKS, UnknownComponent
+from logroute.config.components import SINKS, BrokenComponent, UnknownComponent
 from logroute.config.problems import did_you_mean
 
 
 class UriError(ValueError):
-    """The URI means no sink. The text shows no password."""
+    """The URI means no sink. The text shows no password and no parameter's value."""
 
 
 def parse_uri(text: str) -> dict[str, Any]:
@@ -21,11 +22,17 @@ def parse_uri(text: str) -> dict[str, Any]:
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise UriError(f"{without_password(text)!r} is no URI: {error}") from error
+        raise UriError(f"{shown(text)!r} is no URI: {error}") from error
     scheme = parts.scheme
     if not scheme:
-        hint = f"; a file is file://{text}" if text.startswith("/") else ", such as file:///tmp/all.ndjson"
-        raise UriError(f"{text!r} has no scheme{hint}")
+        hint = (
+            f"; a file is file://{shown(text)}"
+            if text.startswith("/")
+            else ", such as file:///tmp/all.ndjson"
+        )
+        raise UriError(f"{shown(text)!r} has no scheme{hint}")
+    if "#" in text:
+        raise UriError(f"{shown(text)}: a # is written %23 in a URI")
     try:
         type_ = SINKS.type_of_scheme(scheme)
     except UnknownComponent as error:
@@ -33,13 +40,17 @@ def parse_uri(text: str) -> dict[str, Any]:
         raise UriError(
             f'there is no sink for "{scheme}:"{did_you_mean(scheme, error.known) or f"; there are {known}"}'
         ) from error
+    except BrokenComponent as error:
+        raise UriError(str(error)) from error
     query: dict[str, Any] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         _put(query, key.split("."), value, key)
+    if "type" in query:
+        raise UriError(f"{shown(text)}: the scheme is the type, `type` is no parameter")
     try:
         options = SINKS.class_of(type_).options_from_uri(parts, query)
     except ValueError as error:
-        raise UriError(f"{without_password(text)}: {error}") from error
+        raise UriError(f"{shown(text)}: {error}") from error
     return {"type": type_, **options}
 
 
@@ -59,15 +70,17 @@ def _put(into: dict[str, Any], keys: list[str], value: str, whole: str) -> None:
         raise UriError(f"the parameter {whole!r} is given twice in two ways")
 
 
-def without_password(text: str) -> str:
-    """The URI as it may be shown."""
-    head, separator, rest = text.partition("://")
-    authority, slash, path = rest.partition("/")
-    userinfo, at, host = authority.rpartition("@")
-    if not (separator and at):
-        return text
-    user, colon, _ = userinfo.partition(":")
-    return f"{head}://{user}{':***' if colon else ''}@{host}{slash}{path}"
+_USER_INFO = re.compile(r"(\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?[^:@/?#]*):.*@", re.DOTALL)
+
+
+def shown(text: str) -> str:
+    """The URI as it may be shown: without its password and without what its parameters say."""
+    # Taken apart with more care than a URI needs: a password that should have been quoted may hold anything.
+    head, mark, query = text.partition("?")
+    if "@" in text[len(head) :]:
+        head, mark, query = text, "", ""
+    keys = (parameter.partition("=")[0] for parameter in query.split("&"))
+    return _USER_INFO.sub(r"\1:***@", head) + mark + "&".join(f"{key}=…" for key in keys if mark)
 
 
 def route_names(uris: list[str], taken: set[str]) -> list[str]:

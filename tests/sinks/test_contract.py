@@ -73,9 +73,13 @@ class Receiver(ABC):
     def attach(self, sink: Any) -> None:  # noqa: B027 # most need nothing
         """Lead the sink to this receiver where its options do not."""
 
-    def arrived(self) -> list[tuple[str, str]]:
-        """(container's name, message) of every record, as they came; all of them whole."""
+    def records(self) -> list[dict[str, Any]]:
+        """Every record that arrived, in the shape of JSON records as far as the receiver knows it."""
         return []
+
+    def arrived(self) -> list[tuple[str, str]]:
+        """(container's name, message) of each."""
+        return [(record["container"]["name"], record["message"]) for record in self.records()]
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -107,7 +111,7 @@ class FileReceiver(Receiver):
     def uri(self) -> str:
         return f"file://{self.path}"
 
-    def arrived(self) -> list[tuple[str, str]]:
+    def records(self) -> list[dict[str, Any]]:
         return parsed(self.path.read_bytes()) if self.path.exists() else []
 
     @contextmanager
@@ -129,7 +133,7 @@ class StdoutReceiver(Receiver):
     def attach(self, sink: Any) -> None:
         sink.fd = self.fd
 
-    def arrived(self) -> list[tuple[str, str]]:
+    def records(self) -> list[dict[str, Any]]:
         return parsed((self.folder / "stdout").read_bytes())
 
     @contextmanager
@@ -148,16 +152,14 @@ RECEIVERS: dict[str, type[Receiver]] = {
 }
 
 
-def parsed(data: bytes) -> list[tuple[str, str]]:
+def parsed(data: bytes) -> list[dict[str, Any]]:
     """Lines of JSON. One that a failure has cut short may stand there, if it ends where the next begins."""
     found = []
     for line in data.split(b"\n")[:-1]:
         try:
-            record = json.loads(line)
+            found.append(json.loads(line))
         except ValueError:
             assert line in TORN
-            continue
-        found.append((record["container"]["name"], record["message"]))
     return found
 
 
@@ -499,19 +501,30 @@ async def test_tidying_up_and_background_work_do_no_harm(bench: Bench) -> None:
 # --- its neighbours ---------------------------------------------------------------------------------
 
 
-def as_a_source_gives_it(of: Origin = WEB) -> Batch:
-    """Newlines that are still there, times with zeros trimmed, times that are equal: not made ready yet."""
-    times = ["2026-11-23T20:06:26.1Z", "2026-11-23T20:06:26.12Z", "2026-11-23T20:06:26.12Z"]
-    lines = [(time, stream) for time in times for stream in STREAMS]
+@pytest.fixture(params=["rising", "equal"])
+def as_a_source_gives_it(request: pytest.FixtureRequest) -> Callable[[], Batch]:
+    """Lines with their newlines, times with zeros trimmed, rising or equal: not made ready yet."""
+    rising = ["26.1234567Z", "26.12345678Z", "26.123456789Z"]
+    return lambda: unready(rising if request.param == "rising" else ["26.1Z", "26.12Z", "26.12Z"])
+
+
+def unready(seconds: Sequence[str]) -> Batch:
+    times = [f"2026-11-23T20:06:{each}" for each in seconds]
+    equal = len(set(times)) < len(times)
+    lines = [(time, stream) for time in times for stream in (STREAMS if equal else STREAMS[:1])]
     records = [
-        Record(f"{i} \ud800 {i}\n" if i % 2 else f"{i}\n", stream, time)
+        Record(f"{i} \ud800 {i}\n" if equal and i % 2 else f"{i}\n", stream, time)
         for i, (time, stream) in enumerate(lines)
     ]
-    last = StreamPosition(anchor=Anchor(times[0][:-1].ljust(29, "0") + "Z", 4, message_hash("x")))
-    return Batch(of, records, before=Position(last, last), after=BEGINNING, size_bytes=1, newlines=True)
+    # The first record may be the fifth of its time.
+    before = times[0][:-1].ljust(29, "0") + "Z" if equal else "2026-11-23T20:06:25.000000000Z"
+    last = StreamPosition(anchor=Anchor(before, 4, message_hash("x")))
+    return Batch(WEB, records, before=Position(last, last), after=BEGINNING, size_bytes=1, newlines=True)
 
 
-async def test_the_batches_that_others_hold_too_are_not_changed(bench: Bench) -> None:
+async def test_the_batches_that_others_hold_too_are_not_changed(
+    bench: Bench, as_a_source_gives_it: Callable[[], Batch]
+) -> None:
     sink = await bench.open()
     given, untouched = as_a_source_gives_it(), as_a_source_gives_it()
     plain = batch("a", "b\x00", "\ud800")
@@ -527,7 +540,9 @@ async def test_the_batches_that_others_hold_too_are_not_changed(bench: Bench) ->
     assert (given.origin, vars(given.origin).keys()) == (WEB, vars(origin()).keys())
 
 
-async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(bench: Bench, tmp_path: Path) -> None:
+async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(
+    bench: Bench, tmp_path: Path, as_a_source_gives_it: Callable[[], Batch]
+) -> None:
     fresh, shared = as_a_source_gives_it(), as_a_source_gives_it()
     for name in sorted(RECEIVERS):
         folder = tmp_path / f"neighbour-{name}"
@@ -539,10 +554,11 @@ async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(bench: B
         neighbour.receiver.close()
     sink = await bench.open()
     await sink.deliver([fresh])
-    first = bench.receiver.arrived()
+    bench.check(as_a_source_gives_it())
+    first = bench.receiver.records()
     await sink.deliver([shared])
     await sink.close()
-    assert bench.receiver.arrived() == first * 2
+    assert bench.receiver.records() == first * 2
 
 
 # What may wait for a disk, a network or a reader.
@@ -615,6 +631,29 @@ async def test_a_receiver_that_is_slow_delays_nothing_but_its_own_delivery(
     monkeypatch.undo()
     await sink.close()
     bench.check(one)
+
+
+async def test_a_delivery_that_was_cancelled_in_the_middle_of_a_write_comes_before_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread cannot be cancelled: it goes on writing, and nothing may come between."""
+    real = os.write
+
+    def write(fd: int, data: Any) -> int:
+        time.sleep(0.05)
+        return real(fd, bytes(data)[:4096])
+
+    sink = await bench.open()
+    first, second = batch(*(f"{n} of the first" for n in range(80))), batch("of the second")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with trio.move_on_after(0.07):
+            await sink.deliver([first])
+        await sink.open()
+        await sink.deliver([first])
+        await sink.deliver([second])
+    await sink.close()
+    bench.check(first, second)
 
 
 async def test_a_full_pipe_stops_stdout_and_nothing_else(tmp_path: Path) -> None:

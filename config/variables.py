@@ -1,0 +1,135 @@
+"""Variables in the texts of a configuration: `${VAR}`, `${VAR:-default}` and `${file:/run/secrets/x}`.
+
+A default may hold braces and further variables. Where there is a default, an empty variable counts as one
+that is not set, as in a shell. `$${` is a literal `${`; every other `$` is itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from logroute.config.problems import did_you_mean
+
+SECRET_LIMIT_BYTES = 1 << 20
+"""More than any key or certificate has; a device has no end."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Filled(str):
+    """A text in which variables stood; what came from outside is nothing to be shown."""
+
+    __slots__ = ("harmless", "reference", "values")
+    reference: str
+    """As it was written."""
+    harmless: str
+    """With a word for each variable (`named`): to be told about what stands around them."""
+    values: tuple[str, ...]
+    """What came from the environment and from files."""
+
+    @classmethod
+    def of(cls, text: str, reference: str, harmless: str, values: tuple[str, ...]) -> Filled:
+        filled = cls(text)
+        filled.reference, filled.harmless, filled.values = reference, harmless, values
+        return filled
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Where variables come from."""
+
+    environ: Mapping[str, str]
+    folder: Path
+    """What the paths of files are relative to: the folder of the configuration."""
+
+    def fill(self, text: str, tell: Callable[[str], None]) -> str:
+        """The text with its variables filled in, `Filled` where anything came from outside.
+
+        `tell` is called with each mistake; never raises.
+        """
+        if "${" not in text:
+            return text
+        pieces = list(self._pieces(text, tell))
+        filled = "".join(value for value, _ in pieces)
+        values = tuple(value for value, name in pieces if name and value)
+        if not values:
+            return filled
+        return Filled.of(
+            filled, text, "".join(_word(name) if name else value for value, name in pieces), values
+        )
+
+    def _pieces(self, text: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+        """What the text becomes, piece by piece; with what came from outside comes its name."""
+        at = 0
+        while (found := text.find("${", at)) >= 0:
+            if found > at and text[found - 1] == "$":
+                yield text[at : found - 1] + "${", ""
+                at = found + 2
+                continue
+            end = _closing_brace(text, found + 2)
+            if end is None:
+                tell("a `${` without its `}`; write $${ for a literal ${")
+                break
+            yield text[at:found], ""
+            yield from self._value(text[found + 2 : end], tell)
+            at = end + 1
+        yield text[at:], ""
+
+    def _value(self, inside: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+        if inside.startswith("file:"):
+            yield self._secret(inside.removeprefix("file:"), tell), "file"
+            return
+        name, has_default, default = inside.partition(":-")
+        if not _NAME.fullmatch(name):
+            tell(
+                f"${{{inside}}} names no variable: there are ${{NAME}}, ${{NAME:-default}} and "
+                "${file:PATH}; write $${ for a literal ${"
+            )
+            return
+        value = self.environ.get(name, "")
+        if value:
+            yield value, name
+        elif has_default:
+            yield from self._pieces(default, tell)
+        elif name not in self.environ:
+            hint = did_you_mean(name, self.environ) or f"; ${{{name}:-…}} would give a default"
+            tell(f"the variable {name} is not set{hint}")
+
+    def _secret(self, path: str, tell: Callable[[str], None]) -> str:
+        try:
+            with (self.folder / path).open("rb") as file:
+                raw = file.read(SECRET_LIMIT_BYTES + 1)
+            if len(raw) > SECRET_LIMIT_BYTES:
+                raise ValueError("larger than 1 MiB")
+            return raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            tell(f"cannot read {path}: not UTF-8 text")
+        except (OSError, ValueError) as error:
+            tell(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+        return ""
+
+
+def _word(name: str) -> str:
+    """A word that nothing treats as anything else, and that nobody has written."""
+    return f"xVARx{name}xVARx"
+
+
+def named(text: str) -> str:
+    """A text about a `harmless` one, with `${NAME}` for its words."""
+    return re.sub(r"xVARx(\w+?)xVARx", r"${\1}", text, flags=re.IGNORECASE)
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Where the brace that was opened just before `start` is closed: templates have braces of their own."""
+    depth = 1
+    for at in range(start, len(text)):
+        if text[at] == "{":
+            depth += 1
+        elif text[at] == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+    return None
