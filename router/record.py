@@ -340,7 +340,8 @@ class Origin:
         reading may begin inside such a group.
         """
         if record.place is not None:
-            return record.place + record.part
+            # Rotation may begin two files alike: with the same heading, say.
+            return f"{record.place}-{message_hash(record.message)}{record.part}"
         text = f"{self.id[:12]}-{record.stream[3]}{record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -146,6 +146,15 @@ def rotated_names(path: str) -> list[str]:
     found.sort()
     names = [name for _, name in found]
     return [name for name in names if not (name.endswith(".gz") and name[:-3] in names)]
+
+
+def is_rotated_name(path: str, among: Collection[str]) -> bool:
+    """Whether rotation made this file of another of these paths."""
+    for pattern in (_NUMBERED, _DATED):
+        found = pattern.search(path)
+        if found is not None and path[: found.start()] in among:
+            return True
+    return False
 
 
 def open_chain(path: str, *, rotated: bool = True) -> list[Segment]:

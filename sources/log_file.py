@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 import msgspec
 
@@ -33,23 +33,15 @@ from logroute.router.record import (
     Stream,
     StreamPosition,
     full_time,
+    iso_time,
 )
 from logroute.sources.joiner import Joiner
-from logroute.sources.log_chain import (
-    TAIL_BYTES,
-    Segment,
-    lines_of,
-    newer_segments,
-    open_chain,
-)
+from logroute.sources.log_chain import TAIL_BYTES, Segment, lines_of, newer_segments, open_chain
+from logroute.sources.log_formats import FORMATS, Chunk, FormatName, LogStatistics, Spot
 
 BUFFER_BYTES = 1 << 19
-
-_decode_lines = msgspec.json.Decoder(Record).decode_lines
-_decode = msgspec.json.Decoder(Record).decode
-
-Spot = tuple[int, int]
-"""Index of a segment in the chain, offset in it: comparable."""
+LINGER_S = 5.0
+"""How long a renamed file must have been left alone before the next one is read, where no engine writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +58,6 @@ class Lost:
     size_bytes: int | None = None
 
 
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """Whole lines of one file as they were fetched, or something that happened between them."""
-
-    data: bytes = b""
-    spot: Spot = (0, 0)
-    """Where it begins."""
-    file: str = ""
-    """The file's fingerprint."""
-    tail: bytes = b""
-    """Up to 64 bytes before it, in the same file."""
-    acknowledged: Mapping[str, frozenset[Stream]] | None = None
-    """Streams of it that a route has acknowledged already."""
-    finish: bool = False
-    """The log has ended: what is unfinished gets no further piece."""
-    lost: bool = False
-    """The file was truncated before it was read to its end."""
-
-    def tail_at(self, offset: int) -> bytes:
-        """Up to 64 bytes of the file before this offset in `data`."""
-        if offset >= TAIL_BYTES:
-            return self.data[offset - TAIL_BYTES : offset]
-        return (self.tail + self.data[:offset])[-TAIL_BYTES:]
-
-
 class Fetched(msgspec.Struct):
     """What one call of `fetch` gives."""
 
@@ -100,27 +68,17 @@ class Fetched(msgspec.Struct):
     """It is the last of a log that is complete, or is read to `stop_at`."""
 
 
-@dataclass(slots=True)
-class LogStatistics:
-    """Counters of one log."""
-
-    records: int = 0
-    bytes: int = 0
-    corrupt_lines: int = 0
-    """Lines that are not what the format says; passed over."""
-    discarded: int = 0
-    """Characters discarded behind truncated records."""
-
-
 class LogFile:
-    """Reads one log in json-file format from where its checkpoints are to its end, as far as it is called.
+    """Reads one log from where its checkpoints are to its end, as far as it is called.
 
     Life: `open` (descriptors first, other work later), `end`/`resume`, then `fetch`, `parse` and `look` until
     `close`. Two halves, each with its invariant: everything before `_segments[0].offset`, and nothing behind
     it, has been fetched; everything before `_end`, and nothing behind it, is in batches or in the joiner.
     """
 
-    def __init__(self, path: str, origin: Origin, *, limit: int, rotated: bool = True) -> None:
+    def __init__(
+        self, path: str, origin: Origin, *, limit: int, format: FormatName = "docker", rotated: bool = True
+    ) -> None:
         self.path = path
         self.origin = origin
         self.limit = limit
@@ -133,7 +91,7 @@ class LogFile:
         self._segments: list[Segment] = []
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
-        self._joiner = Joiner(limit)
+        self._format = FORMATS[format](limit, self.statistics)
         self._reached = Reached()
         # Behind everything that was parsed; `_reached` is before it where a record is unfinished.
         self._end = Place("", 0)
@@ -222,9 +180,8 @@ class LogFile:
         anchor = None
         position = StreamPosition(place)
         if line:
-            try:
-                record = _decode(line)
-            except msgspec.MsgspecError:
+            record = self._format.decode(line)
+            if record is None:
                 return Position(position, position)
             anchor = _anchor(record, 0)
             with_anchor = StreamPosition(place, anchor)
@@ -237,12 +194,9 @@ class LogFile:
         """The oldest record that is still there: what `read: auto` compares with the engine's."""
         for segment in list(self._segments):
             for _, line in lines_of(segment):
-                try:
-                    record = _decode(line)
-                except msgspec.MsgspecError:
-                    continue
-                record.time = full_time(record.time)
-                return record
+                if (record := self._format.decode(line)) is not None:
+                    record.time = full_time(record.time)
+                    return record
         return None
 
     def resume(self, checkpoints: Mapping[str, Position]) -> list[Lost]:
@@ -281,7 +235,7 @@ class LogFile:
                 part = StreamPosition(self._end, anchor)
                 position = _with_stream(position, stream, part)
                 if anchor is not None and anchor.discard:
-                    self._joiner.resume_discarding(stream, anchor.time, lowest)
+                    self._format.resume_discarding(stream, anchor.time, lowest)
             self._reached = Reached.at(position)
         self._acknowledged = {
             route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
@@ -296,9 +250,9 @@ class LogFile:
             position = checkpoint.of(stream)
             spot = self._verified(segments, position.place) if position.place else None
             if spot is None and position.anchor is not None:
-                spot = _find_record(segments, stream, position.anchor)
+                spot = self._find_record(segments, stream, position.anchor)
             if spot is None and position.place is None and position.anchor is None:
-                spot = _find_time(segments, checkpoint.since) if checkpoint.since else (0, 0)
+                spot = self._find_time(segments, checkpoint.since) if checkpoint.since else (0, 0)
             elif spot is None and position.place is not None and not position.place.file:
                 spot = (0, 0)  # stored when the file was still empty: its beginning
             if spot is None:
@@ -316,15 +270,58 @@ class LogFile:
                 return index, place.offset
         return None
 
-    @staticmethod
-    def _first_time(segments: list[Segment]) -> str:
+    def _first_time(self, segments: Sequence[Segment]) -> str:
+        """The time of the oldest record; empty if there is none, or lines say no times."""
         for segment in segments:
             for _, line in lines_of(segment):
-                try:
-                    return full_time(_decode(line).time)
-                except msgspec.MsgspecError:
-                    continue
+                if (record := self._format.decode(line)) is not None:
+                    return full_time(record.time)
         return ""
+
+    def _find_record(self, segments: list[Segment], stream: Stream, anchor: Anchor) -> Spot | None:
+        """The spot behind an anchor's record, searched for by its time and verified by its hash."""
+        if not self._format.timed:
+            return None
+        trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
+        # A long record's pieces all have its time.
+        joiner = Joiner(self.limit)
+        seen = -1
+        for index, segment in enumerate(segments):
+            for offset, line in lines_of(segment):
+                if trimmed not in line or (piece := self._format.decode(line)) is None:
+                    continue
+                piece.time = full_time(piece.time)
+                if piece.stream != stream or piece.time != anchor.time:
+                    continue
+                out: list[Record] = []
+                joiner.add(piece, (index, offset), out)
+                for record in out:
+                    seen += 1
+                    if seen >= anchor.sequence and _anchor(record, 0).hash == anchor.hash:
+                        return index, offset + len(line) + 1
+        return None
+
+    def _find_time(self, segments: list[Segment], since: str) -> Spot:
+        """The spot of the first record at or after a time; the end if there is none.
+
+        Where lines say no times, the beginning of the first file that was written to since then.
+        """
+        for index, segment in enumerate(segments):
+            if not self._format.timed:
+                if iso_time(os.fstat(segment.fd).st_mtime_ns) >= since:
+                    return index, 0
+                continue
+            later = segments[index + 1 : index + 2]
+            if later and (first := self._first_time(later)) and first < since:
+                continue
+            for offset, line in lines_of(segment):
+                record = self._format.decode(line)
+                if record is not None and full_time(record.time) >= since:
+                    return index, offset
+        last = len(segments) - 1
+        if last < 0:
+            return 0, 0
+        return last, _last_line(segments[last])[0]
 
     # --- fetching: blocks on the disk, knows bytes and no records -------------------------------------
 
@@ -354,6 +351,10 @@ class LogFile:
 
             end = buffer.rfind(b"\n", skip, count) + 1
             if end == 0:
+                if self._format.pieces and count > skip and (count == len(buffer) or self._over(segment)):
+                    self._take(segment, buffer, skip, count, fetched)
+                    budget_bytes -= count - skip
+                    continue
                 if count == len(buffer):
                     self._pass_over_monster(segment, buffer, skip, count)
                     budget_bytes -= count
@@ -364,6 +365,9 @@ class LogFile:
                     if complete:
                         fetched.chunks.append(Chunk(finish=True))
                     return fetched
+                if self._format.pieces:
+                    # Lines do not go on in the next file; json-file's records do.
+                    fetched.chunks.append(Chunk(finish=True))
                 continue
             cut = self._cut(segment, buffer, start, skip, end)
             self._take(segment, buffer, skip, cut, fetched)
@@ -419,15 +423,30 @@ class LogFile:
     def _next_segment(self, unterminated: bool) -> bool:
         """The first segment is read to its end: go on with the next, if there is one."""
         with self._chain:
-            if len(self._segments) < 2:
+            if len(self._segments) < 2 or not self._over(self._segments[0]):
                 return False
-            # A newer file exists, so the writer has closed this one: what has no newline gets none.
+            # The writer has closed it: what has no newline gets none.
             if unterminated:
                 self.statistics.corrupt_lines += 1
             self._segments.pop(0).close()
             self._passed += 1
             self._tail = b""
             return True
+
+    def _over(self, segment: Segment) -> bool:
+        """Whether nothing more is written to the file that is read now.
+
+        An engine closes its file before it begins a new one. Other programs are told after their file was
+        renamed, and may write to it until then.
+        """
+        if len(self._segments) < 2:
+            return self.complete
+        if not self._format.pieces or self.complete or segment.compressed:
+            return True
+        following = self._segments[1]
+        if len(self._segments) == 2 and not following.compressed and following.size() == 0:
+            return False
+        return time.time() - os.fstat(segment.fd).st_mtime > LINGER_S
 
     def _truncated(self, segment: Segment, fetched: Fetched) -> None:
         """What stood before our offset is not there any more: the file was truncated and begun again."""
@@ -459,14 +478,7 @@ class LogFile:
     def _consume(self, chunk: Chunk, out: list[Batch]) -> None:
         before = self._reached
         size = len(chunk.data)
-        lines: list[Record] | None
-        try:
-            lines = _decode_lines(chunk.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            lines = None
-        newlines = lines is not None and not self._joiner.unfinished and _all_whole(lines)
-        if lines is None or not newlines:
-            lines = self._join(chunk.data, chunk.spot)
+        lines, newlines = self._format.parse(chunk)
         self._advance(chunk, lines)
         self.statistics.records += len(lines)
         self.statistics.bytes += size
@@ -478,29 +490,10 @@ class LogFile:
                 after=self._reached,
                 size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
                 newlines=newlines,
+                ready=self._format.ready,
                 acknowledged=chunk.acknowledged,
             )
         )
-
-    def _join(self, data: bytes, spot: Spot) -> list[Record]:
-        """The slow way: line by line, joining pieces, passing over what is no json-file line."""
-        out: list[Record] = []
-        index, offset = spot
-        for line in data.split(b"\n")[:-1]:
-            start = (index, offset)
-            offset += len(line) + 1
-            try:
-                piece = _decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                rescued = _rescue(line)
-                if line.strip(b" \r\t\0"):
-                    self.statistics.corrupt_lines += 1
-                if rescued is None:
-                    continue
-                piece = rescued
-            piece.time = full_time(piece.time)
-            self._joiner.add(piece, start, out)
-        return out
 
     def _advance(self, chunk: Chunk, lines: list[Record]) -> None:
         """Move what was reached behind what was just consumed."""
@@ -512,7 +505,7 @@ class LogFile:
         stdout = _last(lines, streams, "stdout", reached.stdout)
         stderr = _last(lines, streams, "stderr", reached.stderr)
         places: dict[Stream, Place | None] = {"stdout": place, "stderr": place}
-        for stream, open_ in self._joiner.unfinished.items():
+        for stream, open_ in self._format.unfinished.items():
             if open_.discarding:
                 continue
             # Begun in an earlier file or chunk: its place is what was reached already.
@@ -521,6 +514,9 @@ class LogFile:
                 places[stream] = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
             else:
                 places[stream] = reached.stdout_place if stream == "stdout" else reached.stderr_place
+            if self._format.pieces:
+                # A line is not told to be of one stream or the other before it has ended.
+                places["stderr"] = places["stdout"]
         stdout, stderr = self._discarding("stdout", stdout), self._discarding("stderr", stderr)
         self._reached = Reached(places["stdout"], places["stderr"], stdout, stderr)
 
@@ -528,7 +524,7 @@ class LogFile:
         """The same, marked where, and only where, the rest of its line is still to be discarded."""
         if last is None:
             return None
-        open_ = self._joiner.unfinished.get(stream)
+        open_ = self._format.unfinished.get(stream)
         discard = open_ is not None and open_.discarding
         return last if last.discard == discard else msgspec.structs.replace(last, discard=discard)
 
@@ -537,11 +533,9 @@ class LogFile:
 
         Of a running one it may: moby writes a piece without a newline when its buffer is full, too.
         """
-        if not self._joiner.unfinished:
+        if not self._format.unfinished:
             return
-        finished: list[Record] = []
-        for stream in STREAMS:
-            self._joiner.finish(stream, finished)
+        finished = self._format.finish()
         before = self._reached
         streams = [record.stream for record in finished]
         self._reached = Reached(
@@ -569,19 +563,7 @@ class LogFile:
         self.losses.append(Lost((), "rotated", since, until))
 
 
-_last_character = itemgetter(-1)
-_NEWLINE = {"\n"}
-
 # --- plain functions ----------------------------------------------------------------------------------
-
-
-def _all_whole(lines: list[Record]) -> bool:
-    """Whether every line ends with its newline, that is, none is a piece."""
-    try:
-        # Half the time of a loop with endswith().
-        return set(map(_last_character, [line.message for line in lines])) == _NEWLINE
-    except IndexError:
-        return False
 
 
 def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Position:
@@ -617,17 +599,6 @@ def _last(
     return Last(time, sequence, last.message, last.truncated)
 
 
-def _rescue(line: bytes) -> Record | None:
-    """A whole line may stand behind one that a crash tore: `{"log":"to{"log":"whole\\n",…}`."""
-    at = line.rfind(b'{"log":"')
-    if at <= 0:
-        return None
-    try:
-        return _decode(line[at:])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
 def _last_line(segment: Segment) -> tuple[int, bytes]:
     """The offset behind the last complete line of a file, and that line."""
     if segment.compressed:
@@ -647,50 +618,3 @@ def _last_line(segment: Segment) -> tuple[int, bytes]:
         if start == 0:
             return 0, b""
         reach *= 4
-
-
-def _find_record(segments: list[Segment], stream: Stream, anchor: Anchor) -> Spot | None:
-    """The spot behind an anchor's record, searched for by its time and verified by its hash."""
-    trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
-    seen = -1
-    for index in range(len(segments) - 1, -1, -1):
-        for offset, line in lines_of(segments[index]):
-            if trimmed not in line:
-                continue
-            try:
-                record = _decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                continue
-            if record.stream != stream or full_time(record.time) != anchor.time:
-                continue
-            seen += 1
-            if _anchor(record, 0).hash == anchor.hash and seen >= anchor.sequence:
-                return index, offset + len(line) + 1
-    return None
-
-
-def _find_time(segments: list[Segment], since: str) -> Spot:
-    """The spot of the first record at or after a time; the end if there is none."""
-    for index, segment in enumerate(segments):
-        later = segments[index + 1] if index + 1 < len(segments) else None
-        if later is not None and (first := _time_of_first(later)) and first < since:
-            continue
-        for offset, line in lines_of(segment):
-            try:
-                if full_time(_decode(line).time) >= since:
-                    return index, offset
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                continue
-    last = len(segments) - 1
-    if last < 0:
-        return 0, 0
-    return last, _last_line(segments[last])[0]
-
-
-def _time_of_first(segment: Segment) -> str:
-    for _, line in lines_of(segment):
-        try:
-            return full_time(_decode(line).time)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-    return ""

@@ -1,0 +1,274 @@
+"""File source: log files of programs, followed through rotation, truncation and removal.
+
+Each file is an origin; what rotation makes of it (`app.log.1`, `app.log-20261123.gz`) is a part of it and no
+file of its own, even where a pattern matches it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+import trio
+from pydantic import Field, field_validator
+
+from logroute.config.components import SOURCES
+from logroute.config.types import Duration
+from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources.birth import birth_ns
+from logroute.sources.log_chain import is_rotated_name
+from logroute.sources.log_file import LogFile
+from logroute.sources.sweep import Sweep
+
+SCAN_S = 5.0
+"""How often the patterns are looked up. A new file in a folder that is watched is found at once."""
+RETRY_S = 15.0
+_DOCKER_LOG = re.compile(r"/([0-9a-f]{64})-json\.log$")
+
+
+class FileSourceOptions(SourceOptions):
+    """Log files."""
+
+    type: Literal["file"] = "file"
+    paths: list[str] = Field(min_length=1, examples=[["/var/log/app/*.log", "/srv/**/audit.log"]])
+    """Absolute paths; `*`, `?`, `[…]` stand for parts of a name, `**` for any folders."""
+    exclude: list[str] = Field(default=[], examples=[["/var/log/app/debug-*"]])
+    """Paths that are not read, though they match."""
+    format: Literal["text", "json", "docker"] = "text"
+    """What a line is: `text` a record, `json` an object with the message, time and level under their usual
+    names, `docker` what Docker's json-file driver writes."""
+    start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["beginning", "2h"])
+    """Where to begin, on a first start, with files that are there already. Later ones are read from their
+    first line. With a duration, text begins with the first file that was written to since then."""
+
+    @field_validator("paths", "exclude")
+    @classmethod
+    def _absolute(cls, paths: list[str]) -> list[str]:
+        for path in paths:
+            if not os.path.isabs(path):
+                raise ValueError(f"{path!r} is not an absolute path")
+        return paths
+
+
+@dataclass(eq=False, slots=True)
+class _File:
+    """One file that is read."""
+
+    log: LogFile
+    drained: bool = False
+    gone: bool = False
+    """No name leads to it any more; what was written to it is read to its end."""
+
+
+@SOURCES.register(FileSourceOptions)
+class FileSource(Source[FileSourceOptions]):
+    """The files that some patterns match, now and later."""
+
+    def __init__(self, options: FileSourceOptions, context: SourceContext) -> None:
+        super().__init__(options, context)
+        self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
+        self._threads = trio.CapacityLimiter(2)
+        self._files: dict[str, _File] = {}
+        self._failed_at: dict[str, float] = {}
+        self._host = socket.gethostname()
+        self._appeared = trio.Event()
+        self._some_drained = trio.Event()
+        self._stuck: dict[str, tuple[LogFile, float]] = {}
+        """Files that could not be read on, and when that is tried again."""
+        self._ended: set[str] = set()
+        """Paths whose file was read to its end and is gone: another one there has nothing to do with it."""
+
+    async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
+        self._checkpoints = checkpoints
+        self._sweep = Sweep(
+            emit,
+            on_drained=self._drained,
+            on_failed=self._failed,
+            on_lost=self._tell_lost,
+            on_names=self._name_changed,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._sweep.run)
+                await self._scan(first=True)
+                if not self._files:
+                    self._log.warning("no file matches yet", paths=self.options.paths)
+                for folder in self._folders():
+                    self._sweep.watch(folder)
+                task_status.started()
+                if self.context.once:
+                    while not all(file.drained for file in self._files.values()):
+                        await self._some_drained.wait()
+                    nursery.cancel_scope.cancel()
+                else:
+                    await self._scan_on()
+        finally:
+            for file in self._files.values():
+                file.log.close()
+
+    # --- files ----------------------------------------------------------------------------------------
+
+    async def _scan_on(self) -> None:
+        while True:
+            with trio.move_on_after(SCAN_S):
+                await self._appeared.wait()
+            self._appeared = trio.Event()
+            await self._scan(first=False)
+
+    def _folders(self) -> set[str]:
+        """Folders that patterns name without a placeholder: a new file there is seen at once."""
+        folders = {os.path.dirname(path) for path in self.options.paths}
+        return {folder for folder in folders if not glob.has_magic(folder) and os.path.isdir(folder)}
+
+    def _matching(self) -> list[str]:
+        """Paths that match now, sorted. In a worker thread."""
+        found: set[str] = set()
+        for pattern in self.options.paths:
+            found.update(glob.glob(pattern, recursive=True, include_hidden=True))
+        for pattern in self.options.exclude:
+            found.difference_update(glob.glob(pattern, recursive=True, include_hidden=True))
+        return sorted(
+            path
+            for path in found
+            if not is_rotated_name(path, found | self._files.keys()) and os.path.isfile(path)
+        )
+
+    async def _scan(self, *, first: bool) -> None:
+        """Begin with what is new, end with what is gone."""
+        paths = await trio.to_thread.run_sync(self._matching, limiter=self._threads)
+        now = trio.current_time()
+        fresh = [
+            path
+            for path in paths
+            if path not in self._files
+            and path not in self._stuck
+            and now >= self._failed_at.get(path, now)
+            and self._known(path)
+        ]
+        if fresh:
+            await self._begin(fresh, first=first)
+        for path, (log, at) in list(self._stuck.items()):
+            if now >= at:
+                del self._stuck[path]
+                # Where it was: what was emitted is not emitted again.
+                if await trio.to_thread.run_sync(log.open, limiter=self._threads):
+                    await self._read(log, {"": log.position})
+        there = set(paths)
+        for path, file in self._files.items():
+            if path in there or file.gone or self.context.once:
+                continue
+            if not await trio.to_thread.run_sync(os.path.exists, path, limiter=self._threads):
+                file.gone = file.log.complete = True
+                self._sweep.wake(file.log)
+
+    @staticmethod
+    def _known(path: str) -> bool:
+        """Whether a path can be written into configurations and checkpoints: it is UTF-8."""
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def _open(self, path: str) -> tuple[LogFile, Position, str] | None:
+        """Open it; with where `start` begins in it, and when it came to be. In a worker thread."""
+        docker = _DOCKER_LOG.search(path) if self.options.format == "docker" else None
+        origin = Origin(
+            f"file:{path}",
+            self.context.name,
+            id=docker[1] if docker else "",
+            runtime="docker" if docker else "",
+            host=self._host,
+            file=path,
+        )
+        log = LogFile(path, origin, limit=self.context.record_limit_bytes, format=self.options.format)
+        if not log.open():
+            return None
+        start = self.options.start
+        if start == "beginning":
+            position = BEGINNING
+        elif start == "now":
+            position = log.end()
+        else:
+            position = Position(since=iso_time(time.time_ns() - int(float(start) * 1e9)))
+        return log, position, iso_time(birth_ns(path))
+
+    async def _begin(self, paths: list[str], *, first: bool) -> None:
+        opened: dict[Origin, LogFile] = {}
+        starts: dict[Origin, Start] = {}
+        for path in paths:
+            try:
+                found = await trio.to_thread.run_sync(self._open, path, limiter=self._threads)
+            except OSError as error:
+                if path not in self._failed_at:
+                    self._log.warning("cannot read a file, trying again", path=path, reason=error.strerror)
+                self._failed_at[path] = trio.current_time() + RETRY_S
+                continue
+            if found is None:
+                continue
+            log, position, born = found
+            self._failed_at.pop(path, None)
+            opened[log.origin] = log
+            # One that came while we ran is read from its first line.
+            starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING)
+        checkpoints = await self._checkpoints.meet(starts)
+        for origin, log in opened.items():
+            known = checkpoints[origin] if log.path not in self._ended else {"": BEGINNING}
+            self._ended.discard(log.path)
+            await self._read(log, known or {"": starts[origin].position})
+            self._log.debug("reading", path=log.path, format=self.options.format)
+
+    async def _read(self, log: LogFile, checkpoints: Mapping[str, Position]) -> None:
+        losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
+        for lost in losses:
+            self._report(log, lost.routes, lost.reason, lost.since, lost.until)
+        if self.context.once:
+            log.stop_at = log.end_spot()
+            log.complete = True
+        self._files[log.path] = _File(log)
+        self._sweep.add(log)
+
+    # --- what the sweep says --------------------------------------------------------------------------
+
+    def _name_changed(self, folder: str, name: str) -> None:
+        if f"{folder}/{name}" not in self._files:
+            self._appeared.set()
+
+    def _drained(self, log: LogFile) -> None:
+        file = self._files.get(log.path)
+        if file is None or file.log is not log:
+            return
+        self._sweep.remove(log)
+        log.close()
+        if self.context.once:
+            file.drained = True
+            self._some_drained.set()
+            self._some_drained = trio.Event()
+        else:
+            del self._files[log.path]
+            self._ended.add(log.path)
+            self._checkpoints.gone(log.origin)
+
+    def _failed(self, log: LogFile, error: Exception) -> None:
+        self._log.error("cannot read a file, trying again", path=log.path, exc_info=error)
+        log.close()
+        self._files.pop(log.path, None)
+        self._stuck[log.path] = log, trio.current_time() + RETRY_S
+
+    def _tell_lost(self, log: LogFile) -> None:
+        for lost in log.losses:
+            self._report(log, lost.routes, lost.reason, lost.since, lost.until)
+        log.losses.clear()
+
+    def _report(self, log: LogFile, routes: tuple[str, ...], reason: str, since: str, until: str) -> None:
+        self._checkpoints.lost(
+            log.origin, [route for route in routes if route], reason, since=since, until=until
+        )

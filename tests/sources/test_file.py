@@ -1,0 +1,319 @@
+"""Files of programs, through the file source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.sources import SourceContext, Start
+from logroute.sources import file as module
+from logroute.sources.file import FileSource, FileSourceOptions
+
+
+class Routes:
+    """What the router would be: takes everything, remembers where it is, acknowledges at once."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Origin, Record]] = []
+        self.positions: dict[str, Position] = {}
+        self.began: dict[str, Start] = {}
+        self.lost_at: list[str] = []
+        self.gone_keys: list[str] = []
+        self._arrived = trio.Event()
+
+    async def __call__(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            self.records += [(batch.origin, record) for record in batch.records]
+            self.positions[batch.origin.key] = batch.after
+        self._arrived.set()
+        self._arrived = trio.Event()
+        await trio.lowlevel.checkpoint()
+
+    def has_room(self, origin: Origin) -> bool:
+        return True
+
+    async def wait_for_room(self) -> None:
+        await trio.sleep_forever()
+
+    async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
+        found: dict[Origin, dict[str, Position]] = {}
+        for origin, start in starts.items():
+            self.began[origin.file] = start
+            found[origin] = {"all": self.positions.setdefault(origin.key, start.position)}
+        return found
+
+    def gone(self, origin: Origin) -> None:
+        self.gone_keys.append(origin.key)
+
+    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
+        self.lost_at.append(origin.file)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.message for _, record in self.records]
+
+    async def until(self, count: int) -> list[str]:
+        """Wait until so many records have come; all of their messages."""
+        with trio.fail_after(20):
+            while len(self.records) < count:
+                await self._arrived.wait()
+        return self.messages
+
+
+@asynccontextmanager
+async def reading(
+    routes: Routes, paths: Path | Sequence[Path], *, limit: int = 1 << 20, **options: Any
+) -> AsyncIterator[FileSource]:
+    """A source that reads these, from the beginning unless it is told otherwise."""
+    given = [paths] if isinstance(paths, Path) else paths
+    options = {"start": "beginning", **options, "paths": [str(path) for path in given]}
+    source = FileSource(
+        FileSourceOptions.model_validate(options), SourceContext("files", record_limit_bytes=limit)
+    )
+    async with trio.open_nursery() as nursery:
+        start: Any = lambda task_status: source.run(routes, routes, task_status=task_status)  # noqa: E731
+        await nursery.start(start)
+        yield source
+        nursery.cancel_scope.cancel()
+
+
+async def read_once(routes: Routes, path: Path, **options: Any) -> list[str]:
+    source = FileSource(
+        FileSourceOptions.model_validate({"start": "beginning", "paths": [str(path)], **options}),
+        SourceContext("files", once=True),
+    )
+    with trio.fail_after(20):
+        await source.run(routes, routes, task_status=trio.TASK_STATUS_IGNORED)
+    return routes.messages
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "app.log"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits seconds for programs that write to a renamed file waits less here."""
+    monkeypatch.setattr(module, "SCAN_S", 0.05)
+    monkeypatch.setattr("logroute.sources.log_file.LINGER_S", 0.2)
+    monkeypatch.setattr("logroute.sources.sweep.POLL_S", 0.05)
+
+
+async def test_lines_are_records(log: Path) -> None:
+    routes = Routes()
+    log.write_bytes(b"one\n\n  two \xff\r\nthree\n")
+    async with reading(routes, log):
+        assert await routes.until(4) == ["one", "", "  two \ufffd\r", "three"]
+        append(log, "four\nfi")
+        assert (await routes.until(5))[4:] == ["four"]
+        append(log, "ve\n")
+        assert (await routes.until(6))[5:] == ["five"]
+    origin, record = routes.records[0]
+    assert (origin.file, origin.key, record.stream) == (str(log), f"file:{log}", "stdout")
+    assert len({origin.record_id(record) for origin, record in routes.records}) == 6
+
+
+async def test_ids_are_the_same_however_often_it_is_read(log: Path) -> None:
+    log.write_text("".join(f"line {n}\n" for n in range(2000)))
+    ids = []
+    for _ in range(2):
+        routes = Routes()
+        await read_once(routes, log)
+        ids.append([origin.record_id(record) for origin, record in routes.records])
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 2000
+
+
+async def test_stop_and_start_lose_and_repeat_nothing(log: Path) -> None:
+    routes = Routes()
+    append(log, "one\ntwo\nthr")
+    async with reading(routes, log):
+        await routes.until(2)
+    append(log, "ee\nfour\n")
+    async with reading(routes, log):
+        assert await routes.until(4) == ["one", "two", "three", "four"]
+    assert not routes.lost_at
+
+
+async def test_what_was_there_before_is_left_out_and_what_comes_later_is_not(tmp_path: Path) -> None:
+    routes = Routes()
+    old, new = tmp_path / "old.log", tmp_path / "new.log"
+    append(old, "before\nunfinis")
+    async with reading(routes, tmp_path / "*.log", start="now"):
+        append(old, "hed\n")
+        await routes.until(1)
+        append(new, "first line\n")
+        assert sorted(await routes.until(2)) == ["first line", "unfinished"]
+
+
+async def test_renamed_files_are_read_to_the_end_of_what_their_writer_writes(log: Path) -> None:
+    routes = Routes()
+    writer = log.open("ab", buffering=0)
+    writer.write(b"1\n")
+    async with reading(routes, log):
+        await routes.until(1)
+        os.rename(log, f"{log}.1")
+        log.write_bytes(b"3\n")
+        # Not told yet that its file was renamed.
+        writer.write(b"2\nhalf a line")
+        writer.close()
+        append(log, "4\n")
+        assert await routes.until(5) == ["1", "2", "half a line", "3", "4"]
+    assert not routes.lost_at
+
+
+async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
+    routes = Routes()
+    append(log, "1\n2\n")
+    async with reading(routes, log):
+        await routes.until(2)
+        with log.open("r+b") as file:
+            file.truncate(0)
+        append(log, "3\n")
+        assert await routes.until(3) == ["1", "2", "3"]
+    assert not routes.lost_at
+
+
+async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, log: Path) -> None:
+    routes = Routes()
+    append(log, "1\n2\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(2)
+    append(log, "3\n")
+    os.rename(log, f"{log}.2")
+    os.system(f"gzip {log}.2")
+    append(Path(f"{log}.1"), "4\n")
+    append(log, "5\n")
+    os.utime(f"{log}.1", (1, 1))
+    async with reading(routes, tmp_path / "*"):
+        assert await routes.until(5) == ["1", "2", "3", "4", "5"]
+    assert not routes.lost_at
+    assert {origin.file for origin, _ in routes.records} == {str(log)}
+
+
+async def test_a_removed_file_is_read_to_its_end_and_another_one_there_from_its_beginning(log: Path) -> None:
+    routes = Routes()
+    append(log, "1\n")
+    async with reading(routes, log):
+        await routes.until(1)
+        append(log, "2\nno newline")
+        log.unlink()
+        await routes.until(3)
+        with trio.fail_after(10):
+            while not routes.gone_keys:
+                await trio.sleep(0.01)
+        append(log, "another\n")
+        assert await routes.until(4) == ["1", "2", "no newline", "another"]
+    assert not routes.lost_at
+
+
+async def test_once_reads_to_the_end_and_includes_a_line_without_newline(log: Path) -> None:
+    routes = Routes()
+    append(log, "1\n2")
+    assert await read_once(routes, log) == ["1", "2"]
+    assert await read_once(routes, log) == ["1", "2"]
+    append(log, "\n3\n")
+    assert (await read_once(routes, log))[2:] in (["3"], ["", "3"])
+
+
+async def test_a_long_line_is_truncated_and_the_rest_of_it_discarded(log: Path) -> None:
+    routes = Routes()
+    log.write_bytes(b"short\n" + b"x" * 3_000_000 + b"\nafter\n")
+    async with reading(routes, log, limit=100_000):
+        assert [m[:5] for m in await routes.until(3)] == ["short", "xxxxx", "after"]
+    _, record = routes.records[1]
+    assert (len(record.message), record.truncated) == (100_000, True)
+
+
+async def test_a_truncated_line_goes_on_being_discarded_after_a_start(log: Path) -> None:
+    routes = Routes()
+    append(log, "x" * 300_000)
+    async with reading(routes, log, limit=1_000):
+        append(log, "y" * 600_000)
+        await routes.until(1)
+    append(log, "z\nnext\n")
+    async with reading(routes, log, limit=1_000):
+        assert [m[:4] for m in await routes.until(2)] == ["xxxx", "next"]
+
+
+async def test_json_lines_become_message_time_level_and_fields(log: Path) -> None:
+    routes = Routes()
+    append(
+        log,
+        '{"time":"2026-11-23T21:06:26.5+01:00","level":"WARN","msg":"slow","took":1.5,"stream":"stderr"}\n'
+        '{"@timestamp":"2026-11-23T20:06:26.123456789Z","message":"m"}\n'
+        "no object\n"
+        '{"time":"yesterday","message":5}\n',
+    )
+    async with reading(routes, log, format="json"):
+        await routes.until(4)
+    first, second, third, fourth = [record for _, record in routes.records]
+    assert (first.time, first.level, first.message) == ("2026-11-23T20:06:26.500000000Z", "warn", "slow")
+    assert (first.stream, first.fields) == ("stderr", {"took": 1.5})
+    assert (second.time, second.fields) == ("2026-11-23T20:06:26.123456789Z", None)
+    assert (third.message, third.fields) == ("no object", None)
+    assert (fourth.message, fourth.fields) == (
+        '{"time":"yesterday","message":5}',
+        {"time": "yesterday", "message": 5},
+    )
+
+
+async def test_the_engines_files_have_the_ids_that_the_engine_s_containers_have(tmp_path: Path) -> None:
+    routes = Routes()
+    path = tmp_path / f"{'ab' * 32}-json.log"
+    append(path, '{"log":"hello\\n","stream":"stderr","time":"2026-11-23T20:06:26.12Z"}\n')
+    async with reading(routes, tmp_path / "*-json.log", format="docker"):
+        assert await routes.until(1) == ["hello"]
+    origin, record = routes.records[0]
+    assert (
+        origin.record_id(record)
+        == "abababababab-e2026-11-23T20:06:26.120000000Z-"
+        + "5d8b1d3a"[:0]
+        + (origin.record_id(record).rsplit("-", 1)[1])
+    )
+
+
+async def test_a_pattern_reads_no_rotated_file_as_another_one(tmp_path: Path) -> None:
+    routes = Routes()
+    for name in ("a.log", "a.log.1", "a.log-20261101", "a.log.2.gz", "b.log.1"):
+        (tmp_path / name).write_bytes(b"" if name.endswith("gz") else f"{name}\n".encode())
+        os.utime(tmp_path / name, (1, 1))
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(4)
+    assert {(origin.file.rpartition("/")[2], record.message) for origin, record in routes.records} == {
+        ("a.log", "a.log-20261101"),
+        ("a.log", "a.log.1"),
+        ("a.log", "a.log"),
+        ("b.log.1", "b.log.1"),
+    }
+
+
+async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -> None:
+    routes = Routes()
+    append(Path(f"{log}.1"), "old\n")
+    os.utime(f"{log}.1", (1, 1))
+    append(log, "new\n")
+    async with reading(routes, log, start="1h"):
+        assert await routes.until(1) == ["new"]
+
+
+def test_relative_paths_are_refused() -> None:
+    with pytest.raises(ValueError, match="not an absolute path"):
+        FileSourceOptions.model_validate({"paths": ["app.log"]})
+
+
+def test_beginning_is_a_position() -> None:
+    assert Position() == BEGINNING
