@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test docs lint format bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -21,7 +21,8 @@ test: $(VENV)/.ready lint ## every check and test; as root also against real ser
 	@./tests/servers/install
 	$(BIN)/pytest
 
-
+docs: $(VENV)/.ready ## write docs/options.md from the options' models
+	$(BIN)/python -m logroute.config.reference docs/options.md
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(BIN)/ruff check .

@@ -58,9 +58,9 @@ def load_config(
     for file in reader.files:
         merged.add(file)
     merged.add_uris(uris)
+    if path is not None and not reader.files:
+        raise ConfigError(reader.problems)
     try:
-        if path is not None and not reader.files:
-            raise ConfigError(reader.problems)
         config = Config.model_validate(_values(merged.data))
     except ValidationError as error:
         reader.problems += merged.problems_of(error, whole=not reader.failed)

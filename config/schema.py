@@ -1,44 +1,154 @@
-"""JSON Schema of the whole configuration, with every component there is."""
+"""JSON Schema of the whole configuration, with every component there is.
+
+Pydantic writes most of it. Added is what it cannot know: which components there are, that `${VAR}` may stand
+for any scalar, defaults as somebody would write them, and the keys of a match.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from logroute.config.components import PROCESSORS, SINKS, SOURCES, Registry
-from logroute.config.documentation import document
-from logroute.config.model import Config
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from logroute.config.components import PROCESSORS, SINKS, SOURCES, Options, Registry
+from logroute.config.documentation import default_of, document, models_in, type_of
+from logroute.config.model import Config, RouteOptions
+from logroute.processors import ProcessorOptions
+from logroute.router.paths import PATHS
+from logroute.sinks import SinkOptions
+from logroute.sources import SourceOptions
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+Schema = dict[str, Any]
 
-def config_schema() -> dict[str, Any]:
+
+def config_schema() -> Schema:
     """The schema that an editor completes and checks a configuration with. Imports every component."""
-    schema = document(Config).model_json_schema(ref_template="#/$defs/{model}")
-    definitions: dict[str, Any] = schema.setdefault("$defs", {})
-    sinks = _alternatives(SINKS, definitions, needs_type=True)
-    sink = {"anyOf": [{"type": "string", "description": "The sink as a URI."}, *sinks]}
-    definitions["RouteOptions"]["properties"]["sink"] |= sink
-    definitions["RouteOptions"]["properties"]["sink"].pop("type", None)
-    sources = _alternatives(SOURCES, definitions, needs_type=False)
-    schema["properties"]["sources"]["additionalProperties"] = {"anyOf": [{"type": "null"}, *sources]}
-    processors = {"items": {"anyOf": _alternatives(PROCESSORS, definitions, needs_type=True)}}
-    if processors["items"]["anyOf"]:
-        schema["properties"]["processors"] |= processors
-        definitions["RouteOptions"]["properties"]["processors"] |= processors
-    return {"$schema": DIALECT, "title": "logroute.yaml", **schema}
+    components = {
+        registry.kind: {type_: document(registry.options(type_)) for type_ in registry.types()}
+        for registry in (SINKS, SOURCES, PROCESSORS)
+    }
+    of_components = [model for kind in components.values() for model in kind.values()]
+    models = _with_those_below([document(Config), *of_components])
+    references, schema = models_json_schema([(model, "validation") for model in models])
+    definitions: Schema = schema["$defs"]
+
+    def definition(model: type[BaseModel]) -> Schema:
+        found: Schema = definitions[references[model, "validation"]["$ref"].rpartition("/")[2]]
+        return found
+
+    for model in models:
+        _improve(definition(model), model)
+
+    def alternatives(registry: Registry) -> list[Schema]:
+        return [references[model, "validation"] for model in components[registry.kind].values()]
+
+    for registry in (SINKS, PROCESSORS):  # the type of a source defaults to its name
+        for model in components[registry.kind].values():
+            definition(model)["required"] = ["type", *definition(model).get("required", [])]
+    root = definitions.pop(references[Config, "validation"]["$ref"].rpartition("/")[2])
+    route = definition(RouteOptions)["properties"]
+    uri = {"type": "string", "description": "The sink as a URI."}
+    route["sink"] = {
+        "description": route["sink"]["description"],
+        "anyOf": [uri, *alternatives(SINKS)],
+    }
+    if PROCESSORS.types():
+        for processors in (root["properties"]["processors"], route["processors"]):
+            processors["items"] = {"anyOf": alternatives(PROCESSORS)}
+    sources = {"anyOf": [{"type": "null"}, *alternatives(SOURCES)]}
+    root["properties"]["sources"]["additionalProperties"] = sources
+    definitions |= {"match": _match(), "variable": _VARIABLE}
+    return {"$schema": DIALECT, **root, "title": "logroute.yaml", "$defs": dict(sorted(definitions.items()))}
 
 
-def _alternatives(
-    registry: Registry, definitions: dict[str, Any], *, needs_type: bool
-) -> list[dict[str, str]]:
-    """A reference to each component's own schema."""
-    references: list[dict[str, str]] = []
-    for name in registry.types():
-        model = document(registry.options(name))
-        schema = model.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(schema.pop("$defs", {}))
-        if needs_type:
-            schema["required"] = sorted({*schema.get("required", ()), "type"})
-        definitions[model.__name__] = schema
-        references.append({"$ref": f"#/$defs/{model.__name__}"})
-    return references
+def _with_those_below(models: list[type[Options]]) -> list[type[BaseModel]]:
+    """The models and those of their options, each once."""
+    found: dict[type[BaseModel], None] = {}
+    waiting: list[type[BaseModel]] = list(models)
+    for model in waiting:
+        if model not in found and model not in (SinkOptions, SourceOptions, ProcessorOptions):
+            found[model] = None
+            for field in model.model_fields.values():
+                waiting += models_in(field.annotation)
+    return list(found)
+
+
+# --- one option -------------------------------------------------------------------------------------------
+
+_ANNOTATIONS = ("description", "default", "examples")
+_VARIABLE: Schema = {"type": "string", "pattern": r"\$\{.+\}", "description": "A text with variables."}
+
+
+def _improve(definition: Schema, model: type[BaseModel]) -> None:
+    definition.pop("title", None)
+    for name, field in model.model_fields.items():
+        option = definition["properties"][name]
+        assertion = {key: value for key, value in option.items() if key not in (*_ANNOTATIONS, "title")}
+        if name == "type":
+            # YAML reads {type: null} as nothing at all.
+            assertion = {"enum": ["null", None]} if field.default == "null" else assertion
+        elif type_of(field) == "match":
+            assertion = {"$ref": "#/$defs/match"}
+        else:
+            assertion = _or_variable(assertion)
+        about = [below.__doc__ for below in models_in(field.annotation)]
+        description = model.__doc__ if name == "type" else field.description or (about and about[0])
+        if description:
+            assertion["description"] = " ".join(description.split())
+        if field.default is not None and not field.is_required() and not models_in(field.annotation):
+            assertion["default"] = default_of(field)
+        if "examples" in option:
+            assertion["examples"] = option["examples"]
+        option.clear()
+        option |= assertion
+
+
+def _or_variable(assertion: Schema) -> Schema:
+    """What an option may be: as pydantic says, or a text with variables where that is not a text anyway."""
+    alternatives = _flat(assertion)
+    if any(each.get("type") in ("object", "array") or "$ref" in each for each in alternatives):
+        return assertion
+    if not any(_takes_any_text(alternative) for alternative in alternatives):
+        alternatives.append({"$ref": "#/$defs/variable"})
+    return alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
+
+
+def _flat(assertion: Schema) -> list[Schema]:
+    if "anyOf" in assertion:
+        return [inner for alternative in assertion["anyOf"] for inner in _flat(alternative)]
+    # Constraints of what is written as a text stand there under pydantic's names.
+    return [{key: value for key, value in assertion.items() if key not in ("ge", "gt", "le", "lt")}]
+
+
+def _takes_any_text(assertion: Schema) -> bool:
+    return assertion.get("type") == "string" and not {"pattern", "enum", "const"} & assertion.keys()
+
+
+# --- matches ----------------------------------------------------------------------------------------------
+
+MATCH_KEYS = (
+    *("container", "image", "label", "stream"),
+    *(path.name for path in PATHS.values() if path.constant),
+)
+
+
+def _match() -> Schema:
+    itself = {"$ref": "#/$defs/match"}
+    several = {"type": "array", "items": itself, "minItems": 1}
+    value = {"type": ["string", "number", "boolean", "array", "object"]}
+    return {
+        "type": "object",
+        "description": "Conditions: keys are and, a list of values is or. `label.NAME` is a key, too.",
+        "properties": {
+            "any": {"description": "One of these matches holds.", **several},
+            "all": {"description": "All of these matches hold.", **several},
+            "not": {"description": "This match, or none of these, holds.", "anyOf": [itself, several]},
+            **{
+                key: {"description": f"What `{key}` is, or a list of what it may be.", **value}
+                for key in MATCH_KEYS
+            },
+        },
+    }

@@ -57,9 +57,8 @@ class Variables:
         values = tuple(value for value, name in pieces if name and value)
         if not values:
             return filled
-        return Filled.of(
-            filled, text, "".join(_word(name) if name else value for value, name in pieces), values
-        )
+        harmless = "".join(_word(name) if name else value for value, name in pieces)
+        return Filled.of(filled, text, harmless, values)
 
     def _pieces(self, text: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
         """What the text becomes, piece by piece; with what came from outside comes its name."""

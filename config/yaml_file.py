@@ -268,7 +268,7 @@ class _Plain:
 
     def _scalar(self, node: _Node, loc: Loc, place: Place) -> Any:
         if node.tag in (None, "!"):
-            value = _resolve(node.text) if node.plain and node.tag is None else node.text
+            value = resolve(node.text) if node.plain and node.tag is None else node.text
         else:
             value = _tagged(node)
             if value is _MEANINGLESS:
@@ -310,8 +310,8 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"([-+]?)\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
-def _resolve(text: str) -> Any:
-    """What a scalar without quotes is."""
+def resolve(text: str) -> Any:
+    """What a scalar without quotes is: None, a truth value, a number or the text itself."""
     if _NULL.fullmatch(text):
         return None
     if found := _BOOL.fullmatch(text):
@@ -337,7 +337,7 @@ def _tagged(node: _Node) -> Any:
     name = str(node.tag).removeprefix(_STANDARD) if str(node.tag).startswith(_STANDARD) else ""
     if name == "str":
         return node.text
-    value = _resolve(node.text)
+    value = resolve(node.text)
     if name == "float" and type(value) is int:
         return float(value)
     return value if name in _TYPES and type(value) is _TYPES[name] else _MEANINGLESS

@@ -124,6 +124,9 @@ class Daemon:
         routes = []
         for plan in self.plan.routes:
             settings = replace(plan.settings, queue_bytes=min(plan.settings.queue_bytes, share))
+            if self.plan.once and settings.start is None:
+                # "What is there now" is what was asked for, whatever a daemon's sources begin with.
+                settings = replace(settings, start="beginning")
             routes.append(
                 Route(
                     settings,

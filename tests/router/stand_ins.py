@@ -161,12 +161,14 @@ class StandInSource(Source[StandInSourceOptions]):
         created: str = CREATED,
         fails: Sequence[Exception] = (),
         start_s: float = 0.0,
+        start: Position = BEGINNING,
     ) -> None:
         super().__init__(StandInSourceOptions(), SourceContext("stand-in", once=once))
         self.logs = logs
         self.created = created
         self.fails = list(fails)
         self.start_s = start_s
+        self.start = start
         self.runs: list[float] = []
         self.met: list[dict[str, dict[str, int]]] = []
 
@@ -179,7 +181,7 @@ class StandInSource(Source[StandInSourceOptions]):
     ) -> None:
         self.runs.append(trio.current_time())
         await trio.sleep(self.start_s)
-        found = await checkpoints.meet({o: Start(self.created, BEGINNING) for o in self.logs})
+        found = await checkpoints.meet({o: Start(self.created, self.start) for o in self.logs})
         self.met.append({o.name: {route: number_of(p) for route, p in of.items()} for o, of in found.items()})
         if self.fails:
             raise self.fails.pop(0)

@@ -37,7 +37,7 @@ from logroute.router.match import Match
 from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Rejected, Retryable, SinkGone
-from tests.router.stand_ins import StandInSink, StandInSource, origin
+from tests.router.stand_ins import StandInSink, StandInSource, origin, position
 
 DOWN = Retryable("connection refused")
 
@@ -125,6 +125,25 @@ async def test_once_delivers_what_is_there_and_ends(autojump_clock: trio.testing
     assert await run.run() == DONE
     assert run.numbers() == run.numbers("other") == [1, 2, 3, 4, 5]
     assert trio.current_time() == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("once", "expected"), [(True, [1, 2, 3, 4, 5]), (False, [4, 5])])
+async def test_once_reads_from_the_beginning_whatever_the_source_starts_with(
+    autojump_clock: trio.testing.MockClock, once: bool, expected: list[int]
+) -> None:
+    web = origin()
+    run = Run(
+        sources=[lambda: StandInSource({web: range(1, 6)}, once=once, start=position(3))],
+        once=once,
+    )
+    assert await run.run(None if once else stopping(1)) == DONE
+    assert run.numbers() == expected
+
+
+async def test_once_begins_where_a_route_says(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    run = Run(once=True, settings={"start": 3600.0}, state_dir=tmp_path)
+    assert await run.run() == DONE
+    assert run.daemon.router.routes["all"].settings.start == 3600.0
 
 
 async def reject(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
