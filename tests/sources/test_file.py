@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.router.record import Batch, Origin, Position, Record
 from logroute.sources import SourceContext, Start
 from logroute.sources import file as module
 from logroute.sources.file import FileSource, FileSourceOptions
@@ -25,7 +26,7 @@ class Routes:
         self.positions: dict[str, Position] = {}
         self.began: dict[str, Start] = {}
         self.lost_at: list[str] = []
-        self.gone_keys: list[str] = []
+        self.some_gone = trio.Event()
         self._arrived = trio.Event()
 
     async def __call__(self, batches: Sequence[Batch]) -> None:
@@ -50,7 +51,7 @@ class Routes:
         return found
 
     def gone(self, origin: Origin) -> None:
-        self.gone_keys.append(origin.key)
+        self.some_gone.set()
 
     def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
         self.lost_at.append(origin.file)
@@ -99,6 +100,12 @@ def append(path: Path, text: str | bytes) -> None:
         file.write(text.encode() if isinstance(text, str) else text)
 
 
+def compress(path: str) -> None:
+    with open(path, "rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
+        packed.write(plain.read())
+    os.unlink(path)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "app.log"
@@ -114,7 +121,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_lines_are_records(log: Path) -> None:
     routes = Routes()
-    log.write_bytes(b"one\n\n  two \xff\r\nthree\n")
+    append(log, b"one\n\n  two \xff\r\nthree\n")
     async with reading(routes, log):
         assert await routes.until(4) == ["one", "", "  two \ufffd\r", "three"]
         append(log, "four\nfi")
@@ -127,7 +134,7 @@ async def test_lines_are_records(log: Path) -> None:
 
 
 async def test_ids_are_the_same_however_often_it_is_read(log: Path) -> None:
-    log.write_text("".join(f"line {n}\n" for n in range(2000)))
+    append(log, "".join(f"line {n}\n" for n in range(2000)))
     ids = []
     for _ in range(2):
         routes = Routes()
@@ -166,7 +173,7 @@ async def test_renamed_files_are_read_to_the_end_of_what_their_writer_writes(log
     async with reading(routes, log):
         await routes.until(1)
         os.rename(log, f"{log}.1")
-        log.write_bytes(b"3\n")
+        append(log, b"3\n")
         # Not told yet that its file was renamed.
         writer.write(b"2\nhalf a line")
         writer.close()
@@ -194,7 +201,7 @@ async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, 
         await routes.until(2)
     append(log, "3\n")
     os.rename(log, f"{log}.2")
-    os.system(f"gzip {log}.2")
+    compress(f"{log}.2")
     append(Path(f"{log}.1"), "4\n")
     append(log, "5\n")
     os.utime(f"{log}.1", (1, 1))
@@ -210,11 +217,10 @@ async def test_a_removed_file_is_read_to_its_end_and_another_one_there_from_its_
     async with reading(routes, log):
         await routes.until(1)
         append(log, "2\nno newline")
-        log.unlink()
+        os.unlink(log)
         await routes.until(3)
         with trio.fail_after(10):
-            while not routes.gone_keys:
-                await trio.sleep(0.01)
+            await routes.some_gone.wait()
         append(log, "another\n")
         assert await routes.until(4) == ["1", "2", "no newline", "another"]
     assert not routes.lost_at
@@ -226,12 +232,13 @@ async def test_once_reads_to_the_end_and_includes_a_line_without_newline(log: Pa
     assert await read_once(routes, log) == ["1", "2"]
     assert await read_once(routes, log) == ["1", "2"]
     append(log, "\n3\n")
-    assert (await read_once(routes, log))[2:] in (["3"], ["", "3"])
+    # What was a line by then is one, so the rest of it is another.
+    assert (await read_once(routes, log))[2:] == ["", "3"]
 
 
 async def test_a_long_line_is_truncated_and_the_rest_of_it_discarded(log: Path) -> None:
     routes = Routes()
-    log.write_bytes(b"short\n" + b"x" * 3_000_000 + b"\nafter\n")
+    append(log, b"short\n" + b"x" * 3_000_000 + b"\nafter\n")
     async with reading(routes, log, limit=100_000):
         assert [m[:5] for m in await routes.until(3)] == ["short", "xxxxx", "after"]
     _, record = routes.records[1]
@@ -265,7 +272,8 @@ async def test_json_lines_become_message_time_level_and_fields(log: Path) -> Non
     assert (first.stream, first.fields) == ("stderr", {"took": 1.5})
     assert (second.time, second.fields) == ("2026-11-23T20:06:26.123456789Z", None)
     assert (third.message, third.fields) == ("no object", None)
-    assert (fourth.message, fourth.fields) == (
+    assert fourth.message == '{"time":"yesterday","message":5}'
+    assert fourth.fields == {"time": "yesterday", "message": 5}
         '{"time":"yesterday","message":5}',
         {"time": "yesterday", "message": 5},
     )
@@ -274,22 +282,17 @@ async def test_json_lines_become_message_time_level_and_fields(log: Path) -> Non
 async def test_the_engines_files_have_the_ids_that_the_engine_s_containers_have(tmp_path: Path) -> None:
     routes = Routes()
     path = tmp_path / f"{'ab' * 32}-json.log"
-    append(path, '{"log":"hello\\n","stream":"stderr","time":"2026-11-23T20:06:26.12Z"}\n')
+    append(path, '{"log":"hello\\n","stream":"stderr","time":"2026-11-23T20:06:26.1234567Z"}\n')
     async with reading(routes, tmp_path / "*-json.log", format="docker"):
         assert await routes.until(1) == ["hello"]
     origin, record = routes.records[0]
-    assert (
-        origin.record_id(record)
-        == "abababababab-e2026-11-23T20:06:26.120000000Z-"
-        + "5d8b1d3a"[:0]
-        + (origin.record_id(record).rsplit("-", 1)[1])
-    )
+    assert origin.record_id(record) == "abababababab-e2026-11-23T20:06:26.123456700Z"
 
 
 async def test_a_pattern_reads_no_rotated_file_as_another_one(tmp_path: Path) -> None:
     routes = Routes()
     for name in ("a.log", "a.log.1", "a.log-20261101", "a.log.2.gz", "b.log.1"):
-        (tmp_path / name).write_bytes(b"" if name.endswith("gz") else f"{name}\n".encode())
+        append(tmp_path / name, "" if name.endswith("gz") else f"{name}\n")
         os.utime(tmp_path / name, (1, 1))
     async with reading(routes, tmp_path / "*"):
         await routes.until(4)
@@ -313,7 +316,3 @@ async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -
 def test_relative_paths_are_refused() -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         FileSourceOptions.model_validate({"paths": ["app.log"]})
-
-
-def test_beginning_is_a_position() -> None:
-    assert Position() == BEGINNING
