@@ -19,7 +19,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import Batch
+from logroute.router.record import BEGINNING, Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState, StateError
 from logroute.sinks import FileLength, Rejected, Retryable, SinkGone
@@ -762,7 +762,7 @@ def test_whatever_happens_the_books_are_right_and_every_record_arrives_once_and_
                     number += int(value)
                 elif kind == WAIT:
                     await trio.sleep(value)
-        return route, number, number_of(route.state.positions.get(WEB.key, batch(WEB, [1]).before))
+        return route, number, number_of(route.state.positions.get(WEB.key, BEGINNING))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio.to_thread, "run_sync", inline)
