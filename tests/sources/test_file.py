@@ -274,9 +274,6 @@ async def test_json_lines_become_message_time_level_and_fields(log: Path) -> Non
     assert (third.message, third.fields) == ("no object", None)
     assert fourth.message == '{"time":"yesterday","message":5}'
     assert fourth.fields == {"time": "yesterday", "message": 5}
-        '{"time":"yesterday","message":5}',
-        {"time": "yesterday", "message": 5},
-    )
 
 
 async def test_the_engines_files_have_the_ids_that_the_engine_s_containers_have(tmp_path: Path) -> None:
