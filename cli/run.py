@@ -110,7 +110,12 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
     except ValueError as error:
         raise ConfigError([Problem(f"--timeout: {error}")]) from error
     contexts = {
-        name: SourceContext(name, once=once, record_limit_bytes=config.limits.record)
+        name: SourceContext(
+            name,
+            once=once,
+            record_limit_bytes=config.limits.record,
+            held_bytes=config.limits.held_logs,
+        )
         for name in config.sources
     }
     return Plan(

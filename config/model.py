@@ -29,6 +29,7 @@ from logroute.sinks import SinkOptions
 from logroute.sources import SourceOptions
 
 MIB = 1 << 20
+GIB = 1 << 30
 LONGEST_NAME = 200
 """Bytes of a name in a file's name, percent signs included: 255 with the endings that SQLite appends."""
 
@@ -188,6 +189,9 @@ class LimitOptions(Options):
     """Longest line; longer ones are truncated, marked and counted."""
     grace: Duration = 30.0
     """How long the routes may go on delivering after a signal to stop."""
+    held_logs: Size = 2 * GIB
+    """Bytes of rotated or removed logs that each source may keep on the disk until its routes have read them.
+    Beyond that the oldest are given up, counted, and said."""
 
 
 class Config(Options):

@@ -69,7 +69,8 @@ class DetailedRecord(Record, gc=False):
     truncated: bool = False  # type: ignore[misc]
     """The line was longer than `limits.record`; the rest was discarded and counted."""
     place: str | None = None  # type: ignore[misc]
-    """For sources without an engine's time: the file's fingerprint and the line's offset, the stable id."""
+    """For sources without an engine's time: where it stands, such as a file's fingerprint and the line's
+    offset. The stable id."""
     part: str = ""  # type: ignore[misc]
     """`.1`, `.2` … where a processor split a record."""
 
@@ -340,8 +341,7 @@ class Origin:
         reading may begin inside such a group.
         """
         if record.place is not None:
-            # Rotation may begin two files alike: with the same heading, say.
-            return f"{record.place}-{message_hash(record.message)}{record.part}"
+            return record.place + record.part
         text = f"{self.id[:12]}-{record.stream[3]}{record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"

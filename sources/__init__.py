@@ -79,6 +79,8 @@ class SourceContext:
     """Read to where each log ends now, then return from `run`."""
     record_limit_bytes: int = 1 << 20
     """`limits.record`: longer lines are truncated."""
+    held_bytes: int = 2 << 30
+    """`limits.held_logs`: what may be kept on the disk only because it is not read yet."""
     statistics: dict[str, int] = field(default_factory=dict)
     """Counters of the source's own, by name."""
 

@@ -7,6 +7,7 @@ and survive an engine that is away; what is read by API goes on when the engine 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import deque
@@ -116,10 +117,19 @@ class DockerSource(Source[DockerOptions]):
         self._away = False
         self._self_id = own_container_id()
         self._some_drained = trio.Event()
+        self._expected: dict[str, LogFile] = {}
+        """Logs of containers that were created and not started yet, by container."""
+        self._unreadable: dict[str, int] = {}
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
-        self._sweep = Sweep(emit, on_drained=self._drained, on_failed=self._failed, on_lost=self._tell_lost)
+        self._sweep = Sweep(
+            emit,
+            on_drained=self._drained,
+            on_failed=self._failed,
+            on_lost=self._tell_lost,
+            held_bytes=self.context.held_bytes,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -133,6 +143,8 @@ class DockerSource(Source[DockerOptions]):
             for container in self.containers.values():
                 if container.log is not None:
                     container.log.close()
+            for log in self._expected.values():
+                log.close()
 
     # --- the engine -----------------------------------------------------------------------------------
 
@@ -298,7 +310,15 @@ class DockerSource(Source[DockerOptions]):
             if container.reader is None:
                 self._read_on(container, {})
         else:
-            await self._appear([await self._engine.inspect(container.details.id)])
+            try:
+                details = await self._engine.inspect(container.details.id)
+            except EngineRefused as error:
+                if not error.gone:
+                    raise
+                # Removed already. Its log may have been opened before that.
+                await self._appear([container.details], started=container)
+            else:
+                await self._appear([details])
 
     async def _renamed(self, container: Container) -> None:
         details = await self._engine.inspect(container.details.id)
@@ -332,12 +352,13 @@ class DockerSource(Source[DockerOptions]):
             return "the source's exclude matches"
         return ""
 
-    async def _appear(self, found: list[ContainerDetails]) -> None:
+    async def _appear(self, found: list[ContainerDetails], *, started: Container | None = None) -> None:
         """New containers: open their files first, then everything else. One that was removed meanwhile is
-        read to its end, because we hold its file."""
+        read to its end, because we hold its file. `started` is what was known of it, if the engine does not
+        know it any more."""
         opened: list[Container] = []
         for details in found:
-            origin = self._origin(details)
+            origin = started.origin if started else self._origin(details)
             container = Container(details, origin, ended=not details.running)
             container.ignored = self._ignored(details, origin)
             container.details = details.slim()
@@ -345,10 +366,11 @@ class DockerSource(Source[DockerOptions]):
             if container.ignored:
                 self._set_drained(container)
                 self._log.debug("not read", container=origin.name, why=container.ignored)
-            elif not details.started_time:
+            elif not details.started_time and started is None:
                 # Created, never started: nothing to read yet. Its start event brings it back here.
                 container.ended = True
                 self._set_drained(container)
+                await self._expect(container)
             else:
                 container.opening = True
                 opened.append(container)
@@ -367,19 +389,46 @@ class DockerSource(Source[DockerOptions]):
             await self._begin(container, checkpoints[origin] or {"": starts[origin].position})
             container.opening = False
 
-    async def _open(self, container: Container) -> None:
-        """Open its file, if it is to be read as one. Leaves `log` None where it is read by API."""
+    def _log_file(self, container: Container) -> LogFile | None:
+        """Its log as a file, not open; None if it is not to be read as one."""
         details = container.details
         if self.options.read == "api" or details.log_driver not in FILE_DRIVERS:
-            return
+            return None
         path = details.log_path
         if not path and self._root:
             path = f"{self._root}/containers/{details.id}/{details.id}-json.log"
-        if not path:
+        return LogFile(path, container.origin, limit=self.context.record_limit_bytes) if path else None
+
+    async def _expect(self, container: Container) -> None:
+        """It was created: its log is opened as soon as it is there.
+
+        One that removes itself at its end (`--rm`) may be gone with its log before its start event has come
+        and been answered.
+        """
+        log = self._log_file(container)
+        if log is not None and not self.context.once:
+            self._expected[container.details.id] = log
+            self._sweep.expect(log)
+            # It may have been started meanwhile.
+            await trio.to_thread.run_sync(log.open_once, limiter=self._threads)
+
+    def _expected_log(self, id_: str) -> LogFile | None:
+        log = self._expected.pop(id_, None)
+        if log is not None:
+            self._sweep.expect_no_more(log)
+        return log
+
+    async def _open(self, container: Container) -> None:
+        """Open its file, if it is to be read as one. Leaves `log` None where it is read by API."""
+        log = self._expected_log(container.details.id)
+        if log is None or not log.is_open:
+            log = self._log_file(container)
+        if log is None:
             return
-        log = LogFile(path, container.origin, limit=self.context.record_limit_bytes)
+        log.origin = container.origin
+        path = log.path
         try:
-            is_there = await trio.to_thread.run_sync(log.open, limiter=self._threads)
+            is_there = log.is_open or await trio.to_thread.run_sync(log.open, limiter=self._threads)
         except PermissionError:
             is_there = False
             self._say_unreadable(container, path, "no permission")
@@ -395,11 +444,16 @@ class DockerSource(Source[DockerOptions]):
         container.log = log
 
     def _say_unreadable(self, container: Container, path: str, why: str) -> None:
-        self._log.warning(
+        """Once for each reason, where it is the user's wish that the API is the other way."""
+        self._unreadable[why] = self._unreadable.get(why, 0) + 1
+        again = self.options.read == "auto" and self._unreadable[why] > 1
+        self._log.log(
+            logging.DEBUG if again else logging.WARNING,
             "cannot read the log file, reading by API instead",
             container=container.origin.name,
             path=path,
             why=why,
+            hint="others with the same reason are not named" if self.options.read == "auto" else None,
         )
 
     async def _is_its_log(self, container: Container, log: LogFile) -> bool:
@@ -455,7 +509,7 @@ class DockerSource(Source[DockerOptions]):
             return
         losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
         for lost in losses:
-            self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+            self._report(container, lost.routes, lost.reason, **lost.details())
         if self.context.once:
             log.stop_at = log.end_spot()
         self._sweep.add(log)
@@ -492,7 +546,7 @@ class DockerSource(Source[DockerOptions]):
     def _tell_lost(self, log: LogFile) -> None:
         container = self.containers.get(log.origin.id)
         for lost in log.losses if container is not None else ():
-            self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+            self._report(container, lost.routes, lost.reason, **lost.details())
         log.losses.clear()
 
     def _failed(self, log: LogFile, error: Exception) -> None:
@@ -513,12 +567,14 @@ class DockerSource(Source[DockerOptions]):
         position = log.position
         if await trio.to_thread.run_sync(log.open, limiter=self._threads):
             for lost in await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads):
-                self._report(container, lost.routes, lost.reason, since=lost.since, until=lost.until)
+                self._report(container, lost.routes, lost.reason, **lost.details())
             self._sweep.add(log)
 
     def _forget(self, container: Container) -> None:
         if container.reader is None:
             self.containers.pop(container.details.id, None)
+            if (log := self._expected_log(container.details.id)) is not None:
+                log.close()
             self._checkpoints.gone(container.origin)
 
     # --- by API ---------------------------------------------------------------------------------------

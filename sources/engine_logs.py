@@ -373,6 +373,10 @@ class EngineLog:
         finally:
             for name, unfinished in reading.decoder.joiner.unfinished.items():
                 self._unfinished[name] = unfinished.time
+        if end is _End.OVER and not follow:
+            reading.skipper.ended()
+            if reading.skipper.missing is not None:
+                return _End.MISSING
         if end is _End.OVER:
             self._reading = reading
         return end

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import lt
 
 from logroute.router.record import (
+    COARSE,
     STREAMS,
     Anchor,
     Position,
@@ -132,6 +134,12 @@ class Skipper:
         """Everything of this stream is new from now on, found or not."""
         self._searches.pop(stream, None)
         self.missing = None
+
+    def ended(self) -> None:
+        """An exact reading has come to the log's end: an anchor whose group came without it is missing."""
+        for stream, search in self._searches.items():
+            if search.expected and search.located is None and search.index:
+                self.missing = stream
 
     def pass_on(self, records: list[Record]) -> list[Record]:
         """Those that are new, in their order. Looks at nothing once `done`."""
@@ -297,15 +305,35 @@ def last_anchor(
 
 
 def goes_back(records: Sequence[Record], position: Position) -> int | None:
-    """Index of the first record that is older than the one before it in its stream; None if none is."""
-    anchors = [position.of(stream).anchor for stream in STREAMS]
+    """Index of the first record that is older than the one before it in its stream, or the same once more.
+
+    None if none is. Two records of one stream with the very same nanosecond and text may be two (an exact
+    reading tells), but usually an engine has sent one twice: 20.10 does, when it opens the next file.
+    """
+    anchors = {stream: position.of(stream).anchor for stream in STREAMS}
     times = [record.time for record in records]
     # Almost always true, and decided without a look at the streams.
-    if all(anchor is None or times[0] >= anchor.time for anchor in anchors) and times == sorted(times):
+    first = times[0]
+    if all(anchor is None or first > anchor.time for anchor in anchors.values()) and all(
+        map(lt, times, times[1:])
+    ):
         return None
-    last = {stream: anchor.time if anchor else "" for stream, anchor in zip(STREAMS, anchors, strict=True)}
+    last = {stream: (a.time, a.hash) if a else ("", "") for stream, a in anchors.items()}
     for index, record in enumerate(records):
-        if record.time < last[record.stream]:
+        time, hash_ = last[record.stream]
+        if record.time < time:
             return index
-        last[record.stream] = record.time
+        new_hash = ""
+        if record.time == time and not time.endswith(COARSE):
+            new_hash = message_hash(record.message)
+            before = hash_ or message_hash(_before(records, index).message)
+            if new_hash == before:
+                return index
+        last[record.stream] = record.time, new_hash
     return None
+
+
+def _before(records: Sequence[Record], index: int) -> Record:
+    """The record before this one in its stream."""
+    stream = records[index].stream
+    return next(records[i] for i in range(index - 1, -1, -1) if records[i].stream == stream)

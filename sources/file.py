@@ -25,7 +25,7 @@ from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
 from logroute.sources.log_chain import is_rotated_name
-from logroute.sources.log_file import LogFile
+from logroute.sources.log_file import LogFile, Lost
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -94,6 +94,7 @@ class FileSource(Source[FileSourceOptions]):
             on_failed=self._failed,
             on_lost=self._tell_lost,
             on_names=self._name_changed,
+            held_bytes=self.context.held_bytes,
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -229,7 +230,7 @@ class FileSource(Source[FileSourceOptions]):
     async def _read(self, log: LogFile, checkpoints: Mapping[str, Position]) -> None:
         losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
         for lost in losses:
-            self._report(log, lost.routes, lost.reason, lost.since, lost.until)
+            self._report(log, lost)
         if self.context.once:
             log.stop_at = log.end_spot()
             log.complete = True
@@ -265,10 +266,9 @@ class FileSource(Source[FileSourceOptions]):
 
     def _tell_lost(self, log: LogFile) -> None:
         for lost in log.losses:
-            self._report(log, lost.routes, lost.reason, lost.since, lost.until)
+            self._report(log, lost)
         log.losses.clear()
 
-    def _report(self, log: LogFile, routes: tuple[str, ...], reason: str, since: str, until: str) -> None:
-        self._checkpoints.lost(
-            log.origin, [route for route in routes if route], reason, since=since, until=until
-        )
+    def _report(self, log: LogFile, lost: Lost) -> None:
+        routes = [route for route in lost.routes if route]
+        self._checkpoints.lost(log.origin, routes, lost.reason, **lost.details())

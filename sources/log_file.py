@@ -11,6 +11,7 @@ a quarter more CPU and gains nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -56,6 +57,11 @@ class Lost:
     until: str
     """Time of the first record that is still there, if there is one."""
     size_bytes: int | None = None
+
+    def details(self) -> dict[str, object]:
+        """What is known of it, for the log."""
+        known = {"since": self.since, "until": self.until, "bytes": self.size_bytes}
+        return {name: value for name, value in known.items() if value not in ("", None)}
 
 
 class Fetched(msgspec.Struct):
@@ -110,6 +116,13 @@ class LogFile:
             self._segments = open_chain(self.path, rotated=self.rotated)
         return bool(self._segments)
 
+    def open_once(self) -> None:
+        """Open it unless it is, or cannot be: whoever needs it will see."""
+        with self._chain:
+            if not self._segments:
+                with contextlib.suppress(PermissionError):
+                    self._segments = open_chain(self.path, rotated=False)
+
     @property
     def is_open(self) -> bool:
         return bool(self._segments)
@@ -159,6 +172,18 @@ class LogFile:
         """Bytes of files that exist only because we hold them: rotated away or removed."""
         with self._chain:
             return sum(s.size() for s in self._segments if os.fstat(s.fd).st_nlink == 0)
+
+    def let_go(self) -> None:
+        """Give up the oldest file that exists only because we hold it. Never beside `fetch`."""
+        with self._chain:
+            first = self._segments[0]
+            reason = "rotated" if len(self._segments) > 1 else "removed"
+            unread = max(0, first.size() - (0 if first.compressed else first.offset))
+            self._segments.pop(0).close()
+            self._passed += 1
+            self._tail = b""
+            until = self._first_time(self._segments[:1])
+        self.losses.append(Lost((), reason, self._last_time(), until, unread))
 
     def end_spot(self) -> Spot:
         """The end of the log as it is now."""
@@ -559,8 +584,11 @@ class LogFile:
         )
 
     def _lose(self, until: str) -> None:
-        since = max((last.time for last in (self._reached.stdout, self._reached.stderr) if last), default="")
-        self.losses.append(Lost((), "rotated", since, until))
+        self.losses.append(Lost((), "rotated", self._last_time(), until))
+
+    def _last_time(self) -> str:
+        """Of what has been read."""
+        return max((last.time for last in (self._reached.stdout, self._reached.stderr) if last), default="")
 
 
 # --- plain functions ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
+from zlib import crc32
 
 import msgspec
 
@@ -230,7 +231,8 @@ class TextFormat(LineFormat):
 
     def _record(self, open_: Unfinished, now: str, *, truncated: bool) -> Record:
         # `time` of what is unfinished is the file's fingerprint here.
-        place = f"{open_.time}-{open_.start[1]}"
+        # Rotation may begin two files alike (with the same heading, say), so the line's checksum is added.
+        place = f"{open_.time}-{open_.start[1]}-{crc32(self._begun):08x}"
         text = self._begun.decode("utf-8", "replace")
         self._begun.clear()
         return self.make(text, now, place, truncated)

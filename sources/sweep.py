@@ -75,16 +75,19 @@ class Sweep:
         on_failed: Callable[[LogFile, Exception], None],
         on_lost: Callable[[LogFile], None],
         on_names: Callable[[str, str], None] | None = None,
+        held_bytes: int = 2 << 30,
     ) -> None:
         self._emit = emit
         self._on_drained = on_drained
         self._on_failed = on_failed
         self._on_lost = on_lost
         self._on_names = on_names
+        self._held_bytes = held_bytes
         self._log = structlog.get_logger("logroute.sources")
         # Invariant: `_ready` is a subset of `_logs`' values, in the order in which they are served.
         self._logs: dict[str, LogFile] = {}
         self._ready: dict[LogFile, None] = {}
+        self._expected: dict[str, LogFile] = {}
         self._folders: dict[str, int] = {}
         self._offers: deque[_Offer] = deque()
         self._buffer = bytearray(BUFFER_BYTES)
@@ -107,6 +110,15 @@ class Sweep:
         folder = os.path.dirname(log.path)
         self.watch(folder)
         self.wake(log)
+
+    def expect(self, log: LogFile) -> None:
+        """Open this log as soon as its file is there; until it is added, or `expect_no_more`."""
+        self._expected[log.path] = log
+        self.watch(os.path.dirname(log.path))
+
+    def expect_no_more(self, log: LogFile) -> None:
+        if self._expected.pop(log.path, None) is not None:
+            self.unwatch(os.path.dirname(log.path))
 
     def remove(self, log: LogFile) -> None:
         """Read it no further. Its descriptors are the owner's to close."""
@@ -137,8 +149,7 @@ class Sweep:
     def watch(self, folder: str) -> None:
         """Learn of names and changes in a folder; counted, so that several logs may share it."""
         self._folders[folder] = self._folders.get(folder, 0) + 1
-        if self._folders[folder] > 1:
-            return
+        # Asked again each time: the folder may not have been there the first time.
         for inotify in (self._content, self._names):
             if inotify is None:
                 continue
@@ -318,13 +329,30 @@ class Sweep:
         return fetched, failed, unreached
 
     async def _poll(self) -> None:
-        """What inotify did not say: look at every log."""
+        """What inotify did not say: look at every log. And bound what is held."""
         logs = list(self._logs.values())
-        if logs:
-            fresh = await trio.to_thread.run_sync(_look_at, logs, limiter=self._threads)
-            for log in fresh:
-                if self._logs.get(log.path) is log:
-                    self._ready[log] = None
+        if not logs:
+            return
+        fresh, given_up = await trio.to_thread.run_sync(self._look_at, logs, limiter=self._threads)
+        for log in self._still(fresh):
+            self._ready[log] = None
+        for log in self._still(given_up):
+            self._on_lost(log)
+            if not log.is_open:
+                self.remove(log)
+                self._on_drained(log)
+
+    def _look_at(self, logs: list[LogFile]) -> tuple[list[LogFile], list[LogFile]]:
+        """Logs with something new; logs of which something was given up. In a worker thread."""
+        fresh = [log for log in logs if log.look() or log.has_news()]
+        held = {log: size for log in logs if (size := log.held_bytes())}
+        given_up: dict[LogFile, None] = {}
+        while sum(held.values()) > self._held_bytes:
+            largest = max(held, key=lambda log: held[log])
+            largest.let_go()
+            given_up[largest] = None
+            held[largest] = largest.held_bytes()
+        return fresh, list(given_up)
 
     async def _follow_names(self, inotify: Inotify) -> None:
         """Open what rotation made at once, whatever the sweep and the routes are doing.
@@ -355,6 +383,9 @@ class Sweep:
                 logs = list(self._logs.values())
             else:
                 logs = [log for f, name in changed if (log := self._logs.get(f"{f}/{name}")) is not None]
+            for folder, name in changed or ():
+                if (expected := self._expected.get(f"{folder}/{name}")) is not None:
+                    expected.open_once()
             fresh = [log for log in dict.fromkeys(logs) if log.look()]
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._names_changed, fresh, changed or set())
@@ -371,8 +402,3 @@ class Sweep:
         while True:
             await self._emit.wait_for_room()
             self._kick()
-
-
-def _look_at(logs: list[LogFile]) -> list[LogFile]:
-    """Those with something new. In a worker thread."""
-    return [log for log in logs if log.look() or log.has_news()]

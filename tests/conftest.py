@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.servers import docker_engine as real
+
+# No test asserts a time: a machine that is busy fails none.
+hypothesis.settings.register_profile("logroute", deadline=None)
+hypothesis.settings.load_profile("logroute")
 
 
 def missing(reason: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time, message_hash
@@ -58,6 +58,8 @@ class Reader:
         got: list[str] = []
         records = answer(log, since, self.engine)[:upto]
         got += self.take(skipper.pass_on(records))
+        if upto is None:
+            skipper.ended()
         if skipper.missing is None:
             return got
         anchors = {
@@ -124,6 +126,7 @@ def test_each_record_comes_once_with_its_id_wherever_reading_is_cut(
 
 @settings(max_examples=300)
 @given(log=logs(), engine=ENGINES, gone=st.integers(0, 30), cut=st.integers(0, 30))
+@example(log=[("stdout", START, "same")] * 6, engine="filters every record", gone=2, cut=5)
 def test_what_was_rotated_away_costs_no_record_that_is_still_there(
     log: list[Entry], engine: Engine, gone: int, cut: int
 ) -> None:
@@ -211,8 +214,26 @@ def test_a_time_that_goes_back_is_noticed_within_a_stream_only(
     times: list[tuple[Stream, int]], index: int | None
 ) -> None:
     position = advanced(BEGINNING, [Record("x", "stdout", iso_time(START + 1))])
-    records = [Record("x", stream, iso_time(START + ns)) for stream, ns in times]
+    records = [Record(f"{n}", stream, iso_time(START + ns)) for n, (stream, ns) in enumerate(times)]
     assert goes_back(records, position) == index
+
+
+@pytest.mark.parametrize(
+    ("said", "index"),
+    [
+        ([("stdout", 1, "x")], 0),
+        ([("stdout", 1, "another")], None),
+        ([("stderr", 1, "x")], None),
+        ([("stdout", 2, "y"), ("stderr", 2, "y"), ("stdout", 2, "y")], 2),
+        ([("stdout", 2, "y"), ("stdout", 2, "z"), ("stdout", 2, "y")], None),
+    ],
+)
+def test_a_record_that_comes_twice_is_noticed(said: list[tuple[Stream, int, str]], index: int | None) -> None:
+    position = advanced(BEGINNING, [Record("x", "stdout", iso_time(START + 1))])
+    records = [Record(message, stream, iso_time(START + ns)) for stream, ns, message in said]
+    assert goes_back(records, position) == index
+    coarse = [Record(message, stream, "2026-11-23T20:06:26.000000000Z") for stream, _, message in said]
+    assert goes_back(coarse, advanced(BEGINNING, coarse[:1])) is None
 
 
 def test_an_anchor_knows_its_place_in_its_group() -> None:
