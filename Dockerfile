@@ -17,7 +17,6 @@ RUN python -m venv /opt/logroute
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
-COPY api api
 COPY cli cli
 COPY config config
 COPY processors processors
