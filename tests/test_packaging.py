@@ -39,7 +39,7 @@ TOPS = {name.partition("/")[0] for name in tracked() if "/" in name}
 LINKED = sorted(
     link.name for link in (ROOT / "logroute").iterdir() if link.is_symlink() and link.name in TOPS
 )
-"""The folders of the repository's top that are packages of `logroute`; a link may be there before its folder."""
+"""The folders at the top that are packages of `logroute`; a link may be there before its folder."""
 
 
 def modules() -> set[str]:
