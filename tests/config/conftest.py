@@ -59,5 +59,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
     for registry in (SOURCES, PROCESSORS, SINKS):
+        registry.types()  # so that nothing of ours is imported, and then forgotten
         for table in ("_options", "_classes", "_schemes"):
             monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
