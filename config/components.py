@@ -118,6 +118,11 @@ class Registry:
         self._load_all()
         return sorted(self._options)
 
+    def schemes(self) -> list[str]:
+        """The schemes of every type that can be loaded, sorted."""
+        self._load_all()
+        return sorted(self._schemes)
+
     def type_of_scheme(self, scheme: str) -> str:
         """The type that a URI's scheme means.
 
@@ -128,11 +133,11 @@ class Registry:
                 self._load(candidate)
             if candidate in self._schemes:
                 return self._schemes[candidate]
-        self._load_all()
+        known = self.schemes()
         for candidate in (scheme, scheme.partition("+")[0]):
             if candidate in self._schemes:
                 return self._schemes[candidate]
-        raise UnknownComponent(self.kind, scheme, sorted(self._schemes))
+        raise UnknownComponent(self.kind, scheme, known)
 
     def _load(self, name: str) -> None:
         """Import the module, or the entry point, that registers `name`, if there is one.

@@ -65,7 +65,7 @@ def load_config(
     except ValidationError as error:
         reader.problems += merged.problems_of(error, whole=not reader.failed)
     if reader.problems:
-        order = {file.file: index for index, file in enumerate(reader.files)}
+        order = {name: index for index, name in reversed(list(enumerate(reader.names)))}
         raise ConfigError(
             sorted(dict.fromkeys(reader.problems), key=lambda p: (order.get(p.file, -1), p.line, p.column))
         )
@@ -81,6 +81,8 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.files: list[YamlFile] = []
         """In the order of reading: the first is the one that was asked for."""
+        self.names: list[str] = []
+        """Of all that were asked for, in that order; the first time counts."""
         self.problems: list[Problem] = []
         self.failed = False
         """There is a file of which nothing is known."""
@@ -128,6 +130,7 @@ class _Reader:
 
     def _parsed(self, path: Path) -> YamlFile | None:
         name = str(path)
+        self.names.append(name)
         try:
             with path.open("rb") as stream:
                 status = os.fstat(stream.fileno())
@@ -225,17 +228,13 @@ class _Merged:
         """What validation found. `whole`: every file could be read, so what is missing is missing."""
         from logroute.config.wording import mistakes
 
-        data = _values(self.data)
-        harmless = self._harmless_texts() if any(_secrets(self.data)) else {}
-        for mistake in mistakes(error.errors(include_url=False), data):
-            loc, text = mistake.loc, mistake.text
-            if (mistake.of_value and self._is_doubtful(loc)) or (loc == ("routes",) and not whole):
+        secrets = dict(_secrets(self.data))
+        harmless = self._harmless_texts() if secrets else {}
+        for mistake in mistakes(error.errors(include_url=False), _values(self.data)):
+            if mistake.of_value and self._is_doubtful(mistake.loc):
                 continue
-            secrets = [secret for at, secret in _secrets(self.data) if _related(at, loc)]
-            if any(_reveals(text, value) for secret in secrets for value in secret.values):
-                references = " and ".join(dict.fromkeys(secret.reference for secret in secrets))
-                text = harmless.get(loc) or f"{references} holds something that cannot be used here"
-            yield self._problem(loc, text)
+            if mistake.loc != ("routes",) or whole:
+                yield self._problem(*_without_secrets(mistake.loc, mistake.text, secrets, harmless))
 
     def _is_doubtful(self, loc: Loc) -> bool:
         file = self.owners.get(loc[:2]) or self.first
@@ -262,7 +261,7 @@ class _Merged:
         return Problem(text, dotted(loc), file.file, *file.place(loc))
 
 
-_UNCERTAIN = re.compile(r" \(at its character [0-9]+\)")
+_UNCERTAIN = re.compile(r" \(?at its character [0-9]+\)?")
 """Places in a text whose length is another."""
 
 
@@ -292,10 +291,19 @@ def _secrets(data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Filled]]:
         yield loc, data
 
 
-def _related(one: Loc, other: Loc) -> bool:
-    """Whether one is the other, or stands inside of it."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _without_secrets(
+    loc: Loc, text: str, secrets: Mapping[Loc, Filled], harmless: Mapping[Loc, str]
+) -> tuple[Loc, str]:
+    """Path and text of a mistake as they may be shown."""
+    near = [(at, secret) for at, secret in secrets.items() if at[: len(loc)] == loc[: len(at)]]
+    if any(_reveals(text, value) for _, secret in near for value in secret.values):
+        references = " and ".join(dict.fromkeys(secret.reference for _, secret in near))
+        text = harmless.get(loc) or f"{references} holds something that cannot be used here"
+    for at, secret in near:
+        # The parameters of a URI have their names in the path.
+        if any(_reveals(dotted(loc[len(at) :]), value) for value in secret.values):
+            return at, f"{secret.reference} holds something that cannot be used here"
+    return loc, text
 
 
 SHOWN_AT_MOST = 3

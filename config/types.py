@@ -73,10 +73,14 @@ def parse_size(value: Any) -> int:
 
 def format_duration(seconds: float) -> str:
     """The shortest text that means this duration."""
-    for unit, factor in sorted(_DURATION_UNITS.items(), key=lambda item: -item[1]):
-        if unit != "w" and seconds and seconds % factor == 0:
-            return f"{seconds / factor:g}{unit}"
-    return f"{seconds:g}s" if seconds * 1000 % 1 else f"{seconds * 1000:g}ms"
+    ms = round(seconds * 1000)
+    if abs(ms - seconds * 1000) > 1e-6:
+        return f"{seconds:.9f}".rstrip("0") + "s"
+    for unit in ("d", "h", "m", "s"):
+        unit_ms = round(_DURATION_UNITS[unit] * 1000)
+        if ms and ms % unit_ms == 0:
+            return f"{ms // unit_ms}{unit}"
+    return f"{ms}ms"
 
 
 def format_size(size: int) -> str:

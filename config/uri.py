@@ -21,8 +21,8 @@ def parse_uri(text: str) -> dict[str, Any]:
     """The mapping, with `type`, that a sink's URI means. Raises UriError."""
     try:
         parts = urlsplit(text)
-    except ValueError as error:
-        raise UriError(f"{shown(text)!r} is no URI: {error}") from error
+    except ValueError as error:  # whose text may hold the password
+        raise UriError(f"{shown(text)!r} is no URI") from error
     scheme = parts.scheme
     if not scheme:
         hint = (
@@ -50,7 +50,8 @@ def parse_uri(text: str) -> dict[str, Any]:
     try:
         options = SINKS.class_of(type_).options_from_uri(parts, query)
     except ValueError as error:
-        raise UriError(f"{shown(text)}: {error}") from error
+        said = str(error).replace(parts.password, "***") if parts.password else str(error)
+        raise UriError(f"{shown(text)}: {said}") from error
     return {"type": type_, **options}
 
 
@@ -70,24 +71,30 @@ def _put(into: dict[str, Any], keys: list[str], value: str, whole: str) -> None:
         raise UriError(f"the parameter {whole!r} is given twice in two ways")
 
 
-_USER_INFO = re.compile(r"(\A(?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?[^:@/?#]*):.*@", re.DOTALL)
+_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//")
+_USER_INFO = re.compile(r"([^:@/?#]*):.*@", re.DOTALL)
 
 
 def shown(text: str) -> str:
     """The URI as it may be shown: without its password and without what its parameters say."""
     # Taken apart with more care than a URI needs: a password that should have been quoted may hold anything.
     head, mark, query = text.partition("?")
-    if "@" in text[len(head) :]:
+    if "@" in query:
         head, mark, query = text, "", ""
+    start = found.end() if (found := _AUTHORITY.match(head)) else 0
+    rest = _USER_INFO.sub(r"\1:***@", head[start:], count=1)
     keys = (parameter.partition("=")[0] for parameter in query.split("&"))
-    return _USER_INFO.sub(r"\1:***@", head) + mark + "&".join(f"{key}=…" for key in keys if mark)
+    return head[:start] + rest + mark + "&".join(f"{key}=…" for key in keys if mark)
+
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def route_names(uris: list[str], taken: set[str]) -> list[str]:
     """A name for the route of each URI: its scheme, and a number from the second on."""
     names: list[str] = []
     for uri in uris:
-        base = urlsplit(uri).scheme or "route"
+        base = found[1].lower() if (found := _SCHEME.match(uri)) else "route"
         name, number = base, 1
         while name in taken or name in names:
             number += 1

@@ -169,6 +169,8 @@ def _compose(stream: Iterable[Any]) -> _Node | None:
             root = node
         if isinstance(event, events.CollectionStartEvent):
             open_nodes.append(node)
+            if len(open_nodes) > DEPTH_LIMIT:  # ruamel takes time with the square of the depth
+                raise _NotYaml(f"nested more than {DEPTH_LIMIT} levels deep", place)
     return root
 
 
@@ -299,19 +301,23 @@ class _Plain:
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _STANDARD = "tag:yaml.org,2002:"
 _MEANINGLESS = object()
+LONGEST_NUMBER = 400
+"""Characters. Python reads numbers of 4,300 digits; nobody means one."""
 
 # YAML 1.2.2, 10.3.2: the core schema.
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"(true|True|TRUE)|false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]{1,400}")
-_OCTAL = re.compile(r"0o[0-7]{1,400}")
-_HEX = re.compile(r"0x[0-9a-fA-F]{1,400}")
+_INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"0o[0-7]+")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"([-+]?)\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 def resolve(text: str) -> Any:
     """What a scalar without quotes is: None, a truth value, a number or the text itself."""
+    if len(text) > LONGEST_NUMBER:
+        return text
     if _NULL.fullmatch(text):
         return None
     if found := _BOOL.fullmatch(text):
