@@ -1,7 +1,8 @@
 """`logroute demo`: containers, routes and a live view in one command, with nothing to configure.
 
-The containers are those of the simulated engine, which speaks the Docker Engine API and writes json-file logs
-like the real one; everything behind it is the daemon as it runs anywhere.
+Where no engine answers that can run some, the containers are those of the simulated engine, which speaks the
+Docker Engine API and writes json-file logs like the real one; everything behind it is the daemon as it runs
+anywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +19,12 @@ from typing import Any, Literal
 import click
 import trio
 
-from logroute.cli import log
+from logroute.cli import log, process
+from logroute.cli.demo_containers import LABEL, real_containers
 from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
 from logroute.router.match import Match
-from logroute.router.record import Batch
+from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Rejected, Sink, SinkOptions
 from logroute.sinks.encoding import display_name
@@ -48,7 +51,7 @@ class LiveView(Sink[LiveOptions]):
 
     async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         lines = [
-            self._line(display_name(batch.origin), record.stream, record.message)
+            self._line(_short_name(batch.origin), record.stream, record.message)
             for batch in batches
             for record in batch.records
         ]
@@ -71,31 +74,65 @@ class LiveView(Sink[LiveOptions]):
         sys.stdout.flush()
 
 
+def _short_name(origin: Origin) -> str:
+    """`web` of `logroute-demo-web-4711`."""
+    return str(origin.compose.get("service") or display_name(origin))
+
+
 @click.command("demo")
 @click.option("--seconds", default=8.0, show_default=True, help="How long it goes on.")
 @click.option("--folder", metavar="DIR", help="Where the files go; default: a new one for them.")
-def command(seconds: float, folder: str | None) -> None:
-    """See it work: four containers, two routes into files, and a live view."""
+@click.option("--simulated", is_flag=True, help="Do not ask for a real engine.")
+def command(seconds: float, folder: str | None, simulated: bool) -> None:
+    """See it work: four containers, two routes into files, and a live view.
+
+    The containers run on this host's Docker engine, if it has an image with a shell (nothing is downloaded),
+    and are removed at the end; otherwise they are simulated.
+    """
     log.configure(level="warning")
     where = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="logroute-demo-"))
     where.mkdir(parents=True, exist_ok=True)
-    trio.run(_demo, where.absolute(), seconds)
+    where = where.absolute()
+    process.tune()
+    with nullcontext() if simulated else real_containers() as real:
+        if real is not None:
+            click.echo(
+                f"Four containers of your Docker engine (from {real.image}); "
+                "`everything` and `errors` are two routes.\n"
+            )
+            daemon = trio.run(_run, _plan(where, real.address, {f"label.{LABEL}": real.demo}), seconds)
+        else:
+            click.echo(
+                "Four containers of a simulated Docker engine; `everything` and `errors` are two routes.\n"
+            )
+            daemon = trio.run(_run_simulated, where, seconds)
+    _tell(daemon, where)
 
 
-async def _demo(folder: Path, seconds: float) -> None:
+async def _run(plan: Plan, seconds: float) -> Daemon:
+    daemon = Daemon(plan)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signals, daemon)
+        nursery.start_soon(_stop_after, daemon, seconds)
+        await daemon.run()
+        nursery.cancel_scope.cancel()
+    return daemon
+
+
+async def _run_simulated(folder: Path, seconds: float) -> Daemon:
     from logroute.simulator.chatter import chat, populate
     from logroute.simulator.engine import SimulatedEngine
 
-    click.echo("Four containers of a simulated Docker engine; `everything` and `errors` are two routes.\n")
     with tempfile.TemporaryDirectory(prefix="logroute-engine-") as root:
         async with SimulatedEngine(Path(root)) as engine, trio.open_nursery() as nursery:
-            talks = populate(engine, 4)
-            daemon = Daemon(_plan(folder, engine.host))
-            await nursery.start(stop_on_signals, daemon)
-            nursery.start_soon(partial(chat, talks, rate=25.0))
-            nursery.start_soon(_stop_after, daemon, seconds)
-            await daemon.run()
+            nursery.start_soon(partial(chat, populate(engine, 4), rate=25.0))
+            daemon = await _run(_plan(folder, engine.host), seconds)
             nursery.cancel_scope.cancel()
+    return daemon
+
+
+def _tell(daemon: Daemon, folder: Path) -> None:
+    """What there is now, and what to type next."""
     counts = {name: route.statistics().delivered for name, route in daemon.router.routes.items()}
     click.echo(
         f"\nThe route `everything` has written {counts['everything']} records, all as JSON, to\n"
@@ -112,7 +149,7 @@ async def _stop_after(daemon: Daemon, seconds: float) -> None:
     daemon.stop()
 
 
-def _plan(folder: Path, host: str) -> Plan:
+def _plan(folder: Path, host: str, include: dict[str, str] | None = None) -> Plan:
     def file(path: str, format_: str) -> Any:
         options = SINKS.options("file").model_validate({"path": f"{folder}/{path}", "format": format_})
         return partial(SINKS.create, options)
@@ -120,7 +157,8 @@ def _plan(folder: Path, host: str) -> Plan:
     def live(route: Route) -> Sink[Any]:
         return LiveView(LiveOptions(), route)
 
-    source = SOURCES.options("docker").model_validate({"host": host, "start": "beginning"})
+    options = {"host": host, "start": "beginning", **({"include": include} if include else {})}
+    source = SOURCES.options("docker").model_validate(options)
     return Plan(
         [
             RoutePlan(RouteSettings("everything"), file("everything.ndjson", "json")),
