@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.engine import engine_process
-from benchmarks.processes import BenchmarkError, environment
-from benchmarks.small import wait_until_started
+from benchmarks.daemon import running_daemon
+from benchmarks.processes import BenchmarkError
+from benchmarks.small import SETTLE_S
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
 
 
@@ -30,31 +26,11 @@ class Result:
 
 def measure(folder: Path, *, containers: int = 10, rate: float = 1.0, seconds: float = 30.0) -> Result:
     """Ten lines a second of ten containers, into a JSON file that is watched."""
-    root, out = folder / "engine-latency", folder / "latency" / "out.ndjson"
-    for old in (root, folder / "state", out.parent):
-        shutil.rmtree(old, ignore_errors=True)
-    out.parent.mkdir()
-    config = folder / "latency.yaml"
-    with engine_process(root, "talking", str(containers), str(rate)) as host:
-        config.write_text(
-            f"state_dir: {folder / 'state'}\n"
-            f"sources: {{docker: {{host: '{host}', read: file}}}}\n"
-            f"routes: {{json: {{sink: 'file://{out}'}}}}\n"
-        )
-        log = folder / "daemon.log"
-        with log.open("wb") as output:
-            daemon = subprocess.Popen(
-                [sys.executable, "-m", "logroute", "run", "-c", str(config)],
-                stderr=output,
-                env=environment(),
-            )
-        try:
-            wait_until_started(daemon, log)
-            time.sleep(2)
-            delays = sorted(watch(out, seconds))
-        finally:
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait()
+    out = folder / "latency" / "out.ndjson"
+    out.parent.mkdir(exist_ok=True)
+    with running_daemon(folder, out, containers=containers, rate=rate):
+        time.sleep(SETTLE_S)
+        delays = sorted(watch(out, seconds))
     if len(delays) < 0.9 * containers * rate * seconds:
         raise BenchmarkError(f"latency: only {len(delays)} lines arrived")
     return Result(len(delays), delays[len(delays) // 2], delays[int(len(delays) * 0.99)], delays[-1])
