@@ -8,30 +8,32 @@ import sys
 import click
 
 from logroute.config.load import find_config, load_config
-from logroute.config.problems import ConfigError
+from logroute.config.problems import ConfigError, Problem
+
+NO_CONFIGURATION = (
+    "there is no configuration: give one with -c FILE, $LOGROUTE_CONFIG, ./logroute.yaml or "
+    "/etc/logroute/logroute.yaml"
+)
 
 
 @click.command("validate")
-@click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration file.")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-c", "--config", "config_file", type=click.Path(), metavar="FILE", help="Configuration file.")
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="How to say it.",
+)  # fmt: skip
 def command(config_file: str | None, format_: str) -> None:
     """Check a configuration and name every mistake. Exit code 0, or 2."""
     path = find_config(config_file)
-    if path is None:
-        click.echo(
-            "There is no configuration: give one with -c FILE, $LOGROUTE_CONFIG, ./logroute.yaml or "
-            "/etc/logroute/logroute.yaml.",
-            err=True,
-        )
-        sys.exit(2)
     try:
+        if path is None:
+            raise ConfigError([Problem(NO_CONFIGURATION)])
         loaded = load_config(path)
     except ConfigError as error:
         if format_ == "json":
             click.echo(json.dumps({"valid": False, "problems": [p.to_json() for p in error.problems]}))
         else:
-            for problem in error.problems:
-                click.echo(str(problem))
+            click.echo(str(error))
         sys.exit(2)
     routes, sources = list(loaded.config.routes), list(loaded.config.sources)
     files = [str(file) for file in loaded.files]

@@ -15,6 +15,7 @@ from logroute.router.match import Match, MatchError
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|w)")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _SIZE_UNITS = {
     "": 1, "B": 1,
     "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -41,8 +42,9 @@ def parse_duration(value: Any) -> float:
         if seconds > LONGEST_S:
             raise PydanticCustomError("duration", "longer than a hundred years")
         return seconds
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S:
-        number = f"{value:.15g}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S
+    if is_number or (isinstance(value, str) and _NUMBER.fullmatch(value.strip())):
+        number = value.strip() if isinstance(value, str) else f"{value:.15g}"
         raise PydanticCustomError("duration", f"a duration needs a unit: {number}s or {number}m?")
     raise PydanticCustomError("duration", "expected a duration such as 500ms, 30s, 5m, 24h or 7d")
 

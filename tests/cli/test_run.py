@@ -1,0 +1,332 @@
+"""`logroute run` as a process, beside a simulated engine in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logroute.cli.run import NOTHING_TO_DO, state_dir_of
+from logroute.config.load import load_config
+from logroute.config.problems import ConfigError
+
+LINES = 300
+
+
+class Engine:
+    """A simulated engine whose containers have said everything."""
+
+    def __init__(self, root: Path) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "logroute.simulator", "--root", str(root)),
+                *("--containers", "3", "--lines", str(LINES), "--rate", "0", "--seed", "1"),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.host = self._process.stdout.readline().strip()
+        assert self._process.stdout.readline() == f"{LINES} lines were said, the containers exited\n"
+
+    def close(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(30) == 0
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tmp_path_factory.mktemp("engine"))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, home included; nothing of the environment is in the way."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("LOGROUTE_CONFIG", "STATE_DIRECTORY", "DOCKER_HOST", "DOCKER_CONTEXT", "NOTIFY_SOCKET"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def logroute(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A run that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "logroute", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
+        timeout=60,
+    )
+
+
+def events(log: str) -> list[dict[str, Any]]:
+    """The program's own log: JSON where stderr is no terminal."""
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def messages(lines: str) -> list[str]:
+    return [json.loads(line)["message"] for line in lines.splitlines()]
+
+
+# --- what it needs ------------------------------------------------------------------------------------
+
+
+def nowhere_else() -> None:
+    if Path("/etc/logroute/logroute.yaml").exists():
+        pytest.skip("this machine has a configuration of its own")
+
+
+def test_with_nothing_to_do_it_says_what_to_type() -> None:
+    nowhere_else()
+    done = logroute("run")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", NOTHING_TO_DO)
+    for line in ("run file:///tmp/all.ndjson", "run stdout:", "run -c logroute.yaml", "demo"):
+        assert f"  logroute {line} " in NOTHING_TO_DO
+
+
+def test_mistakes_of_the_configuration_end_it_with_2(folder: Path) -> None:
+    (folder / "logroute.yaml").write_text("routes:\n  all: {snik: 'null:'}\n")
+    said = (
+        "logroute.yaml:2:3: routes.all.sink: this option is needed\n"
+        'logroute.yaml:2:9: routes.all.snik: unknown option; did you mean "sink"?\n'
+    )
+    done = logroute("run")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    done = logroute("run", "-c", "logroute.yaml", "fiel:///x")
+    uri = 'there is no sink for "fiel:"; did you mean "file"?\n'
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", uri + said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["/tmp/x"], "'/tmp/x' has no scheme; a file is file:///tmp/x"),
+        (["http://[x"], "'http://[x' is no URI"),
+        (["file:///x?formt=raw"], 'file:///x?formt=…: formt: unknown option; did you mean "format"?'),
+        (["-c", "none.yaml"], "none.yaml: cannot read it: No such file or directory"),
+        (["stdout:", "--timeout", "5"], "--timeout: a duration needs a unit: 5s or 5m?"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+    done = logroute("run", "--once", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{said}\n")
+
+
+# --- once ---------------------------------------------------------------------------------------------
+
+
+def test_once_delivers_what_is_there_and_ends(engine: Engine) -> None:
+    done = logroute("run", "--once", "stdout:", DOCKER_HOST=engine.host)
+    assert done.returncode == 0
+    assert len(messages(done.stdout)) == LINES
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {record["container"]["name"] for record in records} == {"web-1", "api-1", "db-1"}
+
+
+def test_stdout_is_data_and_stderr_the_programs_own_log_as_json(engine: Engine, folder: Path) -> None:
+    done = logroute("run", "--once", f"file://{folder}/out.ndjson", DOCKER_HOST=engine.host)
+    assert (done.returncode, done.stdout) == (0, "")
+    (started,) = [event for event in events(done.stderr) if event["event"] == "started"]
+    assert started["level"] == "info"
+    assert started["routes"] == ["file"]
+    assert started["state_dir"] is None
+    assert started["timestamp"].endswith("Z")
+    assert len(messages((folder / "out.ndjson").read_text())) == LINES
+
+
+def test_the_log_is_as_it_was_asked_for(engine: Engine) -> None:
+    environ = {"DOCKER_HOST": engine.host}
+    done = logroute("run", "--once", "--log-format", "text", "null:", **environ)
+    assert done.returncode == 0
+    assert "[info     ] started" in done.stderr
+    assert "\x1b" not in done.stderr
+    done = logroute("run", "--once", "--log-level", "error", "null:", **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_several_uris_are_several_routes_beside_those_of_a_file(engine: Engine, folder: Path) -> None:
+    (folder / "logroute.yaml").write_text(
+        f"""\
+state_dir: null
+sources: {{docker: {{host: '{engine.host}'}}}}
+routes:
+  web: {{match: {{container: web-*}}, sink: 'file://{folder}/web.ndjson'}}
+"""
+    )
+    uris = [f"file://{folder}/{name}.ndjson" for name in ("one", "two")]
+    done = logroute("run", "--once", "-c", "logroute.yaml", *uris)
+    assert done.returncode == 0
+    (started,) = [event for event in events(done.stderr) if event["event"] == "started"]
+    assert started["routes"] == ["file", "file-2", "web"]
+    one, two, web = (messages((folder / f"{name}.ndjson").read_text()) for name in ("one", "two", "web"))
+    assert sorted(one) == sorted(two)
+    assert len(one) == LINES
+    assert 0 < len(web) < LINES
+
+
+def test_a_state_dir_makes_a_second_run_go_on_where_the_first_ended(engine: Engine, folder: Path) -> None:
+    arguments = ["run", "--once", "--state-dir", "state", f"file://{folder}/out.ndjson"]
+    for _ in range(2):
+        done = logroute(*arguments, DOCKER_HOST=engine.host)
+        assert done.returncode == 0
+        assert events(done.stderr)[-1]["state_dir"] == str(folder / "state")
+        assert len(messages((folder / "out.ndjson").read_text())) == LINES
+    assert (folder / "state" / "routes" / "file.db").exists()
+
+
+def test_without_a_state_dir_a_second_run_begins_anew(engine: Engine, folder: Path) -> None:
+    for count in (LINES, 2 * LINES):
+        logroute("run", "--once", f"file://{folder}/out.ndjson", DOCKER_HOST=engine.host)
+        assert len(messages((folder / "out.ndjson").read_text())) == count
+
+
+def test_once_gives_up_with_3_when_there_is_no_engine(folder: Path) -> None:
+    done = logroute("run", "--once", "--timeout", "300ms", "stdout:", DOCKER_HOST=f"unix://{folder}/none")
+    assert (done.returncode, done.stdout) == (3, "")
+    said = [event["event"] for event in events(done.stderr)]
+    assert "the engine is away, waiting for it; files are read on" in said
+    assert said[-2:] == ["no progress, giving up", "not every record was acknowledged"]
+
+
+# --- running ------------------------------------------------------------------------------------------
+
+
+class Running:
+    """A run that goes on until it is stopped."""
+
+    def __init__(self, folder: Path, host: str, *arguments: str) -> None:
+        self._log = (folder / "log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "logroute", "run", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "DOCKER_HOST": host},
+        )
+
+    def log(self) -> list[dict[str, Any]]:
+        self._log.seek(0)
+        return events(self._log.read())
+
+    def wait_for(self, event: str) -> None:
+        deadline = time.monotonic() + 30
+        while not any(said["event"] == event for said in self.log()):
+            assert time.monotonic() < deadline, self.log()
+            assert self.process.poll() is None, self.log()
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._log.close()
+
+
+def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> None:
+    first = Running(folder, engine.host, "--state-dir", "state", "null:")
+    try:
+        first.wait_for("started")
+        second = logroute("run", "--state-dir", "state", "null:", DOCKER_HOST=engine.host)
+        assert (second.returncode, second.stdout) == (1, "")
+        (said,) = events(second.stderr)
+        assert said["reason"] == (
+            f"another logroute (process {first.process.pid}) uses state_dir {folder}/state: stop it, or give "
+            "another one"
+        )
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(30) == 0
+        assert (
+            logroute("run", "--once", "--state-dir", "state", "null:", DOCKER_HOST=engine.host).returncode
+            == 0
+        )
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_everything_delivered(
+    engine: Engine, folder: Path, number: signal.Signals
+) -> None:
+    (folder / "logroute.yaml").write_text(
+        f"state_dir: state\nsources: {{docker: {{host: '{engine.host}', start: beginning}}}}\n"
+        "routes: {all: {sink: 'stdout:'}}\n"
+    )
+    running = Running(folder, "", "-c", "logroute.yaml")
+    try:
+        running.wait_for("started")
+        assert running.process.stdout is not None
+        lines = [running.process.stdout.readline() for _ in range(LINES)]
+        running.process.send_signal(number)
+        assert running.process.wait(30) == 0
+        assert running.process.stdout.read() == ""
+        assert len(messages("".join(lines))) == LINES
+        assert running.log()[-1]["signal"] == number.name
+    finally:
+        running.close()
+
+
+# --- where the state is -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "environ", "where"),
+    [
+        ("", "state", {}, "{folder}/state"),
+        ("state_dir: /var/s", "state", {}, "{folder}/state"),
+        ("state_dir: /var/s", None, {}, "/var/s"),
+        ("state_dir: /var/s", None, {"STATE_DIRECTORY": "/run/s"}, "/var/s"),
+        ("state_dir: null", None, {"STATE_DIRECTORY": "/run/s"}, None),
+        ("state_dir: null", "state", {}, "{folder}/state"),
+        ("", None, {"STATE_DIRECTORY": "/run/s"}, "/run/s"),
+        ("", None, {"STATE_DIRECTORY": "/run/s:/run/t"}, "/run/s"),
+        (None, None, {"STATE_DIRECTORY": "/run/s"}, None),
+        (None, "state", {}, "{folder}/state"),
+    ],
+)
+def test_the_state_is_where_it_was_asked_for(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+    given: str | None,
+    environ: dict[str, str],
+    where: str | None,
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    path = None if text is None else folder / "logroute.yaml"
+    if path is not None:
+        path.write_text(f"routes: {{all: {{sink: 'null:'}}}}\n{text}")
+    config = load_config(path, () if path else ("null:",)).config
+    found = state_dir_of(config, given, from_file=path is not None)
+    assert found == (where if where is None else Path(where.format(folder=folder)))
+
+
+@pytest.mark.parametrize(
+    ("user", "where"), [(0, "/var/lib/logroute"), (1000, "{folder}/.local/state/logroute")]
+)
+def test_the_default_state_is_the_users_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, user: int, where: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    config = load_config(None, ("null:",)).config
+    assert state_dir_of(config, None, from_file=True) == Path(where.format(folder=folder))
+
+
+def test_a_state_dir_that_is_no_text_is_a_mistake(folder: Path) -> None:
+    (folder / "logroute.yaml").write_text("state_dir: [x]\nroutes: {all: {sink: 'null:'}}")
+    with pytest.raises(ConfigError, match="state_dir: expected a text, not a list"):
+        load_config(folder / "logroute.yaml")
