@@ -291,7 +291,7 @@ class EngineLog:
         """Whether the log's last piece is the end of what came last, or the position is beyond it."""
         if reading.decoder.error is not None:
             return False
-        if last is None:
+        if last is None or last.time < (self.position.since or ""):
             return True
         anchor = self.position.of(last.stream).anchor
         if anchor is not None:

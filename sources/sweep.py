@@ -10,6 +10,7 @@ Owns the inotify instances and the buffer. Logs come and go by `add` and `remove
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -164,7 +165,9 @@ class Sweep:
                         "cannot watch for changes, looking five times a second instead",
                         folder=folder,
                         error=error.strerror,
-                        hint="raise fs.inotify.max_user_watches",
+                        hint="we must be allowed to read the folder"
+                        if error.errno == errno.EACCES
+                        else "raise fs.inotify.max_user_watches",
                     )
 
     def unwatch(self, folder: str) -> None:

@@ -179,6 +179,22 @@ async def test_now_begins_with_what_comes(world: World, read: str) -> None:
 
 
 @pytest.mark.parametrize("read", READS)
+async def test_now_leaves_out_what_has_ended_and_calls_it_no_loss(world: World, read: str) -> None:
+    world.configure(read=read)
+    ended = world.container("ended")
+    write(ended, 1, 10)
+    ended.exit(0)
+    async with world.running():
+        later = world.container("later")
+        later.write("one\n")
+        assert await world.until(1) == ["one"]
+        ended.start()
+        ended.write("again\n")
+        assert await world.until(2) == ["one", "again"]
+    assert not world.events("lost")
+
+
+@pytest.mark.parametrize("read", READS)
 async def test_a_duration_begins_that_long_ago(world: World, read: str) -> None:
     world.configure(read=read, start="2h")
     container = world.container()
