@@ -7,6 +7,14 @@ the real layout.
 
 from logroute.simulator.containers import NotRunning, SimulatedContainer
 from logroute.simulator.engine import SimulatedEngine
-from logroute.simulator.quirks import DOCKER_20_10, NEWEST, Quirks
+from logroute.simulator.quirks import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks
 
-__all__ = ["DOCKER_20_10", "NEWEST", "NotRunning", "Quirks", "SimulatedContainer", "SimulatedEngine"]
+__all__ = [
+    "DOCKER_20_10",
+    "DOCKER_26_1",
+    "NEWEST",
+    "NotRunning",
+    "Quirks",
+    "SimulatedContainer",
+    "SimulatedEngine",
+]

@@ -211,8 +211,12 @@ class SimulatedContainer:
         """SIGTERM, and the program obeys."""
         self._must_run()
         self._emit("kill", signal="15")
-        self._die(code)
-        self._emit("stop")
+        if self.engine.quirks.stop_before_die:
+            self._emit("stop")
+            self._die(code)
+        else:
+            self._die(code)
+            self._emit("stop")
 
     def kill(self, signal: int = 9) -> None:
         """A signal that ends the program."""

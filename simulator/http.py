@@ -217,8 +217,11 @@ class _Connection:
                 else:
                     await self.engine.log_changes(response.container)
         except LogReadError as error:
-            await send([render(entry, response) for entry in response.selection.apply(error.good)])
-            if not self.engine.quirks.tells_read_errors:
+            quirks, random = self.engine.quirks, self.engine.random
+            tells = random.random() < quirks.tells_read_errors
+            if not (tells and random.random() < quirks.error_overtakes):
+                await send([render(entry, response) for entry in response.selection.apply(error.good)])
+            if not tells:
                 return
             message = f"Error grabbing logs: {error}\n".encode()
             await send([frame("error", message) if response.framed else message])

@@ -80,7 +80,7 @@ class EventStream:
     subscription: Subscription
     until_ns: int | None
     log: EventLog
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    headers: dict[str, str]
 
     def close(self) -> None:
         """The response ended."""
@@ -110,11 +110,12 @@ def respond(engine: SimulatedEngine, method: str, target: str) -> Response:
 
 
 def _error(engine: SimulatedEngine, target: str, refusal: Refused) -> Answer:
-    """JSON, but plain text for clients older than API 1.24; what no endpoint has seen says no version."""
+    """JSON, but plain text for many clients before API 1.24; what no endpoint has seen says no version."""
     match = _VERSIONED.match(target)
     if refusal is _NOT_FOUND:
         return replace(_json({"message": str(refusal)}, refusal.status), anonymous=True)
-    if match is None or (int(match[1]), int(match[2])) >= (1, 24):
+    is_old = match is not None and (int(match[1]), int(match[2])) < (1, 24)
+    if not (is_old and engine.quirks.plain_text_errors):
         return _json({"message": str(refusal)}, refusal.status)
     headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return Answer(refusal.status, f"{refusal}\n".encode(), headers)
@@ -124,8 +125,10 @@ def _respond(engine: SimulatedEngine, method: str, target: str) -> Response:
     url = urlsplit(target)
     path = unquote(url.path)
     query = {key: values[0] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
+    api: tuple[int, ...] = _parsed(engine.quirks.api_version)
     if match := _VERSIONED.fullmatch(path):
-        _check_version(engine, int(match[1]), int(match[2]))
+        api = (int(match[1]), int(match[2]))
+        _check_version(engine, api)
         path = match[3]
     if method == "GET" or (method == "HEAD" and path == "/_ping"):
         if endpoint := _ENDPOINTS.get(path):
@@ -133,29 +136,29 @@ def _respond(engine: SimulatedEngine, method: str, target: str) -> Response:
         if match := _CONTAINER.fullmatch(path):
             container = engine.find(match[1])
             if match[2] == "logs":
-                return _logs(engine, container, match[1], query)
+                return _logs(engine, container, match[1], query, api)
             if container is None:
                 raise Refused(404, f"No such container: {match[1]}")
             return _json(container.inspect())
     raise _NOT_FOUND
 
 
-def _check_version(engine: SimulatedEngine, major: int, minor: int) -> None:
-    def parsed(version: str) -> tuple[int, ...]:
-        return tuple(map(int, version.split(".")))
+def _parsed(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
-    asked = (major, minor)
-    if asked < parsed(engine.quirks.min_api):
+
+def _check_version(engine: SimulatedEngine, asked: tuple[int, int]) -> None:
+    name = "{}.{}".format(*asked)
+    if asked < _parsed(engine.quirks.min_api):
         raise Refused(
             400,
-            f"client version {major}.{minor} is too old. Minimum supported API version is "
+            f"client version {name} is too old. Minimum supported API version is "
             f"{engine.quirks.min_api}, please upgrade your client to a newer version",
         )
-    if asked > parsed(engine.quirks.api_version):
+    if asked > _parsed(engine.quirks.api_version):
         raise Refused(
             400,
-            f"client version {major}.{minor} is too new. Maximum supported API version is "
-            f"{engine.quirks.api_version}",
+            f"client version {name} is too new. Maximum supported API version is {engine.quirks.api_version}",
         )
 
 
@@ -225,7 +228,8 @@ def _info(engine: SimulatedEngine, query: Query) -> Answer:
 def _list(engine: SimulatedEngine, query: Query) -> Answer:
     filters = parse_filters(engine, query.get("filters", ""))
     if unknown := filters.keys() - _LIST_FILTERS:
-        raise Refused(400, f"Invalid filter '{min(unknown)}'")
+        invalid = "Invalid" if engine.quirks.wording == "20.10" else "invalid"
+        raise Refused(400, f"{invalid} filter '{min(unknown)}'")
     everything = boolean(query.get("all", "")) or "status" in filters
     now_ns = engine.clock()
     return _json(
@@ -248,20 +252,32 @@ def _is_listed(container: SimulatedContainer, filters: Filters) -> bool:
 
 
 def _events(engine: SimulatedEngine, query: Query) -> EventStream:
-    since, until = timestamp(engine, query.get("since", "")), timestamp(engine, query.get("until", ""))
+    since, until = (timestamp(engine, query.get(name, ""), f"'{name}'") for name in ("since", "until"))
     if since is not None and until is not None and until < since:
         raise Refused(400, f"`since` time ({query['since']}) cannot be after `until` time ({query['until']})")
     filters = parse_filters(engine, query.get("filters", ""))
     past = engine.events.past(since, until, filters)
-    return EventStream(past, engine.events.subscribe(filters), until, engine.events)
+    headers = {"Content-Type": engine.quirks.events_content_type}
+    return EventStream(past, engine.events.subscribe(filters), until, engine.events, headers)
+
+
+_NO_STREAM = {
+    "20.10": "Bad parameters: you must choose at least one stream",
+    "26.1": "Bad parameters: you must choose at least one stream",
+    "newest": "must specify at least one of 'stdout' or 'stderr'",
+}
 
 
 def _logs(
-    engine: SimulatedEngine, container: SimulatedContainer | None, reference: str, query: Query
+    engine: SimulatedEngine,
+    container: SimulatedContainer | None,
+    reference: str,
+    query: Query,
+    api: tuple[int, ...],
 ) -> LogStream:
     streams = frozenset(stream for stream in ("stdout", "stderr") if boolean(query.get(stream, "")))
     if not streams:
-        raise Refused(400, "Bad parameters: you must choose at least one stream")
+        raise Refused(400, _NO_STREAM[engine.quirks.wording])
     if container is None:
         raise Refused(404, f"No such container: {reference}")
     if container.state.status in ("removing", "dead"):
@@ -269,8 +285,8 @@ def _logs(
     until = query.get("until", "")
     selection = Selection(
         streams=streams,
-        since_ns=timestamp(engine, query.get("since", "")),
-        until_ns=timestamp(engine, "" if until == "0" else until),
+        since_ns=timestamp(engine, query.get("since", ""), '"since"'),
+        until_ns=timestamp(engine, "" if until == "0" else until, '"until"'),
         filters_every_record=engine.quirks.since_filters_every_record,
     )
     tail = query.get("tail", "")
@@ -280,7 +296,7 @@ def _logs(
         raise Refused(UNREADABLE_STATUS, "configured logging driver does not support reading")
     headers = {}
     if engine.quirks.multiplexed_content_type:
-        kind = "raw" if container.tty else "multiplexed"
+        kind = "raw" if container.tty or api < (1, 42) else "multiplexed"
         headers["Content-Type"] = f"application/vnd.docker.{kind}-stream"
     return LogStream(
         container=container,
@@ -313,15 +329,23 @@ def boolean(text: str) -> bool:
     return text.strip().lower() not in ("", "0", "no", "false", "none")
 
 
-def timestamp(engine: SimulatedEngine, text: str) -> int | None:
+def timestamp(engine: SimulatedEngine, text: str, name: str) -> int | None:
     """`1700000000.123456789` in nanoseconds; None where nothing is asked."""
     if not text:
         return None
-    for part in text.split(".", 1):
-        if not part.isdecimal():
-            message = f'strconv.ParseInt: parsing "{part}": invalid syntax'
-            raise Refused(engine.quirks.invalid_parameter_status, message)
     seconds, _, fraction = text.partition(".")
+    for part, unit in ((seconds, "seconds"), (fraction or "0", "nanoseconds")):
+        if part.isdecimal():
+            continue
+        if engine.quirks.wording != "newest":
+            raise Refused(500, f'strconv.ParseInt: parsing "{part}": invalid syntax')
+        wrong = f'invalid timestamp "{text}": invalid {unit}'
+        if unit == "seconds":
+            raise Refused(400, f'invalid value for {name}: {wrong} "{part}": invalid syntax')
+        at = next(index for index, char in enumerate(part) if not char.isdecimal())
+        raise Refused(
+            400, f"invalid value for {name}: {wrong}: invalid character '{part[at]}' at position {at}"
+        )
     return int(seconds) * 1_000_000_000 + int(f"{fraction[:9]:0<9}")
 
 
@@ -335,5 +359,6 @@ def parse_filters(engine: SimulatedEngine, text: str) -> Filters:
     with suppress(msgspec.MsgspecError):
         flags = msgspec.json.decode(text, type=dict[str, dict[str, bool]])
         return {key: frozenset(v for v, is_set in values.items() if is_set) for key, values in flags.items()}
-    message = "json: cannot unmarshal into Go value of type map[string]bool"
-    raise Refused(engine.quirks.invalid_parameter_status, message)
+    if engine.quirks.wording == "20.10":
+        raise Refused(500, "json: cannot unmarshal array into Go value of type map[string]bool")
+    raise Refused(400, "invalid filter")

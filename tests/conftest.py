@@ -24,10 +24,11 @@ def missing(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[real.DockerEngine]:
-    """A real Docker engine, started once."""
-    if reason := real.DebianEngine.unavailable():
+    """A real Docker engine, started once: Debian's, or the one that LOGROUTE_TEST_ENGINE names."""
+    kind = real.ENGINES[os.environ.get("LOGROUTE_TEST_ENGINE") or "debian"]
+    if reason := kind.unavailable():
         missing(reason)
-    engine = real.DebianEngine()
+    engine = kind()
     try:
         engine.start()
         yield engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from uuid import uuid4
 import pytest
 import trio
 
-from logroute.simulator import SimulatedContainer, SimulatedEngine
+from logroute.simulator import (
+    DOCKER_20_10,
+    DOCKER_26_1,
+    NEWEST,
+    Quirks,
+    SimulatedContainer,
+    SimulatedEngine,
+)
+from tests.servers.docker_engine import DockerEngine
 
 Program = Sequence[tuple[str, bytes]]
 """What a container's program writes: stream, bytes."""
@@ -121,12 +129,19 @@ class Client:
 
     def __init__(self, host: str) -> None:
         self.host = host
+        self._exchanges: list[Exchange] = []
+
+    async def close(self) -> None:
+        """Also what a test that failed has left open."""
+        for exchange in self._exchanges:
+            await trio.aclose_forcefully(exchange.stream)
 
     async def open(
         self, target: str, *, version: str = "1.1", method: str = "GET", body: object = None, **query: object
     ) -> Exchange:
         """Send a request and read the head of its response."""
         exchange = Exchange(await connect(self.host))
+        self._exchanges.append(exchange)
         if query:
             target += "?" + urlencode(
                 {k: v if isinstance(v, str) else json.dumps(v) for k, v in query.items()}
@@ -244,9 +259,10 @@ class RealDriver(Client):
 
     is_real = True
 
-    def __init__(self, host: str, image: str) -> None:
+    def __init__(self, host: str, image: str, host_config: Mapping[str, object]) -> None:
         super().__init__(host)
         self.image = image
+        self.host_config = host_config
         self.ids: list[str] = []
 
     async def create(
@@ -283,6 +299,7 @@ class RealDriver(Client):
                     "NetworkMode": "none",
                     "AutoRemove": auto_remove,
                     "LogConfig": {"Type": log_driver, "Config": log_opts or {}},
+                    **self.host_config,
                 },
             },
         )
@@ -332,31 +349,36 @@ def make_client() -> Callable[[SimulatedEngine], Client]:
     return lambda engine: Client(engine.host)
 
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.real_engine)])
-def real_engine(request: pytest.FixtureRequest) -> Any:
-    """Each engine in turn; None stands for the simulated one."""
-    if request.param == "simulated":
-        return None
-    try:
-        return request.getfixturevalue("docker_engine")
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture for a real engine")
+SIMULATED = {"20.10": DOCKER_20_10, "26.1": DOCKER_26_1, "newest": NEWEST}
+
+
+@pytest.fixture(params=[*SIMULATED, pytest.param("real", marks=pytest.mark.real_engine)])
+def which(request: pytest.FixtureRequest) -> Quirks | DockerEngine:
+    """Each engine in turn: what a simulated one is to be like, or a real one."""
+    if request.param != "real":
+        return SIMULATED[request.param]
+    engine: DockerEngine = request.getfixturevalue("docker_engine")
+    return engine
 
 
 @pytest.fixture
-async def driver(real_engine: Any, tmp_path: Path) -> AsyncIterator[SimulatedDriver | RealDriver]:
+async def driver(which: Quirks | DockerEngine, tmp_path: Path) -> AsyncIterator[SimulatedDriver | RealDriver]:
     """What the conformance tests talk to."""
-    if real_engine is None:
-        async with SimulatedEngine(tmp_path / "engine") as engine:
-            yield SimulatedDriver(engine)
+    if isinstance(which, Quirks):
+        async with SimulatedEngine(tmp_path / "engine", quirks=which) as engine:
+            simulated = SimulatedDriver(engine)
+            yield simulated
+            await simulated.close()
         return
-    driver = RealDriver(real_engine.host, getattr(real_engine, "image", "busybox:logroute"))
+    driver = RealDriver(which.host, which.image, which.host_config)
     try:
         yield driver
     finally:
         with trio.move_on_after(30, shield=True):
+            await driver.close()
             for id in driver.ids:
                 await driver.remove(id, force=True)
+            await driver.close()
 
 
 @pytest.fixture

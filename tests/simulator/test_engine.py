@@ -203,7 +203,7 @@ async def test_a_container_on_its_way_out_answers_409_and_then_404(
 
 
 async def test_a_broken_log_ends_with_a_frame_of_type_3_where_the_engine_tells(tmp_path: Path, make_client):
-    async with SimulatedEngine(tmp_path, quirks=Quirks(tells_read_errors=True)) as engine:
+    async with SimulatedEngine(tmp_path, quirks=Quirks(tells_read_errors=1)) as engine:
         container = engine.create("web-1")
         container.start()
         container.write(b"good\n")

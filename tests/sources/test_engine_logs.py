@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
-from logroute.simulator import DOCKER_20_10, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
+from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources.engine import Engine, EngineAddress, EngineAway, EngineRefused, origin_from
 from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig
 from logroute.sources.engine_logs import PENDING_BYTES, STALL_S, EngineLog, Outcome, rotation_bytes
@@ -25,6 +25,7 @@ LIMIT = 1 << 20
 QUIRKS = [
     pytest.param(Quirks(), id="plain"),
     pytest.param(DOCKER_20_10, id="20.10"),
+    pytest.param(DOCKER_26_1, id="26.1"),
     pytest.param(NEWEST, id="newest"),
 ]
 
@@ -359,7 +360,7 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
 async def test_an_error_of_the_engine_is_told_and_ends_the_reading(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with SimulatedEngine(tmp_path / "engine", quirks=NEWEST) as engine:
+    async with SimulatedEngine(tmp_path / "engine", quirks=Quirks(tells_read_errors=1)) as engine:
         container = engine.create("web")
         container.start()
         container.write("good\n")
