@@ -18,7 +18,6 @@ from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError
 from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
 from logroute.router.route import RouteSettings
-from logroute.router.state import StateError
 from logroute.sources import SourceContext
 
 USAGE = 2
@@ -67,11 +66,7 @@ def command(
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(USAGE)
-    try:
-        sys.exit(trio.run(run_plan, plan))
-    except StateError as error:
-        click.echo(f"logroute: {error}", err=True)
-        sys.exit(1)
+    sys.exit(trio.run(run_plan, plan))
 
 
 async def run_plan(plan: Plan) -> int:

@@ -311,11 +311,16 @@ def _sole_user_of(state_dir: Path | None) -> Iterator[None]:
 async def stop_on_signals(
     daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP ends nothing."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         received: AsyncIterator[int] = signals
         async for number in received:
+            if number == signal.SIGHUP:
+                structlog.get_logger("logroute").warning(
+                    "a changed configuration needs a restart", signal="SIGHUP"
+                )
+                continue
             structlog.get_logger("logroute").info("stopping", signal=signal.Signals(number).name)
             daemon.stop()
 

@@ -566,6 +566,23 @@ async def test_a_signal_ends_it_and_a_second_one_at_once(number: signal.Signals)
             nursery.cancel_scope.cancel()
 
 
+async def test_a_hangup_ends_nothing() -> None:
+    """As where a terminal is closed, or somebody asks for a reload."""
+    run = Run({"all": [0.0]})
+
+    async def send(run: Run) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert run.code is None
+        run.daemon.stop()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signals, run.daemon)
+            assert await run.run(send) == DONE
+            nursery.cancel_scope.cancel()
+
+
 # --- systemd ----------------------------------------------------------------------------------------
 
 
