@@ -11,11 +11,11 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 import trio
@@ -25,10 +25,10 @@ from logroute.config.components import SOURCES, Options
 from logroute.config.types import Duration, MatchField
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, iso_time
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
-from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, origin_from
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, Event
-from logroute.sources.log_file import LogFile
+from logroute.sources.log_file import LogFile, Lost
 from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
-INSPECT_AT_ONCE = 8
+AT_ONCE = 8
 GROUP = 64
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 15.0
 
 # Drivers whose file is json-file's; `local` files are not read yet, the API can.
 FILE_DRIVERS = ("json-file",)
+T = TypeVar("T")
+
 _CONTAINER_ID = re.compile(r"/(?:docker|containers|libpod)[/-]([0-9a-f]{64})")
 
 
@@ -226,21 +228,16 @@ class DockerSource(Source[DockerOptions]):
         # what is known of them only meanwhile takes no room.
         appeared = [id_ for id_ in listed if id_ not in self.containers]
         for start in range(0, len(appeared), GROUP):
-            ids = iter(appeared[start : start + GROUP])
             found: list[ContainerDetails] = []
-            async with trio.open_nursery() as nursery:
-                for _ in range(INSPECT_AT_ONCE):
-                    nursery.start_soon(self._inspect_into, ids, found)
+            await _share(partial(self._inspect_into, found), appeared[start : start + GROUP])
             await self._appear([details for details in found if details.id not in self.containers])
 
-    async def _inspect_into(self, ids: Iterator[str], found: list[ContainerDetails]) -> None:
-        """One of the few that share the work."""
-        for id_ in ids:
-            try:
-                found.append(await self._engine.inspect(id_))
-            except EngineRefused as error:
-                if not error.gone:
-                    self._log.warning("cannot inspect a container", container=id_[:12], error=str(error))
+    async def _inspect_into(self, found: list[ContainerDetails], id_: str) -> None:
+        try:
+            found.append(await self._engine.inspect(id_))
+        except EngineRefused as error:
+            if not error.gone:
+                self._log.warning("cannot inspect a container", container=id_[:12], error=str(error))
 
     # --- events ---------------------------------------------------------------------------------------
 
@@ -374,19 +371,13 @@ class DockerSource(Source[DockerOptions]):
             else:
                 container.opening = True
                 opened.append(container)
-        starts: dict[Origin, Start] = {}
-        for container in opened:
-            await self._open(container)
-            starts[container.origin] = Start(
-                container.details.created_time,
-                await trio.to_thread.run_sync(self._start_position, container, limiter=self._threads),
-            )
-        if not starts:
+        if not opened:
             return
+        await self._open(opened)
+        starts = await trio.to_thread.run_sync(self._starts, opened, limiter=self._threads)
         checkpoints = await self._checkpoints.meet(starts)
+        await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
         for container in opened:
-            origin = container.origin
-            await self._begin(container, checkpoints[origin] or {"": starts[origin].position})
             container.opening = False
 
     def _log_file(self, container: Container) -> LogFile | None:
@@ -418,30 +409,32 @@ class DockerSource(Source[DockerOptions]):
             self._sweep.expect_no_more(log)
         return log
 
-    async def _open(self, container: Container) -> None:
-        """Open its file, if it is to be read as one. Leaves `log` None where it is read by API."""
-        log = self._expected_log(container.details.id)
-        if log is None or not log.is_open:
-            log = self._log_file(container)
-        if log is None:
-            return
-        log.origin = container.origin
-        path = log.path
-        try:
-            is_there = log.is_open or await trio.to_thread.run_sync(log.open, limiter=self._threads)
-        except PermissionError:
-            is_there = False
-            self._say_unreadable(container, path, "no permission")
-        if not is_there:
-            if self.options.read == "file":
-                self._say_unreadable(container, path, "no such file")
-            return
-        if self.options.read == "auto" and not await self._is_its_log(container, log):
-            log.close()
-            self._say_unreadable(container, path, "it is not the log that the engine has")
-            return
-        log.complete = container.ended
-        container.log = log
+    async def _open(self, containers: Sequence[Container]) -> None:
+        """Open the files of those that are to be read as such. Leaves `log` None where one is read by API.
+
+        One hop to a thread for all of them: there may be thousands when the daemon starts.
+        """
+        logs: dict[Container, LogFile] = {}
+        for container in containers:
+            log = self._expected_log(container.details.id)
+            if log is None or not log.is_open:
+                log = self._log_file(container)
+            if log is not None:
+                log.origin = container.origin
+                logs[container] = log
+        problems = await trio.to_thread.run_sync(_open_files, logs, limiter=self._threads)
+        for container, why in problems.items():
+            if why or self.options.read == "file":
+                self._say_unreadable(container, logs[container].path, why or "no such file")
+            del logs[container]
+        if self.options.read == "auto":
+            for container in await self._strange(logs):
+                log = logs.pop(container)
+                log.close()
+                self._say_unreadable(container, log.path, "it is not the log that the engine has")
+        for container, log in logs.items():
+            log.complete = container.ended
+            container.log = log
 
     def _say_unreadable(self, container: Container, path: str, why: str) -> None:
         """Once for each reason, where it is the user's wish that the API is the other way."""
@@ -455,6 +448,17 @@ class DockerSource(Source[DockerOptions]):
             why=why,
             hint="others with the same reason are not named" if self.options.read == "auto" else None,
         )
+
+    async def _strange(self, logs: Mapping[Container, LogFile]) -> list[Container]:
+        """Those whose file is not the log that the engine has."""
+        strange: list[Container] = []
+
+        async def compare(container: Container) -> None:
+            if not await self._is_its_log(container, logs[container]):
+                strange.append(container)
+
+        await _share(compare, list(logs))
+        return strange
 
     async def _is_its_log(self, container: Container, log: LogFile) -> bool:
         """Whether the file's first record is the engine's: in a container the path may be another file."""
@@ -482,8 +486,11 @@ class DockerSource(Source[DockerOptions]):
                     return records[0]
         return next(iter(decoder.finish()), None)
 
+    def _starts(self, containers: Sequence[Container]) -> dict[Origin, Start]:
+        """Where `start` says that a route begins with them, if they were there before. In a worker thread."""
+        return {c.origin: Start(c.details.created_time, self._start_position(c)) for c in containers}
+
     def _start_position(self, container: Container) -> Position:
-        """Where `start` says that a route begins with it, if it was there before. In a worker thread."""
         start = self.options.start
         if start == "beginning":
             return BEGINNING
@@ -493,27 +500,39 @@ class DockerSource(Source[DockerOptions]):
             return Position(since=iso_time(self._engine.now_ns()))
         return Position(since=iso_time(self._engine.now_ns() - int(float(start) * 1e9)))
 
-    async def _begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
-        log = container.log
-        if log is None:
-            from logroute.sources.engine_logs import EngineLog  # only where something is read by API
+    async def _begin(self, checkpoints: Mapping[Container, Mapping[str, Position]]) -> None:
+        by_file = {c.log: where for c, where in checkpoints.items() if c.log is not None}
+        losses = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
+        for container, where in checkpoints.items():
+            if container.log is None:
+                self._begin_by_api(container, where)
+                continue
+            for lost in losses.get(container.log, ()):
+                self._report(container, lost.routes, lost.reason, **lost.details())
+            self._sweep.add(container.log)
+            self._log.debug("reading", container=container.origin.name, read="file", path=container.log.path)
 
-            container.engine_log = EngineLog(
-                self._engine,
-                container.details,
-                container.origin,
-                limit=self.context.record_limit_bytes,
-                lost=partial(self._report, container),
-            )
-            self._read_on(container, checkpoints)
-            return
-        losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
-        for lost in losses:
-            self._report(container, lost.routes, lost.reason, **lost.details())
-        if self.context.once:
-            log.stop_at = log.end_spot()
-        self._sweep.add(log)
-        self._log.debug("reading", container=container.origin.name, read="file", path=log.path)
+    def _resume(self, logs: Mapping[LogFile, Mapping[str, Position]]) -> dict[LogFile, list[Lost]]:
+        """Bring these to where they begin; what is gone. In a worker thread."""
+        losses: dict[LogFile, list[Lost]] = {}
+        for log, checkpoints in logs.items():
+            if lost := log.resume(checkpoints):
+                losses[log] = lost
+            if self.context.once:
+                log.stop_at = log.end_spot()
+        return losses
+
+    def _begin_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        from logroute.sources.engine_logs import EngineLog  # only where something is read by API
+
+        container.engine_log = EngineLog(
+            self._engine,
+            container.details,
+            container.origin,
+            limit=self.context.record_limit_bytes,
+            lost=partial(self._report, container),
+        )
+        self._read_on(container, checkpoints)
 
     def _report(self, container: Container | None, routes: Any, reason: str, **details: object) -> None:
         if container is None:
@@ -611,6 +630,38 @@ class DockerSource(Source[DockerOptions]):
 
     async def _offer(self, batch: Batch) -> None:
         await self._sweep.offer(batch)
+
+
+async def _share(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Some tasks share the work on these items; the engine's first error ends it, and is raised as it is."""
+    rest = iter(items)
+    errors: list[EngineError] = []
+
+    async def take() -> None:
+        try:
+            for item in rest:
+                await work(item)
+        except EngineError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(AT_ONCE, len(items))):
+            nursery.start_soon(take)
+    if errors:
+        raise errors[0]
+
+
+def _open_files(logs: Mapping[Container, LogFile]) -> dict[Container, str]:
+    """Open those that are not. Why some cannot be: empty where there is no such file. In a worker thread."""
+    problems: dict[Container, str] = {}
+    for container, log in logs.items():
+        try:
+            if not log.is_open and not log.open():
+                problems[container] = ""
+        except PermissionError:
+            problems[container] = "no permission"
+    return problems
 
 
 def own_container_id() -> str:

@@ -105,6 +105,7 @@ class LogFile:
         # While some routes have acknowledged what others have not: per route and stream, up to where.
         self._acknowledged: dict[str, dict[Stream, Spot]] = {}
         self._at_end = False
+        self._looked = False
         self.losses: list[Lost] = []
         """What was lost since the owner last took these away."""
 
@@ -262,6 +263,7 @@ class LogFile:
                 if anchor is not None and anchor.discard:
                     self._format.resume_discarding(stream, anchor.time, lowest)
             self._reached = Reached.at(position)
+            self._looked = False
         self._acknowledged = {
             route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
         }
@@ -356,6 +358,10 @@ class LogFile:
         `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
         """
         fetched = Fetched([])
+        if not self._looked:
+            # It may have been rotated after it was opened and before anybody watched it.
+            self._looked = True
+            self.look()
         while budget_bytes > 0:
             if not self._segments:
                 return fetched

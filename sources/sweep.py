@@ -389,6 +389,7 @@ class Sweep:
             for folder, name in changed or ():
                 if (expected := self._expected.get(f"{folder}/{name}")) is not None:
                     expected.open_once()
+                    expected.look()
             fresh = [log for log in dict.fromkeys(logs) if log.look()]
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._names_changed, fresh, changed or set())
