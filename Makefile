@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test docs lint format bench clean
+.PHONY: help demo test test-engines docs lint format bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +20,14 @@ demo: $(VENV)/.ready ## see it work: containers, routes and a live view
 test: $(VENV)/.ready lint ## every check and test; as root also against real servers
 	@./tests/servers/install
 	$(BIN)/pytest
+
+ENGINES := debian newest trixie
+test-engines: $(VENV)/.ready ## the tests with a real Docker engine, on three versions of it (as root; the slow ones too)
+	@./tests/servers/install engines
+	@failed=; for engine in $(ENGINES); do \
+		echo "== $$engine"; \
+		LOGROUTE_TEST_ENGINE=$$engine LOGROUTE_REQUIRE_SERVERS=1 $(BIN)/pytest -m real_engine || failed="$$failed $$engine"; \
+	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 docs: $(VENV)/.ready ## write docs/options.md from the options' models
 	$(BIN)/python -m logroute.config.reference docs/options.md

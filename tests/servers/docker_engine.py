@@ -87,8 +87,6 @@ class DockerEngine:
     image: ClassVar = IMAGE
     options: ClassVar[Sequence[str]] = ()
     """Given to dockerd beside those that every engine gets."""
-    host_config: ClassVar[Mapping[str, object]] = {}
-    """What its containers need on top."""
     mounts: ClassVar = ""
     """What the first process does before all else."""
 
@@ -331,7 +329,6 @@ class DockerEngine:
                     "AutoRemove": remove,
                     "RestartPolicy": {"Name": restart},
                     "LogConfig": {"Type": log_driver, "Config": dict(log_opts or {})},
-                    **self.host_config,
                 },
             },
         )["Id"]
@@ -408,8 +405,8 @@ class NewestEngine(DockerEngine):
     name = "newest"
     version = ""  # what `go install` builds does not know its version
     folder_of_programs = CACHE / "moby-v2.0.0-beta.24"
-    # Built without libseccomp.
-    host_config: ClassVar[Mapping[str, object]] = {"SecurityOpt": ["seccomp=unconfined"]}
+    # Its runc is built without libseccomp.
+    options: ClassVar[Sequence[str]] = ("--seccomp-profile=unconfined",)
 
     @classmethod
     def path(cls) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,10 +259,9 @@ class RealDriver(Client):
 
     is_real = True
 
-    def __init__(self, host: str, image: str, host_config: Mapping[str, object]) -> None:
+    def __init__(self, host: str, image: str) -> None:
         super().__init__(host)
         self.image = image
-        self.host_config = host_config
         self.ids: list[str] = []
 
     async def create(
@@ -299,7 +298,6 @@ class RealDriver(Client):
                     "NetworkMode": "none",
                     "AutoRemove": auto_remove,
                     "LogConfig": {"Type": log_driver, "Config": log_opts or {}},
-                    **self.host_config,
                 },
             },
         )
@@ -370,7 +368,7 @@ async def driver(which: Quirks | DockerEngine, tmp_path: Path) -> AsyncIterator[
             yield simulated
             await simulated.close()
         return
-    driver = RealDriver(which.host, which.image, which.host_config)
+    driver = RealDriver(which.host, which.image)
     try:
         yield driver
     finally:
