@@ -92,6 +92,7 @@ class SimulatedContainer:
                 compress=options.get("compress") == "true",
                 quirks=self.engine.quirks,
                 later=self.engine.after_compression_delay,
+                clock=self.engine.clock,
             )
         elif self.log_driver == "local":
             self.log = MemoryLog()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,7 @@ class JsonFileLog:
         compress: bool,
         quirks: Quirks,
         later: Later,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.path = path
         self.max_size = max_size
@@ -46,8 +48,12 @@ class JsonFileLog:
         self.rotations = 0
         self.size = 0
         """Bytes in the current file."""
+        self.stale_openings = 0
+        """Follow streams that were opened during a rotation."""
         self.last_time_ns = 0
         self._later = later
+        self._clock = clock
+        self._rotated_ns: int | None = None
         self._fd: int | None = None
         self._followers: set[JsonFileCursor] = set()
         # What an asynchronous compression still has to do; the next rotation does it first.
@@ -103,6 +109,7 @@ class JsonFileLog:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self.size = 0
         self.rotations += 1
+        self._rotated_ns = self._clock()
         for follower in self._followers:
             follower.log_was_rotated()
         if self.compress and self.max_file > 1:
@@ -148,6 +155,9 @@ class JsonFileLog:
     def cursor(self, *, tail: int | None, follow: bool) -> JsonFileCursor:
         """Read from the beginning, or the last `tail` records; to what is there now, or on."""
         segments = [_Segment(path) for path in self.files()]
+        if follow and len(segments) > 1 and self._is_rotating():
+            segments.pop().close()
+            self.stale_openings += 1
         if tail is not None:
             _seek_tail(segments, tail)
         if segments and not follow:
@@ -156,6 +166,11 @@ class JsonFileLog:
         if follow:
             self._followers.add(cursor)
         return cursor
+
+    def _is_rotating(self) -> bool:
+        """Whether who comes to follow does not get to know the newest file."""
+        race_ns = int(self.quirks.opening_race_s * 1e9)
+        return self._rotated_ns is not None and self._clock() - self._rotated_ns < race_ns
 
     def forget(self, cursor: JsonFileCursor) -> None:
         """A cursor was closed."""

@@ -21,6 +21,11 @@ class Quirks:
 
     Engines from 23 on skip to the newest file; 20.10 also reads that one again for each rotation missed.
     """
+    opening_race_s: float = 0.0
+    """For how long after a rotation a follow stream is opened on the file that was just renamed: it stands
+    still at that file's end, and with the next rotation leaves out the whole file between. (20.10; seen in
+    half of the openings of a log that was rotated twice a second.)
+    """
     stream_jitter_ns: int = 0
     """How far back the time of a record may lie behind the other stream's; never within one stream.
 

@@ -37,6 +37,7 @@ def make_log(
     compress: bool = False,
     quirks: Quirks | None = None,
     later=lambda step: step(),
+    clock=lambda: 0,
 ) -> Chain:
     log = Chain(
         folder / "id-json.log",
@@ -45,6 +46,7 @@ def make_log(
         compress=compress,
         quirks=quirks or Quirks(),
         later=later,
+        clock=clock,
     )
     log.open()
     return log
@@ -215,6 +217,27 @@ def test_a_glitching_follower_that_keeps_up_loses_nothing(tmp_path: Path):
         read += read_all(cursor)
     assert read == list(range(45))
     log.close()
+    cursor.close()
+
+
+@pytest.mark.parametrize("glitch", ["none", "skips"])
+def test_a_follower_opened_during_a_rotation_stands_still_and_then_leaves_out_a_file(tmp_path: Path, glitch):
+    now = 0
+    quirks = Quirks(opening_race_s=1.0, rotation_glitch=glitch)
+    log = make_log(tmp_path, quirks=quirks, clock=lambda: now)
+    log.write(12)
+    cursor = log.cursor(tail=None, follow=True)
+    assert read_all(cursor) == list(range(10))
+    log.write(8)
+    assert read_all(cursor) == []
+    log.write(3)
+    assert read_all(cursor) == [20, 21, 22]
+    assert read_all(log.cursor(tail=None, follow=False)) == list(range(23))
+    now = 1_000_000_000
+    late = log.cursor(tail=None, follow=True)
+    assert read_all(late) == list(range(23))
+    log.close()
+    late.close()
     cursor.close()
 
 

@@ -295,6 +295,33 @@ async def test_rotation_under_a_writer_that_the_engine_follows(
     assert reading.losses == []
 
 
+async def test_streams_opened_during_a_rotation_stand_still_and_cost_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """They would leave out a whole file. Rotated twice a second, half of them are so."""
+    lines = 0
+
+    def clock() -> int:
+        return 1_700_000_000 * 10**9 + int(trio.current_time() * 10**9) + lines
+
+    quirks = Quirks(rotation_glitch="skips and repeats", opening_race_s=0.25)
+    async with SimulatedEngine(tmp_path / "engine", quirks=quirks, clock=clock) as engine:
+        container = engine.create("web", log_opts={"max-size": "100k", "max-file": "3"})
+        container.start()
+        reading = await reading_of(engine, container)
+        count = 12_000
+        async with following(reading):
+            for lines in range(count):
+                container.write(b"%0100d\n" % lines, "stderr" if lines % 5 == 0 else "stdout")
+                if lines % 100 == 0:
+                    await trio.sleep(0.08)
+            await reading.until(f"{count - 1:0100}")
+            container.exit()
+        assert container.log.stale_openings > 3  # type: ignore[union-attr]
+    assert reading.messages == [f"{n:0100}" for n in range(count)]
+    assert reading.losses == []
+
+
 async def test_what_was_rotated_away_meanwhile_is_reported_and_the_rest_comes(
     engine: SimulatedEngine,
 ) -> None:
