@@ -134,7 +134,7 @@ StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]
 class QueueOptions(Options):
     """What waits between reading and delivering."""
 
-    memory: Size = Field(default=4 * MIB, gt=0)
+    memory: Size = Field(default=2 * MIB, gt=0)
     """Bytes that may wait in memory. While it is full, the logs that this route takes are read no further;
     what the engine still has is not lost."""
 

@@ -6,6 +6,7 @@ is required but ids.
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +84,9 @@ class ContainerConfig(_Answer, frozen=True):
     tty: bool = False
 
 
+_TERMINAL = ContainerConfig(tty=True)
+
+
 class ContainerState(_Answer, frozen=True):
     status: str = ""
     running: bool = False
@@ -106,9 +110,16 @@ class ContainerDetails(_Answer, frozen=True):
     log_path: str | None = None
 
     def slim(self) -> ContainerDetails:
-        """Without what is looked at once: the environment, and the labels, which the origin has."""
-        config = ContainerConfig(self.config.image, tty=self.config.tty)
-        return msgspec.structs.replace(self, config=config)
+        """What is asked again and again; the rest is looked at once, or stands on the origin."""
+        log = self.host_config.log_config
+        return ContainerDetails(
+            self.id,
+            created=self.created,
+            state=ContainerState(running=self.running, started_at=self.state.started_at),
+            config=_TERMINAL if self.config.tty else ContainerConfig(),
+            host_config=HostConfig(LogConfig(sys.intern(log.type), log.config or None)),
+            log_path=self.log_path,
+        )
 
     @property
     def tty(self) -> bool:
