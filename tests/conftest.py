@@ -22,13 +22,18 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def docker_engine() -> Iterator[real.DockerEngine]:
-    """A real Docker engine, started once: Debian's, or the one that LOGROUTE_TEST_ENGINE names."""
+def new_docker_engine(*, live_restore: bool = False) -> real.DockerEngine:
+    """A real Docker engine, not started yet: Debian's, or the one that LOGROUTE_TEST_ENGINE names."""
     kind = real.ENGINES[os.environ.get("LOGROUTE_TEST_ENGINE") or "debian"]
     if reason := kind.unavailable():
         missing(reason)
-    engine = kind()
+    return kind(live_restore=live_restore)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[real.DockerEngine]:
+    """A real Docker engine, started once."""
+    engine = new_docker_engine()
     try:
         engine.start()
         yield engine

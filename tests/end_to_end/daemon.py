@@ -56,6 +56,12 @@ class Daemon:
         if self._process is not None:
             self.kill()
 
+    def peak_memory_kb(self) -> int:
+        """The most that it had in memory so far (VmHWM)."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0])
+
     def messages(self) -> list[str]:
         """The messages in the file: every line of it is a whole record."""
         if not self.output.exists():

@@ -308,10 +308,12 @@ class DockerEngine:
         log_opts: Mapping[str, str] | None = None,
         remove: bool = False,
         restart: str = "no",
+        restart_count: int = 0,
     ) -> str:
         """Create and start a container; its id. Returns while it runs.
 
-        With `remove` it removes itself at its end, as by `docker run --rm`.
+        With `remove` it removes itself at its end, as by `docker run --rm`. `restart` is a policy's name,
+        `restart_count` how often `on-failure` tries again.
         """
         id: str = self.api(
             "POST",
@@ -327,7 +329,7 @@ class DockerEngine:
                 "HostConfig": {
                     "NetworkMode": "none",
                     "AutoRemove": remove,
-                    "RestartPolicy": {"Name": restart},
+                    "RestartPolicy": {"Name": restart, "MaximumRetryCount": restart_count},
                     "LogConfig": {"Type": log_driver, "Config": dict(log_opts or {})},
                 },
             },
