@@ -38,7 +38,8 @@ class UnknownPath(ValueError):
 
     def __init__(self, name: str, what: str = "path", also: Iterable[str] = ()) -> None:
         near = suggestion(name, also)
-        super().__init__(f"unknown {what} {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+        hint = f'; did you mean "{near}"?' if near else ""
+        super().__init__(f'unknown {what} "{name}"{hint}')
 
 
 def path(name: str) -> Path:

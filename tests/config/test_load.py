@@ -49,8 +49,8 @@ limit: {}
         "logroute.yaml:1:1: state_dir: expected a text, not a number: put it in quotes",
         "logroute.yaml:3:12: sources.docker.read: expected 'auto', 'file' or 'api'; did you mean \"file\"?",
         'logroute.yaml:3:23: sources.docker.hst: unknown option; did you mean "host"?',
-        "logroute.yaml:6:13: routes.search.match.conatiner: unknown condition 'conatiner'; "
-        "did you mean 'container'?",
+        'logroute.yaml:6:13: routes.search.match.conatiner: unknown condition "conatiner"; '
+        'did you mean "container"?',
         "logroute.yaml:6:31: routes.search.match.stream: there is no stream 'err', only stdout and stderr",
         "logroute.yaml:7:5: routes.search.sink.path: this option is needed",
         'logroute.yaml:9:7: routes.search.sink.pth: unknown option; did you mean "path"?',
@@ -131,7 +131,7 @@ def test_a_value_of_the_wrong_type_is_told_in_the_users_words(folder: Folder, op
         ("{type: file, path: 7}", ".path: expected a text, not a number: put it in quotes"),
         (
             "{type: file, path: '/x/{conatiner.name}'}",
-            ".path: unknown path 'conatiner.name'; did you mean 'container.name'? (at its character 5)",
+            '.path: unknown path "conatiner.name"; did you mean "container.name"? (at its character 5)',
         ),
         (
             "file:///x/{time:%Q}",
@@ -174,8 +174,8 @@ routes:
     sink: 'stdout:'
 """
     ) == [
-        "logroute.yaml:5:11: routes.all.match.any[0].lable.tier: unknown condition 'lable.tier'; "
-        "did you mean 'label.tier'?",
+        'logroute.yaml:5:11: routes.all.match.any[0].lable.tier: unknown condition "lable.tier"; '
+        'did you mean "label.tier"?',
         "logroute.yaml:6:18: routes.all.match.any[1].not.image: /(/ is no regular expression at its "
         "character 1: missing ), unterminated subpattern",
     ]

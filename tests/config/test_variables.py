@@ -209,7 +209,7 @@ def is_valid(folder: Folder, text: str) -> bool:
         ),
         (
             "routes: {a: {sink: {type: file, path: '/${S}/{conatiner.name}'}}}",
-            "unknown path 'conatiner.name'; did you mean 'container.name'?",
+            'unknown path "conatiner.name"; did you mean "container.name"?',
         ),
         (
             "routes: {a: {sink: 'null:', match: {image: '/(${S}/'}}}",
@@ -231,4 +231,4 @@ def test_a_mistake_that_only_the_value_makes_is_told_without_it(folder: Folder) 
 def test_a_message_that_shows_nothing_stays_as_it_is(folder: Folder) -> None:
     folder.environ = {"D": "/var/log"}
     mistake = folder.mistake("routes: {all: {sink: {type: file, path: '${D}/{conatiner.name}'}}}")
-    assert mistake.endswith("did you mean 'container.name'? (at its character 11)")
+    assert mistake.endswith('did you mean "container.name"? (at its character 11)')

@@ -230,9 +230,9 @@ def test_a_stream_is_decided_for_each_of_the_two(value: Any, streams: set[str]) 
         (None, "expected conditions such as {container: web-*}, not nothing", ()),
         ("web-*", "not text", ()),
         ([{"container": "x"}], "not a list", ()),
-        ({"contaner": "x"}, "unknown condition 'contaner'; did you mean 'container'?", ("contaner",)),
-        ({"labels": {"a": "b"}}, "did you mean 'label.a'?", ("labels", "a")),
-        ({"container": {"nmae": "x"}}, "did you mean 'container.name'?", ("container", "nmae")),
+        ({"contaner": "x"}, 'unknown condition "contaner"; did you mean "container"?', ("contaner",)),
+        ({"labels": {"a": "b"}}, 'did you mean "label.a"?', ("labels", "a")),
+        ({"container": {"nmae": "x"}}, 'did you mean "container.name"?', ("container", "nmae")),
         ({"container": None}, "expected a value for 'container', not nothing", ("container",)),
         ({"container": ["x", ["y"]]}, "expected a value for 'container', not a list", ("container", 1)),
         ({"container": []}, "an empty list for 'container' would never match", ("container",)),
@@ -251,7 +251,7 @@ def test_a_stream_is_decided_for_each_of_the_two(value: Any, streams: set[str]) 
         ({"not": {}}, "no condition: it would take everything", ("not",)),
         ({"any": [{"container": "x"}, {}]}, "it would take everything", ("any", 1)),
         ({"not": "x"}, "expected conditions", ("not",)),
-        ({"any": [{"all": [{"not": {"x": 1}}]}]}, "unknown condition 'x'", ("any", 0, "all", 0, "not", "x")),
+        ({"any": [{"all": [{"not": {"x": 1}}]}]}, 'unknown condition "x"', ("any", 0, "all", 0, "not", "x")),
     ],
 )
 def test_a_mistake_says_what_is_wrong_and_where(value: Any, words: str, at: tuple[str | int, ...]) -> None:

@@ -96,7 +96,7 @@ def test_everything_is_absent_on_an_origin_of_which_nothing_is_known() -> None:
     ],
 )
 def test_an_unknown_path_is_answered_with_the_one_that_was_meant(wrong: str, meant: str) -> None:
-    with pytest.raises(UnknownPath, match=f"unknown path '{wrong}'; did you mean '{meant}'"):
+    with pytest.raises(UnknownPath, match=f'unknown path "{wrong}"; did you mean "{meant}"'):
         path(wrong)
 
 

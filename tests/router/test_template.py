@@ -74,8 +74,8 @@ def test_fields_are_shown_as_json_where_they_are_no_text() -> None:
 @pytest.mark.parametrize(
     ("text", "words", "column"),
     [
-        ("a{contaner.name}", "unknown path 'contaner.name'; did you mean 'container.name'?", 3),
-        ("{labels.x}", "did you mean 'label.x'?", 2),
+        ("a{contaner.name}", 'unknown path "contaner.name"; did you mean "container.name"?', 3),
+        ("{labels.x}", 'did you mean "label.x"?', 2),
         ("a{b", "'{' alone; '{{' stands for a brace", 2),
         ("ab}", "'}' alone; '}}' stands for a brace", 3),
         ("x{}", "an empty placeholder", 3),
@@ -86,7 +86,7 @@ def test_fields_are_shown_as_json_where_they_are_no_text() -> None:
         ("{time:%Y%\n}", "unknown time directive", 9),
         ("{time:}", "no time in it", 7),
         ("{time:day}", "no time in it", 7),
-        ("{container}", "unknown path 'container'", 2),
+        ("{container}", 'unknown path "container"', 2),
     ],
 )
 def test_a_mistake_says_what_is_wrong_and_in_which_column(text: str, words: str, column: int) -> None:

@@ -42,7 +42,7 @@ def lines(format_: str, *records: Record, origin: Origin = ORIGIN) -> list[str]:
 def test_an_unknown_format_names_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"unknown format 'xml': json, raw, text, logfmt, or a template"):
         encoder("xml")
-    with pytest.raises(ValueError, match="did you mean 'message'"):
+    with pytest.raises(ValueError, match='did you mean "message"'):
         encoder("{mesage}")
 
 
