@@ -446,7 +446,8 @@ def test_uris_alone_need_no_file(folder: Folder) -> None:
     config = folder.load(None, "file:///x?format=raw")
     assert list(config.routes) == ["file"]
     assert config.sources["docker"].type == "docker"
-    assert folder.mistakes(None) == ["routes: no routes: where shall the records go?"]
+    assert folder.mistake(None) == "routes: no routes: where shall the records go?"
+    assert folder.mistake(None, "fiel:///x") == 'there is no sink for "fiel:"; did you mean "file"?'
 
 
 def test_a_broken_file_and_a_broken_uri_are_both_told(folder: Folder) -> None:
