@@ -23,6 +23,9 @@ from logroute.simulator import SimulatedEngine
 from logroute.simulator.containers import SimulatedContainer
 
 TICK_S = 0.002
+SAID = "said"
+"""File with how many lines all containers have written, as it was some lines ago."""
+TALLY_LINES = 50
 IMAGE = "registry.example.com/shop/api:2.4.1"
 
 
@@ -60,13 +63,13 @@ async def talking(engine: SimulatedEngine, count: int, rate: float) -> None:
     logs = [os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for path in paths]
     print(engine.host, flush=True)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk, logs, rate)
+        nursery.start_soon(talk, logs, rate, os.open(engine.root / SAID, os.O_WRONLY | os.O_CREAT))
         await until_stdin_ends()
         nursery.cancel_scope.cancel()
 
 
-async def talk(logs: list[int], rate: float) -> None:
-    """One line after the other, each into the next log, as the clock says."""
+async def talk(logs: list[int], rate: float, tally: int) -> None:
+    """One line after the other, each into the next log, as the clock says; how many, into `tally`."""
     texts = list(messages(10_000))
     began, said = trio.current_time(), 0
     while True:
@@ -76,6 +79,8 @@ async def talk(logs: list[int], rate: float) -> None:
             time_ = iso_time(time.time_ns()).rstrip("Z0")
             line = f'{{"log":"{texts[number % 10_000]}\\n","stream":"stdout","time":"{time_}Z"}}\n'
             os.write(logs[number % len(logs)], line.encode())
+        if due // TALLY_LINES > said // TALLY_LINES:
+            os.pwrite(tally, f"{due:20d}".encode(), 0)
         said = max(said, due)
 
 
