@@ -289,9 +289,11 @@ class SimulatedContainer:
             self._remove_after(self.engine.quirks.removal_delay_s)
 
     def engine_is_back(self) -> None:
-        """What was written meanwhile is logged with the time of now; an exit is noticed."""
-        self._drain_pipe()
-        if self._unnoticed_exit is not None:
+        """What was written meanwhile is logged with the time of now; of one that has ended it is lost."""
+        if self._unnoticed_exit is None:
+            self._drain_pipe()
+        else:
+            self._pipe.clear()
             code, self._unnoticed_exit = self._unnoticed_exit, None
             self._die(code)
 

@@ -104,7 +104,9 @@ class JsonFileLog:
                 if older.exists():
                     older.rename(self._name(number, suffix))
             self.path.rename(self._name(1))
-        elif self.quirks.unlinks_single_file:
+        elif self.quirks.renames_single_file:
+            self.path.rename(self._name(1))
+        else:
             self.path.unlink()
         self._fd = os.open(self.path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self.size = 0

@@ -38,8 +38,9 @@ class Quirks:
     they end there without a word. Only 26.1 tells, in half of them, of two goroutines the faster."""
     error_overtakes: float = 0.0
     """In what share of these the records just before it do not come any more (26.1)."""
-    unlinks_single_file: bool = False
-    """With `max-file` 1, a full log is removed and made anew (from 23 on) and not truncated in place."""
+    renames_single_file: bool = True
+    """With `max-file` 1, a full log becomes `.1` all the same, which the API does not read (20.10). Newer
+    engines remove it."""
     local_drops_newlines: bool = True
     """The `local` driver gives the last piece of a long line without its newline (20.10)."""
     wording: Literal["20.10", "26.1", "newest"] = "20.10"
@@ -72,7 +73,7 @@ DOCKER_26_1 = Quirks(
     min_api="1.24",
     since_filters_every_record=False,
     rotation_glitch="skips",
-    unlinks_single_file=True,
+    renames_single_file=False,
     local_drops_newlines=False,
     wording="26.1",
     plain_text_errors=False,

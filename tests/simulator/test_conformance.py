@@ -8,6 +8,7 @@ matter.
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -420,6 +421,24 @@ async def test_rotated_files_are_compressed(driver: Driver, name: str):
     numbers = [int(frame[:5]) for frame in frames]
     assert numbers == list(range(numbers[0], 900))
     assert len(numbers) > 300
+
+
+async def test_with_one_file_a_full_log_is_removed_or_becomes_1_that_the_api_does_not_read(
+    driver: Driver, name: str
+):
+    program = [("stdout", b"".join(b"%05d %s\n" % (n, b"x" * 60) for n in range(100)))]
+    id = await run(driver, name, program, log_opts={"max-size": "20k", "max-file": "1"})
+    path = trio.Path((await driver.ask(f"/containers/{id}/json")).json()["LogPath"])
+    with open(path, "rb") as held:  # noqa: ASYNC230
+        assert len(held.readlines()) == 100
+        await driver.restart(id)
+        await driver.wait(id)
+        more = len(held.readlines())
+        assert 0 < more < 100
+        assert os.fstat(held.fileno()).st_nlink == await is_old(driver)
+    assert await path.with_name(path.name + ".1").exists() == await is_old(driver)
+    assert len(await log_lines(driver, id)) == 100 - more
+    assert len((await driver.logs(id)).frames()) == 100 - more
 
 
 async def test_a_follow_stream_ends_with_the_container_and_a_late_one_at_once(driver: Driver, name: str):

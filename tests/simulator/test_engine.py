@@ -250,10 +250,12 @@ async def test_when_the_engine_restarts_streams_are_cut_and_output_waits_in_the_
         with pytest.raises(OSError, match="No such file"):
             await client.ask("/_ping")
         container.write(b"meanwhile\n")
+        other.write(b"gone with its pipe\n")
         other.exit(7)
         assert b"meanwhile" not in container.log_path.read_bytes()
         await engine.start()
         assert [p for _, p in (await by_tcp.logs("web-1")).frames()] == [b"before\n", b"meanwhile\n"]
+        assert (await by_tcp.logs("job-1")).body == b""
         past = await client.ask("/events", since="0", until=str(engine.clock() // S + 1))
         assert [json.loads(line)["Action"] for line in past.body.splitlines()] == ["die"]
         for exchange in (logs, events):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,16 +116,19 @@ def test_in_bulk_the_files_are_cut_where_single_lines_cut_them(
     bulk.close()
 
 
-@pytest.mark.parametrize("unlinks", [False, True])
-def test_with_one_file_a_full_log_begins_anew(tmp_path: Path, unlinks: bool):
-    log = make_log(tmp_path, max_file=1, quirks=Quirks(unlinks_single_file=unlinks))
-    inode = log.path.stat().st_ino
+@pytest.mark.parametrize("renames", [False, True])
+def test_with_one_file_a_full_log_is_removed_or_becomes_1_that_nobody_reads(tmp_path: Path, renames: bool):
+    log = make_log(tmp_path, max_file=1, quirks=Quirks(renames_single_file=renames))
     with log.path.open("rb") as held:
-        log.write(25)
-        assert log.files() == [log.path]
-        assert in_file(log.path) == list(range(20, 25))
-        assert (log.path.stat().st_ino == inode) is not unlinks
-        assert bool(held.read(1)) is True
+        log.write(15)
+        assert os.fstat(held.fileno()).st_nlink == renames
+        log.write(10)
+        assert os.fstat(held.fileno()).st_nlink == 0
+    assert log.files() == [log.path]
+    assert in_file(log.path) == list(range(20, 25))
+    assert read_all(log.cursor(tail=None, follow=False)) == list(range(20, 25))
+    older = tmp_path / "id-json.log.1"
+    assert (in_file(older) if older.exists() else None) == (list(range(10, 20)) if renames else None)
     log.close()
 
 
@@ -173,7 +177,7 @@ def test_a_follower_reads_every_line_once_through_all_rotations(
         tmp_path_factory.mktemp("log"),
         max_file=max_file,
         compress=compress,
-        quirks=Quirks(unlinks_single_file=True),
+        quirks=Quirks(renames_single_file=False),
     )
     cursor = log.cursor(tail=None, follow=True)
     read: list[int] = []
