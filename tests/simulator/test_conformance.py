@@ -521,7 +521,8 @@ async def test_a_life_in_events(driver: Driver, name: str):
     await expect("start")
     await driver.do(id, "pause")
     await expect("pause")
-    assert (await driver.ask(f"/containers/{id}/json")).json()["State"]["Status"] == "paused"
+    state = (await driver.ask(f"/containers/{id}/json")).json()["State"]
+    assert (state["Status"], state["Paused"], state["Running"]) == ("paused", True, True)
     await driver.do(id, "unpause")
     await expect("unpause")
     await driver.do(id, "rename", name=f"{name}-renamed")
