@@ -222,6 +222,11 @@ def test_the_variable_is_named_where_its_value_would_have_been(folder: Folder, t
     assert folder.mistake(text).split(": ", 2)[2] == said
 
 
+def test_the_variable_is_named_in_small_letters_where_a_scheme_has_such(folder: Folder) -> None:
+    folder.environ = {"S": "top-secret"}
+    assert 'there is no sink for "${s}:"' in folder.mistake("routes: {a: {sink: '${S}:x'}}")
+
+
 def test_a_mistake_that_only_the_value_makes_is_told_without_it(folder: Folder) -> None:
     folder.environ = {"S": "(secret"}
     mistake = folder.mistake("routes: {all: {sink: 'null:', match: {image: '/${S}/'}}}")
