@@ -26,11 +26,11 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
         process.begin()
-        command: click.Command = importlib.import_module(f"logroute.cli.{name}").command
+        command: click.Command = importlib.import_module(f"logroute.cli.{cmd_name}").command
         return command
 
     def resolve_command(

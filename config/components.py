@@ -72,7 +72,7 @@ class Registry:
     """Components of one kind, by type."""
 
     def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self.group = f"logroute.{kind}s"
         # Invariant: both hold only what has been imported.
         self._options: dict[str, type[Options]] = {}

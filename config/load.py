@@ -60,11 +60,12 @@ def load_config(
     merged.add_uris(uris)
     if path is not None and not reader.files:
         raise ConfigError(reader.problems)
+    config: Config | None = None
     try:
         config = Config.model_validate(_values(merged.data))
     except ValidationError as error:
         reader.problems += merged.problems_of(error, whole=not reader.failed)
-    if reader.problems:
+    if reader.problems or config is None:
         order = {name: index for index, name in reversed(list(enumerate(reader.names)))}
         raise ConfigError(
             sorted(dict.fromkeys(reader.problems), key=lambda p: (order.get(p.file, -1), p.line, p.column))

@@ -86,7 +86,9 @@ def _improve(definition: Schema, model: type[BaseModel]) -> None:
     definition.pop("title", None)
     for name, field in model.model_fields.items():
         option = definition["properties"][name]
-        assertion = {key: value for key, value in option.items() if key not in (*_ANNOTATIONS, "title")}
+        assertion: Schema = {
+            key: value for key, value in option.items() if key not in (*_ANNOTATIONS, "title")
+        }
         if name == "type":
             # YAML reads {type: null} as nothing at all.
             assertion = {"enum": ["null", None]} if field.default == "null" else assertion
@@ -94,11 +96,11 @@ def _improve(definition: Schema, model: type[BaseModel]) -> None:
             assertion = {"$ref": "#/$defs/match"}
         else:
             assertion = _or_variable(assertion)
-        about = [below.__doc__ for below in models_in(field.annotation)]
-        description = model.__doc__ if name == "type" else field.description or (about and about[0])
-        if description:
+        below = models_in(field.annotation)
+        description = field.description or (below[0].__doc__ if below else None)
+        if description := model.__doc__ if name == "type" else description:
             assertion["description"] = " ".join(description.split())
-        if field.default is not None and not field.is_required() and not models_in(field.annotation):
+        if field.default is not None and not field.is_required() and not below:
             assertion["default"] = default_of(field)
         if "examples" in option:
             assertion["examples"] = option["examples"]

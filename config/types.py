@@ -45,7 +45,9 @@ def parse_duration(value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S
     if is_number or (isinstance(value, str) and _NUMBER.fullmatch(value.strip())):
         number = value.strip() if isinstance(value, str) else f"{value:.15g}"
-        raise PydanticCustomError("duration", f"a duration needs a unit: {number}s or {number}m?")
+        raise PydanticCustomError(
+            "duration", "a duration needs a unit: {number}s or {number}m?", {"number": number}
+        )
     raise PydanticCustomError("duration", "expected a duration such as 500ms, 30s, 5m, 24h or 7d")
 
 
@@ -55,7 +57,9 @@ def parse_start(value: Any) -> float | Literal["now", "beginning"]:
         return cast(Literal["now", "beginning"], value)
     if isinstance(value, str) and not value[:1].isdigit():
         hint = did_you_mean(value, ("now", "beginning"))
-        raise PydanticCustomError("start", f"expected now, beginning or a duration such as 2h{hint}")
+        raise PydanticCustomError(
+            "start", "expected now, beginning or a duration such as 2h{hint}", {"hint": hint}
+        )
     return parse_duration(value)
 
 

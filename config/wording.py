@@ -125,7 +125,7 @@ def _text(loc: Loc, error: ErrorDetails, data: Any) -> str:
     return message[:1].lower() + message[1:] if message[:6] in ("Input ", "Field ") else message
 
 
-_EMPTY = {
+_EMPTY: dict[Loc, str] = {
     ("routes",): "no routes: where shall the records go?",
     ("sources",): "no sources: leave it out for the containers of this host",
 }

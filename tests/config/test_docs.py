@@ -139,7 +139,7 @@ COMMAND_LINES = dict(command_lines())
 
 def understood(arguments: list[str]) -> None:
     """Parse a command line without running it. Raises click.UsageError."""
-    with click.Context(main) as context:
+    with click.Context(main, **main.context_settings) as context:
         name, command, rest = main.resolve_command(context, arguments)
         assert name is not None
         assert command is not None
