@@ -208,16 +208,18 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
     inodes = {(segment.device, segment.inode) for segment in known}
     for _ in range(20):
         fresh: list[Segment] = []
-        met = False
+        # The oldest file goes first: while the newest that is known has a name, all that came after it have
+        # theirs. It may lose it during the walk, and is not met then.
+        met = bool(known) and os.fstat(known[-1].fd).st_nlink > 0
         for name in _newest_first(path):
             segment = open_segment(name)
             if segment is None:
                 continue
             # What was compressed since is another inode with the same content.
-            met = (segment.device, segment.inode) in inodes or (
+            if (segment.device, segment.inode) in inodes or (
                 segment.compressed and segment.identify() in {each.identify() for each in known}
-            )
-            if met:
+            ):
+                met = True
                 segment.close()
                 break
             fresh.insert(0, segment)
