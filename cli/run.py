@@ -104,6 +104,11 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
         timeout_s = parse_duration(timeout)
     except ValueError as error:
         raise ConfigError([Problem(f"--timeout: {error}")]) from error
+    for name, options in config.sources.items():
+        try:
+            options.check()
+        except ValueError as error:
+            raise ConfigError([Problem(str(error), path=f"sources.{name}")]) from error
     contexts = {
         name: SourceContext(
             name,

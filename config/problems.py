@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def kind_of(value: Any) -> str:
 
 
 _KINDS: tuple[tuple[type[Any], str], ...] = (
-    (dict, "a mapping"),
+    (Mapping, "a mapping"),
     (list, "a list"),
     (str, "a text"),
     (bool, "true or false"),

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logroute.config.problems import kind_of
 from logroute.router.paths import UnknownPath, image_reference, path
 from logroute.router.record import STREAMS, Origin, Stream
 
@@ -85,7 +86,7 @@ def _test(value: Any, of: str, at: At) -> Test:
         return Test(wanted, lambda subject: _number(subject) == wanted)
     if not isinstance(value, str):
         hint = "; '*' takes any value" if value is None else ""
-        raise MatchError(f"expected a value for {of!r}, not {_kind(value)}{hint}", at)
+        raise MatchError(f"expected a value for {of!r}, not {kind_of(value)}{hint}", at)
     text = str(value)
     if regex := _REGEX.fullmatch(text):
         return Test(text, _search(regex[1], regex[2], at))
@@ -310,7 +311,7 @@ class _Parser:
     def mapping(self, value: Any, at: At) -> Node:
         parts: list[Node] = []
         if not isinstance(value, Mapping):
-            self._wrong(f"expected conditions such as {{container: web-*}}, not {_kind(value)}", at)
+            self._wrong(f"expected conditions such as {{container: web-*}}, not {kind_of(value)}", at)
         elif not value and at:
             self._wrong("no condition: it would take everything", at)
         elif len(at) > DEEPEST:
@@ -326,7 +327,7 @@ class _Parser:
             yield Not(self._any(value, at) if isinstance(value, list) else self.mapping(value, at))
         elif key in _NESTING:
             if not isinstance(value, list):
-                self._wrong(f"{key!r} takes a list of matches, not {_kind(value)}", at)
+                self._wrong(f"{key!r} takes a list of matches, not {kind_of(value)}", at)
             elif key == "any":
                 yield self._any(value, at)
             else:
@@ -427,24 +428,6 @@ def _label_names(origin: Origin, _: Stream | None) -> Values:
 def _stream(_: Origin, stream: Stream | None) -> Values | None:
     return None if stream is None else (stream,)
 
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    for kind, words in _KINDS:
-        if isinstance(value, kind):
-            return words
-    return f"a {type(value).__name__}"
-
-
-_KINDS: tuple[tuple[type[Any], str], ...] = (
-    (Mapping, "a mapping"),
-    (list, "a list"),
-    (str, "text"),
-    (bool, "a truth value"),
-    (int, "a number"),
-    (float, "a number"),
-)
 
 _OWN_VALUES: dict[str, Callable[[Origin, Stream | None], Values | None]] = {
     "image": _image,

@@ -41,7 +41,8 @@ class SinkGone(Exception):
     """The receiver is gone for good and on purpose: whoever read our stdout has closed it.
 
     The router stops the route and, where it was the last one, ends the daemon as if asked to, with exit
-    code 0. What was not delivered stays behind the checkpoint.
+    code 0 (with `--once` 3: not every record was acknowledged). What was not delivered stays behind the
+    checkpoint.
     """
 
 

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class SourceOptions(Options):
     """What every source's options have in common. The `type` field of a subclass names the source."""
 
+    def check(self) -> None:
+        """Before a run: what depends on this machine, such as its environment. Raises ValueError.
+
+        Not whether anything answers: that is waited for.
+        """
+
 
 OptionsT = TypeVar("OptionsT", bound=SourceOptions)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 import trio
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import Duration, MatchField
@@ -80,6 +80,20 @@ class DockerOptions(SourceOptions):
     """Where to begin, on a first start, with containers that are there already. Later ones are read from
     their first line."""
 
+    @field_validator("host")
+    @classmethod
+    def _an_address(cls, host: str | None) -> str | None:
+        if host is not None:
+            EngineAddress.parse(host, "from the configuration")
+        return host
+
+    def check(self) -> None:
+        self.address()
+
+    def address(self) -> EngineAddress:
+        """The engine's, from here or from the environment. Raises AddressError."""
+        return EngineAddress.resolve(self.host, tls=EngineTls(**self.tls.model_dump()) if self.tls else None)
+
 
 @dataclass(eq=False, slots=True)
 class Container:
@@ -109,8 +123,7 @@ class DockerSource(Source[DockerOptions]):
     def __init__(self, options: DockerOptions, context: SourceContext) -> None:
         super().__init__(options, context)
         self.containers: dict[str, Container] = {}
-        tls = EngineTls(**options.tls.model_dump()) if options.tls else None
-        self._engine = Engine(EngineAddress.resolve(options.host, tls=tls))
+        self._engine = Engine(options.address())
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
         self._pending: dict[str, deque[str]] = {}

@@ -127,6 +127,15 @@ def test_what_cannot_be_run_is_one_line_and_exit_code_2(arguments: list[str], sa
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{said}\n")
 
 
+def test_an_engines_address_in_the_environment_that_is_none_ends_it_with_2() -> None:
+    done = logroute("run", "--once", "stdout:", DOCKER_HOST="tcp://x:99999999")
+    said = (
+        "sources.docker: the engine's address 'tcp://x:99999999' (from $DOCKER_HOST) is no host and port: "
+        "Port out of range 0-65535\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 # --- once ---------------------------------------------------------------------------------------------
 
 

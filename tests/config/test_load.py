@@ -65,6 +65,14 @@ limit: {}
     ]
 
 
+def test_an_address_that_no_engine_can_have_is_a_mistake(folder: Folder) -> None:
+    text = "sources:\n  far: {type: docker, host: 'ftp://far'}\nroutes: {all: {sink: 'stdout:'}}\n"
+    assert folder.mistakes(text) == [
+        "logroute.yaml:2:23: sources.far.host: cannot reach an engine at 'ftp://far' "
+        "(from the configuration): use unix://, tcp://, http:// or https://"
+    ]
+
+
 def test_hundreds_of_mistakes_are_all_told_in_the_order_of_the_text(folder: Folder) -> None:
     routes = "".join(f"  r{n}: {{sink: {{type: file, path: /x{n}, formt: raw}}}}\n" for n in range(500))
     problems = folder.problems("routes:\n" + routes)

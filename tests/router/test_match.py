@@ -228,7 +228,7 @@ def test_a_stream_is_decided_for_each_of_the_two(value: Any, streams: set[str]) 
     ("value", "words", "at"),
     [
         (None, "expected conditions such as {container: web-*}, not nothing", ()),
-        ("web-*", "not text", ()),
+        ("web-*", "not a text", ()),
         ([{"container": "x"}], "not a list", ()),
         ({"contaner": "x"}, 'unknown condition "contaner"; did you mean "container"?', ("contaner",)),
         ({"labels": {"a": "b"}}, 'did you mean "label.a"?', ("labels", "a")),
