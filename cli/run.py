@@ -16,6 +16,7 @@ from logroute.config.components import SINKS, SOURCES
 from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError
+from logroute.config.yaml_file import forget_parser
 from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
 from logroute.router.route import RouteSettings
 from logroute.sources import SourceContext
@@ -66,6 +67,7 @@ def command(
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(USAGE)
+    forget_parser()
     sys.exit(trio.run(run_plan, plan))
 
 

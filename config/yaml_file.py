@@ -9,6 +9,7 @@ written, and make dates, sets and objects. It is imported only when there is a f
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,12 @@ def parse_yaml(file: str, text: str, variables: Variables, problems: list[Proble
 
 
 # --- from text to nodes -----------------------------------------------------------------------------------
+
+
+def forget_parser() -> None:
+    """Let go of the YAML library, over a megabyte, until it is needed again (it is then imported again)."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ruamel"]:
+        del sys.modules[name]
 
 
 class _NotYaml(Exception):

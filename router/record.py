@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from operator import lt
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -151,49 +151,31 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 BEGINNING = Position()
 
 
-class Last(msgspec.Struct, frozen=True, gc=False):
-    """The last record of a stream as it was read: an anchor in the making."""
-
-    time: str
-    """Nine digits."""
-    sequence: int
-    message: str
-    """With the newline that ended it, or without."""
-    discard: bool = False
-
-    def anchor(self) -> Anchor:
-        return Anchor(self.time, self.sequence, message_hash(self.message.removesuffix("\n")), self.discard)
-
-
 class Reached(msgspec.Struct, frozen=True, gc=False):
-    """How far an origin has been read by a batch: a position in the making.
+    """How far an origin has been read by a batch: a position in one piece, as there are many of them.
 
-    Making a position costs more than reading a line. Of all batches of an origin only the last one's is
-    stored, some times a second, and only then it is made.
+    Of all batches of an origin only the last one's is stored, some times a second, and only then it is made
+    a position.
     """
 
     stdout_place: Place | None = None
     stderr_place: Place | None = None
-    stdout: Last | Anchor | None = None
-    stderr: Last | Anchor | None = None
+    stdout: Anchor | None = None
+    stderr: Anchor | None = None
 
     @classmethod
     def at(cls, position: Position) -> Reached:
         stdout, stderr = position.stdout, position.stderr
         return cls(stdout.place, stderr.place, stdout.anchor, stderr.anchor)
 
-    def last(self, stream: Stream) -> Last | Anchor | None:
+    def anchor(self, stream: Stream) -> Anchor | None:
         return self.stdout if stream == "stdout" else self.stderr
 
     def position(self) -> Position:
         return Position(
-            StreamPosition(self.stdout_place, _anchor(self.stdout)),
-            StreamPosition(self.stderr_place, _anchor(self.stderr)),
+            StreamPosition(self.stdout_place, self.stdout),
+            StreamPosition(self.stderr_place, self.stderr),
         )
-
-
-def _anchor(last: Last | Anchor | None) -> Anchor | None:
-    return last.anchor() if isinstance(last, Last) else last
 
 
 # --- origins ----------------------------------------------------------------------------------------
@@ -205,6 +187,7 @@ class Image:
     tag: str | None = None
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, reference: str) -> Image:
         """Split `registry:5000/shop/web:1.2@sha256:…` at the tag; a digest counts as the tag's part."""
         name, at, digest = reference.partition("@")
@@ -239,10 +222,7 @@ _KUBERNETES = {
 }
 
 
-_NO_IDENTITY: Mapping[str, str | int] = MappingProxyType({})
-
-
-def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> Mapping[str, str | int]:
+def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> dict[str, str | int]:
     found: dict[str, str | int] = {}
     for key, label in table.items():
         value = labels.get(label)
@@ -254,10 +234,10 @@ def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> Mapping[st
                 found[key] = number
         else:
             found[key] = value
-    return found or _NO_IDENTITY
+    return found
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Origin:
     """Who said it: a container, or a file that stands for one. One object, shared by all of its records.
 
@@ -280,13 +260,22 @@ class Origin:
     file: str = ""
     """Path of the file, for the file source."""
 
-    def __post_init__(self) -> None:
-        self.compose = _identity(self.labels, _COMPOSE)
-        self.swarm = _identity(self.labels, _SWARM)
-        self.kubernetes = _identity(self.labels, _KUBERNETES)
-        self._json: bytes | None = None
-        #: What the router knows of this origin: which routes take it. Only the router reads or writes it.
-        self.takers: Any = None
+    takers: Any = field(default=None, init=False, repr=False)
+    """What the router knows of this origin: which routes take it. Only the router reads or writes it."""
+    _json: bytes | None = field(default=None, init=False, repr=False)
+
+    @property
+    def compose(self) -> Mapping[str, str | int]:
+        """What docker compose says by labels; made anew each time: it is asked for once a route."""
+        return _identity(self.labels, _COMPOSE)
+
+    @property
+    def swarm(self) -> Mapping[str, str | int]:
+        return _identity(self.labels, _SWARM)
+
+    @property
+    def kubernetes(self) -> Mapping[str, str | int]:
+        return _identity(self.labels, _KUBERNETES)
 
     @property
     def id_prefix(self) -> dict[Stream, str]:
@@ -406,10 +395,10 @@ class Batch:
         reached = self.reached
         return reached if isinstance(reached, Position) else reached.position()
 
-    def _last_before(self, stream: Stream) -> Last | Anchor | None:
+    def _last_before(self, stream: Stream) -> Anchor | None:
         """The stream's last record before this batch."""
         before = self.before
-        return before.of(stream).anchor if isinstance(before, Position) else before.last(stream)
+        return before.of(stream).anchor if isinstance(before, Position) else before.anchor(stream)
 
     @property
     def records(self) -> list[Record]:

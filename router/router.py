@@ -98,7 +98,7 @@ class Router:
             return None
         part = batch.of_streams(ALL_STREAMS - streams)
         # The checkpoint of the acknowledged stream is ahead of this batch: it stays where it is.
-        checkpoint = route.state.positions.get(batch.origin.key, BEGINNING)
+        checkpoint = route.state.position(batch.origin.key) or BEGINNING
         after = Position(
             checkpoint.stdout if "stdout" in streams else batch.after.stdout,
             checkpoint.stderr if "stderr" in streams else batch.after.stderr,
@@ -130,7 +130,7 @@ class Router:
             found[origin] = {}
             for route, _ in self.takers(origin).routes:
                 route.state.met(origin.key)
-                position = route.state.positions.get(origin.key)
+                position = route.state.position(origin.key)
                 if position is None:
                     position = _first_position(route, start)
                     route.state.note(origin.key, position)

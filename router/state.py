@@ -36,6 +36,8 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
+CACHE_KIB = 256
+"""Of each database in memory. What is stored is small, and the kernel caches it as well."""
 STORE_WITHIN_S = 10.0
 """A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
 
@@ -73,16 +75,14 @@ class RouteState:
     ) -> None:
         self.route = route
         self.path = folder / "routes" / f"{quote(route, safe='')}.db" if folder is not None else None
-        self._positions: dict[str, Position] = {}
-        self._noted: dict[str, Position | Reached] = {}
-        """What was acknowledged since positions were last looked at: of many, the last is made a position."""
+        self._reached: dict[str, Position | Reached] = {}
         self.files: dict[str, FileLength] = {}
         self.born = 0.0
         """When the route was first seen, seconds since the epoch."""
         self._durable = durable
         self._clock = clock
         self._database: sqlite3.Connection | None = None
-        self._dirty: dict[str, Position] = {}
+        self._dirty: dict[str, Position | Reached] = {}
         self._met: set[str] = set()
         """Origins that a source has shown us in this run."""
         self._gone: dict[str, float] = {}
@@ -157,6 +157,7 @@ class RouteState:
         )
         self._database = database
         if self.path is not None:
+            database.execute(f"pragma cache_size = -{CACHE_KIB}")
             database.execute("pragma auto_vacuum = incremental")
             database.execute("pragma journal_mode = wal")
             database.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
@@ -175,7 +176,7 @@ class RouteState:
         )
         database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
         stored = database.execute("select origin, position, gone from checkpoints").fetchall()
-        self._positions = {_text(origin): _decode_position(position) for origin, position, _ in stored}
+        self._reached = {_text(origin): _decode_position(position) for origin, position, _ in stored}
         self._gone = {_text(origin): gone for origin, _, gone in stored if gone is not None}
         self.files = {
             _text(path): FileLength(
@@ -189,21 +190,19 @@ class RouteState:
 
     @property
     def positions(self) -> dict[str, Position]:
-        """The checkpoint of every origin, by its key: as acknowledged, stored or not yet."""
-        self._make_positions()
-        return self._positions
+        """The checkpoint of every origin, by its key: as acknowledged, stored or not yet. Made each time."""
+        return {origin: _position(reached) for origin, reached in self._reached.items()}
 
-    def _make_positions(self) -> None:
-        noted, self._noted = self._noted, {}
-        for origin, reached in noted.items():
-            position = reached if isinstance(reached, Position) else reached.position()
-            self._positions[origin] = self._dirty[origin] = position
+    def position(self, origin: str) -> Position | None:
+        """The checkpoint of an origin; None if it was never seen."""
+        reached = self._reached.get(origin)
+        return _position(reached) if reached is not None else None
 
     # --- changes ------------------------------------------------------------------------------------
 
     def note(self, origin: str, position: Position | Reached) -> None:
         """The route has acknowledged this origin up to here. Stored with the next commit."""
-        self._noted[origin] = position
+        self._reached[origin] = self._dirty[origin] = position
         self._changed.set()
 
     def met(self, origin: str) -> None:
@@ -218,7 +217,7 @@ class RouteState:
 
         What was read of it may still be on its way: acknowledging that brings nothing back.
         """
-        if origin in self.positions:
+        if origin in self._reached:
             self._gone[origin] = self._clock()
             self._gone_changed.add(origin)
             self._changed.set()
@@ -238,7 +237,6 @@ class RouteState:
                 return
             if trio.current_time() >= self._tidy_at:
                 self._tidy()
-            self._make_positions()
             dirty, self._dirty = self._dirty, {}
             changed, self._gone_changed = self._gone_changed, set()
             gone = {origin: self._gone.get(origin) for origin in changed}
@@ -275,7 +273,7 @@ class RouteState:
         now = self._clock()
         self._tidy_at = trio.current_time() + TIDY_EVERY_S
         kinds = {_kind(origin) for origin in self._met}
-        for origin in self.positions:
+        for origin in self._reached:
             if origin not in self._met and origin not in self._gone and _kind(origin) in kinds:
                 self._gone[origin] = now
                 self._gone_changed.add(origin)
@@ -283,13 +281,13 @@ class RouteState:
             del self._gone[origin]
             self._gone_changed.discard(origin)
             self._met.discard(origin)
-            self.positions.pop(origin, None)
+            self._reached.pop(origin, None)
             self._dirty.pop(origin, None)
             self._forgotten.add(origin)
 
     def _store(
         self,
-        dirty: Mapping[str, Position],
+        dirty: Mapping[str, Position | Reached],
         gone: Mapping[str, float | None],
         forgotten: Iterable[str],
         files: Mapping[str, FileLength],
@@ -306,7 +304,10 @@ class RouteState:
                 database.executemany(
                     "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
                     "position = excluded.position, updated = excluded.updated",
-                    [(_key(origin), _encode(position).decode(), now) for origin, position in dirty.items()],
+                    (
+                        (_key(origin), _encode(_position(reached)).decode(), now)
+                        for origin, reached in dirty.items()
+                    ),
                 )
             if gone:
                 database.executemany(
@@ -326,6 +327,10 @@ class RouteState:
                 database.execute("rollback")
             raise
         self._stored_files = dict(files)
+
+
+def _position(reached: Position | Reached) -> Position:
+    return reached if isinstance(reached, Position) else reached.position()
 
 
 def _kind(origin: str) -> str:

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS, Options
 from logroute.config.types import Duration, Size
-from logroute.router.record import full_time
+from logroute.router.record import Origin, full_time
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
 from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
@@ -40,7 +40,7 @@ from logroute.sinks.recorded_files import Changes, Repairs, family_of_entry, is_
 from logroute.sinks.rotation import family_of, name_problem
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Origin
+    from logroute.router.record import Batch
 
 T = TypeVar("T")
 
@@ -144,15 +144,13 @@ class _Target:
 
 
 class _Bound:
-    """The path template, bound to an origin."""
+    """The path template, bound to an origin whose records go into several files."""
 
-    __slots__ = ("constant", "deciding", "families", "last_target", "last_time", "paths")
+    __slots__ = ("deciding", "families", "last_target", "last_time", "paths")
 
-    def __init__(self, template: Template, origin: Origin, check: Callable[[str, str], _Target]) -> None:
-        self.paths = template.bind(origin, escape_file_name)
-        self.families: BoundTemplate = family_of(self.paths)
-        path = self.paths.constant
-        self.constant = check(path, path) if path is not None else None
+    def __init__(self, paths: BoundTemplate) -> None:
+        self.paths = paths
+        self.families = family_of(paths)
         # Where only the time varies: so many characters of it decide, and where the last records went.
         open_parts = [part for part in self.paths.parts if not isinstance(part, str)]
         times = [part.deciding for part in open_parts if isinstance(part, TimePart)]
@@ -194,8 +192,11 @@ class FileSink(Sink[FileOptions]):
         # next call touches its files.
         self._thread = trio.CapacityLimiter(1)
         self._tidying = trio.CapacityLimiter(1)
-        self._bound: dict[Origin, _Bound] = {}
         self._targets: dict[str, _Target] = {}
+        self._bound: dict[Origin, _Bound | _Target] = {}
+        # One for all where the path names nothing of the container, nor of the record but its time.
+        shared = not any(isinstance(part, PathPart) for part in self._template.parts)
+        self._everywhere = self._bind_to(Origin("", "")) if shared else None
         self._to_tidy: set[str] = set()
         self._wake = trio.Event()
         self._changed = self._compressed = self._removed = 0
@@ -242,13 +243,13 @@ class FileSink(Sink[FileOptions]):
     async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         jobs: dict[str, Job] = {}
         rejected: list[Rejected] = []
-        bound = self._bound
+        everywhere, bound = self._everywhere, self._bound
         encode = self._encode
         for index, batch in enumerate(batches):
             if not batch.lines:
                 continue
-            place = bound.get(batch.origin) or self._bind(batch.origin)
-            runs = [(place.constant, batch)] if place.constant is not None else self._split(place, batch)
+            place = everywhere or bound.get(batch.origin) or self._bind(batch.origin)
+            runs = [(place, batch)] if isinstance(place, _Target) else self._split(place, batch)
             for target, run in runs:
                 if target.problem is not None:
                     rejected += [Rejected(index, record, target.problem) for record in run.records]
@@ -352,11 +353,16 @@ class FileSink(Sink[FileOptions]):
 
     # --- paths ------------------------------------------------------------------------------------------
 
-    def _bind(self, origin: Origin) -> _Bound:
+    def _bind(self, origin: Origin) -> _Bound | _Target:
         if len(self._bound) >= REMEMBERED_ORIGINS:
             self._bound.clear()
-        place = self._bound[origin] = _Bound(self._template, origin, self._target)
+        place = self._bound[origin] = self._bind_to(origin)
         return place
+
+    def _bind_to(self, origin: Origin) -> _Bound | _Target:
+        paths = self._template.bind(origin, escape_file_name)
+        path = paths.constant
+        return self._target(path, path) if path is not None else _Bound(paths)
 
     def _split(self, place: _Bound, batch: Batch) -> list[tuple[_Target, Batch]]:
         """The parts of a batch by the file into which they go."""
@@ -372,18 +378,20 @@ class FileSink(Sink[FileOptions]):
                 return [(place.last_target, batch)]
         runs: list[tuple[_Target, Batch]] = []
         for path, run in place.paths.split(records):
-            target = self._targets.get(path)
-            if target is None:
-                if len(self._targets) >= REMEMBERED_ORIGINS:
-                    self._targets.clear()
-                target = self._targets[path] = self._target(path, place.families.render(run[0]))
+            target = self._targets.get(path) or self._target(path, place.families.render(run[0]))
             runs.append((target, batch if len(run) == len(records) else batch.with_records(list(run))))
         if deciding:
             place.last_time, place.last_target = runs[-1][1].lines[0].time[:deciding], runs[-1][0]
         return runs
 
     def _target(self, path: str, family: str) -> _Target:
-        return _Target(path, family, self._problem(path))
+        """The one of this path: many origins may share it."""
+        target = self._targets.get(path)
+        if target is None:
+            if len(self._targets) >= REMEMBERED_ORIGINS:
+                self._targets.clear()
+            target = self._targets[path] = _Target(path, family, self._problem(path))
+        return target
 
     def _problem(self, path: str) -> str | None:
         """Why nothing can be written under this path, or None."""

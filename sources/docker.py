@@ -224,22 +224,23 @@ class DockerSource(Source[DockerOptions]):
 
     async def _reconcile(self) -> None:
         """Compare with the engine's list: what events did not tell."""
-        listed = {summary.id: (summary.state, summary.name) for summary in await self._engine.containers()}
-        for id_, (state, name) in listed.items():
-            known = self.containers.get(id_)
+        listed: set[str] = set()
+        appeared: list[str] = []
+        for summary in await self._engine.containers():
+            listed.add(summary.id)
+            known = self.containers.get(summary.id)
             if known is None:
-                continue
-            if state == "running" and known.ended:
-                self._take(id_, "start")
-            elif state in ("exited", "dead") and not known.ended:
-                self._take(id_, "die")
-            elif name and name != known.origin.name:
-                self._take(id_, "rename")
+                appeared.append(summary.id)
+            elif summary.state == "running" and known.ended:
+                self._take(summary.id, "start")
+            elif summary.state in ("exited", "dead") and not known.ended:
+                self._take(summary.id, "die")
+            elif summary.name and summary.name != known.origin.name:
+                self._take(summary.id, "rename")
         for id_ in [id_ for id_ in self.containers if id_ not in listed]:
             self._take(id_, "destroy")
         # In groups, so that of thousands of containers the first are read while the last are looked at, and
         # what is known of them only meanwhile takes no room.
-        appeared = [id_ for id_ in listed if id_ not in self.containers]
         for start in range(0, len(appeared), GROUP):
             found: list[ContainerDetails] = []
             await _share(partial(self._inspect_into, found), appeared[start : start + GROUP])
@@ -577,9 +578,8 @@ class DockerSource(Source[DockerOptions]):
 
     def _tell_lost(self, log: LogFile) -> None:
         container = self.containers.get(log.origin.id)
-        for lost in log.losses if container is not None else ():
+        for lost in log.take_losses():
             self._report(container, lost.routes, lost.reason, **lost.details())
-        log.losses.clear()
 
     def _failed(self, log: LogFile, error: Exception) -> None:
         container = self.containers.get(log.origin.id)

@@ -351,18 +351,16 @@ class _Response:
             elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
                 return b""
 
-    async def body(self, limit_bytes: int) -> bytes:
+    async def body(self, limit_bytes: int) -> bytearray:
         """All of the body. Raises EngineRefused if that is more than the limit."""
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()
         while data := await self.read():
-            parts.append(data)
-            size += len(data)
-            if size > limit_bytes:
+            body += data
+            if len(body) > limit_bytes:
                 raise EngineRefused(
                     f"the engine's answer is larger than {limit_bytes >> 20} MiB: not read", 0, "too large"
                 )
-        return b"".join(parts)
+        return body
 
     async def receive(self, max_bytes: int) -> bytes | bytearray:
         """From the connection itself."""
@@ -431,8 +429,8 @@ def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: s
         id=details.id,
         name=details.name.removeprefix("/"),
         image=Image.parse(reference) if reference else None,
-        # Many containers have the same labels.
-        labels={sys.intern(name): value for name, value in (details.config.labels or {}).items()},
+        # Many containers have the same labels, and the same values: of thousands, one copy is kept.
+        labels={sys.intern(name): sys.intern(value) for name, value in (details.config.labels or {}).items()},
         runtime=runtime,
         host=host,
     )

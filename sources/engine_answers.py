@@ -6,8 +6,8 @@ is required but ids.
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -47,16 +47,12 @@ class EngineInfo(_Answer, frozen=True):
 
 
 class ContainerSummary(_Answer, frozen=True):
-    """One of the list."""
+    """One of the list: what is asked of it, because there may be thousands."""
 
     id: str
     names: list[str] | None = None
-    image: str = ""
-    labels: dict[str, str] | None = None
     state: str = ""
     """`created running paused restarting removing exited dead`; Podman has some more."""
-    created: int = 0
-    """Seconds since 1970."""
 
     @property
     def name(self) -> str:
@@ -84,9 +80,6 @@ class ContainerConfig(_Answer, frozen=True):
     tty: bool = False
 
 
-_TERMINAL = ContainerConfig(tty=True)
-
-
 class ContainerState(_Answer, frozen=True):
     status: str = ""
     running: bool = False
@@ -97,7 +90,7 @@ class ContainerState(_Answer, frozen=True):
     finished_at: str = ""
 
 
-class ContainerDetails(_Answer, frozen=True):
+class ContainerDetails(_Answer, frozen=True, gc=False):
     """The answer of inspect."""
 
     id: str
@@ -115,9 +108,9 @@ class ContainerDetails(_Answer, frozen=True):
         return ContainerDetails(
             self.id,
             created=self.created,
-            state=ContainerState(running=self.running, started_at=self.state.started_at),
-            config=_TERMINAL if self.config.tty else ContainerConfig(),
-            host_config=HostConfig(LogConfig(sys.intern(log.type), log.config or None)),
+            state=_RUNNING if self.running else _STOPPED,
+            config=_TERMINAL if self.config.tty else _NO_TERMINAL,
+            host_config=_host_config(log.type, tuple((log.config or {}).items())),
             log_path=self.log_path,
         )
 
@@ -148,6 +141,16 @@ class ContainerDetails(_Answer, frozen=True):
         """When it was started last; empty if never."""
         time = utc_time(self.state.started_at)
         return "" if time.startswith("0001-") else time
+
+
+# Thousands of containers have these in common.
+_TERMINAL, _NO_TERMINAL = ContainerConfig(tty=True), ContainerConfig()
+_RUNNING, _STOPPED = ContainerState(running=True), ContainerState()
+
+
+@lru_cache(maxsize=256)
+def _host_config(driver: str, options: tuple[tuple[str, str], ...]) -> HostConfig:
+    return HostConfig(LogConfig(driver, dict(options) or None))
 
 
 class Event(msgspec.Struct, frozen=True):

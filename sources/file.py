@@ -265,9 +265,8 @@ class FileSource(Source[FileSourceOptions]):
         self._stuck[log.path] = log, trio.current_time() + RETRY_S
 
     def _tell_lost(self, log: LogFile) -> None:
-        for lost in log.losses:
+        for lost in log.take_losses():
             self._report(log, lost)
-        log.losses.clear()
 
     def _report(self, log: LogFile, lost: Lost) -> None:
         routes = [route for route in lost.routes if route]

@@ -32,6 +32,8 @@ class Unfinished:
 class Joiner:
     """Turns pieces into records. One per log; holds at most `limit` characters per stream."""
 
+    __slots__ = ("discarded", "limit", "unfinished")
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.unfinished: dict[Stream, Unfinished] = {}

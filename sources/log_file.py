@@ -25,7 +25,6 @@ from logroute.router.record import (
     STREAMS,
     Anchor,
     Batch,
-    Last,
     Origin,
     Place,
     Position,
@@ -35,12 +34,14 @@ from logroute.router.record import (
     StreamPosition,
     full_time,
     iso_time,
+    message_hash,
 )
 from logroute.sources.joiner import Joiner
 from logroute.sources.log_chain import TAIL_BYTES, Segment, lines_of, newer_segments, open_chain
 from logroute.sources.log_formats import FORMATS, Chunk, FormatName, LogStatistics, Spot
 
 BUFFER_BYTES = 1 << 19
+_NOTHING: Mapping[str, Mapping[Stream, Spot]] = {}
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
 
@@ -80,7 +81,30 @@ class LogFile:
     Life: `open` (descriptors first, other work later), `end`/`resume`, then `fetch`, `parse` and `look` until
     `close`. Two halves, each with its invariant: everything before `_segments[0].offset`, and nothing behind
     it, has been fetched; everything before `_end`, and nothing behind it, is in batches or in the joiner.
+
+    There are thousands of them: what most never need is not kept, or shared.
     """
+
+    __slots__ = (
+        "_acknowledged",
+        "_at_end",
+        "_chain",
+        "_end",
+        "_format",
+        "_looked",
+        "_losses",
+        "_passed",
+        "_reached",
+        "_segments",
+        "_tail",
+        "complete",
+        "limit",
+        "origin",
+        "path",
+        "rotated",
+        "statistics",
+        "stop_at",
+    )
 
     def __init__(
         self, path: str, origin: Origin, *, limit: int, format: FormatName = "docker", rotated: bool = True
@@ -103,11 +127,10 @@ class LogFile:
         self._end = Place("", 0)
         self._tail = b""
         # While some routes have acknowledged what others have not: per route and stream, up to where.
-        self._acknowledged: dict[str, dict[Stream, Spot]] = {}
+        self._acknowledged: Mapping[str, Mapping[Stream, Spot]] = _NOTHING
         self._at_end = False
         self._looked = False
-        self.losses: list[Lost] = []
-        """What was lost since the owner last took these away."""
+        self._losses: tuple[Lost, ...] = ()
 
     # --- the chain ----------------------------------------------------------------------------------
 
@@ -127,6 +150,17 @@ class LogFile:
     @property
     def is_open(self) -> bool:
         return bool(self._segments)
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether `take_losses` has something."""
+        return bool(self._losses)
+
+    def take_losses(self) -> Sequence[Lost]:
+        """What was lost since this was last called."""
+        with self._chain:
+            losses, self._losses = self._losses, ()
+        return losses
 
     @property
     def position(self) -> Position:
@@ -184,7 +218,7 @@ class LogFile:
             self._passed += 1
             self._tail = b""
             until = self._first_time(self._segments[:1])
-        self.losses.append(Lost((), reason, self._last_time(), until, unread))
+            self._losses += (Lost((), reason, self._last_time(), until, unread),)
 
     def end_spot(self) -> Spot:
         """The end of the log as it is now."""
@@ -266,7 +300,7 @@ class LogFile:
             self._looked = False
         self._acknowledged = {
             route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
-        }
+        } or _NOTHING
         return lost
 
     def _locate(self, segments: list[Segment], checkpoint: Position) -> tuple[dict[Stream, Spot], str | None]:
@@ -427,17 +461,18 @@ class LogFile:
         if not segment.identity:
             segment.identify()
         spot = (self._passed, segment.offset)
+        tail, self._tail = self._tail, bytes(buffer[max(0, end - TAIL_BYTES) : end])
         fetched.chunks.append(
             Chunk(
                 bytes(memoryview(buffer)[skip:end]),
                 spot,
                 segment.identity,
+                tail,
                 self._tail,
                 self._acknowledged_at(spot) if self._acknowledged else None,
             )
         )
         segment.offset += end - skip
-        self._tail = bytes(buffer[max(0, end - TAIL_BYTES) : end])
 
     def _acknowledged_at(self, spot: Spot) -> Mapping[str, frozenset[Stream]] | None:
         """Which routes have acknowledged which streams of the chunk that begins here."""
@@ -447,7 +482,7 @@ class LogFile:
             if streams:
                 current[route] = streams
         if not current:
-            self._acknowledged = {}
+            self._acknowledged = _NOTHING
             return None
         return current
 
@@ -499,7 +534,8 @@ class LogFile:
         batches: list[Batch] = []
         for chunk in chunks:
             if chunk.lost:
-                self._lose("")
+                with self._chain:
+                    self._lose("")
             elif chunk.finish:
                 self._finish(batches)
             else:
@@ -551,7 +587,7 @@ class LogFile:
         stdout, stderr = self._discarding("stdout", stdout), self._discarding("stderr", stderr)
         self._reached = Reached(places["stdout"], places["stderr"], stdout, stderr)
 
-    def _discarding(self, stream: Stream, last: Last | Anchor | None) -> Last | Anchor | None:
+    def _discarding(self, stream: Stream, last: Anchor | None) -> Anchor | None:
         """The same, marked where, and only where, the rest of its line is still to be discarded."""
         if last is None:
             return None
@@ -590,7 +626,8 @@ class LogFile:
         )
 
     def _lose(self, until: str) -> None:
-        self.losses.append(Lost((), "rotated", self._last_time(), until))
+        """To be called with the chain locked."""
+        self._losses += (Lost((), "rotated", self._last_time(), until),)
 
     def _last_time(self) -> str:
         """Of what has been read."""
@@ -607,13 +644,15 @@ def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Po
 
 
 def _anchor(record: Record, sequence: int) -> Anchor:
-    return Last(full_time(record.time), sequence, record.message, record.truncated).anchor()
+    """Of a record as it was read: its message may still have its newline, its time may be short."""
+    hash = message_hash(record.message.removesuffix("\n"))
+    return Anchor(full_time(record.time), sequence, hash, record.truncated)
 
 
 def _last(
-    lines: list[Record], streams: list[Stream], stream: Stream, previous: Last | Anchor | None
-) -> Last | Anchor | None:
-    """The stream's last record in these lines; the previous one if there is none."""
+    lines: list[Record], streams: list[Stream], stream: Stream, previous: Anchor | None
+) -> Anchor | None:
+    """The anchor of the stream's last record in these lines; the previous one if there is none."""
     if stream not in streams:  # a container that uses only one of them: no loop over every batch
         return previous
     index = len(lines) - 1
@@ -625,12 +664,11 @@ def _last(
         index -= 1
         if streams[index] == stream:
             if lines[index].time != last.time:
-                return Last(full_time(last.time), sequence, last.message, last.truncated)
+                return _anchor(last, sequence)
             sequence += 1
-    time = full_time(last.time)
-    if previous is not None and previous.time == time:
+    if previous is not None and previous.time == full_time(last.time):
         sequence += previous.sequence + 1
-    return Last(time, sequence, last.message, last.truncated)
+    return _anchor(last, sequence)
 
 
 def _last_line(segment: Segment) -> tuple[int, bytes]:

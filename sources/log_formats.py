@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
@@ -37,6 +36,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     """The file's fingerprint."""
     tail: bytes = b""
     """Up to 64 bytes before it, in the same file."""
+    end_tail: bytes = b""
+    """Up to 64 bytes before its end."""
     acknowledged: Mapping[str, frozenset[Stream]] | None = None
     """Streams of it that a route has acknowledged already."""
     finish: bool = False
@@ -46,13 +47,14 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     def tail_at(self, offset: int) -> bytes:
         """Up to 64 bytes of the file before this offset in `data`."""
+        if offset == len(self.data):
+            return self.end_tail
         if offset >= TAIL_BYTES:
             return self.data[offset - TAIL_BYTES : offset]
         return (self.tail + self.data[:offset])[-TAIL_BYTES:]
 
 
-@dataclass(slots=True)
-class LogStatistics:
+class LogStatistics(msgspec.Struct, gc=False):
     """Counters of one log."""
 
     records: int = 0
@@ -72,6 +74,8 @@ class LineFormat(ABC):
     """Whether its records are complete: else a batch pads their times and numbers equal ones."""
     timed: ClassVar[bool] = True
     """Whether lines say when they were written, so that they can be found again by their time."""
+
+    __slots__ = ("limit", "statistics", "unfinished")
 
     def __init__(self, limit: int, statistics: LogStatistics) -> None:
         self.limit = limit
@@ -97,6 +101,7 @@ class LineFormat(ABC):
 
 # --- json-file ----------------------------------------------------------------------------------------
 
+_NOTHING: dict[Stream, Unfinished] = {}  # never written to
 _decode_lines = msgspec.json.Decoder(Record).decode_lines
 _decode = msgspec.json.Decoder(Record).decode
 _last_character = itemgetter(-1)
@@ -106,10 +111,20 @@ _NEWLINE = {"\n"}
 class DockerFormat(LineFormat):
     """What moby's json-file driver writes: `{"log":"text\\n","stream":"stdout","time":"…"}`."""
 
+    __slots__ = ("_joiner",)
+
     def __init__(self, limit: int, statistics: LogStatistics) -> None:
         super().__init__(limit, statistics)
-        self._joiner = Joiner(limit)
-        self.unfinished = self._joiner.unfinished
+        self._joiner: Joiner | None = None
+        """Made when a line is first in pieces: of thousands of logs, few have one."""
+        self.unfinished = _NOTHING
+
+    @property
+    def joiner(self) -> Joiner:
+        if self._joiner is None:
+            self._joiner = Joiner(self.limit)
+            self.unfinished = self._joiner.unfinished
+        return self._joiner
 
     def parse(self, chunk: Chunk) -> tuple[list[Record], bool]:
         lines: list[Record] | None
@@ -124,6 +139,7 @@ class DockerFormat(LineFormat):
     def _join(self, chunk: Chunk) -> list[Record]:
         """The slow way: line by line, joining pieces, passing over what is no json-file line."""
         out: list[Record] = []
+        joiner = self.joiner
         index, offset = chunk.spot
         for line in chunk.data.split(b"\n")[:-1]:
             start = (index, offset)
@@ -136,18 +152,18 @@ class DockerFormat(LineFormat):
                 if piece is None:
                     continue
             piece.time = full_time(piece.time)
-            self._joiner.add(piece, start, out)
-        self.statistics.discarded = self._joiner.discarded
+            joiner.add(piece, start, out)
+        self.statistics.discarded = joiner.discarded
         return out
 
     def finish(self) -> list[Record]:
         finished: list[Record] = []
         for stream in STREAMS:
-            self._joiner.finish(stream, finished)
+            self.joiner.finish(stream, finished)
         return finished
 
     def resume_discarding(self, stream: Stream, time: str, spot: Spot) -> None:
-        self._joiner.resume_discarding(stream, time, spot)
+        self.joiner.resume_discarding(stream, time, spot)
 
     def decode(self, line: bytes) -> Record | None:
         try:
@@ -185,6 +201,8 @@ class TextFormat(LineFormat):
     pieces = True
     ready = True
     timed = False
+
+    __slots__ = ("_begun", "_clock")
 
     def __init__(
         self, limit: int, statistics: LogStatistics, clock: Callable[[], int] = time.time_ns
@@ -264,6 +282,8 @@ class JsonFormat(TextFormat):
 
     A line that is no object is a record like one of `text`, and is counted.
     """
+
+    __slots__ = ()
 
     def make(self, text: str, now: str, place: str, truncated: bool) -> Record:
         record = DetailedRecord(text, "stdout", now, truncated=truncated, place=place)

@@ -288,7 +288,7 @@ class Sweep:
             except Exception as error:  # one log's failure harms no other
                 self._fail(log, error)
                 continue
-            if log.losses:
+            if log.has_losses:
                 self._on_lost(log)
             if part.more and self._logs.get(log.path) is log:
                 self._ready[log] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from logroute.config.problems import Problem
 from logroute.config.variables import Variables
-from logroute.config.yaml_file import YamlFile, parse_yaml
+from logroute.config.yaml_file import YamlFile, forget_parser, parse_yaml
 from tests.config.conftest import Folder
 
 
@@ -266,3 +267,15 @@ def test_twenty_thousand_brackets_are_refused_at_the_first_that_is_too_much(mark
 )
 def test_what_is_no_yaml_is_told_with_what_was_meant(text: str, said: str) -> None:
     assert mistakes(text) == [f"x.yaml:{said}"]
+
+
+# --- memory -------------------------------------------------------------------------------------------
+
+
+def test_the_parser_is_let_go_of_and_comes_back() -> None:
+    value("1")
+    assert "ruamel.yaml" in sys.modules
+    forget_parser()
+    assert not [name for name in sys.modules if name.startswith("ruamel")]
+    assert value("2") == 2
+    assert mistakes("a: [")

@@ -122,7 +122,7 @@ def test_two_rotations_between_two_looks_are_found(path: Path) -> None:
     rotate(path)
     append(path, lines(5, 6))
     assert reader.read() == numbers(1, 6)
-    assert not reader.log.losses
+    assert not reader.log.take_losses()
 
 
 def test_more_rotations_than_files_are_kept_is_said(path: Path) -> None:
@@ -133,7 +133,7 @@ def test_more_rotations_than_files_are_kept_is_said(path: Path) -> None:
         rotate(path)
         append(path, lines(first, first + 1))
     assert reader.read() == numbers(5, 10)
-    (lost,) = reader.log.losses
+    (lost,) = reader.log.take_losses()
     assert lost.reason == "rotated"
     assert lost.since < lost.until
 
