@@ -6,10 +6,10 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from logroute.config.model import Config
@@ -24,8 +24,7 @@ ROUTE_OF_NOTHING: Mapping[str, Any] = {"sink": {"type": "null"}}
 """Stands for a URI that means nothing, so that what else is wrong can be told as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedConfig:
+class LoadedConfig(msgspec.Struct, frozen=True):
     """A valid configuration and where it came from."""
 
     config: Config
@@ -166,16 +165,15 @@ def _same(one: Path, other: Path) -> bool:
 # --- putting together -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Merged:
+class _Merged(msgspec.Struct):
     """The first file, the routes and sources of those that it includes, and the routes of URIs."""
 
     problems: list[Problem]
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
     first: YamlFile | None = None
-    owners: dict[Loc, YamlFile] = field(default_factory=dict)
+    owners: dict[Loc, YamlFile] = msgspec.field(default_factory=dict)
     """Who says a route or a source, where it is not the first file."""
-    uris: dict[Loc, str] = field(default_factory=dict)
+    uris: dict[Loc, str] = msgspec.field(default_factory=dict)
 
     def add(self, file: YamlFile) -> None:
         if self.first is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
+
+import msgspec
 
 Loc = tuple[str | int, ...]
 """The way to something in a configuration: names and indices."""
@@ -14,8 +15,7 @@ LONGEST_NAME = 100
 """Longer words than this were not meant to be an option."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One mistake. Reads `logroute.yaml:14:7: routes.search.sink.hots: unknown option; did you mean …?`."""
 
     message: str
@@ -32,7 +32,7 @@ class Problem:
         return _on_one_line(": ".join(part for part in (place, self.path, self.message) if part))
 
     def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if value}
+        return {key: value for key, value in msgspec.structs.asdict(self).items() if value}
 
 
 class ConfigError(Exception):

@@ -21,6 +21,7 @@ _SIZE_UNITS = {
     "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
+_PERMISSIONS = re.compile(r"(?:0o?)?([0-7]{3})")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(k?B|[KMGT]i?B|)")
 LONGEST_S = 36525 * 86400.0
 """A hundred years: sums with it stay times that Python can express."""
@@ -77,6 +78,27 @@ def parse_size(value: Any) -> int:
     return int(size)
 
 
+def parse_permissions(value: Any) -> int:
+    """Permission bits, from `0640`, however YAML read it. Raises PydanticCustomError.
+
+    YAML reads `0640` as the number 640 and `0o640` as 416; a URI has text. All mean rw-r-----.
+    """
+    found = _PERMISSIONS.fullmatch(str(value))
+    candidates = [int(found[1], 8)] if found else []
+    if isinstance(value, int):
+        candidates.append(value)
+    for candidate in candidates:
+        if candidate & 0o600 == 0o600 and candidate <= 0o777:
+            return candidate
+    raise PydanticCustomError(
+        "permissions", "must be permissions such as 0640 that let the owner read and write"
+    )
+
+
+def format_permissions(bits: int) -> str:
+    return f"{bits:04o}"
+
+
 def format_duration(seconds: float) -> str:
     """The shortest text that means this duration."""
     ms = round(seconds * 1000)
@@ -125,6 +147,17 @@ Size = Annotated[
     Named("size"),
 ]
 """Bytes."""
+
+Permissions = Annotated[
+    int,
+    BeforeValidator(parse_permissions),
+    PlainSerializer(format_permissions, when_used="json"),
+    WithJsonSchema(
+        {"type": ["string", "integer"], "pattern": f"^{_PERMISSIONS.pattern}$", "minimum": 0, "maximum": 777}
+    ),
+    Named("permissions"),
+]
+"""Bits of a file's mode."""
 
 Start = Annotated[
     Literal["now", "beginning"] | float,

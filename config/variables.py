@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from logroute.config.problems import did_you_mean
 
@@ -37,8 +38,7 @@ class Filled(str):
         return filled
 
 
-@dataclass(frozen=True, slots=True)
-class Variables:
+class Variables(msgspec.Struct, frozen=True):
     """Where variables come from."""
 
     environ: Mapping[str, str]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
 from pydantic import BaseModel
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, BrokenComponent, UnknownComponent
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(msgspec.Struct, frozen=True):
     """Something that validation found."""
 
     loc: Loc

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from logroute.config.problems import Loc, Problem, dotted
 from logroute.config.variables import Variables
@@ -25,15 +26,14 @@ Place = tuple[int, int]
 """Line and column, from 1."""
 
 
-@dataclass(slots=True)
-class YamlFile:
+class YamlFile(msgspec.Struct):
     """What a file says."""
 
     file: str
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
     """Mappings, lists and scalars; texts whose variables were filled in are `Filled`."""
-    places: dict[Loc, Place] = field(default_factory=dict)
-    doubtful: set[Loc] = field(default_factory=set)
+    places: dict[Loc, Place] = msgspec.field(default_factory=dict)
+    doubtful: set[Loc] = msgspec.field(default_factory=set)
     """Values of which a mistake was told: what else is wrong about them may follow from it."""
 
     def place(self, loc: Loc) -> Place:
@@ -87,8 +87,7 @@ class _NotYaml(Exception):
         self.place = place
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
+class _Node(msgspec.Struct, eq=False):
     """A scalar, a mapping or a sequence; an alias stands for the same node a second time."""
 
     kind: str
@@ -97,7 +96,7 @@ class _Node:
     """A scalar without quotes: it may be a number."""
     tag: str | None = None
     tag_place: Place = (1, 1)
-    children: list[tuple[_Node, Place]] = field(default_factory=list)
+    children: list[tuple[_Node, Place]] = msgspec.field(default_factory=list)
     """Of a mapping: key, value, key, value."""
 
 

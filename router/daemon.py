@@ -13,10 +13,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -37,8 +37,7 @@ LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePlan:
+class RoutePlan(msgspec.Struct, frozen=True):
     """A route as configured, and how its sink is made."""
 
     settings: RouteSettings
@@ -47,8 +46,7 @@ class RoutePlan:
     """The sink asks for more than kill -9: what it acknowledges survives power loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What the daemon shall run."""
 
     routes: Sequence[RoutePlan]
@@ -123,10 +121,12 @@ class Daemon:
         share = self.plan.memory_bytes // max(1, len(self.plan.routes))
         routes = []
         for plan in self.plan.routes:
-            settings = replace(plan.settings, queue_bytes=min(plan.settings.queue_bytes, share))
+            settings = msgspec.structs.replace(
+                plan.settings, queue_bytes=min(plan.settings.queue_bytes, share)
+            )
             if self.plan.once and settings.start is None:
                 # "What is there now" is what was asked for, whatever a daemon's sources begin with.
-                settings = replace(settings, start="beginning")
+                settings = msgspec.structs.replace(settings, start="beginning")
             routes.append(
                 Route(
                     settings,

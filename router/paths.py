@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from logroute.router.record import Origin, Record
 
@@ -17,8 +18,7 @@ OriginGetter = Callable[[Origin], Any]
 RecordGetter = Callable[[Origin, Record], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """A path with the way to its value. The value of what is absent is None."""
 
     name: str

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from logroute.router.record import Batch
@@ -19,8 +19,7 @@ BATCH_OVERHEAD_BYTES = 1000
 which a route takes nothing gives it an empty batch each sweep, which carries the checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStatistics:
+class QueueStatistics(msgspec.Struct, frozen=True):
     """What waits in a route's queue now."""
 
     records: int

@@ -10,7 +10,6 @@ Nothing here does I/O or awaits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -134,6 +133,8 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
 
     place: Place | None = None
     anchor: Anchor | None = None
+    begun: str = ""
+    """Without a place: time of a record of which only some pieces have come. They are needed again."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -181,8 +182,7 @@ class Reached(msgspec.Struct, frozen=True, gc=False):
 # --- origins ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     name: str
     tag: str | None = None
 
@@ -237,8 +237,7 @@ def _identity(labels: Mapping[str, str], table: Mapping[str, str]) -> dict[str, 
     return found
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class Origin:
+class Origin(msgspec.Struct, eq=False, weakref=True):
     """Who said it: a container, or a file that stands for one. One object, shared by all of its records.
 
     A container that is renamed gets a new origin with the same `key`: the old one's batches keep the name
@@ -253,16 +252,16 @@ class Origin:
     """Full container id; empty for a file."""
     name: str = ""
     image: Image | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     runtime: str = ""
     """`docker`, `podman`; empty for a file."""
     host: str = ""
     file: str = ""
     """Path of the file, for the file source."""
 
-    takers: Any = field(default=None, init=False, repr=False)
+    takers: Any = None
     """What the router knows of this origin: which routes take it. Only the router reads or writes it."""
-    _json: bytes | None = field(default=None, init=False, repr=False)
+    _json: bytes | None = None
 
     @property
     def compose(self) -> Mapping[str, str | int]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -31,8 +31,7 @@ SAY_AGAIN_S = 60.0
 """A word that repeats is said again after so long, with how often it was meant meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteSettings:
+class RouteSettings(msgspec.Struct, frozen=True):
     """What the configuration says of a route, sink aside."""
 
     name: str
@@ -48,8 +47,7 @@ class RouteSettings:
     """`now`, `beginning`, or how many seconds back a new route begins; None: as the source says."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteStatistics:
+class RouteStatistics(msgspec.Struct, frozen=True):
     """The books of a route, as one consistent picture.
 
     `received = delivered + rejected + dropped + queue.records + in_flight`, at any instant.
@@ -71,7 +69,7 @@ class RouteStatistics:
     """Whether the last attempt at a delivery succeeded, or there was none."""
     reason: str
     """Why not."""
-    lost: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
     """Gaps in what could be read for this route, by reason."""
 
 

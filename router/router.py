@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 import trio
 
@@ -18,13 +18,12 @@ from logroute.router.route import Route
 from logroute.sources import Start
 
 
-@dataclass(slots=True)
-class Takers:
+class Takers(msgspec.Struct):
     """Which routes take an origin, and which of its streams: decided once."""
 
     generation: int
     routes: list[tuple[Route, frozenset[Stream]]]
-    streams: frozenset[Stream] = field(default_factory=frozenset)
+    streams: frozenset[Stream] = msgspec.field(default_factory=frozenset)
     """What at least one of them takes."""
 
 

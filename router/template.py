@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -71,8 +70,7 @@ class TemplateError(ValueError):
 # --- parts --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TimePart:
+class TimePart(msgspec.Struct, frozen=True):
     """`{time:…}`."""
 
     format: str
@@ -84,8 +82,7 @@ class TimePart:
         return _format_time(known, self.format) if len(known) == self.deciding else ABSENT
 
 
-@dataclass(frozen=True, slots=True)
-class PathPart:
+class PathPart(msgspec.Struct, frozen=True):
     """`{path}` or `{path|default}`."""
 
     path: str
@@ -126,8 +123,7 @@ def _text(value: Any) -> str:
 # --- templates ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A parsed template."""
 
     text: str

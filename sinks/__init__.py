@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from urllib.parse import SplitResult
+
+import msgspec
 
 from logroute.config.components import Options
 
@@ -46,8 +47,7 @@ class SinkGone(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """A record that the receiver will never take, with the receiver's own reason."""
 
     batch: int
@@ -56,8 +56,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileLength:
+class FileLength(msgspec.Struct, frozen=True):
     """What a file sink has written to one file, so that kill -9 repeats and tears nothing."""
 
     fingerprint: str

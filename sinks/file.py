@@ -14,15 +14,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, unquote
 
+import msgspec
 import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS, Options
-from logroute.config.types import Duration, Size
+from logroute.config.types import Duration, Permissions, Size
 from logroute.router.record import Origin, full_time
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
 from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
@@ -82,7 +82,7 @@ class FileOptions(SinkOptions):
     """Compress finished files."""
     fsync: bool = False
     """Wait until each delivery is on the disk itself: nothing is lost at power loss either."""
-    mode: int = Field(default=0o640, examples=["0640"])
+    mode: Permissions = Field(default=0o640, examples=["0640"])
     """Permissions of new files; folders get the same and `x`."""
     max_open: int = Field(default=256, ge=1)
     """Files held open at a time; the one that was not written to for longest is closed."""
@@ -106,22 +106,8 @@ class FileOptions(SinkOptions):
         encoder(format_)
         return format_
 
-    @field_validator("mode", mode="before")
-    @classmethod
-    def _mode_is_octal(cls, mode: object) -> object:
-        """YAML reads `0640` as the number 640 and `0o640` as 416; a URI has text. All mean rw-r-----."""
-        digits = str(mode).removeprefix("0o")
-        candidates = [int(digits, 8)] if re.fullmatch("[0-7]{3,4}", digits) else []
-        if isinstance(mode, int):
-            candidates.append(mode)
-        for candidate in candidates:
-            if candidate & 0o600 == 0o600 and candidate <= 0o777:
-                return candidate
-        raise ValueError("must be permissions such as 0640 that let the owner read and write")
 
-
-@dataclass(frozen=True, slots=True)
-class FileStatistics:
+class FileStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a file sink."""
 
     open_files: int
@@ -134,8 +120,7 @@ class FileStatistics:
     """Finished files removed by `keep`, `age` or `total`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Target:
+class _Target(msgspec.Struct, frozen=True, eq=False):
     """Where the records of an origin go."""
 
     path: str

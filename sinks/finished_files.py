@@ -14,8 +14,9 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
+
+import msgspec
 
 from logroute.sinks.folders import Tree
 from logroute.sinks.rotation import (
@@ -37,8 +38,7 @@ NICE = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """What is kept of each family; None: no bound."""
 
     keep: int | None = None
@@ -50,15 +50,14 @@ class Retention:
         return (self.keep, self.age_s, self.total_bytes) != (None, None, None)
 
 
-@dataclass(slots=True)
-class Tidied:
+class Tidied(msgspec.Struct):
     """What one round did."""
 
     compressed: int = 0
     removed: int = 0
-    settled: set[str] = field(default_factory=set)
+    settled: set[str] = msgspec.field(default_factory=set)
     """Families that need no further round until another of their files is finished."""
-    reports: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    reports: list[tuple[str, dict[str, object]]] = msgspec.field(default_factory=list)
 
 
 class Stopped(Exception):

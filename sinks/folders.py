@@ -9,7 +9,8 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from logroute.sinks import Retryable
 
@@ -54,8 +55,7 @@ def refused(error: OSError, path: str, action: str) -> Retryable:
     return Retryable(f"cannot {action} {path}: {error.strerror} ({name}){hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """The base folder and how to get below it without following anybody's links."""
 
     base: str

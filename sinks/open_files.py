@@ -12,8 +12,9 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from logroute.router.record import Batch
 from logroute.sinks import FileLength, Retryable
@@ -44,8 +45,7 @@ JOIN_BELOW_BYTES = 16 << 10
 IOV_MAX = 1024
 
 
-@dataclass(slots=True)
-class OpenFile:
+class OpenFile(msgspec.Struct):
     """A file open for appending.
 
     Invariant: `length` is the file's size as far as we know, `head` its first bytes while it has fewer than
@@ -72,29 +72,26 @@ class OpenFile:
         return FileLength(self.fingerprint, min(self.length, FINGERPRINT_BYTES), self.length, self.details)
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """What one delivery writes to one file."""
 
     path: str
     family: str
     first_time: str
-    pieces: list[bytes] = field(default_factory=list)
-    batches: list[tuple[int, Batch]] = field(default_factory=list)
+    pieces: list[bytes] = msgspec.field(default_factory=list)
+    batches: list[tuple[int, Batch]] = msgspec.field(default_factory=list)
     """What `pieces` hold, with the index of the delivered batch, in case all of it is refused."""
 
 
-@dataclass(slots=True)
 class Outcome(Repairs):
     """What one step did. While there is a `barrier`, no byte was written: store it and call again."""
 
-    barrier: Changes = field(default_factory=dict)
-    written: dict[str, FileLength] = field(default_factory=dict)
-    refused: list[tuple[Job, str]] = field(default_factory=list)
+    barrier: Changes = msgspec.field(default_factory=dict)
+    written: dict[str, FileLength] = msgspec.field(default_factory=dict)
+    refused: list[tuple[Job, str]] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
+class Writing(msgspec.Struct, frozen=True):
     """The options that say how files are written."""
 
     max_open: int

@@ -10,9 +10,10 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
+
+import msgspec
 
 from logroute.sinks import FileLength
 from logroute.sinks.folders import READ_FLAGS, WRITE_FLAGS, Tree, refused
@@ -27,14 +28,13 @@ Report = tuple[str, dict[str, object]]
 State = Literal["missing", "foreign", "shorter", "equal", "longer", "shared", "cut"]
 
 
-@dataclass(slots=True)
-class Repairs:
+class Repairs(msgspec.Struct):
     """What was found and done to recorded files."""
 
-    changes: Changes = field(default_factory=dict)
-    finished: set[str] = field(default_factory=set)
+    changes: Changes = msgspec.field(default_factory=dict)
+    finished: set[str] = msgspec.field(default_factory=set)
     """Families that a file was finished in."""
-    reports: list[Report] = field(default_factory=list)
+    reports: list[Report] = msgspec.field(default_factory=list)
     changed_files: int = 0
     """Files that somebody else moved, removed, replaced, cut or wrote to."""
 
@@ -124,7 +124,7 @@ def intent(tree: Tree, path: str, entry: FileLength, now: float) -> FileLength:
             new_name = finished_name(name, now, os.listdir(folder))
     except OSError as error:
         raise refused(error, path, "rotate") from error
-    return replace(entry, details=details_of(entry) | {"rename_to": new_name})
+    return msgspec.structs.replace(entry, details=details_of(entry) | {"rename_to": new_name})
 
 
 def finish(

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+import msgspec
 
 from logroute.router.record import Record
 from logroute.router.template import ABSENT, BoundTemplate, TimePart
@@ -47,8 +48,7 @@ _TIME = re.compile(f"{_OPEN}([^{_OPEN}]*){_OPEN}")
 # --- names ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """What the name of a file says: `current` is the name it was written under."""
 
     current: str
@@ -169,8 +169,7 @@ def iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedFile:
+class FinishedFile(msgspec.Struct, frozen=True):
     """A file of a family that nothing is written to any more."""
 
     path: str

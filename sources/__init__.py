@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import msgspec
 
 from logroute.config.components import Options
 
@@ -32,8 +33,7 @@ class SourceOptions(Options):
 OptionsT = TypeVar("OptionsT", bound=SourceOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Where a route begins with an origin that it meets for the first time."""
 
     created: str
@@ -75,8 +75,7 @@ class Checkpoints(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class SourceContext:
+class SourceContext(msgspec.Struct, frozen=True):
     """What the router gives a source beside its options."""
 
     name: str
@@ -87,7 +86,7 @@ class SourceContext:
     """`limits.record`: longer lines are truncated."""
     held_bytes: int = 2 << 30
     """`limits.held_logs`: what may be kept on the disk only because it is not read yet."""
-    statistics: dict[str, int] = field(default_factory=dict)
+    statistics: dict[str, int] = msgspec.field(default_factory=dict)
     """Counters of the source's own, by name."""
 
 

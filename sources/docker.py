@@ -12,11 +12,11 @@ import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import msgspec
 import structlog
 import trio
 from pydantic import Field, field_validator
@@ -95,8 +95,7 @@ class DockerOptions(SourceOptions):
         return EngineAddress.resolve(self.host, tls=EngineTls(**self.tls.model_dump()) if self.tls else None)
 
 
-@dataclass(eq=False, slots=True)
-class Container:
+class Container(msgspec.Struct, eq=False):
     """One container that is read, or was looked at and is not."""
 
     details: ContainerDetails

@@ -10,7 +10,6 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +35,7 @@ class AddressError(ValueError):
     """The address of the engine, or its TLS settings, cannot be used: the configuration must change."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineTls:
+class EngineTls(msgspec.Struct, frozen=True):
     """Certificates for an engine over TCP. Paths of PEM files."""
 
     ca: str | None = None
@@ -74,8 +72,7 @@ class EngineTls:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class EngineAddress:
+class EngineAddress(msgspec.Struct, frozen=True):
     """One engine: a unix socket (`path`) or a host and port, these with or without TLS."""
 
     text: str
@@ -262,7 +259,7 @@ def _of_context(name: str, said_by: str, tls: EngineTls | None) -> EngineAddress
             tls = found
     address = EngineAddress.parse(endpoint["Host"], f"from the {what}", tls)
     if address.tls is not None and endpoint.get("SkipTLSVerify"):
-        return replace(address, tls=replace(address.tls, verify=False))
+        return msgspec.structs.replace(address, tls=msgspec.structs.replace(address.tls, verify=False))
     return address
 
 

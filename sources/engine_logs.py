@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -84,8 +84,7 @@ class _End(Enum):
     """What should have come, to go on behind it, did not."""
 
 
-@dataclass(slots=True)
-class EngineLogStatistics:
+class EngineLogStatistics(msgspec.Struct):
     """Counters of one log."""
 
     records: int = 0
@@ -97,8 +96,7 @@ class EngineLogStatistics:
     """Readings that the engine ended with an error."""
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(msgspec.Struct):
     """One stream of `/logs`, from its opening to its end."""
 
     decoder: LogDecoder
@@ -114,8 +112,7 @@ class _Reading:
     """When it was known to stand at the end of the log, and not of a file that is not the newest any more."""
 
 
-@dataclass(slots=True)
-class _Filling:
+class _Filling(msgspec.Struct):
     """A batch that grows until somebody takes it."""
 
     origin: Origin
@@ -206,13 +203,14 @@ class EngineLog:
         groups: dict[Position, list[str]] = {}
         for route, position in checkpoints.items():
             bare = Position(
-                StreamPosition(None, position.stdout.anchor),
-                StreamPosition(None, position.stderr.anchor),
+                StreamPosition(None, position.stdout.anchor, position.stdout.begun),
+                StreamPosition(None, position.stderr.anchor, position.stderr.begun),
                 position.since,
             )
             groups.setdefault(bare, []).append(route)
         self._routes = tuple(checkpoints)
         self._position = begin = oldest(list(groups)) if groups else BEGINNING
+        self._unfinished = {stream: time for stream in STREAMS if (time := begin.of(stream).begun)}
         ahead = (Ahead(routes, position, begin) for position, routes in groups.items() if position != begin)
         self._ahead = [group for group in ahead if not group.done]
 
@@ -372,7 +370,7 @@ class EngineLog:
                 end = await self._read_stream(reading, stream)
         finally:
             for name, unfinished in reading.decoder.joiner.unfinished.items():
-                self._unfinished[name] = unfinished.time
+                self._needed_again(name, unfinished.time)
         if end is _End.OVER and not follow:
             reading.skipper.ended()
             if reading.skipper.missing is not None:
@@ -380,6 +378,11 @@ class EngineLog:
         if end is _End.OVER:
             self._reading = reading
         return end
+
+    def _needed_again(self, stream: Stream, time: str) -> None:
+        """A record of this time was cut before all of it was taken."""
+        before = self._unfinished.get(stream)
+        self._unfinished[stream] = time if before is None else min(before, time)
 
     def _open_times(self, position: Position) -> list[str]:
         """Times of what had begun at a cut and has not been read since."""
@@ -466,14 +469,21 @@ class EngineLog:
         if new and reading.follow and self._rotation_bytes is not None:
             index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)
             if index is not None:
+                for record in new[index:]:
+                    self._needed_again(record.stream, record.time)
                 new, end = new[:index], _End.BACKWARDS
         if new:
             self._fruitless = 0
             discarding: list[Stream] = []
+            unfinished = reading.decoder.joiner.unfinished
             if end is None:
-                unfinished = reading.decoder.joiner.unfinished
                 discarding = [name for name, open_ in unfinished.items() if open_.discarding]
-            self._fill(new, discarding)
+            begun = {name: open_.time for name, open_ in unfinished.items() if not open_.discarding}
+            self._fill(new, discarding, begun)
+            for name, time in list(self._unfinished.items()) if end is None else ():
+                anchor = self.position.of(name).anchor
+                if name not in begun and anchor is not None and anchor.time >= time:
+                    del self._unfinished[name]
         return end
 
     def _may_have_skipped(self, reading: _Reading, first: Record) -> bool:
@@ -495,22 +505,23 @@ class EngineLog:
 
     # --- handing on ---------------------------------------------------------------------------------
 
-    def _fill(self, records: list[Record], discarding: Sequence[Stream]) -> None:
+    def _fill(self, records: list[Record], discarding: Sequence[Stream], begun: Mapping[Stream, str]) -> None:
         """Make batches of new records, cut where a route that is ahead has no more of a stream."""
         self.statistics.records += len(records)
         if not self._ahead:
-            self._append(records, discarding, None)
+            self._append(records, discarding, begun, None)
             return
         start = 0
         current: tuple[frozenset[Stream], ...] | None = None
         for index, record in enumerate(records):
             state = tuple(group.acknowledged(record) for group in self._ahead)
             if current is not None and state != current:
-                self._append(records[start:index], (), self._by_route(current))
+                rest = {**begun, **_first_times(records[index:])}
+                self._append(records[start:index], (), rest, self._by_route(current))
                 start = index
             current = state
         if current is not None:
-            self._append(records[start:], discarding, self._by_route(current))
+            self._append(records[start:], discarding, begun, self._by_route(current))
         self._ahead = [group for group in self._ahead if not group.done]
 
     def _by_route(self, state: Sequence[frozenset[Stream]]) -> dict[str, frozenset[Stream]] | None:
@@ -521,10 +532,11 @@ class EngineLog:
         self,
         records: list[Record],
         discarding: Sequence[Stream],
+        begun: Mapping[Stream, str],
         acknowledged: Mapping[str, frozenset[Stream]] | None,
     ) -> None:
         before = self.position
-        self._position = after = advanced(before, records, discarding)
+        self._position = after = advanced(before, records, discarding, begun)
         size = batch_size_bytes(records, sum([len(record.message) for record in records]))
         self._filled_bytes += size
         last = self._filled[-1] if self._filled else None
@@ -567,6 +579,11 @@ class EngineLog:
         """Wait until everything has been taken."""
         while self._filled or self._offering:
             await self._taken.park()
+
+
+def _first_times(records: Sequence[Record]) -> dict[Stream, str]:
+    """The time of each stream's first record."""
+    return {record.stream: record.time for record in reversed(records)}
 
 
 def _ends_with(record: Record, last: Record) -> bool:

@@ -9,8 +9,9 @@ that saves work, and what was read is recognised by the anchors, stream by strea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import lt
+
+import msgspec
 
 from logroute.router.record import (
     COARSE,
@@ -57,8 +58,7 @@ def _ns(time: str) -> int:
         return 0
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(msgspec.Struct):
     """What of one stream is still to be discarded."""
 
     anchor: Anchor | None
@@ -201,8 +201,7 @@ def _later(time: str) -> str:
     return iso_time(_ns(time) + JITTER_NS)
 
 
-@dataclass(slots=True)
-class Locator:
+class Locator(msgspec.Struct):
     """Looks for anchors in an exact reading of all that there is: whether they are there, whatever the times.
 
     The same time, place in its group and hash is the anchor. Where a part of the group was rotated away, the
@@ -210,11 +209,11 @@ class Locator:
     """
 
     anchors: Mapping[Stream, Anchor]
-    found: dict[Stream, int] = field(default_factory=dict)
+    found: dict[Stream, int] = msgspec.field(default_factory=dict)
     """Index of the anchor among the records of its time that are there."""
-    first: dict[Stream, str] = field(default_factory=dict)
+    first: dict[Stream, str] = msgspec.field(default_factory=dict)
     """Time of the first record of each stream."""
-    _seen: dict[Stream, int] = field(default_factory=dict)
+    _seen: dict[Stream, int] = msgspec.field(default_factory=dict)
 
     def look(self, records: Sequence[Record]) -> None:
         """Take the next records of the reading."""
@@ -261,22 +260,31 @@ def oldest(positions: Sequence[Position]) -> Position:
         anchors = [position.of(stream).anchor for position in positions]
         known = [anchor for anchor in anchors if anchor is not None]
         behind = min(known, key=lambda anchor: (anchor.time, anchor.sequence), default=None)
-        parts.append(StreamPosition(None, behind if len(known) == len(anchors) else None))
+        begun = min((time for position in positions if (time := position.of(stream).begun)), default="")
+        parts.append(StreamPosition(None, behind if len(known) == len(anchors) else None, begun))
     floors = [position.since for position in positions]
     since = min((floor for floor in floors if floor), default=None) if all(floors) else None
     return Position(parts[0], parts[1], since)
 
 
-def advanced(position: Position, records: Sequence[Record], discarding: Iterable[Stream] = ()) -> Position:
+def advanced(
+    position: Position,
+    records: Sequence[Record],
+    discarding: Iterable[Stream] = (),
+    begun: Mapping[Stream, str] | None = None,
+) -> Position:
     """The position behind these records, which follow on it; not numbered yet.
 
-    `discarding` are the streams whose last record is truncated, with more of its line to come.
+    `discarding` are the streams whose last record is truncated, with more of its line to come; `begun` says
+    of which times there are records that are not finished.
     """
     parts: dict[Stream, StreamPosition] = {}
     for stream in STREAMS:
         previous = position.of(stream)
         anchor = last_anchor(records, stream, previous.anchor, discard=stream in discarding)
-        parts[stream] = previous if anchor is previous.anchor else StreamPosition(None, anchor)
+        time = begun.get(stream, "") if begun else ""
+        unchanged = anchor is previous.anchor and time == previous.begun
+        parts[stream] = previous if unchanged else StreamPosition(None, anchor, time)
     return Position(parts["stdout"], parts["stderr"], position.since)
 
 

@@ -12,9 +12,9 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 from pydantic import Field, field_validator
@@ -58,8 +58,7 @@ class FileSourceOptions(SourceOptions):
         return paths
 
 
-@dataclass(eq=False, slots=True)
-class _File:
+class _File(msgspec.Struct, eq=False):
     """One file that is read."""
 
     log: LogFile

@@ -10,19 +10,18 @@ Sans-IO, shared by both ways of reading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from logroute.router.record import DetailedRecord, Record, Stream
 
 
-@dataclass(slots=True)
-class Unfinished:
+class Unfinished(msgspec.Struct):
     """A record of which at least one piece has come, and not the newline."""
 
     time: str
     start: tuple[int, int]
     """Where its first piece begins, in the caller's coordinates (which file, which offset)."""
-    parts: list[str] = field(default_factory=list)
+    parts: list[str] = msgspec.field(default_factory=list)
     size: int = 0
     """Characters kept."""
     discarding: bool = False

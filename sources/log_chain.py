@@ -13,10 +13,11 @@ import re
 import stat
 import zlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 FINGERPRINT_LINE_BYTES = 4096
 TAIL_BYTES = 64
@@ -31,8 +32,7 @@ def fingerprint(first_line: bytes) -> str:
     return blake2b(first_line[:FINGERPRINT_LINE_BYTES], digest_size=12).hexdigest()
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(msgspec.Struct, eq=False):
     """One open file of a chain, read forward."""
 
     fd: int
@@ -44,8 +44,8 @@ class Segment:
     """Its fingerprint; empty while it has no complete first line."""
     offset: int = 0
     """Where reading goes on: always the beginning of a line. Uncompressed bytes."""
-    _stream: gzip.GzipFile | None = field(default=None, repr=False)
-    _raw: BinaryIO | None = field(default=None, repr=False)
+    _stream: gzip.GzipFile | None = None
+    _raw: BinaryIO | None = None
 
     def read_into(self, buffer: bytearray, offset: int) -> int:
         """Fill the buffer from `offset`; how many bytes there were."""

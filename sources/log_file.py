@@ -16,7 +16,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -46,8 +45,7 @@ LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """Records between a checkpoint and what can still be read are gone."""
 
     routes: tuple[str, ...]

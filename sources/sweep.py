@@ -16,9 +16,9 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import structlog
 import trio
 
@@ -42,14 +42,12 @@ POLL_ALONE_S = 0.2
 STOP_POLL_MS = 500
 
 
-@dataclass(slots=True)
-class _Offer:
+class _Offer(msgspec.Struct):
     batch: Batch
     taken: trio.Event
 
 
-@dataclass(frozen=True, slots=True)
-class SweepStatistics:
+class SweepStatistics(msgspec.Struct, frozen=True):
     """What the sweeps of one source have done so far."""
 
     sweeps: int

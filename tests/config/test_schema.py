@@ -60,16 +60,13 @@ def schema() -> dict[str, Any]:
 def data(text: str) -> Any:
     """A file as an editor sees it: variables stay as they are written."""
     problems: list[Problem] = []
-    read = parse_yaml("x.yaml", text, Written(), problems)
+    read = parse_yaml("x.yaml", text, Written({}, Path()), problems)
     assert not problems
     assert read is not None
     return read.data
 
 
-class Written(Variables):
-    def __init__(self) -> None:
-        super().__init__({}, Path())
-
+class Written(Variables, frozen=True):
     def fill(self, text: str, tell: object) -> str:
         return text
 

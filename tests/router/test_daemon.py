@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.lowlevel
@@ -477,8 +477,12 @@ async def test_a_sink_that_hangs_holds_back_its_own_logs_only(autojump_clock: tr
     )
     # The stuck route takes web only.
     stuck = run.plan.routes[1]
-    settings = replace(stuck.settings, match=Match.parse({"container": "web"}))
-    run.daemon = Daemon(replace(run.plan, routes=[run.plan.routes[0], replace(stuck, settings=settings)]))
+    settings = msgspec.structs.replace(stuck.settings, match=Match.parse({"container": "web"}))
+    run.daemon = Daemon(
+        msgspec.structs.replace(
+            run.plan, routes=[run.plan.routes[0], msgspec.structs.replace(stuck, settings=settings)]
+        )
+    )
     assert await run.run(stopping(10, 1)) == UNDELIVERED
     got = run.sinks["all"].got
     assert [n for name, n in got if name == "db"] == [str(n) for n in range(1, 100)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -427,6 +428,30 @@ async def test_routes_that_are_further_on_are_told_what_they_have(engine: Simula
     assert [record.message for record in got["new"]] == [record.message for record in records]
     assert [record.message for record in got["half"]] == [record.message for record in records[50:]]
     assert got["done"] == []
+
+
+async def test_a_line_that_is_long_unfinished_is_whole_after_a_restart(engine: SimulatedEngine) -> None:
+    container = engine.create("web")
+    container.start()
+    now = engine.clock()
+    reading = await reading_of(engine, container)
+    # A piece of a long line, and then, for a minute, the other stream alone.
+    piece = "x" * 16384
+    container.write("before\n", time_ns=now)
+    container.write(piece, time_ns=now + 1)
+    for second in range(60):
+        container.write(f"{second}\n", "stderr", time_ns=now + second * 10**9 + 2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reading.run)
+        await reading.until("59")
+        nursery.cancel_scope.cancel()
+    assert piece not in reading.messages
+    stored = msgspec.json.decode(msgspec.json.encode(reading.batches[-1].after), type=Position)
+    container.write("the rest\n", time_ns=now + 1)
+    container.exit()
+    again = await reading_of(engine, container)
+    await again.run(stored)
+    assert again.messages == [piece + "the rest"]
 
 
 async def test_many_small_batches_grow_while_nobody_takes_them(plain_engine: SimulatedEngine) -> None:
