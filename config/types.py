@@ -152,9 +152,7 @@ Permissions = Annotated[
     int,
     BeforeValidator(parse_permissions),
     PlainSerializer(format_permissions, when_used="json"),
-    WithJsonSchema(
-        {"type": ["string", "integer"], "pattern": f"^{_PERMISSIONS.pattern}$", "minimum": 0, "maximum": 777}
-    ),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_PERMISSIONS.pattern}$", "minimum": 0}),
     Named("permissions"),
 ]
 """Bits of a file's mode."""
