@@ -26,7 +26,7 @@ from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
 from logroute.router.match import Match
 from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
-from logroute.sinks import Rejected, Sink, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 from logroute.sinks.encoding import display_name
 from logroute.sinks.stdout import visible
 from logroute.sources import SourceContext
@@ -49,14 +49,14 @@ class LiveView(Sink[LiveOptions]):
         self._in_colour = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns if self._in_colour else 200
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         lines = [
             self._line(_short_name(batch.origin), record.stream, record.message)
             for batch in batches
             for record in batch.records
         ]
         await trio.to_thread.run_sync(self._print, "".join(lines))
-        return ()
+        return DELIVERED
 
     def _line(self, name: str, stream: str, message: str) -> str:
         mark = "!" if stream == "stderr" else " "

@@ -19,7 +19,7 @@ from logroute.router.match import EVERYTHING, Match
 from logroute.router.queue import Queue, QueueStatistics
 from logroute.router.record import Batch
 from logroute.router.state import RouteState, StateError
-from logroute.sinks import FileLength, Rejected, Retryable, Sink, SinkGone
+from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25
 """How long an acknowledgement waits to be stored: what kill -9 makes a route send again."""
@@ -101,6 +101,7 @@ class Route:
         self._dropped = 0
         self._in_flight = 0
         self._retried = 0
+        self._unconfirmed = 0
         self._up = True
         self._reason = ""
         self._opened = False
@@ -130,6 +131,9 @@ class Route:
             await self.state.commit()
         except StateError as error:
             raise Retryable(str(error)) from error
+
+    def unconfirmed(self, records: int) -> None:
+        self._unconfirmed += records
 
     def warn(self, event: str, **details: object) -> None:
         """Say it, unless it was said within the last minute."""
@@ -244,7 +248,7 @@ class Route:
     async def _deliver(self, batches: list[Batch]) -> None:
         records = sum(len(batch.lines) for batch in batches)
         self._in_flight = records
-        rejected = await self._attempt(batches, records)
+        rejected = (await self._attempt(batches, records)).rejected
         # No await from the sink's return to here: files' lengths and checkpoints change together.
         self._in_flight = 0
         self._delivered += records - len(rejected)
@@ -259,17 +263,17 @@ class Route:
                 reason=rejection.reason,
             )
 
-    async def _attempt(self, batches: list[Batch], records: int) -> Sequence[Rejected]:
+    async def _attempt(self, batches: list[Batch], records: int) -> Outcome:
         """Deliver, however often it takes."""
         attempt = 0
         while True:
             failure: Exception | None = None
-            rejected: Sequence[Rejected] = ()
+            outcome = DELIVERED
             try:
                 if not self._opened:
                     await self._open_sink()
                 if records:
-                    rejected = _checked(await self.sink.deliver(batches), batches)
+                    outcome = _checked(await self.sink.deliver(batches), batches)
             # Whatever a sink raises ends nothing but this attempt. A group, because a nursery of the sink's
             # own makes one, in which our cancellation may stand beside the sink's failure.
             except* Exception as errors:
@@ -279,7 +283,7 @@ class Route:
                     self._log.info("the route delivers again", attempts=attempt + 1)
                     self._up, self._reason = True, ""
                     self._said.clear()
-                return rejected
+                return outcome
             await self._back_off(attempt, failure)
             self._retried += records
             attempt += 1
@@ -357,11 +361,12 @@ def cause_of(errors: Exception) -> Exception:
     return errors
 
 
-def _checked(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Sequence[Rejected]:
-    """What `deliver` returned. Raises TypeError or ValueError if that says nothing about these batches."""
+def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
+    """What `deliver` returned. Raises an error if that says nothing about these batches."""
+    rejected: Sequence[Rejected] = outcome.rejected
     if len(rejected) > sum(len(batch.lines) for batch in batches):
         raise ValueError("deliver() has rejected more records than it was given")
     for rejection in rejected:
         if not 0 <= rejection.batch < len(batches):
             raise ValueError(f"deliver() has rejected a record of batch {rejection.batch}: there is none")
-    return rejected
+    return outcome

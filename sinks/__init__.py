@@ -38,6 +38,14 @@ class Retryable(Exception):
         """What the receiver asked us to wait (`Retry-After`), or None."""
 
 
+class Refused(Exception):
+    """The receiver will never take these batches as they are: too large, or one of their records is bad.
+
+    The router halves them until it knows which records are meant, and rejects these with this reason. Only
+    where nothing of what was sent has been taken.
+    """
+
+
 class SinkGone(Exception):
     """The receiver is gone for good and on purpose: whoever read our stdout has closed it.
 
@@ -54,6 +62,31 @@ class Rejected(msgspec.Struct, frozen=True):
     """Index into the delivered batches."""
     record: Record
     reason: str
+
+
+class Postponed(msgspec.Struct, frozen=True):
+    """A record that the receiver did not take now, while it took others: it is sent again without them."""
+
+    batch: int
+    """Index into the delivered batches."""
+    record: Record
+    reason: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a delivery. Whatever is not named in it is delivered."""
+
+    rejected: Sequence[Rejected] = ()
+    postponed: Sequence[Postponed] = ()
+    """Only from sinks to which order does not matter."""
+    duplicates: int = 0
+    """How many records the receiver had already: it was delivered before, and we did not hear of it."""
+    after_s: float | None = None
+    """How long the receiver asked us to wait before what it postponed is sent again."""
+
+
+DELIVERED = Outcome()
+"""All of it."""
 
 
 class FileLength(msgspec.Struct, frozen=True):
@@ -94,6 +127,9 @@ class SinkContext(Protocol):
         `idle`, or in `deliver` before its first byte is written.
         """
 
+    def unconfirmed(self, records: int) -> None:
+        """So many records were taken as delivered, and a reset may have cost them: nobody can tell."""
+
     def warn(self, event: str, **details: object) -> None:
         """Say something in the daemon's log; repeated words are rate-limited."""
 
@@ -132,11 +168,12 @@ class Sink(ABC, Generic[OptionsT]):
         """
 
     @abstractmethod
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        """Deliver these batches, all of their records or none, and return what was rejected for good.
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        """Deliver these batches, and say what of them was not delivered, record by record.
 
-        Raises Retryable if the same batches shall be sent again. A cancelled delivery has an unknown
-        outcome: whatever it held must be closed, and the batches are sent again after the next `open`.
+        Raises Retryable if the same batches shall be sent again, Refused if they never can be as they are. A
+        cancelled delivery (the router gives each a deadline) has an unknown outcome: whatever it held must be
+        closed, and the batches are sent again after the next `open`.
         """
 
     async def run(self) -> None:

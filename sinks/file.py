@@ -25,7 +25,7 @@ from logroute.config.components import SINKS, Options
 from logroute.config.types import Duration, Permissions, Size
 from logroute.router.record import Origin, full_time
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
-from logroute.sinks import FileLength, Rejected, Sink, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
 from logroute.sinks.finished_files import (
     Compress,
@@ -225,7 +225,7 @@ class FileSink(Sink[FileOptions]):
             await self._store(repairs.changes)
         self._tidy_soon(_families(files))
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         jobs: dict[str, Job] = {}
         rejected: list[Rejected] = []
         everywhere, bound = self._everywhere, self._bound
@@ -246,7 +246,7 @@ class FileSink(Sink[FileOptions]):
                 job.pieces.append(encode(run))
                 job.batches.append((index, run))
         if not jobs:
-            return rejected
+            return Outcome(rejected) if rejected else DELIVERED
         remaining = list(jobs.values())
         while True:
             outcome = await self._blocking(
@@ -264,7 +264,7 @@ class FileSink(Sink[FileOptions]):
             self._tidy_soon(outcome.finished | begun)
         # From here on nothing may await: lengths and checkpoints change together.
         self.context.files.update(outcome.written)
-        return rejected
+        return Outcome(rejected) if rejected else DELIVERED
 
     async def idle(self) -> None:
         outcome = await self._blocking(self._files.settle, dict(self.context.files), trio.current_time())

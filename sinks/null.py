@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from logroute.config.components import SINKS
-from logroute.sinks import Rejected, Sink, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -20,5 +20,5 @@ class NullOptions(SinkOptions):
 
 @SINKS.register(NullOptions)
 class NullSink(Sink[NullOptions]):
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        return ()
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        return DELIVERED

@@ -20,7 +20,7 @@ import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
-from logroute.sinks import Rejected, Retryable, Sink, SinkContext, SinkGone, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkGone, SinkOptions
 from logroute.sinks.encoding import encoder
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class StdoutSink(Sink[StdoutOptions]):
         self._terminal = os.isatty(self.fd)
         self._encode = encoder(self.options.format or ("text" if self._terminal else "json"))
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         data = b"".join([self._encode(batch) for batch in batches])
         if self._terminal:
             data = visible(data.decode("utf-8", "replace")).encode()
         if data:
             await trio.to_thread.run_sync(self._write, data, limiter=self._thread, abandon_on_cancel=True)
-        return ()
+        return DELIVERED
 
     async def run(self) -> None:
         """Notice that the reader of a pipe is gone even when there is nothing to write to it."""

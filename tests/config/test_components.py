@@ -21,7 +21,7 @@ from pydantic import Field
 
 from logroute.config.components import SINKS
 from logroute.router.record import Batch
-from logroute.sinks import Rejected, Sink, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 
 
 class PigeonOptions(SinkOptions):
@@ -38,8 +38,8 @@ class PigeonOptions(SinkOptions):
 
 @SINKS.register(PigeonOptions, schemes=("pigeon",))
 class PigeonSink(Sink[PigeonOptions]):
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        return ()
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        return DELIVERED
 '''
 
 

@@ -20,7 +20,7 @@ from logroute.router.record import (
     message_hash,
 )
 from logroute.router.route import Route
-from logroute.sinks import Rejected, Sink, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Rejected, Sink, SinkOptions
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 
 CREATED = "2026-11-23T20:00:00.000000000Z"
@@ -116,7 +116,7 @@ class StandInSink(Sink[StandInOptions]):
         if self.down is not None:
             raise self.down
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         self.calls.append((trio.current_time(), "deliver"))
         assert self.under_way == 0, "two deliveries at once"
         self.under_way = 1
@@ -132,9 +132,9 @@ class StandInSink(Sink[StandInOptions]):
         finally:
             self.under_way = 0
         if rejected is None:
-            return ()
+            return DELIVERED
         self.take(batches)
-        return rejected
+        return Outcome(rejected)
 
     async def idle(self) -> None:
         self.calls.append((trio.current_time(), "idle"))

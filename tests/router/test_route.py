@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from logroute.router.record import BEGINNING, Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState, StateError
-from logroute.sinks import FileLength, Rejected, Retryable, SinkGone
+from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Retryable, SinkGone
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -226,7 +226,7 @@ async def test_ten_thousand_failures_are_no_more_than_one(
     assert route.statistics().retried == 3000
 
 
-async def raise_a_group(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+async def raise_a_group(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
     async def fail(error: Exception) -> None:
         raise error
 
@@ -236,15 +236,15 @@ async def raise_a_group(sink: StandInSink, batches: Sequence[Batch]) -> Sequence
     return ()
 
 
-async def say_nothing(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+async def say_nothing(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
     return 7  # type: ignore[return-value]  # what a sink without types may do
 
 
-async def reject_too_much(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+async def reject_too_much(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
     return [Rejected(0, batches[0].records[0], "no")] * 9
 
 
-async def reject_what_was_not_given(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+async def reject_what_was_not_given(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
     return [Rejected(5, batches[0].records[0], "no")]
 
 
@@ -321,7 +321,7 @@ async def test_a_route_without_records_ends_although_its_sink_is_down(
 async def test_rejected_records_are_counted_and_said_and_the_others_acknowledged(
     autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def reject_even(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def reject_even(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
         return [
             Rejected(index, record, "no even ones")
             for index, each in enumerate(batches)
@@ -449,13 +449,13 @@ class Writing(StandInSink):
 
     length = 0
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         await self.context.commit()
         await super().deliver(batches)
         await trio.sleep(0.1)
         self.length += sum(len(each) for each in batches)
         self.context.files["/out"] = FileLength("print", 1, self.length)
-        return ()
+        return DELIVERED
 
 
 async def test_every_transaction_holds_the_lengths_and_the_checkpoints_of_the_same_deliveries(
@@ -571,7 +571,7 @@ async def test_a_sink_that_does_not_close_takes_no_checkpoint_with_it(
 class GroupWhenCancelled(StandInSink):
     """Its nursery makes a group of our cancellation and of what went wrong because of it."""
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         async def fail_to_clean_up() -> None:
             try:
                 await trio.sleep_forever()
@@ -581,7 +581,7 @@ class GroupWhenCancelled(StandInSink):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail_to_clean_up)
             nursery.start_soon(trio.sleep_forever)
-        return ()
+        return DELIVERED
 
 
 async def test_a_sink_that_fails_while_it_is_cancelled_ends_nothing_else(
@@ -728,7 +728,7 @@ actions = st.lists(
 )
 
 
-async def reject_the_first(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+async def reject_the_first(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
     await trio.sleep(0.1)
     return [Rejected(0, batches[0].records[0], "no")]
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
 from logroute.router.template import Template, TemplateError, escape_file_name
-from logroute.sinks import FileLength, Rejected, Retryable
+from logroute.sinks import DELIVERED, FileLength, Rejected, Retryable
 from logroute.sinks.file import FileOptions, FileSink
 from logroute.sinks.rotation import (
     FinishedFile,
@@ -60,6 +60,8 @@ class Context:
         if self.fails:
             raise RuntimeError("cannot store checkpoints")
         self.stored = dict(self.files)
+
+    def unconfirmed(self, records: int) -> None: ...
 
     def warn(self, event: str, **details: object) -> None:
         self.said.append((event, details))
@@ -106,8 +108,8 @@ def read(path: Path) -> str:
 
 async def test_records_of_all_batches_stand_in_the_file_in_their_order(tmp_path: Path) -> None:
     sink, context = await opened(tmp_path / "deep" / "er" / "out.log")
-    assert await sink.deliver([batch("1", "2"), batch("3", of=origin("b")), batch("4")]) == []
-    assert await sink.deliver([batch("5")]) == []
+    assert await sink.deliver([batch("1", "2"), batch("3", of=origin("b")), batch("4")]) == DELIVERED
+    assert await sink.deliver([batch("5")]) == DELIVERED
     assert files_in(tmp_path) == {"deep/er/out.log": "1\n2\n3\n4\n5\n"}
     assert [entry.length for entry in context.files.values()] == [10]
 
@@ -129,7 +131,7 @@ async def test_each_container_and_each_day_has_its_file(tmp_path: Path) -> None:
         after=BEGINNING,
         size_bytes=1,
     )
-    assert await sink.deliver([midnight, batch("x", of=origin("db"))]) == []
+    assert await sink.deliver([midnight, batch("x", of=origin("db"))]) == DELIVERED
     await sink.deliver([batch("late")])
     assert files_in(tmp_path) == {
         "web/2026-11-23.log": "3\n3\n3\nlate\n",
@@ -152,7 +154,7 @@ async def test_no_more_files_are_open_than_allowed(tmp_path: Path) -> None:
     sink, _ = await opened(tmp_path / "{container.name}.log", max_open=3)
     batches = [batch("x", of=origin(f"c{i}")) for i in range(10)]
     for _ in range(3):
-        assert await sink.deliver(batches) == []
+        assert await sink.deliver(batches) == DELIVERED
         assert sink.statistics().open_files == 3
     assert files_in(tmp_path) == {f"c{i}.log": "x\n" * 3 for i in range(10)}
     await sink.close()
@@ -242,7 +244,7 @@ async def test_on_a_full_disk_nothing_is_torn_and_it_goes_on_when_there_is_space
 
     async def both(lines: list[str]) -> None:
         nonlocal expected, n
-        assert await sink.deliver([batch(*lines), batch(*lines, of=origin("other"))]) == []
+        assert await sink.deliver([batch(*lines), batch(*lines, of=origin("other"))]) == DELIVERED
         expected += "".join(f"{line}\n" for line in lines)
         n += 1
 
@@ -306,7 +308,7 @@ async def test_nothing_is_written_to_a_file_whose_length_could_not_be_stored(tmp
 async def test_no_name_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
     base = tmp_path / "a" / "b" / "c"
     sink, _ = await opened(base / "{container.name}" / "{label.team}.log", rotate={"size": "1MiB"})
-    assert await sink.deliver([batch("x", of=origin(name, team=name)), batch("y")]) == []
+    assert await sink.deliver([batch("x", of=origin(name, team=name)), batch("y")]) == DELIVERED
     written = list(files_in(tmp_path))
     assert len(written) == 2
     assert all(path.startswith("a/b/c/") and path.count("/") == 4 for path in written)
@@ -324,7 +326,7 @@ async def test_a_record_whose_file_cannot_be_called_so_is_rejected_and_the_other
 ) -> None:
     sink, _ = await opened(tmp_path / "{container.name}", rotate={"size": "1MiB"})
     refused = batch("x", "y", of=origin(name))
-    rejected = await sink.deliver([batch("1"), refused, batch("2")])
+    rejected = (await sink.deliver([batch("1"), refused, batch("2")])).rejected
     assert rejected == [
         Rejected(1, r, f"no file can be called {str(tmp_path / name)!r}: {name!r} {why}")
         for r in refused.records
@@ -338,7 +340,7 @@ async def test_a_folder_in_the_way_rejects_the_records_of_its_container_only(tmp
     os.mkfifo(tmp_path / "fifo.log")
     sink, _ = await opened(tmp_path / "{container.name}.log")
     names = ["db", "web", "pipe", "fifo"]
-    rejected = await sink.deliver([batch("x", of=origin(name)) for name in names])
+    rejected = (await sink.deliver([batch("x", of=origin(name)) for name in names])).rejected
     assert [names[one.batch] for one in rejected] == ["db", "pipe", "fifo"]
     assert "EISDIR" in rejected[0].reason
     assert "no symbolic link is followed" in rejected[1].reason
@@ -366,7 +368,7 @@ async def test_a_link_below_the_base_is_not_followed_the_base_itself_may_be_one(
     (tmp_path / "logs").symlink_to("real")
     (tmp_path / "real" / "evil").symlink_to(tmp_path / "elsewhere")
     sink, _ = await opened(tmp_path / "logs" / "{container.name}" / "x.log")
-    rejected = await sink.deliver([batch("x", of=origin("evil")), batch("y")])
+    rejected = (await sink.deliver([batch("x", of=origin("evil")), batch("y")])).rejected
     assert [one.batch for one in rejected] == [0]
     assert files_in(tmp_path) == {"real/web/x.log": "y\n"}
 

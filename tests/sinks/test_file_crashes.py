@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logroute.router.record import BEGINNING, Batch, Origin, Record
-from logroute.sinks import FileLength
+from logroute.sinks import DELIVERED, FileLength
 from logroute.sinks.file import FileOptions, FileSink
 from logroute.sinks.rotation import parse_name
 
@@ -113,6 +113,8 @@ class Context:
         self.disk.files = dict(self.files)
         self.disk.acknowledged = self.acknowledged
 
+    def unconfirmed(self, records: int) -> None: ...
+
     def warn(self, event: str, **details: object) -> None:
         self.warnings.append((event, details))
 
@@ -159,7 +161,7 @@ async def daemon(
     sink.clock = lambda: NOW
     await sink.open()
     for number, (end, batches) in enumerate(deliveries(context.acknowledged, sizes)):
-        assert await sink.deliver(batches) == []
+        assert await sink.deliver(batches) == DELIVERED
         context.acknowledged = end
         if number % commit_every == 0:
             await context.commit()

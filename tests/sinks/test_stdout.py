@@ -19,7 +19,7 @@ import trio.testing
 from pydantic import ValidationError
 
 from logroute.router.record import BEGINNING, Batch, Origin, Record
-from logroute.sinks import FileLength, Retryable, SinkGone
+from logroute.sinks import DELIVERED, FileLength, Retryable, SinkGone
 from logroute.sinks.stdout import StdoutOptions, StdoutSink, visible
 
 TIME = "2026-11-23T20:06:26.123456789Z"
@@ -32,6 +32,8 @@ class Context:
     files: dict[str, FileLength] = {}  # noqa: RUF012 # never written to here
 
     async def commit(self) -> None: ...
+
+    def unconfirmed(self, records: int) -> None: ...
 
     def warn(self, event: str, **details: object) -> None: ...
 
@@ -68,7 +70,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 async def test_json_goes_into_a_pipe_unless_another_format_is_asked_for(pipe: tuple[int, int]) -> None:
     sink = await opened(pipe[1])
-    assert await sink.deliver([batch("one"), batch("two")]) == ()
+    assert await sink.deliver([batch("one"), batch("two")]) == DELIVERED
     lines = [json.loads(line) for line in os.read(pipe[0], 65536).splitlines()]
     assert [line["message"] for line in lines] == ["one", "two"]
     assert lines[0]["container"]["name"] == "web"

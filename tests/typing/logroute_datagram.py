@@ -12,7 +12,7 @@ from pydantic import Field
 
 from logroute.config.components import SINKS
 from logroute.router.record import Batch
-from logroute.sinks import Rejected, Retryable, Sink, SinkContext, SinkOptions
+from logroute.sinks import Outcome, Rejected, Retryable, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
 
 
@@ -47,7 +47,7 @@ class DatagramSink(Sink[DatagramOptions]):
         except OSError as error:
             raise Retryable(f"{self.options.path}: {error.strerror}") from error
 
-    async def deliver(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         assert self._socket is not None
         rejected: list[Rejected] = []
         for index, batch in enumerate(batches):
@@ -59,7 +59,7 @@ class DatagramSink(Sink[DatagramOptions]):
                     if error.errno != errno.EMSGSIZE:
                         raise Retryable(f"{self.options.path}: {error.strerror}") from error
                     rejected.append(Rejected(index, record, "larger than a datagram can be"))
-        return rejected
+        return Outcome(rejected)
 
     async def close(self) -> None:
         if self._socket is not None:

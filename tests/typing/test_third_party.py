@@ -45,7 +45,7 @@ def test_they_type_check() -> None:
 @pytest.mark.parametrize(
     ("module", "right", "wrong", "said"),
     [
-        ("logroute_datagram", "return rejected\n", "return None\n", "[return-value]"),
+        ("logroute_datagram", "return Outcome(rejected)\n", "return None\n", "[return-value]"),
         ("logroute_datagram", "options: DatagramOptions,", "options: SinkOptions,", "[arg-type]"),
         ("logroute_datagram", "Rejected(index, record,", "Rejected(index, line,", "[arg-type]"),
         ("logroute_drop", "await emit([batch])", "await emit(batch)", "[arg-type]"),
