@@ -53,8 +53,10 @@ class Daemon:
         return code
 
     def close(self) -> None:
+        """End it at once, if it still runs. A test that failed shows the end of its log."""
         if self._process is not None:
             self.kill()
+        print(f"{self.log}, its end:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def peak_memory_kb(self) -> int:
         """The most that it had in memory so far (VmHWM)."""
