@@ -513,7 +513,7 @@ async def test_a_life_in_events(driver: Driver, name: str):
         for action in actions:
             with trio.fail_after(20):
                 event = json.loads(await exchange.chunk())
-                # A real engine hears of a pause from containerd as well; if that comes late it tells it again.
+                # A real engine hears of a pause from containerd, too; where that is late it tells it again.
                 while driver.is_real and event["Action"] == "pause" != action:
                     event = json.loads(await exchange.chunk())
             assert event["Action"] == action
