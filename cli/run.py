@@ -136,12 +136,16 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
         name,
         match=route.match,
         queue_bytes=route.queue.memory,
+        disk_bytes=route.queue.disk,
+        when_full=route.queue.when_full,
         batch_bytes=route.batch.bytes,
         batch_records=route.batch.records,
         batch_wait_s=route.batch.wait,
         retry_initial_s=route.retry.initial,
         retry_max_s=route.retry.max,
+        deadline_s=route.retry.deadline,
         start=route.start,
     )
     sink: Any = route.sink
-    return RoutePlan(settings, partial(SINKS.create, sink), durable=bool(getattr(sink, "fsync", False)))
+    durable = route.queue.fsync or bool(getattr(sink, "fsync", False))
+    return RoutePlan(settings, partial(SINKS.create, sink), durable=durable)

@@ -132,11 +132,19 @@ StateDir = Annotated[str | None, Field(examples=["/var/lib/logroute"])]
 
 
 class QueueOptions(Options):
-    """What waits between reading and delivering."""
+    """What waits between reading and delivering: in memory, then on the disk, then as `when_full` says."""
 
     memory: Size = Field(default=2 * MIB, gt=0)
-    """Bytes that may wait in memory. While it is full, the logs that this route takes are read no further;
-    what the engine still has is not lost."""
+    """Bytes that may wait in memory."""
+    disk: Size = GIB
+    """Bytes that may wait on the disk, compressed, in the route's file in `state_dir`; 0: none. Without a
+    `state_dir` there is none either."""
+    when_full: Literal["block", "drop_oldest", "drop_newest"] = "block"
+    """What to do when neither has room: `block` reads the logs that this route takes no further, and loses
+    nothing that the engine still has; the others drop records, and count them."""
+    fsync: bool = False
+    """Wait for the disk itself with each step that is stored: then power loss costs nothing either. Without
+    it, what was stored within the last seconds before it may be lost. A killed daemon loses nothing."""
 
 
 class BatchOptions(Options):
@@ -157,6 +165,8 @@ class RetryOptions(Options):
     """Longest first pause."""
     max: Duration = Field(default=60.0, gt=0, examples=["60s"])
     """Longest pause."""
+    deadline: Duration = Field(default=60.0, gt=0, examples=["60s"])
+    """How long one attempt may take: then it has failed, and is tried again."""
     give_up: Literal["never"] = "never"
     """A record is never given up."""
 
@@ -184,7 +194,7 @@ class LimitOptions(Options):
     """Bounds of the whole daemon."""
 
     memory: Size = Field(default=256 * MIB, ge=MIB)
-    """Bytes that all queues may hold together."""
+    """Bytes that all queues, and what is being delivered, may hold together."""
     record: Size = Field(default=MIB, ge=1024)
     """Longest line; longer ones are truncated, marked and counted."""
     grace: Duration = 30.0

@@ -20,7 +20,8 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.route import Route, RouteSettings, cause_of
+from logroute.router.delivery import cause_of
+from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
 from logroute.router.state import StateError
 from logroute.sinks import Sink
@@ -118,11 +119,14 @@ class Daemon:
             raise
 
     def _make_routes(self) -> list[Route]:
-        share = self.plan.memory_bytes // max(1, len(self.plan.routes))
+        # What waits, and as much again for what is being delivered.
+        share = self.plan.memory_bytes // max(1, len(self.plan.routes)) // 2
         routes = []
         for plan in self.plan.routes:
             settings = msgspec.structs.replace(
-                plan.settings, queue_bytes=min(plan.settings.queue_bytes, share)
+                plan.settings,
+                queue_bytes=min(plan.settings.queue_bytes, share),
+                in_flight_bytes=min(plan.settings.in_flight_bytes, share),
             )
             if self.plan.once and settings.start is None:
                 # "What is there now" is what was asked for, whatever a daemon's sources begin with.
@@ -231,7 +235,9 @@ class Daemon:
         since = trio.current_time()
         while trio.current_time() - since < self.plan.timeout_s:
             books = [route.statistics() for route in self.router.routes.values()]
-            now = sum(book.received + book.delivered + book.rejected + book.dropped for book in books)
+            now = sum(book.received - book.queue.records - book.in_flight for book in books) + sum(
+                book.received for book in books
+            )
             if now != progress:
                 progress, since = now, trio.current_time()
             await trio.sleep(self.plan.timeout_s / LOOKS_PER_TIMEOUT)
@@ -248,7 +254,7 @@ class Daemon:
         left = {route.name: route.undelivered for route in routes if route.undelivered}
         lost = {route.name: route.lost for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
-        dropped = {route.name: n for route in routes if (n := route.statistics().dropped)}
+        dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
         if self.plan.once and (left or lost or rejected or dropped or self._sources_left):
             self._log.error(
                 "not every record was acknowledged",

@@ -1,18 +1,24 @@
-"""The queue of a route: batches between the sweeps and the deliveries, bounded in bytes.
+"""The queue of a route: what waits between the sweeps and the deliveries, in memory and in the spool.
 
 Never waits on the way in: whoever puts asks `full` first, and the bound may be overshot by one sweep. The
-way out gathers what one delivery takes. Plain state, one reader; all on the trio thread.
+way out is in order: first what is spooled, which is older, then what is in memory. What was taken stays known
+until it is finished, because checkpoints move in order, however many deliveries are under way, and because a
+route that starts to spool spools that as well: the spool always begins at the checkpoint.
+
+On the trio thread.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import trio
 
-from logroute.router.record import Batch
+from logroute.router.record import Batch, total_size_bytes
+from logroute.router.spool import Row, Totals
+from logroute.router.state import RouteState
 
 BATCH_OVERHEAD_BYTES = 1000
 """What a batch holds beside its records: itself, its list, its positions. Counted, because a container of
@@ -23,32 +29,94 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     """What waits in a route's queue now."""
 
     records: int
+    """In memory and in the spool."""
     memory_bytes: int
     """Estimate of what the waiting batches hold."""
     batches: int = 0
-    """How many there are; some may be empty, for the sake of their positions."""
+    """How many there are in memory; some may be empty, for the sake of their positions."""
+    spooled_records: int = 0
+    spooled_bytes: int = 0
+    """As they lie on the disk, compressed."""
+
+
+class Group(msgspec.Struct, eq=False):
+    """What one delivery has taken: batches from memory, or a row of the spool."""
+
+    batches: list[Batch]
+    records: int
+    row: int | None = None
+    """Its number, if it is in the spool: to be removed when it is finished."""
+    damaged: bool = False
+    """It could not be read: its records are lost, and it has no batches."""
+    finished: bool = False
 
 
 class Queue:
     """First in, first out. `on_room` is called when a queue that was full is so no longer."""
 
-    def __init__(self, limit_bytes: int, on_room: Callable[[], None]) -> None:
+    def __init__(self, state: RouteState, limit_bytes: int, on_room: Callable[[], None]) -> None:
         self.limit_bytes = limit_bytes
+        self._state = state
         self._on_room = on_room
-        # Invariant: _bytes and _records are sums over _batches; only put(), clear() and _pop() change any.
+        # Invariant: _bytes and _records are sums over _batches; _append() and _shrink() change all of them.
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._records = 0
+        # Batches whose records were dropped: only their positions count, so one for each origin is enough.
+        self._dropped_first: dict[str, Batch] = {}
+        self._dropped_last: dict[str, Batch] = {}
+        """Those at the end of `_batches`, in which they stand as well."""
+        self._spooled = Totals()
+        """Rows that are not taken."""
+        self._taken_row = 0
+        """All rows up to this number are taken."""
+        self._in_flight: deque[Group] = deque()
+        self._spooling = False
+        self._taking = trio.Lock()
         self._arrived = trio.Event()
         self._closed = False
 
+    def load(self) -> None:
+        """Begin with what the state's spool holds."""
+        self._spooled = msgspec.structs.replace(self._state.spooled)
+
+    # --- what it holds --------------------------------------------------------------------------------
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._bytes + BATCH_OVERHEAD_BYTES * (len(self._batches) + len(self._dropped_first))
+
     @property
     def full(self) -> bool:
-        return self._bytes + BATCH_OVERHEAD_BYTES * len(self._batches) >= self.limit_bytes
+        """Whether the memory is."""
+        return self.memory_bytes >= self.limit_bytes
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits; deliveries may be under way."""
+        return not (self._batches or self._dropped_first or self._spooled.records)
+
+    @property
+    def in_flight(self) -> int:
+        """Records that were taken and are not finished."""
+        return sum(group.records for group in self._in_flight if not group.finished)
+
+    @property
+    def records(self) -> int:
+        return self._records + self._spooled.records
+
+    @property
+    def spooled(self) -> Totals:
+        """Rows of the spool that wait."""
+        return self._spooled
 
     def statistics(self) -> QueueStatistics:
-        batches = len(self._batches)
-        return QueueStatistics(self._records, self._bytes + BATCH_OVERHEAD_BYTES * batches, batches)
+        spooled = self._spooled
+        return QueueStatistics(
+            self.records, self.memory_bytes, len(self._batches), spooled.records, spooled.stored_bytes
+        )
+
+    # --- the way in -----------------------------------------------------------------------------------
 
     def put(self, batches: Sequence[Batch]) -> int:
         """Append one sweep's batches; how many records they have."""
@@ -58,66 +126,230 @@ class Queue:
             records += len(batch.lines)
             size += batch.size_bytes
         self._batches.extend(batches)
+        self._dropped_last.clear()
         self._bytes += size
         self._records += records
         self._arrived.set()
         return records
+
+    def put_dropped(self, batches: Sequence[Batch]) -> None:
+        """Append only the positions of these batches: their records are dropped."""
+        for batch in batches:
+            known = self._dropped_last.get(batch.origin.key)
+            if known is not None:
+                known.reached = batch.reached
+            else:
+                hollow = self._dropped_last[batch.origin.key] = batch.with_records([], 0)
+                self._batches.append(hollow)
+        self._arrived.set()
 
     def close(self) -> None:
         """Nothing more will be put: `take` gives what is left, then None."""
         self._closed = True
         self._arrived.set()
 
-    def clear(self) -> int:
-        """Throw away what waits; how many records that were."""
-        was_full, records = self.full, self._records
-        self._batches.clear()
-        self._bytes = self._records = 0
-        if was_full:
-            self._on_room()
-        return records
+    # --- the way out ----------------------------------------------------------------------------------
 
     async def wait(self) -> None:
         """Wait until `take` would not have to wait for a first batch."""
-        while not self._batches and not self._closed:
+        while not self._ready and not (self._closed and self.empty):
             await self._arrival()
 
-    async def take(self, max_bytes: int, max_records: int, wait_s: float) -> list[Batch] | None:
-        """The next batches, at least one, within the bounds; None once closed and empty.
+    async def take(self, max_bytes: int, max_records: int, wait_s: float) -> Group | None:
+        """What the next delivery takes, within the bounds; None once closed and empty.
 
-        Waits for the first, then up to `wait_s` for the bounds to be reached. A batch is never split: one
-        that is larger than the bounds comes alone.
+        Waits for the first batch, then up to `wait_s` for the bounds to be reached. A batch, or a row of the
+        spool, is never split: one that is larger than the bounds comes alone. `finish` it. Raises StateError
+        where the spool cannot be read.
         """
-        await self.wait()
-        if not self._batches:
-            return None
-        if wait_s and not self._closed:
-            with trio.move_on_after(wait_s):
-                while self._bytes < max_bytes and self._records < max_records and not self._closed:
-                    await self._arrival()
-        return self._pop(max_bytes, max_records)
+        async with self._taking:
+            while True:
+                await self.wait()
+                if self.empty:
+                    return None
+                if self._spooled.records:
+                    return await self._take_row()
+                if wait_s and not self._closed:
+                    with trio.move_on_after(wait_s):
+                        while self._bytes < max_bytes and self._records < max_records and not self._closed:
+                            await self._arrival()
+                # Meanwhile it may have been spooled.
+                if self._ready and not self._spooled.records:
+                    return self._take_from_memory(max_bytes, max_records)
+
+    @property
+    def _ready(self) -> bool:
+        if self._spooled.records:
+            return True
+        return bool(self._batches or self._dropped_first) and not self._spooling
 
     async def _arrival(self) -> None:
         if self._arrived.is_set():
             self._arrived = trio.Event()
         await self._arrived.wait()
 
-    def _pop(self, max_bytes: int, max_records: int) -> list[Batch]:
+    async def _take_row(self) -> Group:
+        found = await self._state.load_row(self._taken_row)
+        if found is None:  # somebody else has removed what the books say that we hold
+            group = Group([], self._spooled.records, damaged=True)
+            self._spooled = Totals()
+        else:
+            row, batches = found
+            self._taken_row = row.id
+            self._spooled.subtract(row)
+            group = Group(batches or [], row.records, row.id, damaged=batches is None)
+        self._in_flight.append(group)
+        return group
+
+    def _take_from_memory(self, max_bytes: int, max_records: int) -> Group:
         was_full = self.full
-        taken: list[Batch] = []
-        size = records = 0
-        batches = self._batches
-        while batches:
-            batch = batches[0]
-            size += batch.size_bytes
-            records += len(batch.lines)
-            if taken and (size > max_bytes or records > max_records):
-                size -= batch.size_bytes
-                records -= len(batch.lines)
-                break
-            taken.append(batches.popleft())
-        self._bytes -= size
+        taken = list(self._dropped_first.values())
+        self._dropped_first.clear()
+        taken += _first(self._batches, max_bytes, max_records)
+        records = self._shrink(taken)
+        group = Group(taken, records)
+        self._in_flight.append(group)
+        self._tell_room(was_full)
+        return group
+
+    def _shrink(self, taken: Sequence[Batch]) -> int:
+        """These were taken out of `_batches`; how many records they have."""
+        records = sum(len(batch.lines) for batch in taken)
         self._records -= records
+        self._bytes -= total_size_bytes(taken)
+        if not self._batches:
+            self._dropped_last.clear()
+        return records
+
+    def _tell_room(self, was_full: bool) -> None:
         if was_full and not self.full:
             self._on_room()
-        return taken
+
+    def finish(self, group: Group) -> None:
+        """It is done with: delivered, rejected, dropped. Checkpoints move as far as all before it are."""
+        group.finished = True
+        # While it is being spooled nobody knows yet what will be to be stored; `spool` goes on from here.
+        if not self._spooling:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._in_flight and self._in_flight[0].finished:
+            group = self._in_flight.popleft()
+            if group.row is not None:
+                self._state.remove_row(group.row)
+                continue
+            for batch in group.batches:
+                self._state.note(batch.origin.key, batch.reached)
+
+    # --- the spool ------------------------------------------------------------------------------------
+
+    async def spool(self, max_bytes: int, max_records: int) -> None:
+        """Move what is in memory into the spool, and what is in flight too: what kill -9 would lose.
+
+        One row for what one delivery may take. Raises StateError; then nothing has changed.
+        """
+        flying = [group for group in self._in_flight if group.row is None and not group.finished]
+        waiting = deque([*self._dropped_first.values(), *self._batches])
+        count = len(waiting)
+        cut: list[list[Batch]] = []
+        while waiting:
+            cut.append(_first(waiting, max_bytes, max_records))
+        if not cut and not flying:
+            return
+
+        def numbered(ids: Sequence[int]) -> None:
+            # Those that are not in a row were taken when no row was left: none below these waits.
+            for group, id_ in zip(flying, ids, strict=False):
+                group.row = self._taken_row = id_
+
+        self._spooling = True
+        # What comes now comes behind it, and is not mixed up with it.
+        self._dropped_last.clear()
+        try:
+            rows = await self._state.put_rows([*(group.batches for group in flying), *cut], numbered)
+        except BaseException:
+            for group in flying:
+                group.row = None
+            raise
+        else:
+            self._drop_from_memory(count)
+            in_flight = {group.row for group in flying}
+            self._add_rows(row for row in rows if row.id not in in_flight)
+        finally:
+            self._spooling = False
+            self._settle()
+            self._arrived.set()
+
+    def _add_rows(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._spooled.add(row)
+
+    def _drop_from_memory(self, count: int) -> None:
+        """The first so many are on the disk now."""
+        was_full = self.full
+        count -= len(self._dropped_first)
+        self._dropped_first.clear()
+        self._shrink([self._batches.popleft() for _ in range(count)])
+        self._tell_room(was_full)
+
+    # --- dropping -------------------------------------------------------------------------------------
+
+    async def drop_spooled(self, stored_bytes: int) -> int:
+        """Drop the oldest rows that wait, until so many bytes are free; how many records that were.
+
+        Raises StateError.
+        """
+        async with self._taking:
+            records = 0
+            for row in await self._state.oldest_rows(self._taken_row, stored_bytes):
+                self._taken_row = row.id
+                self._spooled.subtract(row)
+                self._state.remove_row(row.id)
+                records += row.records
+            return records
+
+    def drop_oldest(self) -> int:
+        """Drop the records of the oldest batches in memory until it is not full; how many that were."""
+        records = 0
+        was_full = self.full
+        # A batch that is put is never dropped at once: the newest stays, however large it is.
+        while self.full and len(self._batches) > 1 and not self._spooling:
+            batch = self._batches.popleft()
+            records += self._shrink([batch])
+            known = self._dropped_first.get(batch.origin.key)
+            if known is not None:
+                known.reached = batch.reached
+            else:
+                self._dropped_first[batch.origin.key] = batch.with_records([], 0)
+        self._tell_room(was_full)
+        return records
+
+    def abandon(self) -> int:
+        """Nobody will deliver what waits, nor what was taken: forget it. How many records that were.
+
+        It stays behind the checkpoint, or in the spool.
+        """
+        was_full = self.full
+        records = self.records + self.in_flight
+        self._batches.clear()
+        self._dropped_first.clear()
+        self._dropped_last.clear()
+        self._in_flight.clear()
+        self._bytes = self._records = 0
+        self._spooled = Totals()
+        self._tell_room(was_full)
+        return records
+
+
+def _first(batches: deque[Batch], max_bytes: int, max_records: int) -> list[Batch]:
+    """Take the first batches, at least one if there is any, within the bounds."""
+    taken: list[Batch] = []
+    size = records = 0
+    while batches:
+        batch = batches[0]
+        size += batch.size_bytes
+        records += len(batch.lines)
+        if taken and (size > max_bytes or records > max_records):
+            break
+        taken.append(batches.popleft())
+    return taken

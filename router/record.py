@@ -389,12 +389,17 @@ class Batch:
         return len(self.lines)
 
     @property
+    def ready(self) -> bool:
+        """Whether `lines` are what `records` would give."""
+        return self._ready
+
+    @property
     def after(self) -> Position:
         """The source's position behind the records."""
         reached = self.reached
         return reached if isinstance(reached, Position) else reached.position()
 
-    def _last_before(self, stream: Stream) -> Anchor | None:
+    def last_before(self, stream: Stream) -> Anchor | None:
         """The stream's last record before this batch."""
         before = self.before
         return before.of(stream).anchor if isinstance(before, Position) else before.anchor(stream)
@@ -417,7 +422,7 @@ class Batch:
             record.time if len(record.time) == TIME_LENGTH else full_time(record.time)
             for record in self.lines
         ]
-        before = [last.time for stream in STREAMS if (last := self._last_before(stream))]
+        before = [last.time for stream in STREAMS if (last := self.last_before(stream))]
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
             return None if COARSE in "".join(times) else times
         return None
@@ -442,7 +447,7 @@ class Batch:
         lines = self.lines
         last: dict[Stream, tuple[str, int]] = {}
         for stream in STREAMS:
-            before = self._last_before(stream)
+            before = self.last_before(stream)
             last[stream] = (before.time, before.sequence) if before else ("", 0)
         times = [record.time for record in lines]
         earlier = [time for time, _ in last.values()]

@@ -1,25 +1,27 @@
-"""A route: a match, a queue, a sink, and the one loop that delivers, retries, acknowledges and counts.
+"""A route: a match, a queue, a sink, and the books over what goes in and what becomes of it.
 
-The same for every sink: a sink says what was rejected, or that it failed for now; everything else is here.
+The same for every sink. Delivering is `delivery.py`, waiting is `queue.py`, remembering is `state.py`; here
+is what holds them together, and what a route does when its sink cannot keep up.
 """
 
 from __future__ import annotations
 
 import math
-import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 import trio
 
+from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.queue import Queue, QueueStatistics
+from logroute.router.queue import Group, Queue, QueueStatistics
 from logroute.router.record import Batch
 from logroute.router.state import RouteState, StateError
-from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Retryable, Sink, SinkGone
+from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25
 """How long an acknowledgement waits to be stored: what kill -9 makes a route send again."""
@@ -30,6 +32,17 @@ END_WITHIN_S = 5.0
 SAY_AGAIN_S = 60.0
 """A word that repeats is said again after so long, with how often it was meant meanwhile."""
 
+PATIENCE_S = 0.25
+"""How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""
+PATIENCE_BEHIND_S = 0.02
+"""The same for a route that is behind already."""
+LOOK_EVERY_S = 0.01
+"""How often a full queue is looked at meanwhile."""
+DISK_AGAIN_S = 5.0
+"""A disk that could not be written to is tried again after so long."""
+
+WhenFull = Literal["block", "drop_oldest", "drop_newest"]
+
 
 class RouteSettings(msgspec.Struct, frozen=True):
     """What the configuration says of a route, sink aside."""
@@ -37,12 +50,19 @@ class RouteSettings(msgspec.Struct, frozen=True):
     name: str
     match: Match = EVERYTHING
     queue_bytes: int = 8 << 20
+    disk_bytes: int = 0
+    """What the spool may take on the disk; 0: there is none."""
+    when_full: WhenFull = "block"
     batch_bytes: int | None = None
     """None, as for the two below: what suits the sink."""
     batch_records: int | None = None
     batch_wait_s: float | None = None
     retry_initial_s: float = 0.5
     retry_max_s: float = 60.0
+    in_flight_bytes: int = 64 << 20
+    """What all deliveries that are under way may hold together."""
+    deadline_s: float = 60.0
+    """How long one attempt at a delivery may take."""
     start: str | float | None = None
     """`now`, `beginning`, or how many seconds back a new route begins; None: as the source says."""
 
@@ -50,20 +70,24 @@ class RouteSettings(msgspec.Struct, frozen=True):
 class RouteStatistics(msgspec.Struct, frozen=True):
     """The books of a route, as one consistent picture.
 
-    `received = delivered + rejected + dropped + queue.records + in_flight`, at any instant.
+    `received = delivered + duplicates + rejected + sum(dropped) + queue.records + in_flight`, at any instant.
     """
 
     received: int
-    """Records that entered the queue."""
+    """Records that entered the queue; at the start, those in the spool."""
     delivered: int
+    duplicates: int
+    """Records that the receiver had already."""
     rejected: int
     """Records that the receiver will never take."""
-    dropped: int
-    """Records given up, because the sink is gone for good."""
+    dropped: dict[str, int]
+    """Records given up, by reason: `full` (the user's policy), `gone` (the sink), `damaged` (the spool)."""
     in_flight: int
-    """Records in the delivery that is under way."""
+    """Records in deliveries that are under way."""
     retried: int
     """Deliveries that were tried again, in records."""
+    unconfirmed: int
+    """Delivered records of which nobody can tell whether the receiver has read them."""
     queue: QueueStatistics
     up: bool
     """Whether the last attempt at a delivery succeeded, or there was none."""
@@ -73,8 +97,29 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Gaps in what could be read for this route, by reason."""
 
 
+class _Books(msgspec.Struct):
+    """Records, since the start. Between awaits the sum over what became of them is `received`."""
+
+    received: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    retried: int = 0
+    unconfirmed: int = 0
+
+    def drop(self, reason: str, records: int) -> None:
+        if records:
+            self.dropped[reason] = self.dropped.get(reason, 0) + records
+
+
 class Route:
-    """One route. `open` loads its checkpoints; `run` delivers until the queue is closed and empty."""
+    """One route. `open` loads its state; `run` delivers until the queue is closed and empty.
+
+    A full queue holds back the readers of its origins for as long as that is only the pace of the computer.
+    When it is the sink that cannot keep up, the route falls behind: it spools what it holds, and where it may
+    not, or cannot, it does what `when_full` says. It is behind until everything is delivered.
+    """
 
     def __init__(
         self,
@@ -88,29 +133,39 @@ class Route:
         self.settings = settings
         self.name = settings.name
         self.state = RouteState(settings.name, state_folder, durable=durable)
-        self.queue = Queue(settings.queue_bytes, on_room)
+        self.queue = Queue(self.state, settings.queue_bytes, self._have_room)
         self.lost: dict[str, int] = {}
         self.gone: SinkGone | None = None
         self._state_folder = state_folder
+        self._on_room = on_room
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._said: dict[str, tuple[float, int]] = {}
-        # Invariant: received == delivered + rejected + dropped + queued + in flight, between awaits.
-        self._received = 0
-        self._delivered = 0
-        self._rejected = 0
-        self._dropped = 0
-        self._in_flight = 0
-        self._retried = 0
-        self._unconfirmed = 0
+        self._books = _Books()
         self._up = True
         self._reason = ""
-        self._opened = False
-        self._ready = trio.Event()
+        self._failures = 0
+        self._filled = trio.Event()
+        self._room = trio.Event()
+        self._behind = False
+        self._sheds = False
+        """It drops what does not fit, as it was told to."""
+        self._spooled_at_progress = -1
+        self._disk_from = -math.inf
+        """When the disk is worth another try."""
         self.sink = make_sink(self)
         cls = type(self.sink)
-        self._batch_bytes = settings.batch_bytes or cls.batch_bytes
-        self._batch_records = settings.batch_records or cls.batch_records
-        self._batch_wait_s = cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s
+        side_by_side = 1 if cls.ordered else cls.concurrency
+        self._delivery_settings = DeliverySettings(
+            batch_bytes=min(
+                settings.batch_bytes or cls.batch_bytes, settings.in_flight_bytes // side_by_side
+            ),
+            batch_records=settings.batch_records or cls.batch_records,
+            batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
+            retry_initial_s=settings.retry_initial_s,
+            retry_max_s=settings.retry_max_s,
+            deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
+        )
+        self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
 
     # --- what a sink sees (SinkContext) ---------------------------------------------------------------
 
@@ -133,7 +188,7 @@ class Route:
             raise Retryable(str(error)) from error
 
     def unconfirmed(self, records: int) -> None:
-        self._unconfirmed += records
+        self._books.unconfirmed += records
 
     def warn(self, event: str, **details: object) -> None:
         """Say it, unless it was said within the last minute."""
@@ -149,17 +204,36 @@ class Route:
 
     # --- the way in -----------------------------------------------------------------------------------
 
+    @property
+    def holds(self) -> bool:
+        """Whether it can take nothing more now: whoever reads for it waits."""
+        return self.queue.full and not self._sheds and self.gone is None
+
     def put(self, batches: Sequence[Batch]) -> None:
-        self._received += self.queue.put(batches)
+        books, queue = self._books, self.queue
+        if self._sheds and self.settings.when_full == "drop_newest" and queue.full:
+            records = sum(len(batch.lines) for batch in batches)
+            books.received += records
+            books.drop("full", records)
+            queue.put_dropped(batches)
+            return
+        books.received += queue.put(batches)
+        if queue.full:
+            if self._sheds:
+                books.drop("full", queue.drop_oldest())
+            self._filled.set()
 
     def statistics(self) -> RouteStatistics:
+        books = self._books
         return RouteStatistics(
-            self._received,
-            self._delivered,
-            self._rejected,
-            self._dropped,
-            self._in_flight,
-            self._retried,
+            books.received,
+            books.delivered,
+            books.duplicates,
+            books.rejected,
+            dict(books.dropped),
+            self.queue.in_flight,
+            books.retried,
+            books.unconfirmed,
             self.queue.statistics(),
             self._up,
             self._reason,
@@ -169,25 +243,75 @@ class Route:
     @property
     def undelivered(self) -> int:
         """Records that were received and are neither delivered nor otherwise accounted for."""
-        return self._received - self._delivered - self._rejected - self._dropped
+        return self.queue.records + self.queue.in_flight
+
+    @property
+    def _progress(self) -> int:
+        books = self._books
+        return books.delivered + books.duplicates + books.rejected
+
+    # --- what a delivery says (Accounts) ----------------------------------------------------------------
+
+    def retried(self, records: int) -> None:
+        self._books.retried += records
+
+    def finished(self, group: Group, delivered: Delivered) -> None:
+        books = self._books
+        if group.damaged:
+            books.drop("damaged", group.records)
+        else:
+            rejected = len(delivered.letters)
+            books.delivered += group.records - rejected - delivered.duplicates
+            books.duplicates += delivered.duplicates
+            books.rejected += rejected
+        self.queue.finish(group)
+        for letter in delivered.letters:
+            self.warn(
+                "a record was rejected",
+                container=letter.origin.name,
+                time=letter.record.time,
+                reason=letter.reason,
+            )
+        if self._behind and self.queue.empty:
+            self._caught_up()
+
+    def failed(self, error: Exception) -> None:
+        self._failures += 1
+        self._up = False
+        self._reason = str(error) or type(error).__name__
+        if isinstance(error, Retryable | StateError):
+            self.warn("cannot deliver, trying again", reason=self._reason)
+        else:
+            self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
+
+    def succeeded(self) -> None:
+        if not self._up:
+            self._log.info("the route delivers again", attempts=self._failures + 1)
+            self._up, self._reason, self._failures = True, "", 0
+            self._said.clear()
 
     # --- the loop -------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Load what was stored. Raises StateError."""
         await self.state.open()
+        self.queue.load()
+        self._books.received = self.queue.records
+        self._behind = not self.queue.empty
 
     async def run(self) -> None:
         """Deliver until the queue is closed and empty; then store what was acknowledged and close.
 
-        Cancelled, it stores what was acknowledged by then. Ends early when the sink is gone for good.
+        Cancelled, it stores what was acknowledged by then, and spools the rest where it may. Ends early when
+        the sink is gone for good.
         """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._commit_on)
                 nursery.start_soon(self._run_sink, nursery.cancel_scope)
+                nursery.start_soon(self._keep_room)
                 try:
-                    await self._deliver_on()
+                    await self._delivery.run()
                 except SinkGone as error:
                     self.gone = error
                 nursery.cancel_scope.cancel()
@@ -205,121 +329,16 @@ class Route:
                 self._log.error("the sink failed to close", exc_info=cause_of(errors))
         with trio.move_on_after(END_WITHIN_S, shield=True):
             try:
+                if self._may_spool and self.undelivered > self.queue.spooled.records:
+                    await self._spool()
                 await self.state.commit()
             except StateError as error:
                 self._log.error("the last checkpoints are not stored", error=str(error))
             await self.state.close()
 
-    async def _deliver_on(self) -> None:
-        await self._open_early()
-        tidy_at = self._next_idle()
-        while True:
-            # Only the first batch is awaited by the clock of `idle`: gathering a delivery may take longer.
-            with trio.move_on_at(tidy_at):
-                await self.queue.wait()
-            if trio.current_time() >= tidy_at:
-                if self._opened:
-                    await self._idle()
-                tidy_at = self._next_idle()
-                continue
-            batches = await self.queue.take(self._batch_bytes, self._batch_records, self._batch_wait_s)
-            if batches is None:
-                return
-            await self._deliver(batches)
-
-    def _next_idle(self) -> float:
-        return trio.current_time() + (math.inf if self.sink.idle_s is None else self.sink.idle_s)
-
-    async def _open_early(self) -> None:
-        """One try before there is anything to deliver: a sink that is down is known from the start."""
-        failure: Exception | None = None
-        try:
-            await self._open_sink()
-        except* Exception as errors:
-            failure = cause_of(errors)
-        if failure is not None:
-            self._failed(failure)
-
-    async def _open_sink(self) -> None:
-        await self.sink.open()
-        self._opened = True
-        self._ready.set()
-
-    async def _deliver(self, batches: list[Batch]) -> None:
-        records = sum(len(batch.lines) for batch in batches)
-        self._in_flight = records
-        rejected = (await self._attempt(batches, records)).rejected
-        # No await from the sink's return to here: files' lengths and checkpoints change together.
-        self._in_flight = 0
-        self._delivered += records - len(rejected)
-        self._rejected += len(rejected)
-        for batch in batches:
-            self.state.note(batch.origin.key, batch.reached)
-        for rejection in rejected:
-            self.warn(
-                "a record was rejected",
-                container=batches[rejection.batch].origin.name,
-                time=rejection.record.time,
-                reason=rejection.reason,
-            )
-
-    async def _attempt(self, batches: list[Batch], records: int) -> Outcome:
-        """Deliver, however often it takes."""
-        attempt = 0
-        while True:
-            failure: Exception | None = None
-            outcome = DELIVERED
-            try:
-                if not self._opened:
-                    await self._open_sink()
-                if records:
-                    outcome = _checked(await self.sink.deliver(batches), batches)
-            # Whatever a sink raises ends nothing but this attempt. A group, because a nursery of the sink's
-            # own makes one, in which our cancellation may stand beside the sink's failure.
-            except* Exception as errors:
-                failure = cause_of(errors)
-            if failure is None:
-                if not self._up:
-                    self._log.info("the route delivers again", attempts=attempt + 1)
-                    self._up, self._reason = True, ""
-                    self._said.clear()
-                return outcome
-            await self._back_off(attempt, failure)
-            self._retried += records
-            attempt += 1
-
-    async def _back_off(self, attempt: int, error: Exception) -> None:
-        """Wait: capped exponential backoff with full jitter, at least what the receiver asked for."""
-        self._failed(error)
-        ceiling = min(self.settings.retry_max_s, self.settings.retry_initial_s * 2 ** min(attempt, 30))
-        wait_s = random.uniform(0, ceiling)
-        if isinstance(error, Retryable):
-            wait_s = max(wait_s, error.after_s or 0.0)
-        await trio.sleep(wait_s)
-
-    def _failed(self, error: Exception) -> None:
-        """Note why the sink does not deliver. Raises the error if it is SinkGone."""
-        self._opened = False
-        if isinstance(error, SinkGone):
-            raise error
-        self._up = False
-        self._reason = str(error) or type(error).__name__
-        if isinstance(error, Retryable):
-            self.warn("cannot deliver, trying again", reason=self._reason)
-        else:
-            self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
-
-    async def _idle(self) -> None:
-        try:
-            await self.sink.idle()
-        except* Exception as errors:  # tidying up ends nothing
-            self._opened = False
-            error = cause_of(errors)
-            self.warn("cannot tidy up", reason=str(error) or repr(error))
-
     async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""
-        await self._ready.wait()
+        await self._delivery.opened.wait()
         attempt = 0
         while True:
             failure: Exception | None = None
@@ -350,23 +369,101 @@ class Route:
     def _give_up(self, error: SinkGone) -> None:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
         self._up, self._reason = False, str(error)
-        self._dropped += self._in_flight + self.queue.clear()
-        self._in_flight = 0
+        self._books.drop("gone", self.queue.abandon())
+
+    # --- a sink that cannot keep up -----------------------------------------------------------------------
+
+    async def _keep_room(self) -> None:
+        """Whenever the queue is full for longer than the computer's own pace explains, fall behind.
+
+        While the processor is busy the queue is full because delivering is work: then the readers wait, and
+        nobody loses by it. What counts is the time in which there is nothing to compute.
+        """
+        idle_s = 0.0
+        while True:
+            if not self.queue.full and not idle_s:
+                self._filled = trio.Event()
+                await self._filled.wait()
+            if self.queue.full and idle_s >= self._patience_s:
+                await self._fall_behind()
+                idle_s = 0.0
+                if self.queue.full:
+                    # Nothing can be done but wait for the sink, or the disk.
+                    self._room = trio.Event()
+                    with trio.move_on_after(DISK_AGAIN_S if self.settings.disk_bytes else math.inf):
+                        await self._room.wait()
+                continue
+            began, computed = trio.current_time(), time.process_time()
+            await trio.sleep(LOOK_EVERY_S)
+            passed_s = trio.current_time() - began
+            if self.queue.full:
+                idle_s += max(0.0, passed_s - (time.process_time() - computed))
+            else:
+                idle_s = max(0.0, idle_s - passed_s)
+
+    def _have_room(self) -> None:
+        self._room.set()
+        self._on_room()
+
+    @property
+    def _patience_s(self) -> float:
+        if not self._behind:
+            return PATIENCE_S
+        return 0.0 if self._progress == self._spooled_at_progress else PATIENCE_BEHIND_S
+
+    @property
+    def _may_spool(self) -> bool:
+        return (
+            self.settings.disk_bytes > 0
+            and self._state_folder is not None
+            and trio.current_time() >= self._disk_from
+        )
+
+    async def _fall_behind(self) -> None:
+        """Spool; where that cannot be, do as `when_full` says."""
+        if not self._behind:
+            self._behind = True
+            self._log.info(
+                "the sink cannot keep up: the route is behind", reason=self._reason or "it is slow"
+            )
+        if self._may_spool:
+            try:
+                await self._spool()
+            except StateError as error:
+                self._disk_from = trio.current_time() + DISK_AGAIN_S
+                self.warn("cannot spool", reason=str(error), instead=_INSTEAD[self.settings.when_full])
+        if self.queue.full and self.settings.when_full != "block" and not self._sheds:
+            self._sheds = True
+            self.warn("the queue is full", instead=_INSTEAD[self.settings.when_full])
+            if self.settings.when_full == "drop_oldest":
+                self._books.drop("full", self.queue.drop_oldest())
+            self._on_room()
+
+    async def _spool(self) -> None:
+        """What is not delivered goes to the disk, if there is room. Raises StateError."""
+        spooled = self.queue.spooled
+        if spooled.stored_bytes >= self.settings.disk_bytes:
+            if self.settings.when_full != "drop_oldest":
+                self.warn(
+                    "the spool is full",
+                    bytes=spooled.stored_bytes,
+                    limit=self.settings.disk_bytes,
+                    instead=_INSTEAD[self.settings.when_full],
+                )
+                return
+            over = spooled.stored_bytes - self.settings.disk_bytes + self.settings.queue_bytes
+            self._books.drop("full", await self.queue.drop_spooled(over))
+        await self.queue.spool(self._delivery_settings.batch_bytes, self._delivery_settings.batch_records)
+        self._sheds = False
+        self._spooled_at_progress = self._progress
+
+    def _caught_up(self) -> None:
+        self._behind = self._sheds = False
+        self._log.info("the route has caught up")
 
 
-def cause_of(errors: Exception) -> Exception:
-    """What a component raised, out of the groups that its nurseries, and `except*`, have put around it."""
-    while isinstance(errors, ExceptionGroup) and len(errors.exceptions) == 1:
-        errors = errors.exceptions[0]
-    return errors
-
-
-def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
-    """What `deliver` returned. Raises an error if that says nothing about these batches."""
-    rejected: Sequence[Rejected] = outcome.rejected
-    if len(rejected) > sum(len(batch.lines) for batch in batches):
-        raise ValueError("deliver() has rejected more records than it was given")
-    for rejection in rejected:
-        if not 0 <= rejection.batch < len(batches):
-            raise ValueError(f"deliver() has rejected a record of batch {rejection.batch}: there is none")
-    return outcome
+_INSTEAD: dict[WhenFull, str] = {
+    "block": "the route waits; its logs are read on when there is room",
+    "drop_oldest": "dropping the oldest records, as `when_full` says",
+    "drop_newest": "dropping what comes, as `when_full` says",
+}

@@ -113,7 +113,7 @@ class Router:
 
     def has_room(self, origin: Origin) -> bool:
         for route, _ in self.takers(origin).routes:  # noqa: SIM110  # faster than any(): once a log and sweep
-            if route.queue.full and route.gone is None:
+            if route.holds:
                 return False
         return True
 

@@ -1,4 +1,4 @@
-"""What a route must know after a restart: checkpoints and the lengths of written files, in SQLite.
+"""What a route must know after a restart, in SQLite: checkpoints, lengths of written files, its spool.
 
 One file a route, `routes/<name>.db` in the state directory, so that whatever belongs together is one
 transaction. The tables are plain enough for the `sqlite3` tool:
@@ -7,6 +7,7 @@ transaction. The tables are plain enough for the `sqlite3` tool:
     checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
                                                      or was first missed
     files(path, fingerprint, fingerprint_bytes, length, details)
+    origins, spool, damaged                          see stored_origins.py and spool.py
 
 WAL mode with `synchronous=NORMAL`: a commit survives kill -9; power loss may take back the last commits,
 never part of one. `durable=True` makes it `FULL`: a commit survives power loss too.
@@ -18,26 +19,35 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 import structlog
 import trio
 
-from logroute.router.record import Position, Reached
+from logroute.router import spool, stored_origins
+from logroute.router.record import Batch, Position, Reached
+from logroute.router.stored_origins import StoredOrigins
 from logroute.sinks import FileLength
 
-VERSION = 1
+T = TypeVar("T")
+
+VERSION = 2
 FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
 CACHE_KIB = 256
 """Of each database in memory. What is stored is small, and the kernel caches it as well."""
+FREE_PAGES = 1024
+"""Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
+LOG_BYTES = 4 << 20
+"""What SQLite's log is cut back to once it is in the database."""
 STORE_WITHIN_S = 10.0
 """A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
 
@@ -52,6 +62,27 @@ create table if not exists files (
     path text primary key, fingerprint text not null, fingerprint_bytes integer not null,
     length integer not null, details text) without rowid;
 """
+_SCHEMA += stored_origins.SCHEMA + spool.SCHEMA
+
+
+class _Changes(msgspec.Struct):
+    """What one transaction stores beside the files' lengths."""
+
+    positions: dict[str, Position | Reached] = msgspec.field(default_factory=dict)
+    gone: dict[str, float | None] = msgspec.field(default_factory=dict)
+    """Since when an origin is gone; None where it is back."""
+    forgotten: set[str] = msgspec.field(default_factory=set)
+    removed: set[int] = msgspec.field(default_factory=set)
+    """Rows of the spool."""
+
+    def older_than(self, newer: _Changes) -> _Changes:
+        """Both, where the newer ones win."""
+        return _Changes(
+            self.positions | newer.positions,
+            self.gone | newer.gone,
+            self.forgotten | newer.forgotten,
+            self.removed | newer.removed,
+        )
 
 
 class StateError(Exception):
@@ -59,10 +90,10 @@ class StateError(Exception):
 
 
 class RouteState:
-    """Checkpoints and file lengths of one route. `open` first; then `note` and `commit`.
+    """Checkpoints, file lengths and the spool of one route. `open` first; then `note` and `commit`.
 
-    Invariant: `positions` and `files` change together, without an await between, when a delivery has
-    returned; so a commit at any instant stores a consistent picture.
+    Invariant: `positions`, removed rows and `files` change together, without an await between, when a
+    delivery has returned; so a commit at any instant stores a consistent picture.
     """
 
     def __init__(
@@ -82,16 +113,20 @@ class RouteState:
         self._durable = durable
         self._clock = clock
         self._database: sqlite3.Connection | None = None
-        self._dirty: dict[str, Position | Reached] = {}
+        self.spooled = spool.Totals()
+        """What the spool held when it was opened."""
+        self._changes = _Changes()
+        self._origins = StoredOrigins()
+        self._next_row = 1
         self._met: set[str] = set()
         """Origins that a source has shown us in this run."""
         self._gone: dict[str, float] = {}
         """Origins that are not there any more, and since when."""
-        self._gone_changed: set[str] = set()
-        self._forgotten: set[str] = set()
         self._tidy_at = 0.0
         self._stored_files: dict[str, FileLength] = {}
         """`files` as the database has them. Only the thread that writes it touches it."""
+        self._unused = True
+        """The file has more space than it needs. Only the thread that writes it touches it."""
         self._lock = trio.Lock()
         self._threads = trio.CapacityLimiter(1)
         self._changed = trio.Event()
@@ -160,6 +195,7 @@ class RouteState:
             database.execute(f"pragma cache_size = -{CACHE_KIB}")
             database.execute("pragma auto_vacuum = incremental")
             database.execute("pragma journal_mode = wal")
+            database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
             database.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
         database.executescript(_SCHEMA)
         meta = dict(database.execute("select key, value from meta"))
@@ -187,6 +223,9 @@ class RouteState:
             )
         }
         self._stored_files = dict(self.files)
+        self.spooled = spool.totals(database)
+        self._next_row = spool.newest(database) + 1
+        self._origins.load(database, in_use=spool.holds_any(database))
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -202,14 +241,14 @@ class RouteState:
 
     def note(self, origin: str, position: Position | Reached) -> None:
         """The route has acknowledged this origin up to here. Stored with the next commit."""
-        self._reached[origin] = self._dirty[origin] = position
+        self._reached[origin] = self._changes.positions[origin] = position
         self._changed.set()
 
     def met(self, origin: str) -> None:
         """The origin is there, whatever was said of it before."""
         self._met.add(origin)
         if self._gone.pop(origin, None) is not None:
-            self._gone_changed.add(origin)
+            self._changes.gone[origin] = None
             self._changed.set()
 
     def gone(self, origin: str) -> None:
@@ -218,8 +257,7 @@ class RouteState:
         What was read of it may still be on its way: acknowledging that brings nothing back.
         """
         if origin in self._reached:
-            self._gone[origin] = self._clock()
-            self._gone_changed.add(origin)
+            self._gone[origin] = self._changes.gone[origin] = self._clock()
             self._changed.set()
 
     async def wait_changed(self) -> None:
@@ -237,32 +275,134 @@ class RouteState:
                 return
             if trio.current_time() >= self._tidy_at:
                 self._tidy()
-            dirty, self._dirty = self._dirty, {}
-            changed, self._gone_changed = self._gone_changed, set()
-            gone = {origin: self._gone.get(origin) for origin in changed}
-            forgotten, self._forgotten = self._forgotten, set()
-            files = dict(self.files)
-            # Whoever waits for a change waits for this very event, so an unset one stays.
-            if self._changed.is_set():
-                self._changed = trio.Event()
-            failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
-            # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
-            with trio.move_on_after(STORE_WITHIN_S, shield=True):
-                try:
-                    await trio.to_thread.run_sync(
-                        partial(self._store, dirty, gone, forgotten, files),
-                        limiter=self._threads,
-                        abandon_on_cancel=True,
-                    )
-                    return
-                except (sqlite3.Error, ValueError, TypeError) as error:
-                    failure = error
-            # The thread that we no longer wait for may yet succeed; storing the same again changes nothing.
-            self._dirty = dirty | self._dirty
-            self._gone_changed |= changed
-            self._forgotten |= forgotten
-            self._changed.set()
-            raise StateError(f"cannot store checkpoints in {self.path}: {failure}") from failure
+            await self._commit("checkpoints")
+
+    async def _commit(self, what: str, packed: Sequence[spool.Packed] = ()) -> list[spool.Row]:
+        """One transaction with all that was noted and these rows. Raises StateError. The lock is held."""
+        changes, self._changes = self._changes, _Changes()
+        files = dict(self.files)
+        origins = self._origins.new_rows() if packed else {}
+        # Whoever waits for a change waits for this very event, so an unset one stays.
+        if self._changed.is_set():
+            self._changed = trio.Event()
+        failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
+        # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
+        with trio.move_on_after(STORE_WITHIN_S, shield=True):
+            try:
+                rows, more = await trio.to_thread.run_sync(
+                    partial(self._store, changes, files, packed, origins),
+                    limiter=self._threads,
+                    abandon_on_cancel=True,
+                )
+            except (sqlite3.Error, ValueError, TypeError) as error:
+                failure = error
+            else:
+                self._origins.stored(origins)
+                if more:
+                    self._changed.set()
+                return rows
+        # The thread that we no longer wait for may yet succeed; storing the same again changes nothing.
+        self._changes = changes.older_than(self._changes)
+        self._changed.set()
+        raise StateError(f"cannot store {what} in {self.path}: {failure}") from failure
+
+    # --- the spool ----------------------------------------------------------------------------------
+
+    async def put_rows(
+        self, groups: Sequence[Sequence[Batch]], on_numbered: Callable[[Sequence[int]], None]
+    ) -> list[spool.Row]:
+        """Put everything that is not acknowledged into the spool, one row for each group, all or nothing.
+
+        The checkpoints move behind it in the same transaction. `on_numbered` is called, before anything is
+        stored, with the rows' numbers: a delivery of one of these groups that ends meanwhile is a row to
+        be removed. Returns the rows, none for a group without records; raises StateError.
+        """
+        async with self._lock:
+            if self._database is None:
+                raise StateError(f"{self.path} is closed")
+            first = self._next_row
+            packed = [spool.pack(first + index, group, self._origins) for index, group in enumerate(groups)]
+            behind: dict[str, Position | Reached] = {
+                batch.origin.key: batch.reached for group in groups for batch in group
+            }
+            self._next_row += len(packed)
+            on_numbered([row.id for row in packed])
+            noted = self._changes.positions
+            self._changes.positions = noted | behind
+            try:
+                rows = await self._commit("the spool", [row for row in packed if row.records])
+            except StateError:
+                # Not stored, or nobody knows: then the next commit takes it back.
+                self._changes.removed.update(row.id for row in packed)
+                for origin in behind:
+                    if (reached := self._reached.get(origin)) is not None:
+                        self._changes.positions[origin] = reached
+                    else:
+                        self._changes.positions.pop(origin, None)
+                        self._changes.forgotten.add(origin)
+                raise
+            self._reached |= behind
+            return rows
+
+    def remove_row(self, row: int) -> None:
+        """What is in this row of the spool is done with. Stored with the next commit."""
+        self._changes.removed.add(row)
+        self._changed.set()
+
+    async def load_row(self, above: int) -> tuple[spool.Row, list[Batch] | None] | None:
+        """The first row whose number is higher, and its batches: None if they cannot be read.
+
+        None if there is no such row. One that cannot be read has been put aside. Raises StateError.
+        """
+        async with self._lock:
+            return await self._in_thread("read the spool", partial(self._load_row, above))
+
+    async def oldest_rows(self, above: int, stored_bytes: int) -> list[spool.Row]:
+        """The first rows above a number that hold so many bytes on the disk together, or all there are.
+
+        Raises StateError.
+        """
+        async with self._lock:
+            return await self._in_thread("read the spool", partial(self._oldest_rows, above, stored_bytes))
+
+    async def _in_thread(self, what: str, work: Callable[[], T]) -> T:
+        """Raises StateError where the disk fails, or does not answer."""
+        if self._database is None:
+            raise StateError(f"cannot {what}: {self.path} is closed")
+        failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
+        with trio.move_on_after(STORE_WITHIN_S):
+            try:
+                return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+            except sqlite3.Error as error:
+                failure = error
+        raise StateError(f"cannot {what} in {self.path}: {failure}") from failure
+
+    def _load_row(self, above: int) -> tuple[spool.Row, list[Batch] | None] | None:
+        database = self._database
+        assert database is not None
+        found = spool.read(database, above)
+        if found is None:
+            return None
+        row, body = found
+        try:
+            return row, spool.unpack(body, self._origins)
+        except spool.Damaged as error:
+            with _transaction(database):
+                spool.set_aside(database, row.id)
+            self._log.error(
+                "a row of the spool is damaged: put aside, its records are lost",
+                path=str(self.path),
+                table="damaged",
+                row=row.id,
+                records=row.records,
+                since=row.first_time,
+                error=str(error),
+            )
+            return row, None
+
+    def _oldest_rows(self, above: int, stored_bytes: int) -> list[spool.Row]:
+        assert self._database is not None
+        return spool.oldest(self._database, above, stored_bytes)
 
     def _tidy(self) -> None:
         """Forget checkpoints of what is gone for long.
@@ -275,44 +415,47 @@ class RouteState:
         kinds = {_kind(origin) for origin in self._met}
         for origin in self._reached:
             if origin not in self._met and origin not in self._gone and _kind(origin) in kinds:
-                self._gone[origin] = now
-                self._gone_changed.add(origin)
+                self._gone[origin] = self._changes.gone[origin] = now
         for origin in [o for o, since in self._gone.items() if since < now - FORGET_AFTER_S]:
             del self._gone[origin]
-            self._gone_changed.discard(origin)
+            self._changes.gone.pop(origin, None)
             self._met.discard(origin)
             self._reached.pop(origin, None)
-            self._dirty.pop(origin, None)
-            self._forgotten.add(origin)
+            self._changes.positions.pop(origin, None)
+            self._changes.forgotten.add(origin)
 
     def _store(
         self,
-        dirty: Mapping[str, Position | Reached],
-        gone: Mapping[str, float | None],
-        forgotten: Iterable[str],
+        changes: _Changes,
         files: Mapping[str, FileLength],
-    ) -> None:
+        packed: Sequence[spool.Packed],
+        origins: Mapping[int, tuple[str, str]],
+    ) -> tuple[list[spool.Row], bool]:
+        """One transaction. The rows; and whether there is more unused space to be given back."""
         database = self._database
         assert database is not None
         now = self._clock()
+        rows = [row.compressed() for row in packed]
         changed = [(p, f) for p, f in files.items() if self._stored_files.get(p) is not f]
         removed = [(_key(path),) for path in self._stored_files if path not in files]
-        database.execute("begin immediate")
-        try:
-            database.executemany("delete from checkpoints where origin = ?", [(_key(o),) for o in forgotten])
-            if dirty:
+        with _transaction(database):
+            if changes.forgotten:
+                database.executemany(
+                    "delete from checkpoints where origin = ?", [(_key(o),) for o in changes.forgotten]
+                )
+            if changes.positions:
                 database.executemany(
                     "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
                     "position = excluded.position, updated = excluded.updated",
                     (
                         (_key(origin), _encode(_position(reached)).decode(), now)
-                        for origin, reached in dirty.items()
+                        for origin, reached in changes.positions.items()
                     ),
                 )
-            if gone:
+            if changes.gone:
                 database.executemany(
                     "update checkpoints set gone = ? where origin = ?",
-                    [(since, _key(origin)) for origin, since in gone.items()],
+                    [(since, _key(origin)) for origin, since in changes.gone.items()],
                 )
             if changed:
                 database.executemany(
@@ -321,12 +464,38 @@ class RouteState:
                 )
             if removed:
                 database.executemany("delete from files where path = ?", removed)
-            database.execute("commit")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("rollback")
-            raise
+            if origins:
+                stored_origins.insert(database, origins)
+            if changes.removed:
+                spool.remove(database, changes.removed)
+            if rows:
+                spool.insert(database, rows)
         self._stored_files = dict(files)
+        if changes.removed or self._unused:
+            self._unused = _give_back_space(database)
+        return [row for row, _ in rows], self._unused
+
+
+def _give_back_space(database: sqlite3.Connection) -> bool:
+    """Some of it: a spool that was emptied must not hold up the checkpoints for long. Is there more?"""
+    (unused,) = database.execute("pragma freelist_count").fetchone()
+    if unused <= FREE_PAGES:
+        return False
+    # A script, because it is stepped to its end; `execute` would give back a single page.
+    database.executescript(f"pragma incremental_vacuum({FREE_PAGES})")
+    return bool(unused > 2 * FREE_PAGES)
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("begin immediate")
+    try:
+        yield
+        database.execute("commit")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("rollback")
+        raise
 
 
 def _position(reached: Position | Reached) -> Position:

@@ -138,7 +138,12 @@ class Sink(ABC, Generic[OptionsT]):
     """One per route. The router calls `open`, then `deliver` one at a time, then `close`."""
 
     ordered: ClassVar[bool] = True
-    """Whether order matters to it. Where not, the router may have several deliveries under way."""
+    """Whether order matters to it. Where not, the router has several deliveries under way; `open` may then be
+    called beside one, and `idle` never is."""
+    concurrency: ClassVar[int] = 4
+    """How many deliveries there may be at a time where order does not matter."""
+    has_deadline: ClassVar[bool] = True
+    """Whether a delivery that takes long has failed. Not so where a person may stop the receiver at will."""
 
     batch_bytes: ClassVar[int] = 1 << 20
     """What one delivery takes at most, unless the route's `batch` says otherwise; likewise below."""

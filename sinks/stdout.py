@@ -62,6 +62,7 @@ class StdoutSink(Sink[StdoutOptions]):
     O_NONBLOCK). A delivery that is cancelled leaves its thread behind with what it was writing.
     """
 
+    has_deadline = False
     fd = 1
 
     def __init__(self, options: StdoutOptions, context: SinkContext) -> None:

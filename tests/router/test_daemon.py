@@ -175,7 +175,9 @@ async def test_once_gives_up_after_its_timeout_without_progress(
     autojump_clock: trio.testing.MockClock, script: Sequence[Any], tmp_path: Path
 ) -> None:
     """Also where it could go on later: whoever asks for once asks whether all is there."""
-    run = Run({"all": script, "other": []}, once=True, timeout_s=100, state_dir=tmp_path)
+    scripts = {"all": script, "other": []}
+    settings = {"deadline_s": math.inf}
+    run = Run(scripts, settings=settings, once=True, timeout_s=100, state_dir=tmp_path)
     assert await run.run() == UNDELIVERED
     assert 100 <= trio.current_time() <= 110
     assert run.numbers("other") == [1, 2, 3, 4, 5]
@@ -185,7 +187,7 @@ async def test_once_gives_up_after_its_timeout_without_progress(
 async def test_once_takes_all_the_time_that_it_needs_while_there_is_progress(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    run = Run({"all": [90.0] * 5}, once=True, timeout_s=100)
+    run = Run({"all": [90.0] * 5}, settings={"deadline_s": 100.0}, once=True, timeout_s=100)
     assert await run.run() == DONE
     assert trio.current_time() == pytest.approx(450)
 
@@ -294,7 +296,7 @@ async def test_a_signal_while_it_starts_ends_it_in_order(
 async def test_what_all_queues_hold_together_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     run = Run({"a": [], "b": [], "c": []}, settings={"queue_bytes": 1000}, memory_bytes=1500, once=True)
     assert await run.run() == DONE
-    assert [route.queue.limit_bytes for route in run.daemon.router.routes.values()] == [500] * 3
+    assert [route.queue.limit_bytes for route in run.daemon.router.routes.values()] == [250] * 3
     run = Run({"a": [], "b": []}, settings={"queue_bytes": 100}, memory_bytes=1500, once=True)
     assert await run.run() == DONE
     assert [route.queue.limit_bytes for route in run.daemon.router.routes.values()] == [100] * 2

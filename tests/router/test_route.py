@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -19,10 +20,11 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import BEGINNING, Batch
-from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
+from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, PATIENCE_S, Route, RouteSettings
 from logroute.router.state import RouteState, StateError
-from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Retryable, SinkGone
+from logroute.sinks import DELIVERED, FileLength, Outcome, Postponed, Refused, Rejected, Retryable, SinkGone
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -41,9 +43,23 @@ class Books(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         book = self.route.statistics()
         self.steps += 1
-        parts = book.delivered + book.rejected + book.dropped + book.queue.records + book.in_flight
-        if book.received != parts or min(book.delivered, book.in_flight, book.dropped) < 0:
+        dropped = sum(book.dropped.values())
+        parts = (
+            book.delivered + book.duplicates + book.rejected + dropped + book.queue.records + book.in_flight
+        )
+        if book.received != parts or min(book.delivered, book.in_flight, book.queue.records) < 0:
             self.wrong.append(f"{task.name}: {book}")
+
+
+class Room:
+    """Who waits for room is told as the router tells it."""
+
+    def __init__(self) -> None:
+        self.again = trio.Event()
+
+    def __call__(self) -> None:
+        self.again.set()
+        self.again = trio.Event()
 
 
 def make(
@@ -56,8 +72,19 @@ def make(
         RouteSettings("all", **changes),
         lambda route: sink(route, script),
         state_folder=folder,
-        on_room=lambda: None,
+        on_room=Room(),
     )
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[RouteState]:
+    """What a route has left behind."""
+    state = RouteState("all", folder)
+    await state.open()
+    try:
+        yield state
+    finally:
+        await state.close()
 
 
 def sink_of(route: Route) -> StandInSink:
@@ -348,7 +375,7 @@ async def test_a_sink_that_is_gone_ends_its_route_and_what_is_left_is_dropped(
     async with running(route):
         route.put(numbers(4))
     book = route.statistics()
-    assert (book.received, book.delivered, book.dropped, book.queue.records) == (4, 1, 3, 0)
+    assert (book.received, book.delivered, book.dropped, book.queue.records) == (4, 1, {"gone": 3}, 0)
     assert (book.up, book.reason) == (False, "closed")
     assert isinstance(route.gone, SinkGone)
     # Not delivered: it stays behind the checkpoint.
@@ -388,7 +415,7 @@ async def test_a_sink_that_notices_beside_a_delivery_that_its_receiver_is_gone(
         assert route.gone is not None
     assert sink.called("close") == [pytest.approx(2)]
     book = route.statistics()
-    assert book.delivered + book.dropped == 5
+    assert book.delivered + book.dropped.get("gone", 0) == 5
     assert book.delivered == len(sink.got) or takes_s == 2.0
     assert len(sink.called("deliver")) <= 2
 
@@ -425,9 +452,10 @@ async def test_acknowledgements_are_stored_four_times_a_second_at_most(
     commits: list[tuple[float, int]] = []
     store = RouteState._store
 
-    def note(self: RouteState, dirty: Any, *rest: Any) -> None:
-        commits.append((trio.current_time(), max((number_of(p) for p in dirty.values()), default=0)))
-        store(self, dirty, *rest)
+    def note(self: RouteState, changes: Any, *rest: Any) -> Any:
+        numbers = [number_of(p) for p in changes.positions.values()]
+        commits.append((trio.current_time(), max(numbers, default=0)))
+        return store(self, changes, *rest)
 
     monkeypatch.setattr(RouteState, "_store", note)
     route = make()
@@ -464,8 +492,8 @@ async def test_every_transaction_holds_the_lengths_and_the_checkpoints_of_the_sa
     stored: list[int] = []
     store = RouteState._store
 
-    def look(self: RouteState, *args: Any) -> None:
-        store(self, *args)
+    def look(self: RouteState, *args: Any) -> Any:
+        result = store(self, *args)
         assert self._database is not None
         lengths = [length for (length,) in self._database.execute("select length from files")]
         (count,) = self._database.execute("select count(*) from checkpoints").fetchone()
@@ -473,6 +501,7 @@ async def test_every_transaction_holds_the_lengths_and_the_checkpoints_of_the_sa
         if lengths:
             assert lengths == [number_of(self.positions[WEB.key])]
         stored.append(lengths[0] if lengths else 0)
+        return result
 
     monkeypatch.setattr(RouteState, "_store", look)
     route = make(folder=tmp_path, sink=Writing, batch_records=1)
@@ -773,3 +802,309 @@ def test_whatever_happens_the_books_are_right_and_every_record_arrives_once_and_
     assert sink_of(route).messages == [str(number) for number in range(1, checkpoint + 1)]
     if route.gone is None:
         assert checkpoint == put
+
+
+# --- what a receiver may say ----------------------------------------------------------------------------
+
+
+def refuse(*bad: int) -> Step:
+    """Refuses whatever holds one of these records."""
+
+    async def step(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        sink.script.insert(0, step)
+        if any(record.message in map(str, bad) for each in batches for record in each.records):
+            raise Refused("no such thing")
+        return ()
+
+    return step
+
+
+@pytest.mark.parametrize("bad", [[], [1], [8], [3, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
+async def test_a_receiver_that_refuses_a_whole_is_asked_until_it_is_known_what_it_means(
+    autojump_clock: trio.testing.MockClock, bad: list[int]
+) -> None:
+    route = make([refuse(*bad)])
+    async with running(route) as sink:
+        route.put([batch(WEB, [1, 2, 3]), batch(DB, [4]), batch(WEB, [5, 6, 7, 8])])
+    assert sink.messages == [str(n) for n in range(1, 9) if n not in bad]
+    book = route.statistics()
+    assert (book.delivered, book.rejected, book.retried) == (8 - len(bad), len(bad), 0)
+    assert book.up
+    assert len(sink.called("deliver")) <= 15
+    assert number_of(route.state.positions[WEB.key]) == 8
+
+
+async def test_what_was_taken_before_a_failure_is_not_sent_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    route = make([Refused("too large"), 0.0, Retryable("down"), 0.0])
+    async with running(route) as sink:
+        route.put([batch(WEB, [1, 2, 3, 4])])
+    assert sink.messages == ["1", "2", "3", "4"]
+    assert route.statistics().retried == 2
+
+
+class Unordered(StandInSink):
+    """Takes several deliveries at a time, and postpones what its script names."""
+
+    ordered = False
+    concurrency = 3
+    most = 0
+    postpones: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
+    after_s: float | None = None
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        self.calls.append((trio.current_time(), "deliver"))
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            takes_s = self.script.pop(0) if self.script else 0
+            await trio.sleep(takes_s)
+        finally:
+            self.under_way -= 1
+        later, self.postpones = self.postpones, ()
+        records = [(index, record) for index, each in enumerate(batches) for record in each.records]
+        self.got += [
+            (batches[i].origin.name, r.message) for i, r in records if r.message not in (*later, *self.has)
+        ]
+        return Outcome(
+            postponed=[Postponed(i, r, "busy") for i, r in records if r.message in later],
+            duplicates=sum(r.message in self.has for _, r in records),
+            after_s=self.after_s,
+        )
+
+
+def unordered(route: Route) -> Unordered:
+    assert isinstance(route.sink, Unordered)
+    return route.sink
+
+
+async def test_several_deliveries_are_under_way_where_order_does_not_matter(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    route = make([10.0, 1.0, 1.0, 1.0], sink=Unordered, batch_records=1)
+    async with running(route):
+        route.put(numbers(4))
+        await trio.sleep(5)
+        # The first is still under way: what is behind it is delivered, and not acknowledged.
+        assert sorted(unordered(route).messages) == ["2", "3", "4"]
+        assert route.statistics().in_flight == 1
+        assert WEB.key not in route.state.positions
+    assert unordered(route).most == 3
+    assert number_of(route.state.positions[WEB.key]) == 4
+
+
+async def test_what_a_receiver_postpones_is_sent_again_alone_when_it_asks_for_it(
+    autojump_clock: trio.testing.MockClock, longest: list[float]
+) -> None:
+    route = make(sink=Unordered)
+    sink = unordered(route)
+    sink.postpones, sink.has, sink.after_s = ("2", "5"), ("1",), 7.0
+    async with running(route):
+        route.put([batch(WEB, [1, 2, 3]), batch(DB, [4, 5])])
+    assert sink.messages == ["3", "4", "2", "5"]
+    first, second = sink.called("deliver")
+    assert second - first == pytest.approx(7)
+    book = route.statistics()
+    assert (book.delivered, book.duplicates, book.retried) == (4, 1, 2)
+
+
+@pytest.mark.parametrize("has_deadline", [True, False])
+async def test_an_attempt_has_a_deadline(
+    autojump_clock: trio.testing.MockClock, longest: list[float], has_deadline: bool
+) -> None:
+    class Sometimes(StandInSink):
+        pass
+
+    Sometimes.has_deadline = has_deadline
+    route = make([1000.0], sink=Sometimes, deadline_s=30.0)
+    async with running(route) as sink:
+        route.put(numbers(1))
+        await trio.sleep(30.1)
+        book = route.statistics()
+        assert (book.up, book.reason) == ((False, "no answer within 30 s") if has_deadline else (True, ""))
+    assert sink.messages == ["1"]
+    assert len(sink.called("deliver")) == (2 if has_deadline else 1)
+
+
+# --- a sink that cannot keep up -------------------------------------------------------------------------
+
+FULL = {"queue_bytes": 5 * (100 + BATCH_OVERHEAD_BYTES), "batch_records": 2, "batch_wait_s": 0.0}
+SPOOLS = FULL | {"disk_bytes": 1 << 20}
+
+
+async def feed(route: Route, batches: Sequence[Batch]) -> float:
+    """Put them as a source does, which waits while the route holds; how long it was held."""
+    began = trio.current_time()
+    for each in batches:
+        while route.holds:
+            assert isinstance(route._on_room, Room)
+            await route._on_room.again.wait()
+        route.put([each])
+    return trio.current_time() - began
+
+
+async def test_a_route_whose_sink_is_down_spools_and_catches_up_in_order(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = make([Retryable("down")] * 5, tmp_path, retry_initial_s=1e9, retry_max_s=20, **SPOOLS)
+    async with running(route) as sink:
+        # Held for the first time only: from then on it is known to be behind.
+        assert await feed(route, numbers(100)) < 2 * PATIENCE_S
+        book = route.statistics()
+        assert (book.received, book.delivered, book.in_flight) == (100, 0, 2)
+        assert book.queue.spooled_records > 80
+        # What is spooled needs no engine any more.
+        assert number_of(route.state.positions[WEB.key]) > 80
+        await trio.sleep(1000)
+        assert sink.messages == [str(n) for n in range(1, 101)]
+        assert route.statistics().queue == QueueStatistics(0, 0)
+    said = capsys.readouterr().out
+    assert said.count("the route is behind") == 1
+    assert said.count("has caught up") == 1
+    async with opened(tmp_path) as state:
+        assert state.spooled.records == 0
+        assert number_of(state.positions[WEB.key]) == 100
+
+
+async def test_a_start_begins_with_what_the_spool_holds(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    route = make([math.inf], tmp_path, deadline_s=math.inf, **SPOOLS)
+    await route.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(route.run)
+        await feed(route, numbers(7))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()  # the grace period is over
+    route = make([], tmp_path, **SPOOLS)
+    await route.open()
+    book = route.statistics()
+    assert (book.received, book.queue.spooled_records, book.queue.records) == (7, 7, 7)
+    await route.state.close()
+    async with running(route) as sink:
+        route.put(numbers(3, start=8))
+    assert sink.messages == [str(n) for n in range(1, 11)]
+
+
+async def test_a_route_that_is_slow_because_the_processor_is_busy_is_not_behind(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "process_time", trio.current_time)
+    route = make([0.9] * 50, tmp_path, **SPOOLS)
+    async with running(route) as sink:
+        assert await feed(route, numbers(100)) > 40
+        assert route.statistics().queue.spooled_records == 0
+    assert len(sink.messages) == 100
+
+
+async def test_a_slow_sink_makes_a_route_fall_behind_and_hold_up_nobody(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    route = make([1.0] * 1000, tmp_path, **SPOOLS)
+    async with running(route) as sink:
+        assert await feed(route, numbers(400)) < 3
+    assert sink.messages == [str(n) for n in range(1, 401)]
+
+
+async def test_without_a_disk_a_full_route_waits(autojump_clock: trio.testing.MockClock) -> None:
+    route = make([math.inf], deadline_s=100.0, disk_bytes=1 << 20, **FULL)
+    async with running(route) as sink:
+        assert 99 < await feed(route, numbers(20)) < 101
+    assert sink.messages == [str(n) for n in range(1, 21)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("drop_oldest", [1, 2, 97, 98, 99, 100]), ("drop_newest", None)]
+)
+async def test_a_full_route_drops_as_it_was_told_to_and_counts_it(
+    autojump_clock: trio.testing.MockClock,
+    policy: str,
+    kept: list[int] | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    route = make([math.inf], deadline_s=100.0, when_full=policy, **FULL)
+    async with running(route) as sink:
+        assert await feed(route, numbers(100)) < 2 * PATIENCE_S
+        await trio.sleep(200)
+        # It is over: nothing is dropped any more.
+        assert not route.statistics().queue.records
+        await feed(route, numbers(3, start=101))
+    got = [int(message) for message in sink.messages]
+    assert got[:2] == [1, 2]
+    assert got[-3:] == [101, 102, 103]
+    assert got == sorted(got)
+    if kept is not None:
+        assert got[:-3] == kept
+    else:
+        assert got[:-3] == list(range(1, len(got) - 2))
+    book = route.statistics()
+    assert book.dropped == {"full": 103 - len(got)}
+    assert len(got) < 15
+    assert number_of(route.state.positions[WEB.key]) == 103
+    assert "the queue is full" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
+async def test_the_spool_is_bounded(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, policy: str
+) -> None:
+    route = make([math.inf], tmp_path, deadline_s=500.0, when_full=policy, **(FULL | {"disk_bytes": 3000}))
+    async with running(route) as sink:
+        held_s = await feed(route, numbers(200))
+        spooled = route.statistics().queue.spooled_bytes
+        assert spooled < 5000
+        assert held_s > 400 if policy == "block" else held_s < 5
+    got = [int(message) for message in sink.messages]
+    dropped = route.statistics().dropped.get("full", 0)
+    assert got == sorted(got)
+    assert len(got) + dropped == 200
+    if policy == "block":
+        assert dropped == 0
+    else:
+        assert dropped > 50
+        assert (got[-1] == 200) == (policy == "drop_oldest")
+
+
+async def test_a_disk_that_fails_makes_the_route_wait_and_is_tried_again(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    route = make([math.inf], tmp_path, deadline_s=1000.0, **SPOOLS)
+    store = RouteState._store
+    broken = True
+
+    def fail(self: RouteState, changes: Any, files: Any, packed: Any, origins: Any) -> Any:
+        if packed and broken:
+            raise ValueError("database or disk is full")
+        return store(self, changes, files, packed, origins)
+
+    monkeypatch.setattr(RouteState, "_store", fail)
+    async with running(route) as sink:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed, route, numbers(50))
+            await trio.sleep(60)
+            assert route.holds
+            assert route.statistics().received < 20
+            broken = False
+        assert trio.current_time() < 70
+    assert sink.messages == [str(n) for n in range(1, 51)]
+    assert "cannot spool" in capsys.readouterr().out
+
+
+async def test_a_row_that_cannot_be_read_is_counted(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    route = make([Retryable("down")], tmp_path, retry_initial_s=1e9, retry_max_s=20, **SPOOLS)
+    async with running(route) as sink:
+        await feed(route, numbers(20))
+        await trio.sleep(1)
+        assert route.state._database is not None
+        route.state._database.execute("update spool set body = x'00' where id = 3")
+        await trio.sleep(100)
+        book = route.statistics()
+    assert book.dropped == {"damaged": 2}
+    assert sink.messages == [str(n) for n in range(1, 21) if n not in (5, 6)]

@@ -58,7 +58,8 @@ async def opened(router: Router) -> Router:
 async def received(route: Route) -> list[Batch]:
     """What waits in a route's queue."""
     route.queue.close()
-    return await route.queue.take(MUCH, MUCH, 0) or []
+    group = await route.queue.take(MUCH, MUCH, 0)
+    return group.batches if group is not None else []
 
 
 def messages(batches: Sequence[Batch]) -> list[str]:

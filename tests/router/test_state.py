@@ -244,9 +244,9 @@ async def test_a_disk_that_does_not_answer_is_an_error(
     answers = threading.Event()
     store = RouteState._store
 
-    def hang(*args: object) -> None:
+    def hang(*args: object) -> object:
         assert answers.wait(10)
-        store(*args)  # type: ignore[arg-type]  # passed on as they came
+        return store(*args)  # type: ignore[arg-type]  # passed on as they came
 
     async with opened(tmp_path) as state:
         monkeypatch.setattr(RouteState, "_store", hang)
@@ -410,7 +410,7 @@ async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     path = await stored(tmp_path)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("update meta set value = ? where key = 'version'", (str(VERSION + 1),))
-    with pytest.raises(StateError, match=r"all\.db was written by a newer logroute \(format 2"):
+    with pytest.raises(StateError, match=r"all\.db was written by a newer logroute \(format 3"):
         await RouteState("all", tmp_path).open()
     assert rows(tmp_path, "select value from meta where key = 'version'") == [(str(VERSION + 1),)]
     assert rows(tmp_path, "select count(*) from checkpoints") == [(299,)]

@@ -1,0 +1,289 @@
+"""Delivery: from a route's queue to its sink, however often it takes. The same for every sink.
+
+A sink says what it rejected, what it had already, what it takes later, that it refuses the whole, or that it
+failed for now. Retries, deadlines, halving and counting are here, once.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from logroute.router.queue import Group, Queue
+from logroute.router.record import Batch, Origin, Record
+from logroute.router.state import StateError
+from logroute.sinks import DELIVERED, Outcome, Postponed, Refused, Rejected, Retryable, Sink, SinkGone
+
+
+class DeliverySettings(msgspec.Struct, frozen=True):
+    """What one delivery takes, and how it is tried."""
+
+    batch_bytes: int
+    batch_records: int
+    batch_wait_s: float
+    retry_initial_s: float
+    retry_max_s: float
+    deadline_s: float
+    """How long one attempt may take; infinite where the sink has none."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A record that will never be delivered, and why."""
+
+    origin: Origin
+    record: Record
+    reason: str
+
+
+class Delivered(msgspec.Struct):
+    """What became of a group, in all of its attempts."""
+
+    duplicates: int = 0
+    letters: list[Letter] = msgspec.field(default_factory=list)
+
+
+class Accounts(Protocol):
+    """Where a delivery says what it has done: the route's books."""
+
+    def retried(self, records: int) -> None:
+        """So many records are sent again."""
+
+    def finished(self, group: Group, delivered: Delivered) -> None:
+        """A group is done with. No await lies between the sink's last word and this."""
+
+    def failed(self, error: Exception) -> None:
+        """The last attempt failed."""
+
+    def succeeded(self) -> None:
+        """The last attempt did not."""
+
+
+class Delivery:
+    """Takes from the queue and delivers, until the queue is closed and empty.
+
+    One delivery at a time; several side by side where order does not matter to the sink.
+    """
+
+    def __init__(
+        self, settings: DeliverySettings, sink: Sink[Any], queue: Queue, accounts: Accounts, route: str
+    ) -> None:
+        self.opened = trio.Event()
+        """The sink was open at least once."""
+        self._settings = settings
+        self._sink = sink
+        self._queue = queue
+        self._accounts = accounts
+        self._log = structlog.get_logger("logroute.router").bind(route=route)
+        self._open = False
+        self._opening = trio.Lock()
+
+    async def run(self) -> None:
+        """Raises SinkGone."""
+        await self._open_early()
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(1 if self._sink.ordered else self._sink.concurrency):
+                    nursery.start_soon(self._deliver_on)
+        except* SinkGone as gone:
+            raise cause_of(gone) from None
+
+    async def _deliver_on(self) -> None:
+        tidy_at = self._next_idle()
+        while True:
+            # Only the first batch is awaited by the clock of `idle`: gathering a delivery may take longer.
+            with trio.move_on_at(tidy_at):
+                await self._queue.wait()
+            if trio.current_time() >= tidy_at:
+                if self._open:
+                    await self._idle()
+                tidy_at = self._next_idle()
+                continue
+            group = await self._take()
+            if group is None:
+                return
+            delivered = await self._deliver(group)
+            # No await from the sink's return to here: files' lengths and checkpoints change together.
+            self._accounts.finished(group, delivered)
+
+    async def _take(self) -> Group | None:
+        settings = self._settings
+        while True:
+            try:
+                return await self._queue.take(
+                    settings.batch_bytes, settings.batch_records, settings.batch_wait_s
+                )
+            except StateError as error:
+                self._accounts.failed(error)
+            await trio.sleep(settings.retry_max_s)
+
+    def _next_idle(self) -> float:
+        idle_s = self._sink.idle_s if self._sink.ordered else None
+        return trio.current_time() + (math.inf if idle_s is None else idle_s)
+
+    async def _open_early(self) -> None:
+        """One try before there is anything to deliver: a sink that is down is known from the start."""
+        answer = await self._try([])
+        if isinstance(answer, Exception):
+            self._accounts.failed(answer)
+
+    # --- one group --------------------------------------------------------------------------------------
+
+    async def _deliver(self, group: Group) -> Delivered:
+        """Until every record of it is delivered, or rejected for good."""
+        result = Delivered()
+        # What is still to be sent, the first part last. One part, unless the receiver refuses a whole.
+        parts = [group.batches] if group.records and not group.damaged else []
+        attempt = 0
+        while parts:
+            part = parts.pop()
+            answer = await self._try(part)
+            if isinstance(answer, Refused):
+                parts += _refused(part, answer, result)
+                self._accounts.succeeded()
+                attempt = 0
+            elif isinstance(answer, Exception):
+                parts.append(part)
+                await self._back_off(attempt, answer)
+                self._accounts.retried(_count(part))
+                attempt += 1
+            else:
+                result.duplicates += answer.duplicates
+                result.letters += [
+                    Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
+                    for rejected in answer.rejected
+                ]
+                if not answer.postponed:
+                    self._accounts.succeeded()
+                    attempt = 0
+                    continue
+                part = _postponed(part, answer)
+                parts.append(part)
+                reason = answer.postponed[0].reason
+                await self._back_off(attempt, Retryable(reason, after_s=answer.after_s))
+                self._accounts.retried(_count(part))
+                attempt += 1
+        return result
+
+    async def _try(self, batches: Sequence[Batch]) -> Outcome | Exception:
+        """One attempt at delivering these: the sink's word, or what was raised. Raises SinkGone."""
+        failure: Exception | None = None
+        outcome = DELIVERED
+        with trio.move_on_after(self._settings.deadline_s) as attempt:
+            # Whatever a sink raises ends nothing but this attempt. A group, because a nursery of the sink's
+            # own makes one, in which our cancellation may stand beside the sink's failure.
+            try:
+                await self._open_sink()
+                if batches:
+                    outcome = _checked(await self._sink.deliver(batches), batches)
+            except* Exception as errors:
+                failure = cause_of(errors)
+        if attempt.cancelled_caught:
+            failure = Retryable(f"no answer within {self._settings.deadline_s:g} s")
+        if failure is None:
+            return outcome
+        if not isinstance(failure, Refused):
+            self._open = False
+        if isinstance(failure, SinkGone):
+            raise failure
+        return failure
+
+    async def _open_sink(self) -> None:
+        if self._open:
+            return
+        async with self._opening:
+            if not self._open:
+                await self._sink.open()
+                self._open = True
+                self.opened.set()
+
+    async def _back_off(self, attempt: int, error: Exception) -> None:
+        """Wait: capped exponential backoff with full jitter, at least what the receiver asked for."""
+        self._accounts.failed(error)
+        settings = self._settings
+        ceiling = min(settings.retry_max_s, settings.retry_initial_s * 2 ** min(attempt, 30))
+        wait_s = random.uniform(0, ceiling)
+        if isinstance(error, Retryable):
+            wait_s = max(wait_s, error.after_s or 0.0)
+        await trio.sleep(wait_s)
+
+    async def _idle(self) -> None:
+        failure: Exception | None = None
+        with trio.move_on_after(self._settings.deadline_s) as attempt:
+            try:
+                await self._sink.idle()
+            except* Exception as errors:  # tidying up ends nothing
+                failure = cause_of(errors)
+        if attempt.cancelled_caught:
+            failure = Retryable(f"no answer within {self._settings.deadline_s:g} s")
+        if failure is not None:
+            self._open = False
+            self._log.warning("cannot tidy up", reason=str(failure) or repr(failure))
+
+
+def cause_of(errors: Exception) -> Exception:
+    """What a component raised, out of the groups that its nurseries, and `except*`, have put around it."""
+    while isinstance(errors, ExceptionGroup) and len(errors.exceptions) == 1:
+        errors = errors.exceptions[0]
+    return errors
+
+
+def _count(batches: Sequence[Batch]) -> int:
+    return sum(len(batch.lines) for batch in batches)
+
+
+def _refused(part: list[Batch], error: Refused, result: Delivered) -> list[list[Batch]]:
+    """What of a refused part is to be tried again, the first last: its halves, or nothing of one record."""
+    if _count(part) > 1:
+        first, second = halves(part)
+        return [second, first]
+    result.letters += [Letter(batch.origin, record, str(error)) for batch in part for record in batch.records]
+    return []
+
+
+def halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Cut in the middle of their records, of which there are at least two."""
+    missing = _count(batches) // 2
+    first: list[Batch] = []
+    second: list[Batch] = []
+    for batch in batches:
+        count = len(batch.lines)
+        if not missing:
+            second.append(batch)
+        elif count <= missing:
+            first.append(batch)
+            missing -= count
+        else:
+            records = batch.records
+            share = batch.size_bytes * missing // count
+            first.append(batch.with_records(records[:missing], share))
+            second.append(batch.with_records(records[missing:], batch.size_bytes - share))
+            missing = 0
+    return first, second
+
+
+def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:
+    """What the receiver takes later."""
+    later: dict[int, list[Record]] = {}
+    for postponed in answer.postponed:
+        later.setdefault(postponed.batch, []).append(postponed.record)
+    return [
+        part[index].with_records(records, part[index].size_bytes * len(records) // len(part[index].lines))
+        for index, records in sorted(later.items())
+    ]
+
+
+def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
+    """What `deliver` returned. Raises an error if that says nothing about these batches."""
+    named: list[Rejected | Postponed] = [*outcome.rejected, *outcome.postponed]
+    if len(named) + outcome.duplicates > _count(batches):
+        raise ValueError("deliver() has named more records than it was given")
+    for each in named:
+        if not 0 <= each.batch < len(batches):
+            raise ValueError(f"deliver() has named a record of batch {each.batch}: there is none")
+    return outcome
