@@ -42,10 +42,14 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
-CACHE_KIB = 256
-"""Of each database in memory. What is stored is small, and the kernel caches it as well."""
-FREE_PAGES = 1024
+PAGE_BYTES = 16 << 10
+"""Of a new database: the spool's blobs are large, and a page costs a system call or two."""
+CACHE_KIB = 512
+"""Of each database in memory. What is stored besides is small, and the kernel caches it as well."""
+FREE_PAGES = 256
 """Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
+MOSTLY = 0.8
+"""The share of unused pages from which on they are given back."""
 LOG_BYTES = 4 << 20
 """What SQLite's log is cut back to once it is in the database."""
 STORE_WITHIN_S = 10.0
@@ -193,6 +197,7 @@ class RouteState:
         self._database = database
         if self.path is not None:
             database.execute(f"pragma cache_size = -{CACHE_KIB}")
+            database.execute(f"pragma page_size = {PAGE_BYTES}")
             database.execute("pragma auto_vacuum = incremental")
             database.execute("pragma journal_mode = wal")
             database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
@@ -477,9 +482,14 @@ class RouteState:
 
 
 def _give_back_space(database: sqlite3.Connection) -> bool:
-    """Some of it: a spool that was emptied must not hold up the checkpoints for long. Is there more?"""
+    """Some of what is unused, where that is most of the file; whether there is more.
+
+    Pages at the end of the file that are in use are moved for it. While a spool grows and shrinks that would
+    be much work for nothing, and a spool that was emptied must not hold up the checkpoints for long.
+    """
     (unused,) = database.execute("pragma freelist_count").fetchone()
-    if unused <= FREE_PAGES:
+    (pages,) = database.execute("pragma page_count").fetchone()
+    if unused <= FREE_PAGES or unused < MOSTLY * pages:
         return False
     # A script, because it is stepped to its end; `execute` would give back a single page.
     database.executescript(f"pragma incremental_vacuum({FREE_PAGES})")
