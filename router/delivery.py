@@ -15,10 +15,14 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.dead_letters import Letter
 from logroute.router.queue import Group, Queue
-from logroute.router.record import Batch, Origin, Record
+from logroute.router.record import Batch, Record
 from logroute.router.state import StateError
 from logroute.sinks import DELIVERED, Outcome, Postponed, Refused, Rejected, Retryable, Sink, SinkGone
+
+HINDERED_S = 1.0
+"""How often it is looked whether a delivery may go on."""
 
 
 class DeliverySettings(msgspec.Struct, frozen=True):
@@ -33,14 +37,6 @@ class DeliverySettings(msgspec.Struct, frozen=True):
     """How long one attempt may take; infinite where the sink has none."""
 
 
-class Letter(msgspec.Struct, frozen=True):
-    """A record that will never be delivered, and why."""
-
-    origin: Origin
-    record: Record
-    reason: str
-
-
 class Delivered(msgspec.Struct):
     """What became of a group, in all of its attempts."""
 
@@ -50,6 +46,9 @@ class Delivered(msgspec.Struct):
 
 class Accounts(Protocol):
     """Where a delivery says what it has done: the route's books."""
+
+    def hindrance(self) -> str:
+        """Why nothing may be delivered now, whatever the sink says; empty if it may."""
 
     def retried(self, records: int) -> None:
         """So many records are sent again."""
@@ -113,6 +112,9 @@ class Delivery:
 
     async def _take(self) -> Group | None:
         settings = self._settings
+        while reason := self._accounts.hindrance():
+            self._accounts.failed(Retryable(reason))
+            await trio.sleep(HINDERED_S)
         while True:
             try:
                 return await self._queue.take(

@@ -70,6 +70,8 @@ class Queue:
         """Rows that are not taken."""
         self._taken_row = 0
         """All rows up to this number are taken."""
+        self._own_rows: set[int] = set()
+        """Rows above it that need not be taken: they were in flight when they were spooled."""
         self._in_flight: deque[Group] = deque()
         self._spooling = False
         self._taking = trio.Lock()
@@ -189,17 +191,21 @@ class Queue:
         await self._arrived.wait()
 
     async def _take_row(self) -> Group:
-        found = await self._state.load_row(self._taken_row)
+        found = await self._state.load_row(self._taken_row, self._own_rows)
         if found is None:  # somebody else has removed what the books say that we hold
             group = Group([], self._spooled.records, damaged=True)
             self._spooled = Totals()
         else:
             row, batches = found
-            self._taken_row = row.id
+            self._take_up_to(row.id)
             self._spooled.subtract(row)
             group = Group(batches or [], row.records, row.id, damaged=batches is None)
         self._in_flight.append(group)
         return group
+
+    def _take_up_to(self, row: int) -> None:
+        self._taken_row = row
+        self._own_rows = {own for own in self._own_rows if own > row}
 
     def _take_from_memory(self, max_bytes: int, max_records: int) -> Group:
         was_full = self.full
@@ -258,9 +264,9 @@ class Queue:
             return
 
         def numbered(ids: Sequence[int]) -> None:
-            # Those that are not in a row were taken when no row was left: none below these waits.
             for group, id_ in zip(flying, ids, strict=False):
-                group.row = self._taken_row = id_
+                group.row = id_
+                self._own_rows.add(id_)
 
         self._spooling = True
         # What comes now comes behind it, and is not mixed up with it.
@@ -279,6 +285,16 @@ class Queue:
             self._spooling = False
             self._settle()
             self._arrived.set()
+
+    async def replay(self, letters: Sequence[int] | None, max_bytes: int, max_records: int) -> int:
+        """Put the first of these dead letters, or of all, back into the spool: as many as one delivery takes.
+
+        How many records; 0 when there are none left. Raises StateError.
+        """
+        rows = await self._state.replay(letters, max_bytes, max_records)
+        self._add_rows(rows)
+        self._arrived.set()
+        return sum(row.records for row in rows)
 
     def _add_rows(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -301,8 +317,8 @@ class Queue:
         """
         async with self._taking:
             records = 0
-            for row in await self._state.oldest_rows(self._taken_row, stored_bytes):
-                self._taken_row = row.id
+            for row in await self._state.oldest_rows(self._taken_row, self._own_rows, stored_bytes):
+                self._take_up_to(row.id)
                 self._spooled.subtract(row)
                 self._state.remove_row(row.id)
                 records += row.records

@@ -38,6 +38,10 @@ PATIENCE_BEHIND_S = 0.02
 """The same for a route that is behind already."""
 LOOK_EVERY_S = 0.01
 """How often a full queue is looked at meanwhile."""
+DEAD_LETTER_BYTES = 1 << 30
+"""What the dead letters of a route may take."""
+DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
+"""The same where there is no disk; then the oldest make room."""
 DISK_AGAIN_S = 5.0
 """A disk that could not be written to is tried again after so long."""
 
@@ -89,6 +93,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     unconfirmed: int
     """Delivered records of which nobody can tell whether the receiver has read them."""
     queue: QueueStatistics
+    dead_letters: int
+    """How many are kept now."""
     up: bool
     """Whether the last attempt at a delivery succeeded, or there was none."""
     reason: str
@@ -235,6 +241,7 @@ class Route:
             books.retried,
             books.unconfirmed,
             self.queue.statistics(),
+            self.state.dead.letters,
             self._up,
             self._reason,
             dict(self.lost),
@@ -250,7 +257,40 @@ class Route:
         books = self._books
         return books.delivered + books.duplicates + books.rejected
 
+    # --- dead letters -----------------------------------------------------------------------------------
+
+    async def replay(self, letters: Sequence[int] | None) -> int:
+        """Put these dead letters, or all, behind what waits; how many records. Raises StateError."""
+        settings = self._delivery_settings
+        replayed = 0
+        while records := await self.queue.replay(letters, settings.batch_bytes, settings.batch_records):
+            self._books.received += records
+            replayed += records
+        return replayed
+
+    @property
+    def _dead_letters_are_full(self) -> bool:
+        limit = DEAD_LETTER_BYTES if self._state_folder is not None else DEAD_LETTER_BYTES_IN_MEMORY
+        return self.state.dead.size_bytes >= limit
+
+    @property
+    def _when_dead_full(self) -> WhenFull:
+        return self.settings.when_full if self._state_folder is not None else "drop_oldest"
+
+    async def _bound_dead_letters(self) -> None:
+        if self._dead_letters_are_full and self._when_dead_full == "drop_oldest":
+            dropped = await self.state.forget_oldest_letters(self.state.dead.size_bytes // 10)
+            self.warn("there are too many dead letters: the oldest are dropped", dead_letters=dropped)
+
     # --- what a delivery says (Accounts) ----------------------------------------------------------------
+
+    def hindrance(self) -> str:
+        if self._dead_letters_are_full and self._when_dead_full == "block":
+            return (
+                f"its {self.state.dead.letters} dead letters take {self.state.dead.size_bytes} bytes: "
+                f"replay or drop them with `logroute deadletters`"
+            )
+        return ""
 
     def retried(self, records: int) -> None:
         self._books.retried += records
@@ -261,6 +301,8 @@ class Route:
             books.drop("damaged", group.records)
         else:
             rejected = len(delivered.letters)
+            if rejected and not (self._dead_letters_are_full and self._when_dead_full == "drop_newest"):
+                self.state.bury(delivered.letters)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
             books.rejected += rejected
@@ -362,6 +404,7 @@ class Route:
             await trio.sleep(COMMIT_EVERY_S)
             try:
                 await self.state.commit()
+                await self._bound_dead_letters()
             except StateError as error:
                 self.warn("checkpoints are not stored; a crash now would deliver again", reason=str(error))
                 await trio.sleep(1)

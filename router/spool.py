@@ -16,7 +16,7 @@ length, a dead letter) is one transaction. Nothing here awaits; all but `pack` i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -132,16 +132,16 @@ def _encode(records: list[Record]) -> bytes:
     try:
         return _encoder.encode(records)
     except UnicodeEncodeError:
-        return _encoder.encode(_encodable(msgspec.to_builtins(records)))
+        return _encoder.encode(encodable(msgspec.to_builtins(records)))
 
 
-def _encodable(value: Any) -> Any:
-    """A copy without halves of surrogate pairs, which a processor may have made."""
+def encodable(value: Any) -> Any:
+    """A copy without halves of surrogate pairs, which a processor may have made, or a path may have."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(below) for key, below in value.items()}
-    return [_encodable(below) for below in value] if isinstance(value, list) else value
+        return {encodable(key): encodable(below) for key, below in value.items()}
+    return [encodable(below) for below in value] if isinstance(value, list) else value
 
 
 def unpack(body: bytes, origins: StoredOrigins) -> list[Batch]:
@@ -183,22 +183,23 @@ def newest(database: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def read(database: sqlite3.Connection, above: int) -> tuple[Row, bytes] | None:
-    """The first row whose number is higher, with its body."""
+def read(database: sqlite3.Connection, above: int, others: Collection[int]) -> tuple[Row, bytes] | None:
+    """The first row whose number is higher and none of the others', with its body."""
     found = database.execute(
-        "select id, records, size_bytes, stored_bytes, first_time, body from spool where id > ? "
-        "order by id limit 1",
-        (above,),
+        "select id, records, size_bytes, stored_bytes, first_time, body from spool "
+        f"where id > ? and id not in ({', '.join('?' * len(others))}) order by id limit 1",
+        (above, *others),
     ).fetchone()
     return (Row(*found[:5]), found[5]) if found is not None else None
 
 
-def oldest(database: sqlite3.Connection, above: int, stored_bytes: int) -> list[Row]:
-    """The first rows above a number that have so many bytes together, or all there are."""
+def oldest(database: sqlite3.Connection, above: int, others: Collection[int], stored_bytes: int) -> list[Row]:
+    """The first rows, likewise, that have so many bytes together, or all there are."""
     rows: list[Row] = []
     for found in database.execute(
-        "select id, records, size_bytes, stored_bytes, first_time from spool where id > ? order by id",
-        (above,),
+        "select id, records, size_bytes, stored_bytes, first_time from spool "
+        f"where id > ? and id not in ({', '.join('?' * len(others))}) order by id",
+        (above, *others),
     ):
         rows.append(Row(*found))
         stored_bytes -= rows[-1].stored_bytes

@@ -7,7 +7,7 @@ transaction. The tables are plain enough for the `sqlite3` tool:
     checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
                                                      or was first missed
     files(path, fingerprint, fingerprint_bytes, length, details)
-    origins, spool, damaged                          see stored_origins.py and spool.py
+    origins, spool, damaged, deadletters             see stored_origins.py, spool.py, dead_letters.py
 
 WAL mode with `synchronous=NORMAL`: a commit survives kill -9; power loss may take back the last commits,
 never part of one. `durable=True` makes it `FULL`: a commit survives power loss too.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router import spool, stored_origins
+from logroute.router import dead_letters, spool, stored_origins
+from logroute.router.dead_letters import Letter, StoredLetter
 from logroute.router.record import Batch, Position, Reached
 from logroute.router.stored_origins import StoredOrigins
 from logroute.sinks import FileLength
@@ -66,7 +67,7 @@ create table if not exists files (
     path text primary key, fingerprint text not null, fingerprint_bytes integer not null,
     length integer not null, details text) without rowid;
 """
-_SCHEMA += stored_origins.SCHEMA + spool.SCHEMA
+_SCHEMA += stored_origins.SCHEMA + spool.SCHEMA + dead_letters.SCHEMA
 
 
 class _Changes(msgspec.Struct):
@@ -78,6 +79,9 @@ class _Changes(msgspec.Struct):
     forgotten: set[str] = msgspec.field(default_factory=set)
     removed: set[int] = msgspec.field(default_factory=set)
     """Rows of the spool."""
+    letters: dict[int, dead_letters.LetterRow] = msgspec.field(default_factory=dict)
+    """Dead letters, by their number: storing the same again must change nothing."""
+    letters_removed: set[int] = msgspec.field(default_factory=set)
 
     def older_than(self, newer: _Changes) -> _Changes:
         """Both, where the newer ones win."""
@@ -86,6 +90,8 @@ class _Changes(msgspec.Struct):
             self.gone | newer.gone,
             self.forgotten | newer.forgotten,
             self.removed | newer.removed,
+            self.letters | newer.letters,
+            self.letters_removed | newer.letters_removed,
         )
 
 
@@ -119,6 +125,9 @@ class RouteState:
         self._database: sqlite3.Connection | None = None
         self.spooled = spool.Totals()
         """What the spool held when it was opened."""
+        self.dead = dead_letters.Grave()
+        """The dead letters, stored or not yet."""
+        self._next_letter = 1
         self._changes = _Changes()
         self._origins = StoredOrigins()
         self._next_row = 1
@@ -230,7 +239,10 @@ class RouteState:
         self._stored_files = dict(self.files)
         self.spooled = spool.totals(database)
         self._next_row = spool.newest(database) + 1
-        self._origins.load(database, in_use=spool.holds_any(database))
+        self.dead = dead_letters.totals(database)
+        self._next_letter = dead_letters.newest(database) + 1
+        in_use = spool.holds_any(database) or dead_letters.holds_any(database)
+        self._origins.load(database, in_use=in_use)
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -286,7 +298,7 @@ class RouteState:
         """One transaction with all that was noted and these rows. Raises StateError. The lock is held."""
         changes, self._changes = self._changes, _Changes()
         files = dict(self.files)
-        origins = self._origins.new_rows() if packed else {}
+        origins = self._origins.new_rows()
         # Whoever waits for a change waits for this very event, so an unset one stays.
         if self._changed.is_set():
             self._changed = trio.Event()
@@ -354,21 +366,103 @@ class RouteState:
         self._changes.removed.add(row)
         self._changed.set()
 
-    async def load_row(self, above: int) -> tuple[spool.Row, list[Batch] | None] | None:
-        """The first row whose number is higher, and its batches: None if they cannot be read.
+    async def load_row(
+        self, above: int, others: Collection[int]
+    ) -> tuple[spool.Row, list[Batch] | None] | None:
+        """The first row whose number is higher and none of the others', and its batches: None if unreadable.
 
         None if there is no such row. One that cannot be read has been put aside. Raises StateError.
         """
         async with self._lock:
-            return await self._in_thread("read the spool", partial(self._load_row, above))
+            return await self._in_thread("read the spool", partial(self._load_row, above, set(others)))
 
-    async def oldest_rows(self, above: int, stored_bytes: int) -> list[spool.Row]:
-        """The first rows above a number that hold so many bytes on the disk together, or all there are.
+    async def oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
+        """The first rows, likewise, that hold so many bytes on the disk together, or all there are.
 
         Raises StateError.
         """
         async with self._lock:
-            return await self._in_thread("read the spool", partial(self._oldest_rows, above, stored_bytes))
+            return await self._in_thread(
+                "read the spool", partial(self._oldest_rows, above, set(others), stored_bytes)
+            )
+
+    # --- dead letters -------------------------------------------------------------------------------
+
+    def bury(self, letters: Sequence[Letter]) -> None:
+        """These records will never be delivered. Stored with the next commit."""
+        now = self._clock()
+        for letter in letters:
+            row = dead_letters.to_row(letter, self._origins.number(letter.origin), now)
+            self._changes.letters[self._next_letter] = row
+            self._next_letter += 1
+            self.dead.letters += 1
+            self.dead.size_bytes += dead_letters.size_of(row)
+        if letters:
+            self._changed.set()
+
+    async def letters(self, above: int = 0, count: int = 100) -> list[StoredLetter]:
+        """The first dead letters whose number is higher. Raises StateError."""
+        return await self._read_letters(lambda database: dead_letters.select(database, above, count))
+
+    async def letter(self, id_: int) -> tuple[StoredLetter, Batch] | None:
+        """One dead letter, and its record. Raises StateError."""
+        return await self._read_letters(lambda database: dead_letters.get(database, id_, self._origins))
+
+    async def _read_letters(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        def work() -> T:
+            assert self._database is not None
+            try:
+                return read(self._database)
+            except (msgspec.MsgspecError, KeyError) as error:
+                raise sqlite3.DatabaseError(f"damaged: {error}") from error
+
+        await self.commit()
+        async with self._lock:
+            return await self._in_thread("read the dead letters", work)
+
+    async def forget_letters(self, ids: Sequence[int] | None) -> int:
+        """Drop these dead letters, or all; how many there were. Raises StateError."""
+        return await self._forget(lambda database: dead_letters.sizes(database, ids))
+
+    async def forget_oldest_letters(self, size_bytes: int) -> int:
+        """Drop the oldest dead letters that take so many bytes; how many. Raises StateError."""
+        return await self._forget(lambda database: dead_letters.oldest(database, size_bytes))
+
+    async def _forget(self, which: Callable[[sqlite3.Connection], dict[int, int]]) -> int:
+        sizes = await self._read_letters(which)
+        self._changes.letters_removed |= sizes.keys()
+        self._without(sizes)
+        await self.commit()
+        return len(sizes)
+
+    def _without(self, sizes: Mapping[int, int]) -> None:
+        self.dead.letters -= len(sizes)
+        self.dead.size_bytes -= sum(sizes.values())
+
+    async def replay(self, ids: Sequence[int] | None, max_bytes: int, max_records: int) -> list[spool.Row]:
+        """Move the first of these dead letters, or of all, into the spool: what one delivery may take.
+
+        Returns the row; nothing where there are no such letters (any more). Raises StateError.
+        """
+        letters, batches = await self._read_letters(
+            lambda database: dead_letters.take(database, ids, max_bytes, max_records, self._origins)
+        )
+        if not batches:
+            return []
+        async with self._lock:
+            packed = spool.pack(self._next_row, batches, self._origins)
+            self._next_row += 1
+            self._changes.letters_removed |= letters.keys()
+            try:
+                rows = await self._commit("the spool", [packed])
+            except StateError:
+                # Not stored, or nobody knows: then the next commit takes it back.
+                self._changes.letters_removed -= letters.keys()
+                self._changes.letters |= letters
+                self._changes.removed.add(packed.id)
+                raise
+            self._without({id_: dead_letters.size_of(row) for id_, row in letters.items()})
+            return rows
 
     async def _in_thread(self, what: str, work: Callable[[], T]) -> T:
         """Raises StateError where the disk fails, or does not answer."""
@@ -382,10 +476,10 @@ class RouteState:
                 failure = error
         raise StateError(f"cannot {what} in {self.path}: {failure}") from failure
 
-    def _load_row(self, above: int) -> tuple[spool.Row, list[Batch] | None] | None:
+    def _load_row(self, above: int, others: Collection[int]) -> tuple[spool.Row, list[Batch] | None] | None:
         database = self._database
         assert database is not None
-        found = spool.read(database, above)
+        found = spool.read(database, above, others)
         if found is None:
             return None
         row, body = found
@@ -405,9 +499,9 @@ class RouteState:
             )
             return row, None
 
-    def _oldest_rows(self, above: int, stored_bytes: int) -> list[spool.Row]:
+    def _oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
         assert self._database is not None
-        return spool.oldest(self._database, above, stored_bytes)
+        return spool.oldest(self._database, above, others, stored_bytes)
 
     def _tidy(self) -> None:
         """Forget checkpoints of what is gone for long.
@@ -475,6 +569,10 @@ class RouteState:
                 spool.remove(database, changes.removed)
             if rows:
                 spool.insert(database, rows)
+            if changes.letters:
+                dead_letters.insert(database, changes.letters)
+            if changes.letters_removed:
+                dead_letters.remove(database, changes.letters_removed)
         self._stored_files = dict(files)
         if changes.removed or self._unused:
             self._unused = _give_back_space(database)
