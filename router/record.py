@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from operator import lt
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -350,6 +350,14 @@ def _encodable(value: Any) -> Any:
 # --- batches ----------------------------------------------------------------------------------------
 
 
+class Reader(Protocol):
+    """One of the readers of an origin's log."""
+
+    @property
+    def routes(self) -> frozenset[str] | None:
+        """The routes that it reads for alone, because they are behind; None: it is the live one."""
+
+
 class Batch:
     """Records of one origin, in the order in which they were read, with the positions around them.
 
@@ -359,7 +367,17 @@ class Batch:
     Invariant: the records of one stream in `lines` lie between `before` and `after` of that stream.
     """
 
-    __slots__ = ("_ready", "acknowledged", "before", "lines", "newlines", "origin", "reached", "size_bytes")
+    __slots__ = (
+        "_ready",
+        "acknowledged",
+        "before",
+        "lines",
+        "newlines",
+        "origin",
+        "reached",
+        "reader",
+        "size_bytes",
+    )
 
     def __init__(
         self,
@@ -372,6 +390,7 @@ class Batch:
         newlines: bool = False,
         ready: bool = False,
         acknowledged: Mapping[str, frozenset[Stream]] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.origin = origin
         self.lines = lines
@@ -383,6 +402,8 @@ class Batch:
         """Every line still ends with its newline."""
         self.acknowledged = acknowledged
         """Streams whose records here a route (by name) has already acknowledged: only while catching up."""
+        self.reader = reader
+        """Who has read it, where a route may fall behind that and be read for apart."""
         self._ready = ready
 
     def __len__(self) -> int:

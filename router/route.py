@@ -153,6 +153,8 @@ class Route:
         self._filled = trio.Event()
         self._room = trio.Event()
         self._behind = False
+        self._blocks = False
+        """Nothing can be done but wait for the sink, or the disk."""
         self._sheds = False
         """It drops what does not fit, as it was told to."""
         self._spooled_at_progress = -1
@@ -214,6 +216,11 @@ class Route:
     def holds(self) -> bool:
         """Whether it can take nothing more now: whoever reads for it waits."""
         return self.queue.full and not self._sheds and self.gone is None
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it holds and will for long: nobody but it shall wait for that."""
+        return self._blocks and self.holds
 
     def put(self, batches: Sequence[Batch]) -> None:
         books, queue = self._books, self.queue
@@ -431,10 +438,7 @@ class Route:
                 await self._fall_behind()
                 idle_s = 0.0
                 if self.queue.full:
-                    # Nothing can be done but wait for the sink, or the disk.
-                    self._room = trio.Event()
-                    with trio.move_on_after(DISK_AGAIN_S if self.settings.disk_bytes else math.inf):
-                        await self._room.wait()
+                    await self._block()
                 continue
             began, computed = trio.current_time(), time.process_time()
             await trio.sleep(LOOK_EVERY_S)
@@ -443,6 +447,15 @@ class Route:
                 idle_s += max(0.0, passed_s - (time.process_time() - computed))
             else:
                 idle_s = max(0.0, idle_s - passed_s)
+
+    async def _block(self) -> None:
+        """Until there is room, or the disk is worth another try. Whoever reads for others as well goes on."""
+        self._room = trio.Event()
+        self._blocks = True
+        self._on_room()
+        with trio.move_on_after(DISK_AGAIN_S if self.settings.disk_bytes else math.inf):
+            await self._room.wait()
+        self._blocks = False
 
     def _have_room(self) -> None:
         self._room.set()

@@ -6,16 +6,16 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
 import trio
 
 from logroute.router.match import ALL_STREAMS
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Stream, iso_time
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Reader, Stream, iso_time
 from logroute.router.route import Route
-from logroute.sources import Start
+from logroute.sources import Behind, Start
 
 
 class Takers(msgspec.Struct):
@@ -36,6 +36,9 @@ class Router:
         """Records that no route took."""
         self._generation = 0
         self._combinations: dict[tuple[object, ...], Takers] = {}
+        self._apart: dict[str, dict[str, Position]] = {}
+        """Routes that the live reader of an origin does not read for, by the origin's key, and from where on
+        they are read for: what is before that they have been given."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
@@ -69,15 +72,27 @@ class Router:
 
     # --- Emit -----------------------------------------------------------------------------------------
 
-    async def __call__(self, batches: Sequence[Batch]) -> None:
+    async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
+        behind: list[Behind] = []
         for batch in batches:
             takers = self.takers(batch.origin)
-            if takers.streams is not ALL_STREAMS and takers.streams != ALL_STREAMS:
-                self.unmatched += sum(line.stream not in takers.streams for line in batch.lines)
-            for route, streams in takers.routes:
+            routes: Iterable[tuple[Route, frozenset[Stream]]] = takers.routes
+            only = batch.reader.routes if batch.reader is not None else None
+            if only is None:
+                if takers.streams is not ALL_STREAMS and takers.streams != ALL_STREAMS:
+                    self.unmatched += sum(line.stream not in takers.streams for line in batch.lines)
+                if self._apart and (apart := self._apart.get(batch.origin.key)):
+                    routes = [taker for taker in takers.routes if taker[0].name not in apart]
+            else:
+                gone = {each.route for each in behind if each.reader is batch.reader}
+                routes = [taker for taker in takers.routes if taker[0].name in only - gone]
+            for route, streams in routes:
                 if route.gone is not None:
+                    continue
+                if route.blocks and batch.reader is not None:
+                    behind.append(self._part(batch, batch.reader, route))
                     continue
                 part: Batch | None = batch
                 if batch.acknowledged is not None and route.name in batch.acknowledged:
@@ -89,33 +104,76 @@ class Router:
         for route, parts in pending.items():
             route.put(parts)
         await trio.lowlevel.checkpoint()
+        return behind
 
-    @staticmethod
-    def _unacknowledged(batch: Batch, route: Route, streams: frozenset[Stream]) -> Batch | None:
+    def _part(self, batch: Batch, reader: Reader, route: Route) -> Behind:
+        """A route that blocks is read for apart from here on."""
+        before = batch.before
+        position = before if isinstance(before, Position) else before.position()
+        if batch.acknowledged is not None and route.name in batch.acknowledged:
+            position = self._ahead(batch, route, batch.acknowledged[route.name], position)
+        self.apart(batch.origin, {route.name: position})
+        return Behind(reader, route.name, position)
+
+    def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
+        self._apart.setdefault(origin.key, {}).update(places)
+
+    def joined(self, origin: Origin, routes: Iterable[str]) -> None:
+        apart = self._apart.get(origin.key, {})
+        for route in routes:
+            apart.pop(route, None)
+        if not apart:
+            self._apart.pop(origin.key, None)
+
+    def _ahead(self, batch: Batch, route: Route, streams: frozenset[Stream], position: Position) -> Position:
+        """This position, but where the route is already of these streams: that stays where it is."""
+        key = batch.origin.key
+        place = self._apart.get(key, {}).get(route.name) or route.state.position(key) or BEGINNING
+        return Position(
+            place.stdout if "stdout" in streams else position.stdout,
+            place.stderr if "stderr" in streams else position.stderr,
+        )
+
+    def _unacknowledged(self, batch: Batch, route: Route, streams: frozenset[Stream]) -> Batch | None:
         """What the route has not acknowledged of a batch that is read for others that are further behind."""
         if streams == ALL_STREAMS:
             return None
         part = batch.of_streams(ALL_STREAMS - streams)
-        # The checkpoint of the acknowledged stream is ahead of this batch: it stays where it is.
-        checkpoint = route.state.position(batch.origin.key) or BEGINNING
-        after = Position(
-            checkpoint.stdout if "stdout" in streams else batch.after.stdout,
-            checkpoint.stderr if "stderr" in streams else batch.after.stderr,
-        )
         return Batch(
             batch.origin,
             part.records,
             before=batch.before,
-            after=after,
+            after=self._ahead(batch, route, streams, batch.after),
             size_bytes=part.size_bytes,
             ready=True,
         )
 
-    def has_room(self, origin: Origin) -> bool:
-        for route, _ in self.takers(origin).routes:  # noqa: SIM110  # faster than any(): once a log and sweep
+    def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
+        routes = self.takers(origin).routes
+        if reader is None:
+            for route, _ in routes:  # noqa: SIM110  # faster than any(): once a log and sweep
+                if route.holds:
+                    return False
+            return True
+        for route, _ in routes:
             if route.holds:
+                break
+        else:
+            return True
+        return self._can_part(origin, reader)
+
+    def _can_part(self, origin: Origin, reader: Reader) -> bool:
+        """Some routes hold: whether these only block, and there are others for which reading goes on."""
+        apart = self._apart.get(origin.key, {})
+        others = False
+        for route, _ in self.takers(origin).routes:
+            if route.name in apart if reader.routes is None else route.name not in reader.routes:
+                continue
+            if not route.holds:
+                others = True
+            elif not route.blocks:
                 return False
-        return True
+        return others
 
     async def wait_for_room(self) -> None:
         await self._room.wait()
@@ -127,6 +185,7 @@ class Router:
         changed: set[Route] = set()
         for origin, start in starts.items():
             found[origin] = {}
+            self._apart.pop(origin.key, None)
             for route, _ in self.takers(origin).routes:
                 route.state.met(origin.key)
                 position = route.state.position(origin.key)
@@ -157,7 +216,9 @@ class Router:
             route.state.gone(origin.key)
 
     def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        names = list(routes) or [route.name for route, _ in self.takers(origin).routes]
+        apart = self._apart.get(origin.key, {})
+        live = [route.name for route, _ in self.takers(origin).routes if route.name not in apart]
+        names = list(routes) or live
         for name in names:
             lost = self.routes[name].lost
             lost[reason] = lost.get(reason, 0) + 1

@@ -7,7 +7,7 @@ waits. It knows origins and positions, never routes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from logroute.config.components import Options
 if TYPE_CHECKING:
     import trio
 
-    from logroute.router.record import Batch, Origin, Position
+    from logroute.router.record import Batch, Origin, Position, Reader
 
 
 class SourceOptions(Options):
@@ -42,17 +42,44 @@ class Start(msgspec.Struct, frozen=True):
     """Where to begin with one that is older: what the source's `start` says."""
 
 
+class Behind(msgspec.Struct, frozen=True):
+    """A route that had no room for a batch, nor will have soon: it is read for apart from here on."""
+
+    reader: Reader
+    """Who has read the batch."""
+    route: str
+    position: Position
+    """Where the batch began."""
+
+
 class Emit(Protocol):
-    """What the router gives a source to hand batches on."""
+    """What the router gives a source to hand batches on.
 
-    async def __call__(self, batches: Sequence[Batch]) -> None:
-        """Hand one sweep's batches to the routes. Returns when every route has them in its queue."""
+    An origin has one live reader, whose batches go to all routes that take it and are not behind. A source
+    that can read a log again, from anywhere, names the reader in its batches; then a route that blocks is
+    left out, and a further reader has to read for it, from where it stopped to where the live one is.
+    """
 
-    def has_room(self, origin: Origin) -> bool:
-        """Whether every route that takes this origin can queue more now. A log without room is not read."""
+    async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
+        """Hand one sweep's batches to the routes. Returns when every route has them in its queue.
+
+        Returns those that are behind from now on.
+        """
+
+    def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
+        """Whether the routes that take this origin (for this reader) can queue more now.
+
+        A log without room is not read. Where a reader is named, a route that blocks counts only if all do.
+        """
 
     async def wait_for_room(self) -> None:
         """Wait until a route that was full is no longer."""
+
+    def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
+        """From now on these routes get nothing of the live reader's, but what is behind these places."""
+
+    def joined(self, origin: Origin, routes: Iterable[str]) -> None:
+        """These routes have been given all that the live reader has read: they are with it again."""
 
 
 class Checkpoints(Protocol):

@@ -313,7 +313,7 @@ class DockerSource(Source[DockerOptions]):
         if log is not None:
             log.complete = False
             if not log.is_open:
-                await self._reopen(container, log)
+                await self._reopen(container, log, log.places())
         elif container.engine_log is not None:
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
@@ -529,7 +529,7 @@ class DockerSource(Source[DockerOptions]):
         """Bring these to where they begin; what is gone. In a worker thread."""
         losses: dict[LogFile, list[Lost]] = {}
         for log, checkpoints in logs.items():
-            if lost := log.resume(checkpoints):
+            if lost := log.begin(checkpoints):
                 losses[log] = lost
             if self.context.once:
                 log.stop_at = log.end_spot()
@@ -576,6 +576,7 @@ class DockerSource(Source[DockerOptions]):
                 self._forget(container)
 
     def _tell_lost(self, log: LogFile) -> None:
+        """Of a log, or of a fork of it."""
         container = self.containers.get(log.origin.id)
         for lost in log.take_losses():
             self._report(container, lost.routes, lost.reason, **lost.details())
@@ -584,20 +585,20 @@ class DockerSource(Source[DockerOptions]):
         container = self.containers.get(log.origin.id)
         name = container.origin.name if container is not None else log.path
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
+        places = log.places()
         log.close()
         if container is not None:
-            self._nursery.start_soon(self._again, container, log)
+            self._nursery.start_soon(self._again, container, log, places)
 
-    async def _again(self, container: Container, log: LogFile) -> None:
+    async def _again(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         """Go on with a log that could not be read, where it was: what was emitted is not emitted again."""
         await trio.sleep(RETRY_MAX_S)
         if container.log is log and not log.is_open:
-            await self._reopen(container, log)
+            await self._reopen(container, log, places)
 
-    async def _reopen(self, container: Container, log: LogFile) -> None:
-        position = log.position
+    async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-            for lost in await trio.to_thread.run_sync(log.resume, {"": position}, limiter=self._threads):
+            for lost in await trio.to_thread.run_sync(log.begin, places, 0, limiter=self._threads):
                 self._report(container, lost.routes, lost.reason, **lost.details())
             self._sweep.add(log)
 

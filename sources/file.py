@@ -25,7 +25,7 @@ from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
 from logroute.sources.log_chain import is_rotated_name
-from logroute.sources.log_file import LogFile, Lost
+from logroute.sources.log_file import NEAR_BYTES, LogFile, Lost
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -80,7 +80,7 @@ class FileSource(Source[FileSourceOptions]):
         self._host = socket.gethostname()
         self._appeared = trio.Event()
         self._some_drained = trio.Event()
-        self._stuck: dict[str, tuple[LogFile, float]] = {}
+        self._stuck: dict[str, tuple[LogFile, Mapping[str, Position], float]] = {}
         """Files that could not be read on, and when that is tried again."""
         self._ended: set[str] = set()
         """Paths whose file was read to its end and is gone: another one there has nothing to do with it."""
@@ -155,12 +155,12 @@ class FileSource(Source[FileSourceOptions]):
         ]
         if fresh:
             await self._begin(fresh, first=first)
-        for path, (log, at) in list(self._stuck.items()):
+        for path, (log, places, at) in list(self._stuck.items()):
             if now >= at:
                 del self._stuck[path]
                 # Where it was: what was emitted is not emitted again.
                 if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-                    await self._read(log, {"": log.position})
+                    await self._read(log, places, 0)
         there = set(paths)
         for path, file in self._files.items():
             if path in there or file.gone or self.context.once:
@@ -226,8 +226,10 @@ class FileSource(Source[FileSourceOptions]):
             await self._read(log, known or {"": starts[origin].position})
             self._log.debug("reading", path=log.path, format=self.options.format)
 
-    async def _read(self, log: LogFile, checkpoints: Mapping[str, Position]) -> None:
-        losses = await trio.to_thread.run_sync(log.resume, checkpoints, limiter=self._threads)
+    async def _read(
+        self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES
+    ) -> None:
+        losses = await trio.to_thread.run_sync(log.begin, checkpoints, near_bytes, limiter=self._threads)
         for lost in losses:
             self._report(log, lost)
         if self.context.once:
@@ -259,9 +261,10 @@ class FileSource(Source[FileSourceOptions]):
 
     def _failed(self, log: LogFile, error: Exception) -> None:
         self._log.error("cannot read a file, trying again", path=log.path, exc_info=error)
+        places = log.places()
         log.close()
         self._files.pop(log.path, None)
-        self._stuck[log.path] = log, trio.current_time() + RETRY_S
+        self._stuck[log.path] = log, places, trio.current_time() + RETRY_S
 
     def _tell_lost(self, log: LogFile) -> None:
         for lost in log.take_losses():

@@ -94,6 +94,11 @@ class Segment(msgspec.Struct, eq=False):
         self.identity = ""
         self.offset = 0
 
+    def again(self) -> Segment:
+        """The same file, open once more, from its beginning: also where no name leads to it any more."""
+        fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return Segment(fd, self.device, self.inode, self.name, self.compressed, self.identity)
+
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()

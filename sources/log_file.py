@@ -41,6 +41,8 @@ from logroute.sources.log_formats import FORMATS, Chunk, FormatName, LogStatisti
 
 BUFFER_BYTES = 1 << 19
 _NOTHING: Mapping[str, Mapping[Stream, Spot]] = {}
+NEAR_BYTES = 4 << 20
+"""What a reader may read again for one route while others, which have had it, wait."""
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
 
@@ -76,6 +78,10 @@ class Fetched(msgspec.Struct):
 class LogFile:
     """Reads one log from where its checkpoints are to its end, as far as it is called.
 
+    One reader, the live one, serves all routes. Routes that are behind it are read for by `forks` of it,
+    which own descriptors of the same files and count them alike, so that spots compare; only the live one
+    looks for new files, and shares them. A fork that has come to the spot of the reader before it is done.
+
     Life: `open` (descriptors first, other work later), `end`/`resume`, then `fetch`, `parse` and `look` until
     `close`. Two halves, each with its invariant: everything before `_segments[0].offset`, and nothing behind
     it, has been fetched; everything before `_end`, and nothing behind it, is in batches or in the joiner.
@@ -94,12 +100,18 @@ class LogFile:
         "_passed",
         "_reached",
         "_segments",
+        "_spent",
+        "_stranded",
         "_tail",
+        "began",
+        "cap",
         "complete",
+        "forks",
         "limit",
         "origin",
         "path",
         "rotated",
+        "routes",
         "statistics",
         "stop_at",
     )
@@ -116,7 +128,19 @@ class LogFile:
         """The container has ended: an unfinished record at the end of the log is finished."""
         self.stop_at: Spot | None = None
         """With `--once`: read no further than this."""
+        self.routes: frozenset[str] | None = None
+        """The routes that a fork reads for; None: it is the live reader."""
+        self.forks: tuple[LogFile, ...] = ()
+        """Those that are behind, the one that is furthest behind first."""
+        self.began: Mapping[str, Position] = {}
+        """Of a fork: where it began for each route."""
+        self.cap: Spot | None = None
+        """Of a fork: read no further now, for there is the reader before it."""
         self._segments: list[Segment] = []
+        self._stranded: Mapping[str, Position] = {}
+        """Where routes are for which a fork could not be made."""
+        self._spent: tuple[Segment, ...] = ()
+        """Read to their end by the last `fetch`: a fork may have to begin in them."""
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
         self._format = FORMATS[format](limit, self.statistics)
@@ -166,9 +190,22 @@ class LogFile:
         return self._reached.position()
 
     def close(self) -> None:
+        """Close all files, of the forks too."""
         with self._chain:
+            forks, self.forks = self.forks, ()
+            self._close_spent()
             while self._segments:
                 self._segments.pop(0).close()
+        for fork in forks:
+            fork.close()
+
+    def _close_spent(self, but: Sequence[Place | None] = ()) -> None:
+        """Close files that were read to their end, but those at whose end the next batch begins."""
+        needed = {place.file for place in but if place is not None}
+        keep = next((i for i, s in enumerate(self._spent) if s.identity in needed), len(self._spent))
+        for segment in self._spent[:keep]:
+            segment.close()
+        self._spent = self._spent[keep:]
 
     def look(self) -> bool:
         """Notice rotation: open files that are newer than those we hold. True if there are any."""
@@ -184,9 +221,19 @@ class LogFile:
                 return False
             fresh, whole = newer_segments(self.path, self._segments)
             self._segments.extend(fresh)
+            until = "" if whole else self._first_time(fresh)
             if not whole:
-                self._lose(self._first_time(fresh))
+                self._lose(until)
+            for fork in self.forks:
+                fork._follow(fresh, whole, until)
             return bool(fresh)
+
+    def _follow(self, fresh: Sequence[Segment], whole: bool, until: str) -> None:
+        """The live reader has found these files."""
+        with self._chain:
+            self._segments.extend([segment.again() for segment in fresh])
+            if not whole:
+                self._lose(until)
 
     def has_news(self) -> bool:
         """Whether there is something to read: more bytes, fewer (truncated), or a newer file."""
@@ -216,13 +263,78 @@ class LogFile:
             self._passed += 1
             self._tail = b""
             until = self._first_time(self._segments[:1])
-            self._losses += (Lost((), reason, self._last_time(), until, unread),)
+            self._losses += (Lost(self._named(), reason, self._last_time(), until, unread),)
 
     def end_spot(self) -> Spot:
         """The end of the log as it is now."""
         with self._chain:
             last = self._segments[-1]
             return self._passed + len(self._segments) - 1, last.size()
+
+    # --- readers that are behind --------------------------------------------------------------------
+
+    @property
+    def spot(self) -> Spot:
+        """Where it is, between a `parse` and the next `fetch`."""
+        return self._passed, self._segments[0].offset if self._segments else 0
+
+    def fork(self, checkpoints: Mapping[str, Position], of: LogFile | None = None) -> LogFile:
+        """A further reader, for these routes, from where they are.
+
+        To be called of the live reader, before the next `fetch`. Of another fork, where that has passed these
+        positions with its last `fetch`, and not the live reader.
+        """
+        of = of or self
+        self._stranded = checkpoints
+        fork = LogFile(
+            self.path, self.origin, limit=self.limit, format=self._format.name, rotated=self.rotated
+        )
+        fork.routes, fork.began = frozenset(checkpoints), checkpoints
+        fork.complete, fork.stop_at = self.complete, self.stop_at
+        # Locked, so that what `look` finds meanwhile is found for it as well.
+        with self._chain:
+            fork._passed = of._passed - len(of._spent)
+            fork._segments = [segment.again() for segment in (*of._spent, *of._segments)]
+            fork._losses = tuple(fork.resume(checkpoints))
+            fork._looked = True
+            self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
+        self._stranded = {}
+        return fork
+
+    def leave(self, fork: LogFile) -> None:
+        """The fork is done; it is the caller's to close."""
+        with self._chain:
+            self.forks = tuple(each for each in self.forks if each is not fork)
+
+    def places(self) -> dict[str, Position]:
+        """The positions of all readers, by route: the live one's under the empty name."""
+        found = {"": self.position, **self._stranded}
+        return found | {route: fork.position for fork in self.forks for route in fork.routes or ()}
+
+    def at_end_of(self, other: LogFile) -> bool:
+        """Whether it has read all that the other one, which is before it, has read, and no more."""
+        if not (self._segments and other._segments):
+            return not self._segments
+        mine, others = self._segments[0], other._segments[0]
+        if (mine.device, mine.inode) != (others.device, others.inode):
+            # It has gone on to the next file, in which the other one has not begun.
+            return self.spot > other.spot
+        return mine.offset == others.offset and self._tail == other._tail
+
+    def finish_like(self, other: LogFile) -> list[Batch]:
+        """At the same spot: what the other one has finished, because the log has ended, is finished here."""
+        batches: list[Batch] = []
+        if self._format.unfinished and not other._format.unfinished:
+            self._finish(batches)
+        return batches
+
+    def gap_bytes(self, other: LogFile) -> int | None:
+        """How far the other one is ahead in the same file; None where it is in a later one."""
+        (index, offset), (other_index, other_offset) = self.spot, other.spot
+        return other_offset - offset if index == other_index else None
+
+    def _named(self) -> tuple[str, ...]:
+        return tuple(sorted(self.routes)) if self.routes is not None else ()
 
     # --- where to begin -----------------------------------------------------------------------------
 
@@ -257,6 +369,26 @@ class LogFile:
                     return record
         return None
 
+    def begin(self, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES) -> list[Lost]:
+        """Begin where the routes are.
+
+        Those that are near the one that is furthest share the live reader with it, which begins at the oldest
+        of their checkpoints; the others share a fork. Returns what is gone.
+        """
+        if len(checkpoints) < 2:
+            return self.resume(checkpoints)
+        with self._chain:
+            segments = list(self._segments)
+            for segment in segments:
+                segment.identify()
+            spots = {r: min(self._locate(segments, p)[0].values()) for r, p in checkpoints.items()}
+        furthest = spots[""] if "" in spots else max(spots.values())
+        far = {r: p for r, p in checkpoints.items() if _between(segments, spots[r], furthest) > near_bytes}
+        losses: list[Lost] = []
+        if far:
+            losses += self.fork(far).take_losses()
+        return losses + self.resume({r: p for r, p in checkpoints.items() if r not in far})
+
     def resume(self, checkpoints: Mapping[str, Position]) -> list[Lost]:
         """Begin at the oldest of the routes' checkpoints; batches say what other routes have acknowledged.
 
@@ -272,13 +404,13 @@ class LogFile:
                 segment.identify()
             for route, checkpoint in checkpoints.items():
                 spots, missing = self._locate(segments, checkpoint)
-                found[route] = spots
+                found[route] = {s: (self._passed + index, offset) for s, (index, offset) in spots.items()}
                 if missing is not None:
                     lost.append(Lost((route,), "rotated", missing, self._first_time(segments)))
             if not segments:
                 return lost
-            lowest = min((min(spots.values()) for spots in found.values()), default=(0, 0))
-            for _ in range(lowest[0]):
+            lowest = min((min(spots.values()) for spots in found.values()), default=(self._passed, 0))
+            for _ in range(lowest[0] - self._passed):
                 self._segments.pop(0).close()
             self._passed = lowest[0]
             first = self._segments[0]
@@ -390,6 +522,9 @@ class LogFile:
         `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
         """
         fetched = Fetched([])
+        if self._spent:
+            with self._chain:
+                self._close_spent(but=(self._reached.stdout_place, self._reached.stderr_place))
         if not self._looked:
             # It may have been rotated after it was opened and before anybody watched it.
             self._looked = True
@@ -404,6 +539,12 @@ class LogFile:
             if count < skip or buffer[:skip] != self._tail:
                 self._truncated(segment, fetched)
                 continue
+            if self.cap is not None:
+                index, offset = self.cap
+                if (self._passed, segment.offset) >= self.cap:
+                    return fetched
+                if self._passed == index:
+                    count = max(skip, min(count, offset - start))
             if self.stop_at is not None:
                 index, offset = self.stop_at
                 if self._passed == index and not segment.compressed:
@@ -492,7 +633,7 @@ class LogFile:
             # The writer has closed it: what has no newline gets none.
             if unterminated:
                 self.statistics.corrupt_lines += 1
-            self._segments.pop(0).close()
+            self._spent += (self._segments.pop(0),)
             self._passed += 1
             self._tail = b""
             return True
@@ -513,8 +654,12 @@ class LogFile:
         return time.time() - os.fstat(segment.fd).st_mtime > LINGER_S
 
     def _truncated(self, segment: Segment, fetched: Fetched) -> None:
-        """What stood before our offset is not there any more: the file was truncated and begun again."""
+        """What stood before our offset is not there any more: the file was truncated and begun again.
+
+        It counts as the next file, so that spots go on growing.
+        """
         segment.forget()
+        self._passed += 1
         self._tail = b""
         if not self._at_end:
             fetched.chunks.append(Chunk(lost=True))
@@ -557,6 +702,7 @@ class LogFile:
                 newlines=newlines,
                 ready=self._format.ready,
                 acknowledged=chunk.acknowledged,
+                reader=self,
             )
         )
 
@@ -620,12 +766,13 @@ class LogFile:
                 before=before,
                 after=self._reached,
                 size_bytes=size + RECORD_OVERHEAD_BYTES * len(finished),
+                reader=self,
             )
         )
 
     def _lose(self, until: str) -> None:
         """To be called with the chain locked."""
-        self._losses += (Lost((), "rotated", self._last_time(), until),)
+        self._losses += (Lost(self._named(), "rotated", self._last_time(), until),)
 
     def _last_time(self) -> str:
         """Of what has been read."""
@@ -633,6 +780,14 @@ class LogFile:
 
 
 # --- plain functions ----------------------------------------------------------------------------------
+
+
+def _between(segments: Sequence[Segment], spot: Spot, later: Spot) -> int:
+    """Bytes from one spot to another; compressed files count as they lie on the disk."""
+    if spot[0] == later[0]:
+        return later[1] - spot[1]
+    sizes = sum(segment.size() for segment in segments[spot[0] : later[0]])
+    return sizes - (0 if segments[spot[0]].compressed else spot[1]) + later[1]
 
 
 def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Position:

@@ -68,6 +68,7 @@ class LogStatistics(msgspec.Struct, gc=False):
 class LineFormat(ABC):
     """One log's lines. `unfinished` has, per stream, the record of which more is to come."""
 
+    name: ClassVar[FormatName]
     pieces: ClassVar[bool] = False
     """Whether it takes pieces of lines: else what has no newline within half a megabyte is passed over."""
     ready: ClassVar[bool] = False
@@ -111,6 +112,7 @@ _NEWLINE = {"\n"}
 class DockerFormat(LineFormat):
     """What moby's json-file driver writes: `{"log":"text\\n","stream":"stdout","time":"…"}`."""
 
+    name = "docker"
     __slots__ = ("_joiner",)
 
     def __init__(self, limit: int, statistics: LogStatistics) -> None:
@@ -198,6 +200,7 @@ def _rescue(line: bytes) -> Record | None:
 class TextFormat(LineFormat):
     """A line is a record, whatever it says. Its time is that of reading; its id, where it stands."""
 
+    name: ClassVar[FormatName] = "text"
     pieces = True
     ready = True
     timed = False
@@ -283,6 +286,7 @@ class JsonFormat(TextFormat):
     A line that is no object is a record like one of `text`, and is counted.
     """
 
+    name = "json"
     __slots__ = ()
 
     def make(self, text: str, now: str, place: str, truncated: bool) -> Record:
@@ -340,7 +344,5 @@ def _utc(value: Any) -> str | None:
 
 
 FORMATS: dict[FormatName, type[LineFormat]] = {
-    "docker": DockerFormat,
-    "text": TextFormat,
-    "json": JsonFormat,
+    format_.name: format_ for format_ in (DockerFormat, TextFormat, JsonFormat)
 }

@@ -15,15 +15,16 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import msgspec
 import structlog
 import trio
 
-from logroute.router.record import Batch
-from logroute.sources import Emit
+from logroute.router.record import Batch, Position
+from logroute.sources import Behind, Emit
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
 
@@ -83,9 +84,14 @@ class Sweep:
         self._on_names = on_names
         self._held_bytes = held_bytes
         self._log = structlog.get_logger("logroute.sources")
-        # Invariant: `_ready` is a subset of `_logs`' values, in the order in which they are served.
+        # Invariant: `_ready` is a subset of `_logs`' values and their forks, in the order in which they are
+        # served. A fork is always among them: there is something to read for it until it has joined.
         self._logs: dict[str, LogFile] = {}
         self._ready: dict[LogFile, None] = {}
+        self._joined: list[LogFile] = []
+        """Forks that are done, to be closed."""
+        self._drained: set[LogFile] = set()
+        """Logs that were read to their end, and whose forks were not."""
         self._expected: dict[str, LogFile] = {}
         self._folders: dict[str, int] = {}
         self._offers: deque[_Offer] = deque()
@@ -108,6 +114,9 @@ class Sweep:
         self._logs[log.path] = log
         folder = os.path.dirname(log.path)
         self.watch(folder)
+        for fork in log.forks:
+            self._emit.apart(log.origin, fork.began)
+            self._ready[fork] = None
         self.wake(log)
 
     def expect(self, log: LogFile) -> None:
@@ -122,6 +131,9 @@ class Sweep:
     def remove(self, log: LogFile) -> None:
         """Read it no further. Its descriptors are the owner's to close."""
         self._ready.pop(log, None)
+        self._drained.discard(log)
+        for fork in log.forks:
+            self._ready.pop(fork, None)
         if self._logs.get(log.path) is log:
             del self._logs[log.path]
             self.unwatch(os.path.dirname(log.path))
@@ -207,6 +219,7 @@ class Sweep:
         finally:
             if self._content is not None:
                 self._content.close()
+            self._close_joined()
 
     async def _sweep_on(self) -> None:
         next_poll = trio.current_time() + self._poll_s
@@ -228,7 +241,7 @@ class Sweep:
     def _servable(self) -> bool:
         room = self._emit.has_room
         return any(room(offer.batch.origin) for offer in self._offers) or any(
-            room(log.origin) for log in self._ready
+            room(log.origin, log) for log in self._ready
         )
 
     async def _wait(self, until: float) -> None:
@@ -256,7 +269,7 @@ class Sweep:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
         room = self._emit.has_room
-        batches: list[Batch] = []
+        batches: list[Batch] = self._join()
         taken: list[_Offer] = []
         spent = 0
         for _ in range(len(self._offers)):
@@ -267,7 +280,7 @@ class Sweep:
                 spent += offer.batch.size_bytes
             else:
                 self._offers.append(offer)
-        logs = [log for log in self._ready if room(log.origin)]
+        logs = self._let_forks_reach([log for log in self._ready if room(log.origin, log)])
         fetched: list[tuple[LogFile, Fetched]] = []
         if logs:
             for log in logs:
@@ -288,25 +301,120 @@ class Sweep:
                 continue
             if log.has_losses:
                 self._on_lost(log)
-            if part.more and self._logs.get(log.path) is log:
+            if not self._reads(log):
+                continue
+            if log.routes is not None:
+                self._ready[log] = None
+            elif part.more:
                 self._ready[log] = None
                 again = True
-        if batches:
-            await self._emit(batches)
+        if batches and (behind := await self._emit(batches)):
+            await self._read_apart(behind)
+        if self._joined:
+            await trio.to_thread.run_sync(self._close_joined, limiter=self._threads)
         for offer in taken:
             offer.taken.set()
-        for log, part in fetched:
-            if part.drained:
-                self._on_drained(log)
+        self._note_ends(fetched)
         return again, len(batches)
+
+    def _note_ends(self, fetched: Iterable[tuple[LogFile, Fetched]]) -> None:
+        """A log has ended when all of its readers are at its end, and all that they read is handed on."""
+        for log, part in fetched:
+            if log.routes is None and self._reads(log):
+                if part.drained:
+                    self._drained.add(log)
+                else:
+                    self._drained.discard(log)
+        for log in [log for log in self._drained if not log.forks]:
+            self._drained.discard(log)
+            self._on_drained(log)
+
+    # --- forks --------------------------------------------------------------------------------------
+
+    def _join(self) -> list[Batch]:
+        """Forks that have come to the spot of the reader before them end here; batches that are still theirs.
+
+        All that they have read is handed on, and what is before them has read nothing since: its next batch
+        goes to their routes as well, without a gap or an overlap.
+        """
+        batches: list[Batch] = []
+        lives = {self._logs[fork.path]: None for fork in self._ready if fork.routes is not None}
+        for live in lives:
+            readers = [*live.forks, live]
+            for fork, ahead in pairwise(readers):
+                if not fork.at_end_of(ahead):
+                    continue
+                batches += fork.finish_like(ahead)
+                routes = fork.routes or frozenset()
+                if ahead.routes is None:
+                    self._emit.joined(live.origin, routes)
+                else:
+                    ahead.routes |= routes
+                live.leave(fork)
+                del self._ready[fork]
+                self._joined.append(fork)
+        return batches
+
+    def _close_joined(self) -> None:
+        while self._joined:
+            self._joined.pop().close()
+
+    def _let_forks_reach(self, logs: list[LogFile]) -> list[LogFile]:
+        """Which of these to fetch from now: a reader waits for a fork that will come to its spot thereby."""
+        waits: set[LogFile] = set()
+        for fork in logs:
+            if fork.routes is None:
+                continue
+            live = self._logs[fork.path]
+            readers = [*live.forks, live]
+            ahead = readers[readers.index(fork) + 1]
+            fork.cap, fork.complete = ahead.spot, live.complete
+            gap = fork.gap_bytes(ahead)
+            if gap is not None and gap <= LOG_BUDGET_BYTES:
+                waits.add(ahead)
+        return [log for log in logs if log not in waits] if waits else logs
+
+    async def _read_apart(self, behind: Sequence[Behind]) -> None:
+        """Have readers for routes that cannot take what was read now, from where that began."""
+        places: dict[LogFile, dict[str, Position]] = {}
+        for each in behind:
+            assert isinstance(each.reader, LogFile)
+            places.setdefault(each.reader, {})[each.route] = each.position
+        for reader, positions in places.items():
+            if not self._reads(reader):
+                continue
+            live = self._logs[reader.path]
+            try:
+                fork = await trio.to_thread.run_sync(live.fork, positions, reader, limiter=self._threads)
+            except OSError as error:  # no more descriptors
+                self._fail(live, error)
+                continue
+            if not self._reads(live):  # removed meanwhile, which has closed the fork
+                continue
+            if reader.routes is not None:
+                reader.routes -= positions.keys()
+                if not reader.routes:
+                    live.leave(reader)
+                    self._ready.pop(reader, None)
+                    self._joined.append(reader)
+            self._ready[fork] = None
+            if fork.has_losses:
+                self._on_lost(fork)
 
     def _still(self, logs: Iterable[LogFile]) -> list[LogFile]:
         """Those that were not removed meanwhile."""
-        return [log for log in logs if self._logs.get(log.path) is log]
+        return [log for log in logs if self._reads(log)]
+
+    def _reads(self, log: LogFile) -> bool:
+        """Whether it is one of ours, and was not removed meanwhile."""
+        live = self._logs.get(log.path)
+        return live is log or (live is not None and log in live.forks)
 
     def _fail(self, log: LogFile, error: Exception) -> None:
-        self.remove(log)
-        self._on_failed(log, error)
+        """One reader's failure is the log's: all of them begin again where they were."""
+        live = self._logs[log.path]
+        self.remove(live)
+        self._on_failed(live, error)
 
     def _fetch(
         self, logs: list[LogFile], spent: int
@@ -331,7 +439,7 @@ class Sweep:
 
     async def _poll(self) -> None:
         """What inotify did not say: look at every log. And bound what is held."""
-        logs = list(self._logs.values())
+        logs = [reader for log in self._logs.values() for reader in (*log.forks, log)]
         if not logs:
             return
         fresh, given_up = await trio.to_thread.run_sync(self._look_at, logs, limiter=self._threads)
@@ -339,14 +447,15 @@ class Sweep:
             self._ready[log] = None
         for log in self._still(given_up):
             self._on_lost(log)
-            if not log.is_open:
+            if not log.is_open and log.routes is None:
                 self.remove(log)
                 self._on_drained(log)
 
     def _look_at(self, logs: list[LogFile]) -> tuple[list[LogFile], list[LogFile]]:
         """Logs with something new; logs of which something was given up. In a worker thread."""
-        fresh = [log for log in logs if log.look() or log.has_news()]
-        held = {log: size for log in logs if (size := log.held_bytes())}
+        fresh = [log for log in logs if (log.routes is None and log.look()) or log.has_news()]
+        # A fork holds all that the live reader does.
+        held = {log: size for log in logs if not log.forks and (size := log.held_bytes())}
         given_up: dict[LogFile, None] = {}
         while sum(held.values()) > self._held_bytes:
             largest = max(held, key=lambda log: held[log])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from logroute.router.record import Batch, Origin, Position, Record
-from logroute.sources import SourceContext, Start
+from logroute.router.record import Batch, Origin, Position, Reader, Record
+from logroute.sources import Behind, SourceContext, Start
 from logroute.sources import file as module
 from logroute.sources.file import FileSource, FileSourceOptions
 
@@ -29,16 +29,23 @@ class Routes:
         self.some_gone = trio.Event()
         self._arrived = trio.Event()
 
-    async def __call__(self, batches: Sequence[Batch]) -> None:
+    async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         for batch in batches:
             self.records += [(batch.origin, record) for record in batch.records]
             self.positions[batch.origin.key] = batch.after
         self._arrived.set()
         self._arrived = trio.Event()
         await trio.lowlevel.checkpoint()
+        return ()
 
-    def has_room(self, origin: Origin) -> bool:
+    def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
         return True
+
+    def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
+        raise AssertionError("one route is never apart")
+
+    def joined(self, origin: Origin, routes: Iterable[str]) -> None:
+        raise AssertionError("one route is never apart")
 
     async def wait_for_room(self) -> None:
         await trio.sleep_forever()

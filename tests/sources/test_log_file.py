@@ -163,6 +163,7 @@ def test_a_checkpoint_is_found_again_wherever_rotation_has_put_its_file(path: Pa
     again = Reader(path, {"all": position})
     assert again.lost == []
     assert again.read() == numbers(5, 7)
+    again.log.close()
 
 
 def test_a_checkpoint_whose_file_is_gone_is_a_counted_loss(path: Path) -> None:

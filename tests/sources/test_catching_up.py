@@ -1,0 +1,415 @@
+"""Routes that are behind: read for apart, from where they stopped, until they are with the others again."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from logroute.router.match import EVERYTHING
+from logroute.router.record import BEGINNING, Batch, Origin, Position, iso_time
+from logroute.router.router import Router
+from logroute.sources.inotify import NAMES
+from logroute.sources.log_file import LogFile
+from logroute.sources.sweep import POLL_S, Sweep
+from tests.router.stand_ins import inline
+
+LIMIT = 1 << 20
+BEGAN_NS = 1_795_000_000 * 10**9
+
+
+class Settings:
+    match = EVERYTHING
+
+
+class Gate:
+    """A route that holds and blocks when the test says so, and acknowledges at once."""
+
+    def __init__(self, name: str, router: Router) -> None:
+        self.name = name
+        self.settings = Settings
+        self.gone = None
+        self.holds = self.blocks = False
+        self.got: list[str] = []
+        self.place: Position = BEGINNING
+        self.lost: dict[str, int] = {}
+        self.state = self
+        self._router = router
+        router.routes[name] = self  # type: ignore[assignment]  # what the router needs of a route
+
+    def put(self, batches: Sequence[Batch]) -> None:
+        assert not self.blocks
+        for batch in batches:
+            self.got += [record.message for record in batch.records]
+            self.place = batch.after
+
+    def position(self, origin: str) -> Position:
+        return self.place
+
+    def open(self) -> None:
+        self.holds = self.blocks = False
+        self._router.room_again()
+
+    def block(self) -> None:
+        self.holds = self.blocks = True
+        self._router.room_again()
+
+
+class Log:
+    """A container's log, written and rotated as an engine does."""
+
+    def __init__(self, path: Path, keep: int = 3) -> None:
+        self.path = path
+        self.keep = keep
+        self.number = 0
+        self.said: list[str] = []
+        self._file = path.open("ab", buffering=0)
+        self._unfinished = ""
+
+    def write(self, count: int, *, width: int = 40) -> None:
+        lines = []
+        if self._unfinished:  # nothing else of the stream comes between the pieces of a line
+            self.write_piece()
+        for _ in range(count):
+            self.number += 1
+            lines.append(self._line(f"{self.number:06d} {'x' * width}\n"))
+        self._file.write(b"".join(lines))
+
+    def write_piece(self) -> None:
+        """The first piece of a long line, or the last."""
+        if self._unfinished:
+            self._file.write(self._line("last\n", self._unfinished))
+            self.said[-2:] = ["".join(self.said[-2:])]
+            self._unfinished = ""
+        else:
+            self.number += 1
+            self._unfinished = iso_time(BEGAN_NS + self.number * 1000)
+            self._file.write(self._line(f"{self.number:06d} piece ", self._unfinished))
+
+    def _line(self, text: str, time: str = "") -> bytes:
+        time = time or iso_time(BEGAN_NS + self.number * 1000)
+        self.said.append(text.removesuffix("\n"))
+        return (
+            f'{{"log":"{text[:-1]}\\n","stream":"stdout","time":"{time}"}}\n'.encode()
+            if text.endswith("\n")
+            else f'{{"log":"{text}","stream":"stdout","time":"{time}"}}\n'.encode()
+        )
+
+    def rotate(self) -> None:
+        self._file.close()
+        names = [self.path, *(Path(f"{self.path}.{n}") for n in range(1, self.keep))]
+        for older, newer in zip(reversed(names), list(reversed(names))[1:], strict=False):
+            if newer.exists():
+                newer.rename(older)
+        self._file = self.path.open("ab", buffering=0)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class World:
+    """A log, its reader, and routes."""
+
+    def __init__(self, folder: Path, routes: str) -> None:
+        self.log = Log(folder / "log.json")
+        self.origin = Origin("docker:web", "docker", id="w" * 64, name="web")
+        self.router = Router()
+        self.gates = {name: Gate(name, self.router) for name in routes}
+        self.drained = trio.Event()
+        self.reader = LogFile(str(self.log.path), self.origin, limit=LIMIT)
+        self.sweep = Sweep(
+            self.router,
+            on_drained=lambda log: self.drained.set(),
+            on_failed=self._failed,
+            on_lost=self._lost,
+        )
+
+    def _failed(self, log: LogFile, error: Exception) -> None:
+        raise error
+
+    def _lost(self, log: LogFile) -> None:
+        for lost in log.take_losses():
+            self.router.lost(log.origin, lost.routes, lost.reason, **lost.details())
+
+    def begin(self, checkpoints: Mapping[str, Position] | None = None) -> None:
+        assert self.reader.open()
+        self.reader.begin(checkpoints or {name: gate.place for name, gate in self.gates.items()}, 0)
+        self.sweep.add(self.reader)
+
+    async def settle(self) -> None:
+        """Let it read all there is to read."""
+        await trio.sleep(2 * POLL_S)
+
+    def end(self) -> None:
+        """The container has ended."""
+        self.reader.complete = True
+        self.sweep.wake(self.reader)
+
+    @property
+    def said(self) -> list[str]:
+        return self.log.said
+
+
+@asynccontextmanager
+async def world(folder: Path, routes: str = "abc") -> AsyncIterator[World]:
+    there = World(folder, routes)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(there.sweep.run)
+            yield there
+            nursery.cancel_scope.cancel()
+    finally:
+        there.reader.close()
+        there.log.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would run in a thread runs at once; names are looked at by polling, as the clock says."""
+    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+    instance = Sweep._instance
+
+    def only_content(self: Sweep, mask: int) -> Any:
+        return None if mask == NAMES else instance(self, mask)
+
+    monkeypatch.setattr(Sweep, "_instance", only_content)
+    monkeypatch.setattr("logroute.sources.sweep.POLL_ALONE_S", POLL_S)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        before = open_files()
+        w.log.write(10)
+        await w.settle()
+        w.gates["b"].block()
+        w.log.write(1000)
+        await w.settle()
+        assert len(w.gates["a"].got) == len(w.gates["c"].got) == 1010
+        assert len(w.gates["b"].got) == 10
+        w.log.write(5)
+        await w.settle()
+        w.gates["b"].open()
+        await w.settle()
+        w.log.write(5)
+        await w.settle()
+        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.reader.forks == ()
+        assert open_files() == before
+
+
+async def test_it_joins_while_the_others_go_on(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        w.gates["b"].block()
+        w.log.write(20_000, width=200)
+        await w.settle()
+        w.gates["b"].open()
+        for _ in range(60):
+            w.log.write(3)
+            await trio.sleep(0.02)
+        assert w.reader.forks == ()
+        await w.settle()
+        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+
+
+async def test_what_rotation_takes_away_is_held_for_it(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        w.gates["b"].block()
+        for _ in range(10):
+            w.log.write(100)
+            await w.settle()
+            w.log.rotate()
+            await w.settle()
+        assert len(w.gates["b"].got) == 0
+        assert len(os.listdir(tmp_path)) == 3
+        w.end()
+        await w.settle()
+        assert not w.drained.is_set()
+        w.gates["b"].open()
+        await w.drained.wait()
+        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert all(gate.lost == {} for gate in w.gates.values())
+
+
+async def test_routes_that_are_behind_together_share_a_reader(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        w.gates["a"].block()
+        w.log.write(100)
+        await w.settle()
+        w.gates["b"].block()
+        w.log.write(100)
+        await w.settle()
+        assert [fork.routes for fork in w.reader.forks] == [{"a"}, {"b"}]
+        w.gates["a"].open()
+        await w.settle()
+        # It went past where the other one waits, and waits for it no more than for any other.
+        assert [fork.routes for fork in w.reader.forks] == [{"b"}]
+        w.gates["a"].block()
+        w.log.write(40_000, width=200)
+        await w.settle()
+        w.gates["b"].open()
+        w.gates["a"].open()
+        joined = 0
+        while w.reader.forks:
+            joined += w.reader.forks[-1].routes == {"a", "b"}
+            w.log.write(1)
+            await trio.sleep(0.02)
+        assert joined > 5
+        await w.settle()
+        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+
+
+async def test_when_all_block_nothing_is_read(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with world(tmp_path, "ab") as w:
+        w.begin()
+        w.gates["a"].block()
+        w.gates["b"].block()
+        w.log.write(100)
+        await w.settle()
+        assert w.reader.forks == ()
+        assert w.reader.spot == (0, 0)
+        w.gates["a"].open()
+        await w.settle()
+        assert w.gates["a"].got == w.said
+        w.gates["b"].open()
+        await w.settle()
+        assert w.gates["b"].got == w.said
+
+
+async def test_a_restart_reads_for_each_route_from_its_own_checkpoint(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        w.log.write(100)
+        await w.settle()
+        w.gates["b"].block()
+        w.log.write(100)
+        await w.settle()
+        kept = {name: (gate.got, gate.place) for name, gate in w.gates.items()}
+    async with world(tmp_path) as w2:
+        for name, (got, place) in kept.items():
+            w2.gates[name].got, w2.gates[name].place = got, place
+        w2.log.number, w2.log.said = w.log.number, w.log.said
+        w2.log.write(10)
+        w2.gates["b"].block()
+        w2.begin()
+        await w2.settle()
+        assert len(w2.gates["a"].got) == 210
+        assert len(w2.gates["b"].got) == 100
+        w2.gates["b"].open()
+        await w2.settle()
+        assert [gate.got for gate in w2.gates.values()] == [w2.said] * 3
+
+
+async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alone(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.sweep._held_bytes = 10_000
+        w.begin()
+        w.gates["b"].block()
+        for _ in range(8):
+            w.log.write(100)
+            await w.settle()
+            w.log.rotate()
+            await w.settle()
+        w.gates["b"].open()
+        await w.settle()
+        assert w.gates["a"].got == w.said
+        assert w.gates["b"].got == w.said[-len(w.gates["b"].got) :]
+        assert w.gates["b"].lost["rotated"] > 0
+        assert w.gates["a"].lost == {}
+
+
+async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catching_up(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        w.log.write(50)
+        await w.settle()
+        w.gates["b"].block()
+        w.log.write(100)
+        await w.settle()
+        os.truncate(w.log.path, 0)
+        w.log.write(20)
+        await w.settle()
+        assert w.gates["a"].got == w.said
+        w.gates["b"].open()
+        await w.settle()
+        w.log.write(20)
+        await w.settle()
+        assert w.gates["b"].got == w.said[:50] + w.said[150:]
+        assert w.gates["b"].lost == {"rotated": 1}
+        assert w.reader.forks == ()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    async with world(tmp_path, "abcd") as w:
+        w.begin()
+        before = open_files()
+        for _ in range(60):
+            gate = w.gates[chance.choice("abcd")]
+            match chance.randrange(9):
+                case 0:
+                    gate.block()
+                case 1:
+                    gate.open()
+                case 2:
+                    gate.holds = True
+                case 3:
+                    await trio.sleep(2 * POLL_S)
+                    w.log.rotate()
+                case 4:
+                    w.log.write_piece()
+                case 5:
+                    w.log.write(chance.randrange(2000), width=chance.randrange(400))
+                case 6:
+                    await trio.sleep(chance.random() / 10)
+                case 7:
+                    await trio.sleep(5)
+                case _:
+                    w.log.write(chance.randrange(3))
+        if w.log._unfinished and chance.random() < 0.5:
+            w.log.write_piece()
+        await w.settle()  # by polling, as names are not watched here
+        w.end()
+        await trio.sleep(chance.random())
+        for gate in w.gates.values():
+            gate.open()
+        with trio.fail_after(100):
+            await w.drained.wait()
+        for gate in w.gates.values():
+            assert gate.got == w.said
+            assert gate.lost == {}
+        assert w.reader.forks == ()
+        assert w.router._apart == {}
+        # A file is kept until something of the one after it was read.
+        assert open_files() <= before + len(w.reader._spent)
