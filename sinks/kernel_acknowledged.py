@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import select
 import struct
 import termios
@@ -103,18 +102,21 @@ class Connection:
             return False
         for _, events in self._poll.poll(0):
             number = self._socket.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_ERROR)
-            # A FIN shuts one direction. A reset shuts both; `watch` may just have taken its error.
-            if not number and events & select.POLLHUP and not self._closing:
-                number = errno.ECONNRESET
-            self._note(OSError(number, os.strerror(number)) if number else None)
+            if number == errno.EPIPE:
+                # Reset after its FIN: it had read everything when it closed (Linux, tcp_reset()).
+                self._note(None)
+            elif number or (events & select.POLLHUP and not self._closing):
+                # A FIN shuts one direction; a reset shuts both, though another call may have taken its error.
+                self._note(OSError(number or errno.ECONNRESET, ""))
+            else:
+                self._note(None)
         return not self.failure
 
     def _note(self, error: OSError | None) -> None:
         """Its end, by an error or (None) because the peer has closed it."""
         if self.failure:
             return
-        # A reset that follows the peer's FIN is told as EPIPE: it had read everything when it closed.
-        if error is None or error.errno == errno.EPIPE:
+        if error is None:
             self.failure = "the receiver has closed the connection"
         else:
             self.failure = f"the connection broke: {cause_in_words(error)}"
@@ -162,7 +164,8 @@ class Connection:
         try:
             while await self._stream.receive_some():
                 pass
-            self._note(None)
+            if self.usable():  # so that a reset, whose error another call has taken, is not noted as a FIN
+                self._note(None)
         except trio.BrokenResourceError as error:
             self._note(error.__cause__ if isinstance(error.__cause__, OSError) else None)
         except trio.ClosedResourceError:

@@ -21,6 +21,7 @@ class TcpReceiver:
         """What each connection has brought, in the order in which they came."""
         self._port = 0
         self._reading = True
+        self._rude = False
         self._connections: dict[socket.socket, bytearray] = {}
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -65,6 +66,23 @@ class TcpReceiver:
 
     def read_on(self) -> None:
         self._do(lambda: self._read(True))
+
+    def be_rude(self, rude: bool = True) -> None:
+        """Close each connection once it has brought a byte; what else has come is never read."""
+
+        def job() -> None:
+            self._rude = rude
+
+        self._do(job)
+
+    def say(self, data: bytes) -> None:
+        """To everybody."""
+
+        def job() -> None:
+            for connection in self._connections:
+                connection.send(data)
+
+        self._do(job)
 
     def reset(self) -> None:
         """Reset all connections; what was not read is lost."""
@@ -134,11 +152,11 @@ class TcpReceiver:
                 self._selector.register(connection, selectors.EVENT_READ)
             return
         try:
-            data = from_.recv(1 << 20)
+            data = from_.recv(1 if self._rude else 1 << 20)
         except OSError:
             data = b""
         self._connections[from_] += data
-        if not data:
+        if self._rude or not data:
             self._forget(from_)
 
     def _listen(self) -> None:
