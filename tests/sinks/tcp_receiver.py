@@ -16,7 +16,8 @@ NO_LINGER = struct.pack("ii", 1, 0)
 class TcpReceiver:
     """Reads everything at once. A plain thread, so that no test's clock and no patch reaches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = 0) -> None:
+        self._buffer_bytes = buffer_bytes
         self.received: list[bytearray] = []
         """What each connection has brought, in the order in which they came."""
         self._port = 0
@@ -35,6 +36,11 @@ class TcpReceiver:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        return len(self._connections)
 
     # --- what it is told ------------------------------------------------------------------------------
 
@@ -161,6 +167,8 @@ class TcpReceiver:
 
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self._port))
+        if self._buffer_bytes:  # connections inherit it
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
         self._port = self._listener.getsockname()[1]
         self._selector.register(self._listener, selectors.EVENT_READ)
 

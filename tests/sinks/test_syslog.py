@@ -370,6 +370,42 @@ async def test_what_a_reset_may_have_cost_is_counted(
     }
 
 
+async def test_a_reset_is_no_end_of_the_stream_whoever_hears_of_it_first(
+    receiver: TcpReceiver, sink: SyslogSink, context: Counting
+) -> None:
+    """The kernel tells its error to one call only; what the next one sees looks like an end."""
+    await sink.deliver([batch("a")])
+    receiver.reset()
+    assert sink._connection is not None
+    with pytest.raises(ConnectionResetError):
+        await sink._connection._socket.recv(1)
+    assert await sink._connection._socket.recv(1) == b""
+    await sink.deliver([batch("b")])
+    assert context.lost == 1
+
+
+async def test_what_only_our_own_kernel_has_is_not_delivered(context: Counting) -> None:
+    receiver = TcpReceiver(buffer_bytes=4096)
+    sink = sink_to(receiver.port, context)
+    await sink.open()
+    receiver.stop_reading()
+    delivered: list[object] = []
+
+    async def deliver() -> None:
+        delivered.append(await sink.deliver([batch(*["x" * 1000] * 16)]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliver)
+        await until(lambda: is_held_up(sink))
+        for _ in range(20):
+            await trio.sleep(0.001)
+        assert delivered == []
+        receiver.read_on()
+    assert delivered == [DELIVERED]
+    await sink.close()
+    receiver.close()
+
+
 async def test_only_what_the_peers_kernel_can_hold_is_unconfirmed(
     receiver: TcpReceiver, sink: SyslogSink, context: Counting
 ) -> None:
@@ -454,17 +490,16 @@ async def test_a_cancelled_delivery_closes_its_connection(
         nursery.cancel_scope.cancel()
     assert context.lost == 1, "who takes nothing may not have read what it had taken"
     receiver.read_on()
+    await until(lambda: receiver.settle() or not receiver.connections)
     await sink.open()
     assert await sink.deliver([batch("after")]) == DELIVERED
-    while not bytes(receiver.received[0]).count(b"x" * 8000):
-        receiver.settle()
     assert texts(receiver)[1] == ["after"]
 
 
 async def test_a_receiver_that_closes_after_each_byte(
     receiver: TcpReceiver, context: Counting, nursery: trio.Nursery
 ) -> None:
-    """It loses what it took; all of that is counted. Once it is well, everything arrives."""
+    """Whatever of it was delivered and is lost is counted. Once it is well, everything arrives."""
     sink = sink_to(receiver.port, context)
     nursery.start_soon(sink.run)
     receiver.be_rude()
@@ -490,7 +525,6 @@ async def test_a_receiver_that_closes_after_each_byte(
         "the connection broke: Connection reset by peer (ECONNRESET)",
         "the connection broke: Broken pipe (EPIPE)",
     }
-    assert set(delivered) - arrived, "nothing was lost: the receiver was not bad enough"
     assert len(set(delivered) - arrived) <= context.lost <= len(delivered)
     assert {f"{n} of many" for n in range(150, 200)} <= arrived
 
