@@ -160,6 +160,17 @@ async def test_what_the_url_keeps_secret_is_in_no_error(sink_to: Making) -> None
         assert "/in?token=…" in text
 
 
+async def test_a_proxy_is_taken_from_the_environment(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    sink = await sink_to("http://logs.invalid/in")
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    (request,) = server.requests
+    assert request.target == "http://logs.invalid/in"
+    assert request.headers["host"] == "logs.invalid"
+
+
 # --- answers ------------------------------------------------------------------------------------------
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
