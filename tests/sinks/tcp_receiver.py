@@ -110,6 +110,16 @@ class TcpReceiver:
 
         self._do(job)
 
+    def shut_down(self) -> None:
+        """Say that there is nothing to come, then close all connections, whatever is unread."""
+
+        def job() -> None:
+            for connection in list(self._connections):
+                connection.shutdown(socket.SHUT_RDWR)
+                self._forget(connection)
+
+        self._do(job)
+
     def close(self) -> None:
         self._jobs.put(None)
         self._wake.send(b".")

@@ -370,6 +370,26 @@ async def test_what_a_reset_may_have_cost_is_counted(
     }
 
 
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_reset_may_follow_the_end_of_the_stream(
+    receiver: TcpReceiver, sink: SyslogSink, context: Counting, nursery: trio.Nursery, watched: bool
+) -> None:
+    """As from receivers that shut a connection down before they close it, whatever they have read."""
+    if watched:
+        nursery.start_soon(sink.run)
+    receiver.stop_reading()
+    await sink.deliver([batch("a", "b")])
+    receiver.shut_down()
+    receiver.read_on()
+    await sink.deliver([batch("c")])
+    assert context.lost == 2
+    # The same, having read everything.
+    receiver.settle()
+    receiver.shut_down()
+    await sink.deliver([batch("d")])
+    assert context.lost == 2
+
+
 async def test_a_reset_is_no_end_of_the_stream_whoever_hears_of_it_first(
     receiver: TcpReceiver, sink: SyslogSink, context: Counting
 ) -> None:
@@ -550,6 +570,18 @@ async def test_closing_waits_for_a_receiver_that_reads(receiver: TcpReceiver, co
         receiver.read_on()
     assert texts(receiver) == [["a"]]
     assert context.lost == 0
+
+
+async def test_a_connection_that_is_closed_while_it_is_watched_costs_nothing(
+    receiver: TcpReceiver, context: Counting, nursery: trio.Nursery
+) -> None:
+    sink = sink_to(receiver.port, context)
+    nursery.start_soon(sink.run)
+    for n in range(20):
+        await sink.deliver([batch(str(n))])
+        await sink.open()
+    assert context.lost == 0
+    await sink.close()
 
 
 async def test_closing_does_not_wait_for_ever(
