@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from logroute.router.delivery import cause_of
-from logroute.router.route import Route, RouteSettings
+from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S, Route, RouteSettings
 from logroute.router.router import Router
 from logroute.router.state import StateError
 from logroute.sinks import Sink
@@ -30,9 +30,6 @@ from logroute.sources import Source
 DONE = 0
 FAILED = 1
 UNDELIVERED = 3
-
-RESTART_FIRST_S = 0.5
-RESTART_MAX_S = 60.0
 
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""

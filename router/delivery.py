@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +57,9 @@ class Accounts(Protocol):
     def finished(self, group: Group, delivered: Delivered) -> None:
         """A group is done with. No await lies between the sink's last word and this."""
 
+    def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
+        """Of a group only so much is done with: we were stopped. Likewise."""
+
     def failed(self, error: Exception) -> None:
         """The last attempt failed."""
 
@@ -81,9 +85,12 @@ class Delivery:
         self._log = structlog.get_logger("logroute.router").bind(route=route)
         self._open = False
         self._opening = trio.Lock()
+        self._stopping = False
+        self._idle_scopes: set[trio.CancelScope] = set()
+        """Around whatever is waited for but the sink's answers."""
 
     async def run(self) -> None:
-        """Raises SinkGone."""
+        """Until `stop`, or the queue is closed and empty. Raises SinkGone."""
         await self._open_early()
         try:
             async with trio.open_nursery() as nursery:
@@ -92,23 +99,46 @@ class Delivery:
         except* SinkGone as gone:
             raise cause_of(gone) from None
 
+    def stop(self) -> None:
+        """Take nothing more, try nothing again: what is under way is heard out, the rest is given back."""
+        self._stopping = True
+        for scope in self._idle_scopes:
+            scope.cancel()
+
+    @contextmanager
+    def _until_stopped(self) -> Iterator[None]:
+        scope = trio.CancelScope()
+        if self._stopping:
+            scope.cancel()
+        self._idle_scopes.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._idle_scopes.discard(scope)
+
     async def _deliver_on(self) -> None:
         tidy_at = self._next_idle()
-        while True:
+        while not self._stopping:
             # Only the first batch is awaited by the clock of `idle`: gathering a delivery may take longer.
-            with trio.move_on_at(tidy_at):
+            with self._until_stopped(), trio.move_on_at(tidy_at):
                 await self._queue.wait()
             if trio.current_time() >= tidy_at:
                 if self._open:
                     await self._idle()
                 tidy_at = self._next_idle()
                 continue
-            group = await self._take()
+            group: Group | None = None
+            with self._until_stopped():
+                group = await self._take()
             if group is None:
                 return
-            delivered = await self._deliver(group)
+            delivered, left = await self._deliver(group)
             # No await from the sink's return to here: files' lengths and checkpoints change together.
-            self._accounts.finished(group, delivered)
+            if left:
+                self._accounts.given_back(group, delivered, left)
+            else:
+                self._accounts.finished(group, delivered)
 
     async def _take(self) -> Group | None:
         settings = self._settings
@@ -136,13 +166,15 @@ class Delivery:
 
     # --- one group --------------------------------------------------------------------------------------
 
-    async def _deliver(self, group: Group) -> Delivered:
-        """Until every record of it is delivered, or rejected for good."""
+    async def _deliver(self, group: Group) -> tuple[Delivered, list[Batch]]:
+        """Until every record of it is delivered, or rejected for good; else, when stopped, what is left."""
         result = Delivered()
         # What is still to be sent, the first part last. One part, unless the receiver refuses a whole.
         parts = [group.batches] if group.records and not group.damaged else []
         attempt = 0
         while parts:
+            if attempt and self._stopping:
+                return result, [batch for part in reversed(parts) for batch in part]
             part = parts.pop()
             answer = await self._try(part)
             if isinstance(answer, Refused):
@@ -170,7 +202,7 @@ class Delivery:
                 await self._back_off(attempt, Retryable(reason, after_s=answer.after_s))
                 self._accounts.retried(_count(part))
                 attempt += 1
-        return result
+        return result, []
 
     async def _try(self, batches: Sequence[Batch]) -> Outcome | Exception:
         """One attempt at delivering these: the sink's word, or what was raised. Raises SinkGone."""
@@ -212,7 +244,8 @@ class Delivery:
         wait_s = random.uniform(0, ceiling)
         if isinstance(error, Retryable):
             wait_s = max(wait_s, error.after_s or 0.0)
-        await trio.sleep(wait_s)
+        with self._until_stopped():
+            await trio.sleep(wait_s)
 
     async def _idle(self) -> None:
         failure: Exception | None = None

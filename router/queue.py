@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import trio
 
-from logroute.router.record import Batch, total_size_bytes
+from logroute.router.record import Batch, Position, Reached, total_size_bytes
 from logroute.router.spool import Row, Totals
 from logroute.router.state import RouteState
 
@@ -73,6 +73,8 @@ class Queue:
         self._own_rows: set[int] = set()
         """Rows above it that need not be taken: they were in flight when they were spooled."""
         self._in_flight: deque[Group] = deque()
+        self._returned: deque[Group] = deque()
+        """Those of `_in_flight` that were given back: they are taken first."""
         self._spooling = False
         self._taking = trio.Lock()
         self._arrived = trio.Event()
@@ -96,16 +98,27 @@ class Queue:
     @property
     def empty(self) -> bool:
         """Whether nothing waits; deliveries may be under way."""
-        return not (self._batches or self._dropped_first or self._spooled.records)
+        return not (self._batches or self._dropped_first or self._spooled.records or self._returned)
 
     @property
     def in_flight(self) -> int:
         """Records that were taken and are not finished."""
-        return sum(group.records for group in self._in_flight if not group.finished)
+        flying = sum(group.records for group in self._in_flight if not group.finished)
+        return flying - self._returned_records
 
     @property
     def records(self) -> int:
-        return self._records + self._spooled.records
+        return self._records + self._spooled.records + self._returned_records
+
+    @property
+    def _returned_records(self) -> int:
+        return sum(group.records for group in self._returned) if self._returned else 0
+
+    def reached(self) -> dict[str, Position | Reached]:
+        """How far each origin has been put in, where that is not yet in the state."""
+        unfinished = [batch for group in self._in_flight if group.row is None for batch in group.batches]
+        waiting = (*unfinished, *self._dropped_first.values(), *self._batches)
+        return {batch.origin.key: batch.reached for batch in waiting}
 
     @property
     def spooled(self) -> Totals:
@@ -169,6 +182,8 @@ class Queue:
                 await self.wait()
                 if self.empty:
                     return None
+                if self._returned:
+                    return self._returned.popleft()
                 if self._spooled.records:
                     return await self._take_row()
                 if wait_s and not self._closed:
@@ -176,12 +191,12 @@ class Queue:
                         while self._bytes < max_bytes and self._records < max_records and not self._closed:
                             await self._arrival()
                 # Meanwhile it may have been spooled.
-                if self._ready and not self._spooled.records:
+                if self._ready and not (self._spooled.records or self._returned):
                     return self._take_from_memory(max_bytes, max_records)
 
     @property
     def _ready(self) -> bool:
-        if self._spooled.records:
+        if self._spooled.records or self._returned:
             return True
         return bool(self._batches or self._dropped_first) and not self._spooling
 
@@ -237,6 +252,24 @@ class Queue:
         # While it is being spooled nobody knows yet what will be to be stored; `spool` goes on from here.
         if not self._spooling:
             self._settle()
+
+    def give_back(self, group: Group, left: Sequence[Batch]) -> None:
+        """It was not delivered, but for what is not `left` of it: the next `take` gives the rest."""
+        if group.finished or group in self._returned:
+            return
+        if not group.damaged:
+            # What is delivered of it has positions all the same.
+            hollow = [batch.with_records([], 0) for batch in group.batches]
+            group.batches = [*left, *hollow]
+            group.records = sum(len(batch.lines) for batch in left)
+        self._returned.append(group)
+        self._returned = deque(each for each in self._in_flight if each in self._returned)
+        self._arrived.set()
+
+    def give_back_all(self) -> None:
+        """Nobody is delivering any more."""
+        for group in list(self._in_flight):
+            self.give_back(group, [batch for batch in group.batches if batch.lines])
 
     def _settle(self) -> None:
         while self._in_flight and self._in_flight[0].finished:
@@ -351,6 +384,7 @@ class Queue:
         self._dropped_first.clear()
         self._dropped_last.clear()
         self._in_flight.clear()
+        self._returned.clear()
         self._bytes = self._records = 0
         self._spooled = Totals()
         self._tell_room(was_full)

@@ -32,6 +32,9 @@ END_WITHIN_S = 5.0
 SAY_AGAIN_S = 60.0
 """A word that repeats is said again after so long, with how often it was meant meanwhile."""
 
+RESTART_FIRST_S = 0.5
+RESTART_MAX_S = 60.0
+
 PATIENCE_S = 0.25
 """How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""
 PATIENCE_BEHIND_S = 0.02
@@ -144,6 +147,8 @@ class Route:
         self.gone: SinkGone | None = None
         self._state_folder = state_folder
         self._on_room = on_room
+        self._replacement: tuple[RouteSettings, Callable[[Route], Sink[Any]]] | None = None
+        self._make_sink = make_sink
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._said: dict[str, tuple[float, int]] = {}
         self._books = _Books()
@@ -160,8 +165,13 @@ class Route:
         self._spooled_at_progress = -1
         self._disk_from = -math.inf
         """When the disk is worth another try."""
-        self.sink = make_sink(self)
-        cls = type(self.sink)
+        self._equip(settings, make_sink(self))
+
+    def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
+        """Have this sink, and a delivery to it."""
+        self.settings, self.sink = settings, sink
+        self.queue.limit_bytes = settings.queue_bytes
+        cls = type(sink)
         side_by_side = 1 if cls.ordered else cls.concurrency
         self._delivery_settings = DeliverySettings(
             batch_bytes=min(
@@ -314,6 +324,23 @@ class Route:
             books.duplicates += delivered.duplicates
             books.rejected += rejected
         self.queue.finish(group)
+        self._say_rejected(delivered)
+        if self._behind and self.queue.empty:
+            self._caught_up()
+
+    def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
+        books = self._books
+        rejected = len(delivered.letters)
+        if rejected:
+            self.state.bury(delivered.letters)
+        done = group.records - sum(len(batch.lines) for batch in left)
+        books.delivered += done - rejected - delivered.duplicates
+        books.duplicates += delivered.duplicates
+        books.rejected += rejected
+        self.queue.give_back(group, left)
+        self._say_rejected(delivered)
+
+    def _say_rejected(self, delivered: Delivered) -> None:
         for letter in delivered.letters:
             self.warn(
                 "a record was rejected",
@@ -321,8 +348,6 @@ class Route:
                 time=letter.record.time,
                 reason=letter.reason,
             )
-        if self._behind and self.queue.empty:
-            self._caught_up()
 
     def failed(self, error: Exception) -> None:
         self._failures += 1
@@ -355,6 +380,36 @@ class Route:
         the sink is gone for good.
         """
         try:
+            attempt = 0
+            while True:
+                failure: Exception | None = None
+                began = trio.current_time()
+                try:
+                    await self._serve()
+                except* Exception as errors:
+                    failure = cause_of(errors)
+                if self.gone is not None:
+                    self._give_up(self.gone)
+                    return
+                if failure is None and self._replacement is None:
+                    return
+                # Whatever was under way is not known to be delivered.
+                self.queue.give_back_all()
+                if failure is not None:
+                    attempt = 0 if trio.current_time() - began > RESTART_MAX_S else attempt + 1
+                    wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
+                    self._up, self._reason = False, str(failure) or repr(failure)
+                    self._log.error("the route failed, starting it again", after_s=wait_s, exc_info=failure)
+                    await trio.sleep(wait_s)
+                settings, make_sink = self._replacement or (self.settings, self._make_sink)
+                self._replacement, self._make_sink = None, make_sink
+                self._equip(settings, make_sink(self))
+        finally:
+            await self._end()
+
+    async def _serve(self) -> None:
+        """One sink's life: until everything is delivered, it is gone or replaced, or something fails."""
+        try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._commit_on)
                 nursery.start_soon(self._run_sink, nursery.cancel_scope)
@@ -364,18 +419,26 @@ class Route:
                 except SinkGone as error:
                     self.gone = error
                 nursery.cancel_scope.cancel()
-            if self.gone is not None:
-                self._give_up(self.gone)
         finally:
-            await self._end()
+            await self._close_sink()
 
-    async def _end(self) -> None:
-        """Close the sink, and store what was acknowledged, even when we are cancelled: each has its time."""
+    def replace(self, settings: RouteSettings, make_sink: Callable[[Route], Sink[Any]]) -> None:
+        """Go on with other settings, and another sink: what waits, and the books, stay.
+
+        The old sink ends the attempts that are under way first, and is closed.
+        """
+        self._replacement = settings, make_sink
+        self._delivery.stop()
+
+    async def _close_sink(self) -> None:
         with trio.move_on_after(END_WITHIN_S, shield=True):
             try:
                 await self.sink.close()
             except* Exception as errors:  # whatever it could not release, the checkpoints are stored
                 self._log.error("the sink failed to close", exc_info=cause_of(errors))
+
+    async def _end(self) -> None:
+        """Store what was acknowledged, and spool the rest, even when we are cancelled: it has its time."""
         with trio.move_on_after(END_WITHIN_S, shield=True):
             try:
                 if self._may_spool and self.undelivered > self.queue.spooled.records:

@@ -446,9 +446,10 @@ class Books(RuleBasedStateMachine):
     @rule(max_bytes=st.integers(1, 4000), max_records=st.integers(1, 8))
     def take(self, max_bytes: int, max_records: int) -> None:
         was_full, before, spooled = self.queue.full, self.room, bool(self.queue.spooled.records)
+        returned = bool(self.queue._returned)
         group: Group = self._run(group_of, self.queue, max_bytes, max_records)
         full_ones = [b for b in group.batches if b.lines or b.size_bytes]
-        if len(full_ones) > 1 and not spooled:
+        if len(full_ones) > 1 and not (spooled or returned):
             assert sum(b.size_bytes for b in full_ones) <= max_bytes
             assert sum(len(b) for b in full_ones) <= max_records
         assert self.room - before == (was_full and not self.queue.full)
@@ -464,6 +465,15 @@ class Books(RuleBasedStateMachine):
         group = self.flying.pop(which % len(self.flying))
         self.queue.finish(group)
         self.open_ -= {int(message) for message in messages(group.batches)}
+
+    @precondition(lambda self: self.flying)
+    @rule(which=st.integers(0, 5), delivered=st.integers(0, 3))
+    def give_back(self, which: int, delivered: int) -> None:
+        """Some of its batches are delivered, the others are not."""
+        group = self.flying.pop(which % len(self.flying))
+        batches = [b for b in group.batches if b.lines]
+        self.open_ -= {int(message) for message in messages(batches[:delivered])}
+        self.queue.give_back(group, batches[delivered:])
 
     @rule(max_bytes=st.integers(1, 4000), max_records=st.integers(1, 8))
     def spool(self, max_bytes: int, max_records: int) -> None:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -946,7 +947,10 @@ async def feed(route: Route, batches: Sequence[Batch]) -> float:
 
 
 async def test_a_route_whose_sink_is_down_spools_and_catches_up_in_order(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    autojump_clock: trio.testing.MockClock,
+    longest: list[float],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     route = make([Retryable("down")] * 5, tmp_path, retry_initial_s=1e9, retry_max_s=20, **SPOOLS)
     async with running(route) as sink:
@@ -1096,7 +1100,7 @@ async def test_a_disk_that_fails_makes_the_route_wait_and_is_tried_again(
 
 
 async def test_a_row_that_cannot_be_read_is_counted(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path
+    autojump_clock: trio.testing.MockClock, longest: list[float], tmp_path: Path
 ) -> None:
     route = make([Retryable("down")], tmp_path, retry_initial_s=1e9, retry_max_s=20, **SPOOLS)
     async with running(route) as sink:
@@ -1108,3 +1112,92 @@ async def test_a_row_that_cannot_be_read_is_counted(
         book = route.statistics()
     assert book.dropped == {"damaged": 2}
     assert sink.messages == [str(n) for n in range(1, 21) if n not in (5, 6)]
+
+
+# --- another sink, and failures of our own --------------------------------------------------------------
+
+
+async def test_a_sink_is_replaced_between_two_deliveries(autojump_clock: trio.testing.MockClock) -> None:
+    route = make([1.0, 1.0, 1.0], batch_records=2)
+    async with running(route) as old:
+        route.put(numbers(6))
+        await trio.sleep(1.5)
+        settings = msgspec.structs.replace(route.settings, batch_records=1)
+        route.replace(settings, lambda route: StandInSink(route, ()))
+        route.put(numbers(2, start=7))
+        await trio.sleep(0.4)
+        assert old.called("close") == []  # its delivery is heard out
+        await trio.sleep(0.2)
+        assert len(old.called("close")) == 1
+        new = sink_of(route)
+        assert new is not old
+        await trio.sleep(1)
+        assert old.messages == ["1", "2", "3", "4"]
+        assert new.messages == ["5", "6", "7", "8"]
+        assert len(new.called("deliver")) == 4
+        assert route.statistics().delivered == 8
+
+
+@pytest.mark.parametrize("when", [0.0, 0.1, 5.0])
+async def test_a_sink_that_is_down_is_replaced_at_once(
+    autojump_clock: trio.testing.MockClock, longest: list[float], when: float
+) -> None:
+    route = make([Retryable("down")] * 100, retry_initial_s=100.0, retry_max_s=100.0)
+    async with running(route):
+        route.put(numbers(5))
+        await trio.sleep(when)
+        route.replace(route.settings, lambda route: StandInSink(route, ()))
+        await trio.sleep(1)
+        assert sink_of(route).messages == ["1", "2", "3", "4", "5"]
+    book = route.statistics()
+    assert (book.received, book.delivered, book.up) == (5, 5, True)
+    assert number_of(route.state.positions[WEB.key]) == 5
+
+
+async def test_what_was_delivered_of_a_group_is_not_sent_to_the_next_sink(
+    autojump_clock: trio.testing.MockClock, longest: list[float]
+) -> None:
+    script = [Refused("too large"), 0.0, Retryable("down"), Retryable("down")]
+    route = make(script, retry_initial_s=100.0, retry_max_s=100.0)
+    async with running(route) as old:
+        route.put([batch(WEB, [1, 2]), batch(DB, [3, 4])])
+        await trio.sleep(1)
+        route.replace(route.settings, lambda route: StandInSink(route, ()))
+        await trio.sleep(1)
+        assert (old.messages, sink_of(route).messages) == (["1", "2"], ["3", "4"])
+    assert number_of(route.state.positions[WEB.key]) == 2
+    assert number_of(route.state.positions[DB.key]) == 4
+    assert route.statistics().delivered == 4
+
+
+async def test_a_route_that_fails_itself_is_started_again_alone(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finished = Route.finished
+    fails = 3
+
+    def fail(self: Route, *args: Any) -> None:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise RuntimeError("a bug of ours")
+        finished(self, *args)
+
+    monkeypatch.setattr(Route, "finished", fail)
+    made: list[StandInSink] = []
+
+    def make_sink(route: Route) -> StandInSink:
+        made.append(StandInSink(route, ()))
+        return made[-1]
+
+    route = Route(RouteSettings("all"), make_sink, state_folder=None, on_room=lambda: None)
+    async with running(route):
+        route.put(numbers(3))
+        await trio.sleep(20)
+    assert [len(sink.called("close")) for sink in made] == [1] * 4
+    assert made[-1].messages == ["1", "2", "3"]
+    assert number_of(route.state.positions[WEB.key]) == 3
+    assert route.statistics().delivered == 3
+    assert capsys.readouterr().out.count("the route failed, starting it again") == 3
