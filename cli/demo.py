@@ -22,7 +22,7 @@ import trio
 from logroute.cli import log, process
 from logroute.cli.demo_containers import LABEL, real_containers
 from logroute.config.components import SINKS, SOURCES
-from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
+from logroute.router.daemon import Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
 from logroute.router.match import Match
 from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
@@ -168,5 +168,5 @@ def _plan(folder: Path, host: str, include: dict[str, str] | None = None) -> Pla
             ),
             RoutePlan(RouteSettings("live view"), live),
         ],
-        [partial(SOURCES.create, source, SourceContext("docker"))],
+        [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
     )

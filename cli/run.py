@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 import trio
 
 from logroute.cli import log, process
@@ -17,11 +19,13 @@ from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import Daemon, Plan, RoutePlan, stop_on_signals
+from logroute.router.daemon import CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
 from logroute.router.route import RouteSettings
 from logroute.sources import SourceContext
 
 USAGE = 2
+WATCH_EVERY_S = 1.0
+"""How often `--watch` looks at the files; and how long one must have been left alone."""
 
 NOTHING_TO_DO = """\
 Where shall the records go? Give a URI or a configuration:
@@ -38,6 +42,7 @@ Where shall the records go? Give a URI or a configuration:
 @click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration file.")
 @click.option("--state-dir", metavar="DIR", help="Where checkpoints are kept.")
 @click.option("--once", is_flag=True, help="Deliver what is there now, then end.")
+@click.option("--watch", is_flag=True, help="Reload when the configuration has changed, as SIGHUP does.")
 @click.option("--timeout", default="5m", show_default=True, help="With --once: end after so long in vain.")
 @click.option("--log-format", type=click.Choice(["auto", "text", "json"]), default="auto")
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="info")
@@ -46,6 +51,7 @@ def command(
     config_file: str | None,
     state_dir: str | None,
     once: bool,
+    watch: bool,
     timeout: str,
     log_format: log.Format,
     log_level: str,
@@ -61,22 +67,80 @@ def command(
     if path is None and not uris:
         click.echo(NOTHING_TO_DO, err=True, nl=False)
         sys.exit(USAGE)
+    watched: list[Path] = []
+
+    def load() -> Plan:
+        loaded = load_config(path, uris)
+        watched[:] = loaded.files
+        config = loaded.config
+        directory = state_dir_of(config, state_dir, from_file=path is not None)
+        return make_plan(config, directory, once, timeout)
+
     try:
-        config = load_config(path, uris).config
-        plan = make_plan(config, state_dir_of(config, state_dir, from_file=path is not None), once, timeout)
+        plan = load()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(USAGE)
     forget_parser()
-    sys.exit(trio.run(run_plan, plan))
+    reloading = Reloading(load, watched) if path is not None and not once else None
+    sys.exit(trio.run(run_plan, plan, reloading, watch))
 
 
-async def run_plan(plan: Plan) -> int:
+class Reloading:
+    """Reads the configuration again when it is told to, or when a file of it has changed."""
+
+    def __init__(self, load: Callable[[], Plan], files: Sequence[Path]) -> None:
+        self._load = load
+        self._files = files
+        self._log = structlog.get_logger("logroute")
+
+    async def reload(self, daemon: Daemon) -> None:
+        """An invalid configuration, or one that cannot be taken over, is reported and changes nothing."""
+        try:
+            plan = await trio.to_thread.run_sync(self._load)
+            await daemon.reload(plan)
+        except ConfigError as error:
+            self._log.error("the changed configuration is invalid: nothing has changed", problems=str(error))
+        except CannotReload as error:
+            self._log.error("the changed configuration is not taken over", reason=str(error))
+        finally:
+            forget_parser()
+
+    async def watch(self, daemon: Daemon) -> None:
+        """Reload when a file has changed and was then left alone for a while."""
+        known = await trio.to_thread.run_sync(self._stamps)
+        while True:
+            await trio.sleep(WATCH_EVERY_S)
+            now = await trio.to_thread.run_sync(self._stamps)
+            if now == known:
+                continue
+            await trio.sleep(WATCH_EVERY_S)
+            if now == await trio.to_thread.run_sync(self._stamps):
+                known = now
+                await self.reload(daemon)
+
+    def _stamps(self) -> list[tuple[object, ...]]:
+        stamps: list[tuple[object, ...]] = []
+        # A further file may come into a folder of which files are included.
+        for file in (*self._files, *{included.parent for included in self._files[1:]}):
+            try:
+                status = file.stat()
+                stamps.append((str(file), status.st_ino, status.st_size, status.st_mtime_ns))
+            except OSError:
+                stamps.append((str(file),))
+        return stamps
+
+
+async def run_plan(plan: Plan, reloading: Reloading | None = None, watch: bool = False) -> int:
     """Run it until it ends or a signal comes; its exit code."""
     process.tune()
     daemon = Daemon(plan)
     async with trio.open_nursery() as nursery:
-        await nursery.start(stop_on_signals, daemon)
+        await nursery.start(
+            stop_on_signals, daemon, partial(reloading.reload, daemon) if reloading is not None else None
+        )
+        if reloading is not None and watch:
+            nursery.start_soon(reloading.watch, daemon)
         code = await daemon.run()
         nursery.cancel_scope.cancel()
     return code
@@ -122,7 +186,14 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
     }
     return Plan(
         [_route_plan(name, route) for name, route in config.routes.items()],
-        [partial(SOURCES.create, options, contexts[name]) for name, options in config.sources.items()],
+        [
+            SourcePlan(
+                name,
+                partial(SOURCES.create, options, contexts[name]),
+                (options, config.limits.record, config.limits.held_logs),
+            )
+            for name, options in config.sources.items()
+        ],
         state_dir,
         once=once,
         timeout_s=timeout_s,
@@ -148,4 +219,4 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
     )
     sink: Any = route.sink
     durable = route.queue.fsync or bool(getattr(sink, "fsync", False))
-    return RoutePlan(settings, partial(SINKS.create, sink), durable=durable)
+    return RoutePlan(settings, partial(SINKS.create, sink), durable=durable, options=sink)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,36 @@ class RoutePlan(msgspec.Struct, frozen=True):
     make_sink: Callable[[Route], Sink[Any]]
     durable: bool = False
     """The sink asks for more than kill -9: what it acknowledges survives power loss."""
+    options: Any = None
+    """The sink's, for comparison: a route is touched by a reload only if something of it has changed."""
+
+    def is_like(self, other: RoutePlan) -> bool:
+        """Whether it means the same."""
+        return (
+            self.options is not None
+            and self.options == other.options
+            and self.settings == other.settings
+            and self.durable == other.durable
+        )
+
+
+class SourcePlan(msgspec.Struct, frozen=True):
+    """A source as configured, and how it is made."""
+
+    name: str
+    make: Callable[[], Source[Any]]
+    options: Any = None
+    """For comparison, likewise."""
+
+    def is_like(self, other: SourcePlan) -> bool:
+        return self.options is not None and self.options == other.options
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What the daemon shall run."""
 
     routes: Sequence[RoutePlan]
-    make_sources: Sequence[Callable[[], Source[Any]]]
+    sources: Sequence[SourcePlan]
     state_dir: Path | None = None
     once: bool = False
     timeout_s: float = 300.0
@@ -56,6 +79,17 @@ class Plan(msgspec.Struct, frozen=True):
     grace_s: float = 30.0
     memory_bytes: int = 256 << 20
     """Bound on what all queues hold together; each route's share of it bounds its queue."""
+
+
+class CannotReload(Exception):
+    """Another plan cannot be taken over while the daemon runs; nothing has changed."""
+
+
+class _Task(msgspec.Struct):
+    """A route or a source that runs."""
+
+    scope: trio.CancelScope
+    ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
 class Daemon:
@@ -71,7 +105,15 @@ class Daemon:
         """Somebody has asked us to stop."""
         self._hurry = trio.CancelScope()
         self._sources = trio.CancelScope()
-        self._sources_left = len(plan.make_sources)
+        self._plans: dict[str, RoutePlan] = {}
+        """The plan of each route that runs, with what it was given of the memory."""
+        self._route_tasks: dict[str, _Task] = {}
+        self._source_tasks: dict[str, _Task] = {}
+        self._running_sources: dict[str, Source[Any]] = {}
+        self._nurseries: dict[str, trio.Nursery] = {}
+        self._reloading = trio.Lock()
+        self._source_plans = list(plan.sources)
+        self._unfinished_sources = {source.name for source in plan.sources}
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -106,7 +148,8 @@ class Daemon:
 
     async def _open_routes(self) -> None:
         try:
-            for route in self._make_routes():
+            for plan in self._with_shares(self.plan):
+                route = self._make_route(plan)
                 self.router.add(route)
                 await route.open()
         except BaseException:
@@ -115,29 +158,33 @@ class Daemon:
                     await route.state.close()
             raise
 
-    def _make_routes(self) -> list[Route]:
+    @staticmethod
+    def _with_shares(plan: Plan) -> list[RoutePlan]:
+        """The routes' plans, each with its share of the memory."""
         # What waits, and as much again for what is being delivered.
-        share = self.plan.memory_bytes // max(1, len(self.plan.routes)) // 2
-        routes = []
-        for plan in self.plan.routes:
+        share = plan.memory_bytes // max(1, len(plan.routes)) // 2
+        shared = []
+        for each in plan.routes:
             settings = msgspec.structs.replace(
-                plan.settings,
-                queue_bytes=min(plan.settings.queue_bytes, share),
-                in_flight_bytes=min(plan.settings.in_flight_bytes, share),
+                each.settings,
+                queue_bytes=min(each.settings.queue_bytes, share),
+                in_flight_bytes=min(each.settings.in_flight_bytes, share),
             )
-            if self.plan.once and settings.start is None:
+            if plan.once and settings.start is None:
                 # "What is there now" is what was asked for, whatever a daemon's sources begin with.
                 settings = msgspec.structs.replace(settings, start="beginning")
-            routes.append(
-                Route(
-                    settings,
-                    plan.make_sink,
-                    state_folder=self.plan.state_dir,
-                    on_room=self.router.room_again,
-                    durable=plan.durable,
-                )
-            )
-        return routes
+            shared.append(msgspec.structs.replace(each, settings=settings))
+        return shared
+
+    def _make_route(self, plan: RoutePlan) -> Route:
+        self._plans[plan.settings.name] = plan
+        return Route(
+            plan.settings,
+            plan.make_sink,
+            state_folder=self.plan.state_dir,
+            on_room=self.router.room_again,
+            durable=plan.durable,
+        )
 
     async def _flow(
         self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -145,8 +192,9 @@ class Daemon:
         started = _Once(task_status)
         with self._hurry:
             async with trio.open_nursery() as routes:
+                self._nurseries["routes"] = routes
                 for route in self.router.routes.values():
-                    routes.start_soon(self._run_route, route)
+                    self._start_route(route)
                 await self._run_sources(started)
                 # Sources have ended: nothing comes any more.
                 self._stopping.set()
@@ -159,59 +207,152 @@ class Daemon:
         """Run them until all have ended by themselves, or are cancelled."""
         with self._sources:
             async with trio.open_nursery() as sources:
+                self._nurseries["sources"] = sources
                 if self.plan.once:
                     sources.start_soon(self._watch_progress)
-                for make in self.plan.make_sources:
-                    await sources.start(self._keep_running, make)
+                for plan in self.plan.sources:
+                    await sources.start(self._keep_running, plan)
                 self._log.info(
                     "started",
                     routes=sorted(self.router.routes),
                     state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
                 )
                 started.started()
+                # There may be an instant without any, while one is started again.
+                await trio.sleep_forever()
 
-    async def _run_route(self, route: Route) -> None:
-        await route.run()
+    def _start_route(self, route: Route) -> None:
+        task = self._route_tasks[route.name] = _Task(trio.CancelScope())
+        self._nurseries["routes"].start_soon(self._run_route, route, task)
+
+    async def _run_route(self, route: Route, task: _Task) -> None:
+        with task.scope:
+            await route.run()
+        task.ended.set()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
             if all(other.gone is not None for other in self.router.routes.values()):
                 self._end()
 
+    # --- reload -------------------------------------------------------------------------------------
+
+    async def reload(self, plan: Plan) -> None:
+        """Go over to another plan: start what is new, swap, drain what is gone; the rest is not touched.
+
+        Raises CannotReload, and then nothing has changed.
+        """
+        async with self._reloading:
+            if self._stopping.is_set() or self.plan.once:
+                raise CannotReload("the daemon is about to end")
+            if plan.state_dir != self.plan.state_dir:
+                raise CannotReload("another `state_dir` needs a restart")
+            plans = {each.settings.name: each for each in self._with_shares(plan)}
+            new = [await self._opened(each) for name, each in plans.items() if name not in self.router.routes]
+            # From here on nothing fails.
+            self.plan = plan
+            changed = [name for name in plans if name in self._plans and name in self.router.routes]
+            changed = [name for name in changed if not plans[name].is_like(self._plans[name])]
+            gone = [name for name in self.router.routes if name not in plans]
+            for route in new:
+                self.router.add(route, late=True)
+                self._start_route(route)
+            for name in changed:
+                self._plans[name] = plans[name]
+                self.router.routes[name].replace(plans[name].settings, plans[name].make_sink)
+                self.router.changed(name)
+            for name in gone:
+                self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
+            await self._reload_sources(plan.sources)
+            for source in self._running_sources.values():
+                await source.welcome()
+            self._log.info(
+                "reloaded",
+                routes=sorted(self.router.routes),
+                new=sorted(route.name for route in new),
+                changed=sorted(changed),
+                removed=sorted(gone),
+            )
+
+    async def _opened(self, plan: RoutePlan) -> Route:
+        """A new route, open. Raises CannotReload."""
+        name = plan.settings.name
+        if (task := self._route_tasks.get(name)) is not None:
+            # It was there before, and drains: what it has not delivered is for the new one.
+            task.scope.cancel()
+            await task.ended.wait()
+        try:
+            route = self._make_route(plan)
+            await route.open()
+        except StateError as error:
+            raise CannotReload(str(error)) from error
+        return route
+
+    async def _drain(self, route: Route) -> None:
+        """A route that was taken out delivers what it has, within the grace period; the rest is spooled."""
+        task = self._route_tasks[route.name]
+        route.queue.close()
+        with trio.move_on_after(self.plan.grace_s) as grace:
+            await task.ended.wait()
+        if grace.cancelled_caught:
+            self._log.warning("a removed route could not deliver everything", route=route.name)
+            task.scope.cancel()
+            await task.ended.wait()
+        if self._route_tasks.get(route.name) is task:
+            del self._route_tasks[route.name]
+
+    async def _reload_sources(self, plans: Sequence[SourcePlan]) -> None:
+        """Stop those that are gone or changed, start those that are new or changed."""
+        running = {each.name: each for each in self._source_plans}
+        for name, old in running.items():
+            wanted = next((each for each in plans if each.name == name), None)
+            if wanted is None or not wanted.is_like(old):
+                task = self._source_tasks.pop(name)
+                task.scope.cancel()
+                await task.ended.wait()
+        self._source_plans = list(plans)
+        for each in plans:
+            if each.name not in self._source_tasks:
+                await self._nurseries["sources"].start(self._keep_running, each)
+
     async def _keep_running(
-        self,
-        make: Callable[[], Source[Any]],
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        self, plan: SourcePlan, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Run a source; start it anew when it fails, from the checkpoints."""
+        """Run a source; start it anew when it fails, from where it was."""
+        task = self._source_tasks[plan.name] = _Task(trio.CancelScope())
         attempt = 0
         started = _Once(task_status)
-        while True:
-            source = make()
-            failed = False
-            began = trio.current_time()
-            wait_s = 0.0
-            try:
-                await source.run(self.router, self.router, task_status=started)
-            except* Exception as errors:  # a group: our cancellation may stand beside the source's failure
-                failed = True
-                if trio.current_time() - began > RESTART_MAX_S:
-                    attempt = 0
-                wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                self._log.error(
-                    "a source failed, starting it again",
-                    source=source.context.name,
-                    after_s=wait_s,
-                    exc_info=cause_of(errors),
-                )
-            if not failed:
-                break
-            started.started()
-            await trio.sleep(wait_s)
-            attempt += 1
-        self._sources_left -= 1
-        if self._sources_left == 0:
-            self._sources.cancel()
+        with task.scope:
+            while True:
+                source = self._running_sources[plan.name] = plan.make()
+                failed = False
+                began = trio.current_time()
+                wait_s = 0.0
+                try:
+                    await source.run(self.router, self.router, task_status=started)
+                # A group: our cancellation may stand beside the source's failure.
+                except* Exception as errors:
+                    failed = True
+                    if trio.current_time() - began > RESTART_MAX_S:
+                        attempt = 0
+                    wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
+                    self._log.error(
+                        "a source failed, starting it again",
+                        source=source.context.name,
+                        after_s=wait_s,
+                        exc_info=cause_of(errors),
+                    )
+                if not failed:
+                    break
+                started.started()
+                await trio.sleep(wait_s)
+                attempt += 1
+        if not task.scope.cancelled_caught:
+            self._unfinished_sources.discard(plan.name)
+            if not self._unfinished_sources:
+                self._sources.cancel()
+        started.started()
+        self._running_sources.pop(plan.name, None)
+        task.ended.set()
 
     async def _grace(self) -> None:
         """Once stopping, the routes have the grace period to drain."""
@@ -252,14 +393,14 @@ class Daemon:
         lost = {route.name: route.lost for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
-        if self.plan.once and (left or lost or rejected or dropped or self._sources_left):
+        if self.plan.once and (left or lost or rejected or dropped or self._unfinished_sources):
             self._log.error(
                 "not every record was acknowledged",
                 undelivered=left,
                 rejected=rejected,
                 dropped=dropped,
                 lost=lost,
-                unfinished_sources=self._sources_left,
+                unfinished_sources=len(self._unfinished_sources),
             )
             return UNDELIVERED
         if left and self.plan.state_dir is None:
@@ -312,20 +453,25 @@ def _sole_user_of(state_dir: Path | None) -> Iterator[None]:
 
 
 async def stop_on_signals(
-    daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    daemon: Daemon,
+    reload: Callable[[], Awaitable[None]] | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP ends nothing."""
+    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP calls `reload`."""
+    log = structlog.get_logger("logroute")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         received: AsyncIterator[int] = signals
-        async for number in received:
-            if number == signal.SIGHUP:
-                structlog.get_logger("logroute").warning(
-                    "a changed configuration needs a restart", signal="SIGHUP"
-                )
-                continue
-            structlog.get_logger("logroute").info("stopping", signal=signal.Signals(number).name)
-            daemon.stop()
+        async with trio.open_nursery() as nursery:
+            async for number in received:
+                if number != signal.SIGHUP:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    daemon.stop()
+                elif reload is not None:
+                    nursery.start_soon(reload)
+                else:
+                    log.warning("there is no configuration file to be read again", signal="SIGHUP")
 
 
 async def keep_watchdog_quiet() -> None:

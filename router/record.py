@@ -261,6 +261,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
 
     takers: Any = None
     """What the router knows of this origin: which routes take it. Only the router reads or writes it."""
+    start: Any = None
+    """Likewise: where a route begins with it that comes later; None: with what comes then."""
     _json: bytes | None = None
 
     @property

@@ -27,6 +27,15 @@ class Takers(msgspec.Struct):
     """What at least one of them takes."""
 
 
+class _Live:
+    """The live reader of any log."""
+
+    routes = None
+
+
+_LIVE = _Live()
+
+
 class Router:
     """Dispatches. Routes are added before sources run; `close` ends the way in."""
 
@@ -39,11 +48,36 @@ class Router:
         self._apart: dict[str, dict[str, Position]] = {}
         """Routes that the live reader of an origin does not read for, by the origin's key, and from where on
         they are read for: what is before that they have been given."""
+        self._late: set[str] = set()
+        """Routes that may get batches of origins which they have not met."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
-    def add(self, route: Route) -> None:
+    def add(self, route: Route, *, late: bool = False) -> None:
+        """Have a route. `late`: sources are running, so that it meets origins whose batches flow already."""
         self.routes[route.name] = route
+        if late:
+            self._late.add(route.name)
+        self._decide_anew()
+
+    def changed(self, name: str) -> None:
+        """The route's match may be another."""
+        self._late.add(name)
+        self._decide_anew()
+
+    def remove(self, name: str) -> Route:
+        """Have a route no longer: nothing more is handed to it."""
+        route = self.routes.pop(name)
+        self._late.discard(name)
+        for key, apart in list(self._apart.items()):
+            apart.pop(name, None)
+            if not apart:
+                del self._apart[key]
+        self._decide_anew()
+        self.room_again()
+        return route
+
+    def _decide_anew(self) -> None:
         self._generation += 1
         self._combinations.clear()
 
@@ -76,6 +110,7 @@ class Router:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
+        met: set[Route] = set()
         for batch in batches:
             takers = self.takers(batch.origin)
             routes: Iterable[tuple[Route, frozenset[Stream]]] = takers.routes
@@ -91,6 +126,13 @@ class Router:
             for route, streams in routes:
                 if route.gone is not None:
                     continue
+                if route.name in self._late and route.state.position(batch.origin.key) is None:
+                    met.add(route)
+                    before = batch.before if isinstance(batch.before, Position) else batch.before.position()
+                    position = self._meet_late(route, batch.origin, before, batch.reader)
+                    if position is not None and batch.reader is not None:
+                        behind.append(Behind(batch.reader, route.name, position))
+                        continue
                 if route.blocks and batch.reader is not None:
                     behind.append(self._part(batch, batch.reader, route))
                     continue
@@ -101,10 +143,39 @@ class Router:
                     part = part.of_streams(streams)
                 if part is not None:
                     pending.setdefault(route, []).append(part)
+        for route in met:
+            await self._store(route)
         for route, parts in pending.items():
             route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
+
+    def _meet_late(
+        self, route: Route, origin: Origin, here: Position, reader: Reader | None
+    ) -> Position | None:
+        """A route that came, or takes more, while we run meets an origin. It begins here, if this is None.
+
+        What a reader of the whole log has not read now, or cannot read again, is not to be had.
+        """
+        position = _first_position(route, Start("", origin.start or here))
+        if reader is None or reader.routes is not None:
+            position = here
+        route.state.met(origin.key)
+        route.state.note(origin.key, position)
+        if position == here:
+            return None
+        self.apart(origin, {route.name: position})
+        return position
+
+    async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
+        apart: dict[str, Position] = {}
+        for route, _ in self.takers(origin).routes:
+            if route.name in self._late and route.state.position(origin.key) is None:
+                position = self._meet_late(route, origin, here, _LIVE)
+                await self._store(route)
+                if position is not None:
+                    apart[route.name] = position
+        return apart
 
     def _part(self, batch: Batch, reader: Reader, route: Route) -> Behind:
         """A route that blocks is read for apart from here on."""
@@ -185,10 +256,12 @@ class Router:
         changed: set[Route] = set()
         for origin, start in starts.items():
             found[origin] = {}
+            if start.position == BEGINNING or start.position.since is not None:
+                origin.start = start.position
             self._apart.pop(origin.key, None)
             for route, _ in self.takers(origin).routes:
                 route.state.met(origin.key)
-                position = route.state.position(origin.key)
+                position = self._place(route, origin)
                 if position is None:
                     position = _first_position(route, start)
                     route.state.note(origin.key, position)
@@ -199,6 +272,14 @@ class Router:
                 for route in changed:
                     nursery.start_soon(self._store, route)
         return found
+
+    @staticmethod
+    def _place(route: Route, origin: Origin) -> Position | None:
+        """How far the route was handed the origin's records: further than the checkpoint, while some wait."""
+        reached = route.queue.reached().get(origin.key)
+        if reached is None:
+            return route.state.position(origin.key)
+        return reached if isinstance(reached, Position) else reached.position()
 
     async def _store(self, route: Route) -> None:
         """Store what was just noted: nothing may be read of an origin before."""
@@ -219,9 +300,8 @@ class Router:
         apart = self._apart.get(origin.key, {})
         live = [route.name for route, _ in self.takers(origin).routes if route.name not in apart]
         names = list(routes) or live
-        for name in names:
-            lost = self.routes[name].lost
-            lost[reason] = lost.get(reason, 0) + 1
+        for route in [self.routes[name] for name in names if name in self.routes]:
+            route.lost[reason] = route.lost.get(reason, 0) + 1
         self._log.error(
             "records are lost: they were gone before they could be read",
             container=origin.name or origin.file,

@@ -75,6 +75,12 @@ class Emit(Protocol):
     async def wait_for_room(self) -> None:
         """Wait until a route that was full is no longer."""
 
+    async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
+        """Have routes that came while the origin is read meet it, when the live reader is here.
+
+        Those that begin somewhere else, which they are to be read for from: they are apart now.
+        """
+
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         """From now on these routes get nothing of the live reader's, but what is behind these places."""
 
@@ -124,8 +130,14 @@ class Source(ABC, Generic[OptionsT]):
 
     @abstractmethod
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
-        """Emit until cancelled (or, with `once`, until all was read).
+        """Emit until cancelled (or, with `once`, until all was read). Not called twice of one object.
 
         `task_status.started()` once what exists has been found, or could not be: a source whose engine is
         away says so, goes on trying, and starts nevertheless.
+        """
+
+    async def welcome(self) -> None:
+        """Routes have come while it runs: have them meet every origin, and read for them from where they are.
+
+        What is read meanwhile they get anyway. A source that cannot read anything again need not do anything.
         """

@@ -553,6 +553,9 @@ class DockerSource(Source[DockerOptions]):
         known = [route for route in routes if route]
         self._checkpoints.lost(container.origin, known, reason, **details)
 
+    async def welcome(self) -> None:
+        await self._sweep.welcome()
+
     def _set_drained(self, container: Container) -> None:
         container.drained = True
         self._some_drained.set()

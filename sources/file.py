@@ -114,6 +114,9 @@ class FileSource(Source[FileSourceOptions]):
             for file in self._files.values():
                 file.log.close()
 
+    async def welcome(self) -> None:
+        await self._sweep.welcome()
+
     # --- files ----------------------------------------------------------------------------------------
 
     async def _scan_on(self) -> None:

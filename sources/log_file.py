@@ -293,13 +293,29 @@ class LogFile:
         fork.complete, fork.stop_at = self.complete, self.stop_at
         # Locked, so that what `look` finds meanwhile is found for it as well.
         with self._chain:
-            fork._passed = of._passed - len(of._spent)
-            fork._segments = [segment.again() for segment in (*of._spent, *of._segments)]
+            known = [*of._spent, *of._segments]
+            older = self._older(known) if any(_in_older_files(p) for p in checkpoints.values()) else []
+            fork._passed = of._passed - len(of._spent) - len(older)
+            fork._segments = [*older, *(segment.again() for segment in known)]
             fork._losses = tuple(fork.resume(checkpoints))
             fork._looked = True
             self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
         self._stranded = {}
         return fork
+
+    def _older(self, known: Sequence[Segment]) -> list[Segment]:
+        """Files of the log that were read to their end long ago, or never, opened."""
+        inodes = {(segment.device, segment.inode) for segment in known}
+        identities = {segment.identify() for segment in known} - {""}
+        older: list[Segment] = []
+        chain = open_chain(self.path, rotated=self.rotated)
+        for index, segment in enumerate(chain):
+            if (segment.device, segment.inode) in inodes or segment.identify() in identities:
+                for newer in chain[index:]:
+                    newer.close()
+                break
+            older.append(segment)
+        return older
 
     def leave(self, fork: LogFile) -> None:
         """The fork is done; it is the caller's to close."""
@@ -780,6 +796,11 @@ class LogFile:
 
 
 # --- plain functions ----------------------------------------------------------------------------------
+
+
+def _in_older_files(position: Position) -> bool:
+    """Whether a position may be in files that a reader at the end of the log does not hold."""
+    return position.since is not None or not (position.stdout.place or position.stderr.place)
 
 
 def _between(segments: Sequence[Segment], spot: Spot, later: Spot) -> int:

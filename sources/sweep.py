@@ -15,7 +15,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -88,6 +88,8 @@ class Sweep:
         # served. A fork is always among them: there is something to read for it until it has joined.
         self._logs: dict[str, LogFile] = {}
         self._ready: dict[LogFile, None] = {}
+        self._wanted: list[tuple[LogFile, Mapping[str, Position]]] = []
+        """For whom to read apart, and from where."""
         self._joined: list[LogFile] = []
         """Forks that are done, to be closed."""
         self._drained: set[LogFile] = set()
@@ -137,6 +139,13 @@ class Sweep:
         if self._logs.get(log.path) is log:
             del self._logs[log.path]
             self.unwatch(os.path.dirname(log.path))
+
+    async def welcome(self) -> None:
+        """Have routes that came while we run meet the origins of all logs; read for them what is there."""
+        for log in list(self._logs.values()):
+            if places := await self._emit.meet_late(log.origin, log.position):
+                self._wanted.append((log, places))
+        self._kick()
 
     def wake(self, log: LogFile) -> None:
         """There may be something new in it."""
@@ -240,6 +249,8 @@ class Sweep:
 
     def _servable(self) -> bool:
         room = self._emit.has_room
+        if self._wanted:
+            return True
         return any(room(offer.batch.origin) for offer in self._offers) or any(
             room(log.origin, log) for log in self._ready
         )
@@ -268,6 +279,10 @@ class Sweep:
     async def _sweep(self) -> tuple[bool, int]:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
+        while self._wanted:
+            log, places = self._wanted.pop(0)
+            if self._reads(log):
+                await self._read_apart([Behind(log, route, place) for route, place in places.items()])
         room = self._emit.has_room
         batches: list[Batch] = self._join()
         taken: list[_Offer] = []

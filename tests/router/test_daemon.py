@@ -29,6 +29,7 @@ from logroute.router.daemon import (
     Daemon,
     Plan,
     RoutePlan,
+    SourcePlan,
     keep_watchdog_quiet,
     notify,
     stop_on_signals,
@@ -70,7 +71,7 @@ class Run:
                 RoutePlan(RouteSettings(name, **settings), partial(self._make_sink, script))
                 for name, script in (scripts or {"all": []}).items()
             ],
-            [partial(self._make_source, each) for each in make],
+            [SourcePlan(f"{i}", partial(self._make_source, each)) for i, each in enumerate(make)],
             **plan,
         )
         self.daemon = Daemon(self.plan)

@@ -41,6 +41,9 @@ class Routes:
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
         return True
 
+    async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
+        raise AssertionError("no route comes late")
+
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         raise AssertionError("one route is never apart")
 

@@ -1,0 +1,171 @@
+"""A changed configuration, taken over while the daemon runs on a simulated engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import trio
+
+from logroute.cli.run import make_plan
+from logroute.config.load import load_config
+from logroute.router.daemon import CannotReload, Daemon
+from logroute.simulator import SimulatedEngine
+from tests.end_to_end.daemon import wait_until
+from tests.end_to_end.test_simulated_engine import World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with SimulatedEngine(tmp_path / "engine") as engine:
+        yield World(tmp_path, engine)
+
+
+async def reload(world: World, daemon: Daemon, routes: dict[str, Any], **source: Any) -> None:
+    world.configure(routes, **source)
+    config = load_config(world.folder / "logroute.yaml", ()).config
+    await daemon.reload(make_plan(config, world.folder / "state"))
+
+
+async def test_a_route_is_added_and_the_others_are_not_touched(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        web.write("1\n")
+        await world.until(1)
+        sink = daemon.router.routes["all"].sink
+        await reload(world, daemon, {"all": {}, "more": {}})
+        web.write("2\n")
+        assert await world.until(1, "more") == ["2"]
+        assert await world.until(2) == ["1", "2"]
+        assert daemon.router.routes["all"].sink is sink
+    # It is there after a restart, and goes on where it was.
+    web.write("3\n")
+    async with world.running():
+        assert await world.until(2, "more") == ["2", "3"]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_an_added_route_is_given_what_its_start_says(world: World, silent: bool) -> None:
+    """Also of a container that says nothing any more; most of its log was rotated into other files."""
+    web = world.engine.create("web", log_opts={"max-size": "20k", "max-file": "5"})
+    web.start()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        for number in range(300):
+            web.write(f"{number} {'x' * 100}\n")
+        kept = await world.until(300)
+        await reload(world, daemon, {"all": {}, "more": {"start": "beginning"}})
+        if not silent:
+            web.write("last\n")
+        kept = kept if silent else [*kept, "last"]
+        assert await world.until(len(kept), "more") == kept
+        assert await world.until(len(kept)) == kept
+
+
+async def test_a_changed_route_goes_on_with_its_new_sink(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        web.write("1\n")
+        await world.until(1)
+        there = {"sink": {"type": "file", "path": f"{world.out}/new.ndjson"}}
+        await reload(world, daemon, {"all": there})
+        web.write("2\n")
+        assert await world.until(1, "new") == ["2"]
+        assert world.messages() == ["1"]
+        assert daemon.router.routes["all"].statistics().delivered == 2
+
+
+async def test_a_removed_route_ends_and_may_come_back(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}, "more": {}})
+    async with world.running() as daemon:
+        web.write("1\n")
+        await world.until(1, "more")
+        await reload(world, daemon, {"all": {}})
+        web.write("2\n")
+        await world.until(2)
+        assert world.messages("more") == ["1"]
+        await reload(world, daemon, {"all": {}, "more": {}})
+        web.write("3\n")
+        # What came while it was not there is behind its checkpoint, and nobody has taken it back.
+        assert (await world.until(2, "more"))[-1] == "3"
+        assert await world.until(3) == ["1", "2", "3"]
+
+
+async def test_a_source_that_changes_is_started_again_where_it_was(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        for number in range(100):
+            web.write(f"{number}\n")
+        await reload(world, daemon, {"all": {}}, exclude={"container": "noisy"})
+        web.write("last\n")
+        assert await world.until(101) == [*map(str, range(100)), "last"]
+
+
+async def test_what_cannot_be_taken_over_changes_nothing(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        config = load_config(world.folder / "logroute.yaml", ()).config
+        with pytest.raises(CannotReload, match="state_dir"):
+            await daemon.reload(make_plan(config, world.folder / "elsewhere"))
+        (world.folder / "state" / "routes" / "bad.db").mkdir()
+        with pytest.raises(CannotReload, match=r"bad\.db"):
+            await reload(world, daemon, {"all": {}, "bad": {}})
+        assert list(daemon.router.routes) == ["all"]
+        web.write("1\n")
+        assert await world.until(1) == ["1"]
+
+
+def start(command: list[str], output: BinaryIO) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stderr=output, env={**os.environ, "DOCKER_HOST": ""})
+
+
+@pytest.mark.parametrize("watch", [True, False])
+async def test_the_process_reloads_when_it_is_told_to(world: World, watch: bool) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}})
+    config = world.folder / "logroute.yaml"
+    log = world.folder / "daemon.log"
+    command = [sys.executable, "-m", "logroute", "run", "-c", str(config), *(["--watch"] if watch else [])]
+    with log.open("wb") as output:
+        process = start(command, output)
+
+    def told() -> None:
+        if not watch:
+            process.send_signal(signal.SIGHUP)
+
+    async def said(words: str) -> None:
+        await trio.to_thread.run_sync(wait_until, lambda: words in log.read_text(), words)
+
+    try:
+        await said('"started"')
+        good = config.read_text()
+        config.write_text(good.replace('"all"', '"all", "all"'))
+        told()
+        await said("nothing has changed")
+        assert "logroute.yaml:1:" in log.read_text()
+        world.configure({"all": {}, "more": {}})
+        told()
+        await said('"reloaded"')
+        web.write("1\n")
+        assert await world.until(1, "more") == ["1"]
+        assert await world.until(1) == ["1"]
+    finally:
+        process.terminate()
+        assert await trio.to_thread.run_sync(process.wait) == 0
