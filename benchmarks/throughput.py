@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.engine import engine_process
 from benchmarks.processes import BenchmarkError, Usage, run
+from benchmarks.receiver import Receiver
 from benchmarks.workload import write_log
 
 
@@ -21,20 +22,27 @@ class Pipeline:
 
     name: str
     routes: dict[str, str]
-    """Sinks by route; `{folder}` is where the files go."""
+    """Sinks by route; `{folder}` is where the files go, `{receiver}` what a receiver listens on."""
     limit: float
     """Of the floor."""
     read: str = "file"
+
+    @property
+    def receives(self) -> bool:
+        """Whether it needs a receiver."""
+        return any("{receiver}" in uri for uri in self.routes.values())
 
 
 NULL = "null:"
 RAW = "file://{folder}/raw.log?format=raw"
 JSON = "file://{folder}/out.ndjson"
+SYSLOG = "syslog+tcp://{receiver}"
 
 PIPELINES = (
     Pipeline("log file → null", {"nothing": NULL}, 2.2),
     Pipeline("log file → raw file", {"raw": RAW}, 2.8),
     Pipeline("log file → JSON file", {"json": JSON}, 4.3),
+    Pipeline("log file → syslog TCP", {"syslog": SYSLOG}, 3.6),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
@@ -102,23 +110,32 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
     out, state = folder / "out", folder / "state"
     for old in (out, state):
         shutil.rmtree(old, ignore_errors=True)
-    config = folder / "logroute.yaml"
-    routes = "".join(
-        f"  {name}: {{sink: '{uri.format(folder=out)}'}}\n" for name, uri in pipeline.routes.items()
-    )
-    config.write_text(
-        f"state_dir: {state}\n"
-        f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
-        f"routes:\n{routes}"
-    )
-    command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
-    usage = run(command, log=folder / "daemon.log")
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver()) if pipeline.receives else None
+        address = f"127.0.0.1:{receiver.port}" if receiver else ""
+        routes = {name: uri.format(folder=out, receiver=address) for name, uri in pipeline.routes.items()}
+        usage = run_once(folder, pipeline, host, routes)
+        if receiver and (count := receiver.count()) != lines:
+            raise BenchmarkError(f"{pipeline.name}: {count} lines came, not {lines}")
     for file in out.glob("*"):
         with file.open("rb") as data:
             count = sum(chunk.count(b"\n") for chunk in iter(lambda: data.read(1 << 20), b""))
         if count != lines:
             raise BenchmarkError(f"{pipeline.name}: {file.name} has {count} lines, not {lines}")
     return usage
+
+
+def run_once(folder: Path, pipeline: Pipeline, host: str, routes: dict[str, str]) -> Usage:
+    """The daemon, from its start to its end."""
+    config, state = folder / "logroute.yaml", folder / "state"
+    sinks = "".join(f"  {name}: {{sink: '{uri}'}}\n" for name, uri in routes.items())
+    config.write_text(
+        f"state_dir: {state}\n"
+        f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
+        f"routes:\n{sinks}"
+    )
+    command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
+    return run(command, log=folder / "daemon.log")
 
 
 def real_engine(stack: ExitStack, folder: Path, lines: int) -> str | None:

@@ -156,6 +156,8 @@ class Registry:
         """Import everything; a third party's module that cannot be imported takes nothing else away."""
         package = importlib.import_module(self.group)
         for module in pkgutil.iter_modules(package.__path__):
+            if module.name.startswith("_"):  # what a component imports for itself once it is used
+                continue
             importlib.import_module(f"{self.group}.{module.name}")
         for point in entry_points(group=self.group):
             with suppress(BrokenComponent):

@@ -14,7 +14,7 @@ import time
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +42,9 @@ from logroute.router.record import (
     message_hash,
 )
 from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, SinkOptions
+from tests.sinks.http_server import HttpServer, answer, in_a_thread
+from tests.sinks.syslog_parser import octet_counted, parse_rfc5424
+from tests.sinks.tcp_receiver import TcpReceiver
 
 MIB = 1 << 20
 
@@ -56,6 +59,8 @@ class Receiver(ABC):
     """Whether nothing arrives twice when a delivery that failed or was cancelled is made again."""
     keeps = True
     """Whether what arrived can be read at all."""
+    companions: typing.ClassVar[dict[str, tuple[str, str]]] = {}
+    """Options that mean something only beside another one, and that one with its value."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,6 +85,10 @@ class Receiver(ABC):
     def arrived(self) -> list[tuple[str, str]]:
         """(container's name, message) of each."""
         return [(record["container"]["name"], record["message"]) for record in self.records()]
+
+    def shown(self, message: str) -> str:
+        """What arrives of a message: text as UTF-8 can express it."""
+        return shown(message)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -145,10 +154,85 @@ class StdoutReceiver(Receiver):
         os.close(self.fd)
 
 
+class HttpReceiver(Receiver):
+    """A server that reads a request, then answers."""
+
+    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.server = HttpServer()
+        self._running = ExitStack()
+        self._running.enter_context(in_a_thread(self.server))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.uri}
+
+    @property
+    def uri(self) -> str:
+        return f"{self.server.url}/in"
+
+    def records(self) -> list[dict[str, Any]]:
+        return [record for body in self.server.bodies for record in parsed(body)]
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.server.behaviours.append(answer(503))
+        yield
+        assert not self.server.behaviours
+
+    def close(self) -> None:
+        self._running.close()
+
+
+class SyslogReceiver(Receiver):
+    """A receiver that reads at once. Messages are cut: of long ones only the beginning counts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver = TcpReceiver()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
+
+    @property
+    def uri(self) -> str:
+        return f"syslog+{self.options['address']}"
+
+    def records(self) -> list[dict[str, Any]]:
+        self.receiver.settle()
+        found = []
+        for stream in self.receiver.received:
+            for frame in octet_counted(bytes(stream)):
+                message = parse_rfc5424(frame)
+                text = message.text.removesuffix(" [truncated]")
+                found.append({"container": {"name": message.app_name}, "message": text})
+        return found
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return [(name, self.shown(message)) for name, message in super().arrived()]
+
+    def shown(self, message: str) -> str:
+        return shown(message).encode()[:4096].decode(errors="ignore")
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.refuse()
+        yield
+        self.receiver.accept()
+
+    def close(self) -> None:
+        self.receiver.close()
+
+
 RECEIVERS: dict[str, type[Receiver]] = {
     "file": FileReceiver,
+    "http": HttpReceiver,
     "null": NullReceiver,
     "stdout": StdoutReceiver,
+    "syslog": SyslogReceiver,
 }
 
 
@@ -234,7 +318,9 @@ class Bench:
         """Everything has arrived; once, where the sink promises it; and in order."""
         if not self.receiver.keeps:
             return
-        wanted = [(each.origin.name, shown(r.message)) for each in expected for r in each.records]
+        wanted = [
+            (each.origin.name, self.receiver.shown(r.message)) for each in expected for r in each.records
+        ]
         arrived = self.receiver.arrived()
         if self.receiver.exactly_once:
             assert arrived == wanted
@@ -706,6 +792,14 @@ def nested(path: str, value: object) -> dict[str, Any]:
     return {head: nested(rest, value) if rest else value}
 
 
+def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict):
+            merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+
+
 def test_every_option_can_be_given_in_the_uri_and_in_the_mapping_alike(bench: Bench) -> None:
     for path, model, name in below(bench.model):
         field = model.model_fields[name]
@@ -714,14 +808,20 @@ def test_every_option_can_be_given_in_the_uri_and_in_the_mapping_alike(bench: Be
             continue
         assert examples, f"{bench.type}: {path} has neither a default nor an example"
         for example in examples:
-            mapping = {"type": bench.type, **bench.receiver.options, **nested(path, example)}
-            text = str(example).lower() if isinstance(example, bool) else str(example)
-            if isinstance(example, float):
-                text = mapping_text = f"{example:g}s"  # a duration
-                mapping = {"type": bench.type, **bench.receiver.options, **nested(path, mapping_text)}
-            uri = f"{bench.receiver.uri}?{path}={quote(text)}"
+            given = [(path, f"{example:g}s" if isinstance(example, float) else example)]  # a duration
+            if isinstance(example, dict):
+                given = [(f"{path}.{key}", value) for key, value in example.items()]
+            if path in bench.receiver.companions:
+                given.append(bench.receiver.companions[path])
+            mapping: dict[str, Any] = {"type": bench.type, **bench.receiver.options}
+            for each, value in given:
+                merge(mapping, nested(each, value))
+            text = "&".join(
+                f"{each}={quote(str(value).lower() if isinstance(value, bool) else str(value))}"
+                for each, value in given
+            )
             by_mapping = bench.model.model_validate(mapping)
-            assert bench.model.model_validate(parse_uri(uri)) == by_mapping, path
+            assert bench.model.model_validate(parse_uri(f"{bench.receiver.uri}?{text}")) == by_mapping, path
             assert json.loads(by_mapping.model_dump_json()), path
 
 

@@ -1,0 +1,83 @@
+"""A TCP receiver in a process of its own that only reads and counts, so that its CPU is not the daemon's.
+
+The first line on stdout is its port; once stdin has ended and so have all connections, the next is how many
+lines of the benchmarks' log have come.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from types import TracebackType
+
+from benchmarks.processes import BenchmarkError
+
+MARK = b" n 0"
+"""Begins each line (`workload.messages`), whatever stands before it; nothing within one is like it."""
+
+
+def main() -> None:
+    selector = selectors.DefaultSelector()
+    listener = socket.create_server(("127.0.0.1", 0))
+    selector.register(listener, selectors.EVENT_READ)
+    selector.register(sys.stdin, selectors.EVENT_READ)
+    print(listener.getsockname()[1], flush=True)
+    ends: dict[socket.socket, bytes] = {}
+    count, more = 0, True
+    while more or ends:
+        for key, _ in selector.select():
+            if key.fileobj is sys.stdin:
+                more = bool(os.read(sys.stdin.fileno(), 1))
+                selector.unregister(sys.stdin)
+            elif key.fileobj is listener:
+                connection, _ = listener.accept()
+                selector.register(connection, selectors.EVENT_READ)
+                ends[connection] = b""
+            else:
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                if data := connection.recv(1 << 20):
+                    data = ends[connection] + data
+                    count += data.count(MARK)
+                    ends[connection] = data[1 - len(MARK) :]
+                else:
+                    selector.unregister(connection)
+                    del ends[connection]
+                    connection.close()
+    print(count)
+
+
+class Receiver:
+    """Such a process, while the context lasts."""
+
+    def __enter__(self) -> Receiver:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.receiver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+        return self
+
+    def count(self) -> int:
+        """Lines that have come, once the daemon has ended."""
+        said, _ = self._process.communicate()
+        if self._process.returncode:
+            raise BenchmarkError("the receiver failed")
+        return int(said)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""One HTTP connection of a sink, by httpx. Imported only where there is such a sink: that takes a while."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+
+import httpx
+import trio
+
+from logroute.sinks import Retryable
+from logroute.sinks.failures import cause_in_words, excerpt
+from logroute.sinks.http import Answer
+
+CONNECT_S = 10.0
+"""How long connecting may take, names and TLS included. What follows has the router's deadline."""
+KEEP_ALIVE_S = 4.0
+"""How long an unused connection is kept: many servers close it after five seconds, and what is sent at that
+moment has an unknown outcome."""
+ANSWER_BYTES = 4096
+ANSWER_S = 1.0
+"""How much of an answer's body is read, and for how long: its status has said all that counts."""
+
+
+class HttpClient:
+    """Asks one server, one request at a time. A connection is closed when a request on it fails."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._client = httpx.AsyncClient(
+            # Without a context of ours httpx would read all authorities of its own, for a server without TLS.
+            verify=context or False,
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            limits=httpx.Limits(
+                max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S
+            ),
+            follow_redirects=False,
+        )
+
+    async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """One request and its answer.
+
+        Raises Retryable, with only the reason for its text, where there was no answer. Cancelled, it closes
+        the connection.
+        """
+        try:
+            # A request with a stream of ours has no headers but ours.
+            own = {"host": httpx.URL(url).netloc.decode("ascii"), "content-length": str(len(body))}
+            request = httpx.Request(method, url, headers={**own, **headers}, stream=_Body(body))
+            response = await self._client.send(request, stream=True)
+            try:
+                said = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status_code, said, await _beginning(response))
+            finally:
+                await response.aclose()
+        # An address that httpx cannot use, or what no HTTP is: the receiver's, and may be put right.
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Retryable(_reason(error)) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body in one piece. httpx's own is a generator, which a cancelled request leaves to the garbage."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """The beginning of an answer's body; the connection is closed where that is not all of it."""
+    body = b""
+    # The status has been said. A body that is long, late or cut short changes nothing about it.
+    with suppress(httpx.HTTPError), trio.move_on_after(ANSWER_S) as reading:
+        async for chunk in response.aiter_raw():
+            body += chunk[: ANSWER_BYTES - len(body)]
+            if len(body) >= ANSWER_BYTES:
+                # Not `break`: it would leave the generators below to the garbage collector.
+                reading.cancel()
+    return body
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"not connected within {CONNECT_S:g} s"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return f"what was answered is no HTTP: {excerpt(str(error))}"
+    return cause_in_words(error)

@@ -1,0 +1,49 @@
+"""What a connection failed of, in words for people: the one cause, out of what libraries put around it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+
+EXCERPT_CHARACTERS = 200
+
+
+def cause_in_words(error: BaseException) -> str:
+    """What the system, or TLS, said. The least general error of the chain counts."""
+    chain = list(_chain(error))
+    for found in chain:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {found.verify_message}"
+        if isinstance(found, socket.gaierror):
+            return f"its name cannot be resolved: {found.strerror}"
+        if isinstance(found, ssl.SSLError):
+            return f"TLS failed: {found.reason or found.strerror or found}"
+    for found in chain:
+        if isinstance(found, OSError) and found.errno:
+            return f"{found.strerror} ({errno.errorcode.get(found.errno, found.errno)})"
+    return excerpt(str(error)) or type(error).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and whatever it was made of."""
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        found = left.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        if isinstance(found, BaseExceptionGroup):
+            left += found.exceptions
+        left += [inner for inner in (found.__cause__, found.__context__) if inner is not None]
+
+
+def excerpt(text: bytes | str) -> str:
+    """What a receiver said, harmless and short enough for a line of the log: no controls, no line breaks."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    line = " ".join("".join([c if c.isprintable() else " " for c in text]).split())
+    return line if len(line) <= EXCERPT_CHARACTERS else line[:EXCERPT_CHARACTERS] + "…"

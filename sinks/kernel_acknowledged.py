@@ -1,0 +1,210 @@
+"""A TCP connection to a receiver that answers nothing: what its kernel has taken counts as delivered.
+
+The kernel says how much of what was sent is not acknowledged yet (`SIOCOUTQ`, tcp(7)). When that is nothing
+and the peer has not closed, the peer's kernel has everything; the program behind it may not have read it.
+
+**What a broken connection may have cost.** A peer that closes while it has unread data sends a reset, and one
+that has read everything sends none (RFC 1122, 4.2.2.13). So an end of the stream (FIN) costs nothing. A
+reset, or a peer that is not heard of any more, may cost whatever its kernel held. That is bounded by the
+largest window which it can advertise: 64 KiB shifted by the scale that it chose when the connection was made
+(RFC 7323, 2.3; `TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever
+take (`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
+`unconfirmed`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from logroute.sinks import Retryable
+from logroute.sinks.failures import cause_in_words
+
+CONNECT_S = 10.0
+"""How long connecting may take, names included."""
+SILENCE_S = 60.0
+"""How long the peer's kernel may say nothing to what was sent, or have no room, before it counts as gone."""
+KEEPALIVE_S = 30
+CLOSE_S = 1.0
+"""How long a peer may take to close its side, once we have closed ours."""
+
+# How often the kernel is asked: at first soon, because a peer nearby acknowledges at once.
+FIRST_PAUSE_S = 0.0002
+LONGEST_PAUSE_S = 0.05
+
+_TCPI_OPTIONS, _TCPI_SCALES = 5, 6
+"""Offsets in `struct tcp_info` (linux/tcp.h): flags of what was negotiated; two scales of four bits."""
+_TCPI_OPT_WSCALE = 4
+_WINDOW = 1 << 16
+
+
+class Connection:
+    """One connection. Its end is noted once, by whoever sees it first: `send`, `watch` or `close`."""
+
+    def __init__(self, stream: trio.SocketStream, peer: str) -> None:
+        self.peer = peer
+        """How people call it, for errors."""
+        self.failure = ""
+        """Why it is not to be used any more."""
+        self._stream = stream
+        self._socket = stream.socket
+        self._poll = select.poll()
+        self._poll.register(self._socket.fileno(), select.POLLRDHUP)
+        self._window_bytes = largest_window(self._socket)
+        self._lossy = False
+        """Whether the failure may have cost what the peer had not read."""
+        self._closing = False
+        # Invariant: (end in bytes sent, records) of all deliveries of which the peer's kernel may hold some.
+        self._unread: deque[tuple[int, int]] = deque()
+        self._sent_bytes = 0
+
+    @classmethod
+    async def connect(cls, host: str, port: int, peer: str) -> Connection:
+        """Resolve the name, and connect to the first address that answers. Raises Retryable."""
+        try:
+            with trio.fail_after(CONNECT_S):
+                stream = await trio.open_tcp_stream(host, port)
+        except trio.TooSlowError as error:
+            raise Retryable(f"{peer}: not connected within {CONNECT_S:g} s") from error
+        except (OSError, UnicodeError) as error:  # the latter of a name that none can be
+            raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+        try:
+            _set_up(stream.socket)
+            return cls(stream, peer)
+        except OSError as error:  # it has gone already
+            await trio.aclose_forcefully(stream)
+            raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+
+    # --- what is known without waiting ------------------------------------------------------------------
+
+    def take_unconfirmed(self) -> int:
+        """Records that were delivered, and that its end may have cost; told once."""
+        records = sum(records for _, records in self._unread) if self._lossy else 0
+        if self.failure:
+            self._unread.clear()
+        return records
+
+    def outstanding_bytes(self) -> int:
+        """What the peer's kernel has not acknowledged."""
+        answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        return int.from_bytes(answer, "little" if struct.pack("=H", 1)[0] else "big")
+
+    def usable(self) -> bool:
+        """Whether the peer is still there; where it has closed or reset the connection, that is noted."""
+        if self.failure:
+            return False
+        for _, events in self._poll.poll(0):
+            number = self._socket.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_ERROR)
+            # A FIN shuts one direction. A reset shuts both; `watch` may just have taken its error.
+            if not number and events & select.POLLHUP and not self._closing:
+                number = errno.ECONNRESET
+            self._note(OSError(number, os.strerror(number)) if number else None)
+        return not self.failure
+
+    def _note(self, error: OSError | None) -> None:
+        """Its end, by an error or (None) because the peer has closed it."""
+        if self.failure:
+            return
+        # A reset that follows the peer's FIN is told as EPIPE: it had read everything when it closed.
+        if error is None or error.errno == errno.EPIPE:
+            self.failure = "the receiver has closed the connection"
+        else:
+            self.failure = f"the connection broke: {cause_in_words(error)}"
+            self._lossy = True
+
+    def _acknowledged(self, size_bytes: int, records: int) -> None:
+        self._sent_bytes += size_bytes
+        self._unread.append((self._sent_bytes, records))
+        while self._unread[0][0] <= self._sent_bytes - self._window_bytes:
+            self._unread.popleft()
+
+    # --- waiting ----------------------------------------------------------------------------------------
+
+    async def send(self, data: bytes, records: int) -> None:
+        """Send all of it, and wait until the peer's kernel has it.
+
+        Raises Retryable if the connection ended before that. Then, and when it is cancelled, the connection
+        is closed.
+        """
+        done = False
+        try:
+            if self.usable():
+                await self._stream.send_all(data)
+                await _until(lambda: not self.usable() or not self.outstanding_bytes())
+            # Closed by now: nobody knows whether before or after it had taken the last byte.
+            done = self.usable()
+        except trio.BrokenResourceError as error:
+            self._note(error.__cause__ if isinstance(error.__cause__, OSError) else None)
+        except trio.ClosedResourceError:
+            pass  # `watch` has seen its end, and noted it
+        finally:
+            if not done:
+                if not self.failure:  # cancelled; who takes nothing may not have read what it had taken
+                    self.failure, self._lossy = "the receiver takes nothing", self.outstanding_bytes() > 0
+                await trio.aclose_forcefully(self._stream)
+        if not done:
+            raise Retryable(f"{self.peer}: {self.failure}")
+        self._acknowledged(len(data), records)
+
+    async def watch(self) -> None:
+        """Return when the connection has ended. What the receiver says is read and ignored.
+
+        Cancelled, it leaves the connection as it is.
+        """
+        try:
+            while await self._stream.receive_some():
+                pass
+            self._note(None)
+        except trio.BrokenResourceError as error:
+            self._note(error.__cause__ if isinstance(error.__cause__, OSError) else None)
+        except trio.ClosedResourceError:
+            return
+        await trio.aclose_forcefully(self._stream)
+
+    async def close(self) -> None:
+        """Close our side, and give the peer a moment to read the rest and close its own. Never raises."""
+        self._closing = True
+        try:
+            if self.usable():
+                self._socket.shutdown(trio.socket.SHUT_WR)
+                with trio.move_on_after(CLOSE_S):
+                    await _until(lambda: not self.usable())
+        except OSError as error:  # it has ended just now
+            self._note(error)
+        finally:
+            self.failure = self.failure or "closed"
+            await trio.aclose_forcefully(self._stream)
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    """Ask again and again, at first soon: of what the kernel tells here there is no event."""
+    pause_s = FIRST_PAUSE_S
+    while not done():
+        await trio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def largest_window(socket: trio.socket.SocketType) -> int:
+    """Bytes that the peer's kernel can hold unread at most: see the module."""
+    info = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, 8)
+    scaled = info[_TCPI_OPTIONS] & _TCPI_OPT_WSCALE
+    # A bit-field: its first half is the low one, or where numbers begin with their high end the high one.
+    scale = info[_TCPI_SCALES] & 15 if struct.pack("=H", 1)[0] else info[_TCPI_SCALES] >> 4
+    return _WINDOW << (scale if scaled else 0)
+
+
+def _set_up(socket: trio.socket.SocketType) -> None:
+    """Have the kernel notice a peer that is gone without a word."""
+    tcp = trio.socket.IPPROTO_TCP
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
+    socket.setsockopt(tcp, trio.socket.TCP_KEEPIDLE, KEEPALIVE_S)
+    socket.setsockopt(tcp, trio.socket.TCP_KEEPINTVL, KEEPALIVE_S // 3)
+    socket.setsockopt(tcp, trio.socket.TCP_USER_TIMEOUT, int(SILENCE_S * 1000))
