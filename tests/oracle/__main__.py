@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import trio
 
 from tests.oracle import disks
 from tests.oracle.faults import SORTS
+from tests.oracle.history import Violation
 from tests.oracle.run import ROUTES, Oracle, Order
 
 HAS_OWN_MOUNTS = "LOGROUTE_ORACLE_HAS_OWN_MOUNTS"
@@ -70,7 +72,10 @@ def main(
     repeat += f" --routes {','.join(routes)}"
     click.echo(f"python -m tests.oracle {repeat}")
     oracle = Oracle(Order(seed, minutes * 60, faults, routes, rate, folder.resolve()), click.echo)
-    violations = trio.run(oracle.run)
+    violations = trio.run(_unless_interrupted, oracle)
+    if violations is None:
+        click.echo(f"interrupted; what there is lies in {folder}")
+        sys.exit(1)
     click.echo(oracle.summary())
     if not violations:
         if not keep:
@@ -83,6 +88,22 @@ def main(
         click.echo(f"  … and {len(violations) - SHOWN} more")
     click.echo(f"\nThe daemon's log is {oracle.daemon.log}. Repeat with:\npython -m tests.oracle {repeat}")
     sys.exit(1)
+
+
+async def _unless_interrupted(oracle: Oracle) -> list[Violation] | None:
+    """What a run finds; None where it was told to end. Either way no process and no disk is left behind."""
+    found: list[Violation] | None = None
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def end_on_signal() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_on_signal)
+            found = await oracle.run()
+            nursery.cancel_scope.cancel()
+    return found
 
 
 if __name__ == "__main__":

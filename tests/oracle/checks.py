@@ -121,7 +121,7 @@ def doubled(history: History, route: RouteHistory) -> Iterator[Violation]:
             earlier[number] = delivery
         if again:
             numbers = {number for number, _ in again}
-            what = f"{len(numbers)} records came again (#{ranges(numbers)})"
+            what = f"{len(numbers)} came again (#{ranges(numbers)})"
             what += f", the first though it was accepted at {again[0][1].at:.2f} s"
             yield Violation(route.name, "doubled", what, Key(*name, again[0][0]))
 

@@ -20,6 +20,7 @@ from tests.oracle.history import History, Span, Violation
 
 GRACE_S = 3.0
 STARTS_WITHIN_S = 60.0
+ANSWERS_WITHIN_S = 5.0
 LOOK_S = 0.05
 AGAIN_S = 0.5
 """How long it is down after an end that nobody asked for."""
@@ -69,6 +70,12 @@ class Asked:
     signal: signal.Signals
     down_s: float | None
     """How long it then stays down; None for good."""
+
+
+class _Stats(msgspec.Struct):
+    """What of `GET /v1/stats` is looked at."""
+
+    routes: dict[str, Books]
 
 
 class Daemon:
@@ -211,19 +218,18 @@ class Daemon:
 
 
 def read_books(folder: Path) -> dict[str, Books] | None:
-    """What a running daemon says of its routes (`GET /v1/stats`); None where it says nothing of them yet.
+    """What a daemon says of its routes (`GET /v1/stats`); None where nobody answers.
 
-    Its socket lies in the folder that it was given as RUNTIME_DIRECTORY.
+    Its socket lies in the folder that it was given as RUNTIME_DIRECTORY. Raises ValidationError where what it
+    says is no books.
     """
-    address = folder / "logroute.sock"
-    if not address.exists():
+    try:
+        with socket.socket(socket.AF_UNIX) as api:
+            api.settimeout(ANSWERS_WITHIN_S)
+            api.connect(str(folder / "logroute.sock"))
+            api.sendall(b"GET /v1/stats HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            answer = b"".join(iter(lambda: api.recv(1 << 16), b""))
+    except OSError:  # it does not run, or has no API
         return None
-    with socket.socket(socket.AF_UNIX) as api:
-        api.settimeout(5)
-        api.connect(str(address))
-        api.sendall(b"GET /v1/stats HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        answer = b"".join(iter(lambda: api.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n", 1)[0]:
-        return None
-    return msgspec.convert(json.loads(body)["routes"], dict[str, Books])
+    return msgspec.json.decode(body, type=_Stats).routes if b" 200 " in head.partition(b"\r\n")[0] else None

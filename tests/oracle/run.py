@@ -65,6 +65,7 @@ class Oracle:
             for name, make in RECEIVERS.items()
             if name in order.routes
         }
+        self._has_books = False
 
     async def run(self) -> list[Violation]:
         """Everything, in its order."""
@@ -99,7 +100,7 @@ class Oracle:
                 async with trio.open_nursery() as daemon:
                     await self._load(workload, hands, faults, daemon)
                     await self._drain()
-                    self._look_into_books(at_the_end=True)
+                    await self._look_into_books(at_the_end=True)
                     self.daemon.stop()
                 receivers.cancel_scope.cancel()
             await trio.to_thread.run_sync(self._read_files, self.history)
@@ -194,12 +195,15 @@ class Oracle:
                     stalled.add(name)
                     what = f"at {now:.2f} s its newest record is of {route.newest:.2f} s"
                     self.history.seen.append(Violation(name, "stalled", f"nothing hinders it, and {what}"))
-            self._look_into_books(at_the_end=False)
+            await self._look_into_books(at_the_end=False)
 
-    def _look_into_books(self, *, at_the_end: bool) -> None:
-        books = read_books(self.order.folder)
+    async def _look_into_books(self, *, at_the_end: bool) -> None:
+        books = await trio.to_thread.run_sync(read_books, self.order.folder)
         if books is None:
+            if at_the_end and self._has_books:
+                self.history.seen.append(Violation("daemon", "unbalanced", "at the end it tells no books"))
             return
+        self._has_books = True
         self.history.seen += unbalanced(books)
         if at_the_end:
             self.history.seen += undrained(books)

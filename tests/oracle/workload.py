@@ -13,6 +13,7 @@ from tests.oracle.history import History, Read, StreamName
 from tests.oracle.records import payload, text_of
 
 TICK_S = 0.02
+KNOWN_S = 2.0
 STREAMS = ("stdout", "stdout", "stderr")
 
 
@@ -50,6 +51,7 @@ class Writer:
 
     kind: Kind
     container: SimulatedContainer
+    created: float
     # For each file that the log has begun: its number, and how much each stream had written before it.
     files: list[tuple[int, dict[StreamName, int]]] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ class Workload:
         name = f"{kind.prefix}-{self._made}"
         container = self.engine.create(name, log_opts=kind.log_opts, restart_policy="always")
         container.start()
-        return Writer(kind, container)
+        return Writer(kind, container, self.history.now())
 
     async def run(self) -> None:
         """Write on; containers that do not run are silent."""
@@ -102,9 +104,10 @@ class Workload:
         container.write(line, "stderr" if stream == "stderr" else "stdout")
         self._note_rotation(writer, before)
 
-    def turning(self) -> list[Writer]:
-        """Those whose logs are soon full."""
-        return [writer for writer in self.writers if writer.kind.turns]
+    def known(self) -> list[Writer]:
+        """Those that are there for so long that a daemon has surely opened their logs."""
+        now = self.history.now()
+        return [w for w in self.writers if now - w.created > KNOWN_S] or self.writers[:1]
 
     def rotate(self, writer: Writer) -> None:
         """Write until its log is rotated."""
