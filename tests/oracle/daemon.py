@@ -101,29 +101,21 @@ class Daemon:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start it again whenever it ends, until it was stopped for good. Cancelled, it is killed."""
-        down = Span(0.0)
-        self.history.daemon_down.append(down)
+        self.history.daemon_down.append(Span(0.0))
         first = True
         try:
             while True:
                 said = self.log.stat().st_size if self.log.exists() else 0
                 process = self._process = await self._launch()
                 if await self._has_started(process, said):
-                    down.end = self.history.now()
+                    self.history.daemon_down[-1].end = self.history.now()
                     self._up.set()
                     if first:
                         task_status.started()
                         first = False
                 await process.wait()
                 asked, self._asked = self._asked, None
-                now = self.history.now()
-                if self._up.is_set():
-                    self._up = trio.Event()
-                    orderly = (
-                        asked is not None and asked.signal == signal.SIGTERM and now < asked.at + GRACE_S
-                    )
-                    down = Span(now, abrupt=not orderly)
-                    self.history.daemon_down.append(down)
+                self._goes_down(asked)
                 self._judge_end(asked, process.returncode)
                 ended, self._ended = self._ended, trio.Event()
                 ended.set()
@@ -152,6 +144,7 @@ class Daemon:
     def stop(self) -> None:
         """SIGTERM, for good: `run` returns."""
         self._asked = Asked(self.history.now(), signal.SIGTERM, None)
+        self._goes_down(self._asked)
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
 
@@ -162,9 +155,19 @@ class Daemon:
         if self._process is None or self._process.returncode is not None:
             return  # it is down already
         self._asked = asked
+        self._goes_down(asked)
         self._process.send_signal(asked.signal)
         await self._ended.wait()
         await self._up.wait()
+
+    def _goes_down(self, asked: Asked | None) -> None:
+        """Note it when it is asked to end, for then it reads no more, and how it was when it has ended."""
+        now = self.history.now()
+        if self._up.is_set():
+            self._up = trio.Event()
+            self.history.daemon_down.append(Span(now))
+        if asked is None or asked.signal == signal.SIGKILL or now > asked.at + GRACE_S:
+            self.history.daemon_down[-1].abrupt = True
 
     async def _launch(self) -> trio.Process:
         environment = {
@@ -210,11 +213,11 @@ class Daemon:
     def _violate(self, what: str) -> None:
         self.history.seen.append(Violation("daemon", "ended", what))
 
-    def lost_containers(self) -> set[str]:
-        """Of which containers it has said that records are lost."""
+    def announced(self) -> set[tuple[str, str]]:
+        """For which routes, and of which containers, it has said that records are lost."""
         lines = self.log.read_bytes().splitlines()
         entries = [json.loads(line) for line in lines if b"records are lost" in line]
-        return {entry["container"] for entry in entries}
+        return {(route, entry["container"]) for entry in entries for route in entry["routes"]}
 
 
 def read_books(folder: Path) -> dict[str, Books] | None:

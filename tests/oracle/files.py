@@ -37,7 +37,7 @@ class FileRoute:
             lines = file.read().split(b"\n")
         # Apart: what is torn or may be taken back again is judged at the end.
         apart = History(
-            written=self._history.written, routes={self.books.name: RouteHistory("", "confirmed")}
+            written=self._history.written, routes={self.books.name: RouteHistory("", self.promise)}
         )
         for line in lines[-2:-1]:
             take_json(apart, self.books.name, line, Delivery(0, 0.0))

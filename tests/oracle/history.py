@@ -130,8 +130,8 @@ class History:
     engine_down: list[Span] = field(default_factory=list)
     unstored: list[Span] = field(default_factory=list)
     """When checkpoints could not be stored, so that a crash may repeat what was delivered."""
-    announced: set[str] = field(default_factory=set)
-    """Containers of which the daemon says that records are lost."""
+    announced: set[tuple[str, str]] = field(default_factory=set)
+    """For which route, and of which container, the daemon says that records are lost."""
     seen: list[Violation] = field(default_factory=list)
     """What was wrong already as it happened."""
     began: float = 0.0

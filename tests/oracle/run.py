@@ -104,7 +104,7 @@ class Oracle:
                     self.daemon.stop()
                 receivers.cancel_scope.cancel()
             await trio.to_thread.run_sync(self._read_files, self.history)
-        self.history.announced = self.daemon.lost_containers()
+        self.history.announced = self.daemon.announced()
         return judge(self.history)
 
     async def _mount(self, stack: AsyncExitStack) -> dict[str, Disk]:
@@ -217,7 +217,7 @@ class Oracle:
         progress, since = -1, self.history.now()
         while (now := self.history.now()) < deadline and now - since < PATIENCE_S:
             await trio.sleep(WATCH_S)
-            self.history.announced = self.daemon.lost_containers()
+            self.history.announced = self.daemon.announced()
             apart = History(self.history.written, dict(self.history.routes))
             for files in self._files:
                 apart.routes[files.name] = RouteHistory(files.name, files.promise)

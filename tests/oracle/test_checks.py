@@ -215,8 +215,9 @@ def test_what_was_gone_before_the_daemon_was_back_may_be_lost_but_is_said() -> N
     story.down(4.5, 8.0)
     story.gone(6, at=7.0)
     story.arrive([0, 1, 2, 3, 4, 6, 7, 8, 9])
+    story.history.announced.add(("another route", "web-1"))
     assert story.kinds() == [("lost in silence", key(5))]
-    story.history.announced.add("web-1")
+    story.history.announced.add(("out", "web-1"))
     assert story.kinds() == []
 
 
@@ -240,7 +241,7 @@ def test_what_is_taken_away_while_the_daemon_runs_is_no_excuse() -> None:
 def test_a_daemon_that_was_down_much_later_is_no_excuse_for_a_route_that_flowed() -> None:
     story = Story("exactly once")
     story.gone(10, at=9.5)
-    story.history.announced.add("web-1")
+    story.history.announced.add(("out", "web-1"))
     story.arrive([0, 1, 2, 3, 4, 6, 7, 8, 9])
     story.down(60.0, 62.0, abrupt=True)
     assert story.kinds() == [("lost", key(5))]
@@ -253,7 +254,7 @@ def test_an_engine_that_is_back_excuses_only_what_is_read_from_it() -> None:
     for read, expected in ("api", []), ("file", [("lost", key(5))]):
         story = Story("exactly once", read)  # type: ignore[arg-type]
         story.history.engine_down.append(Span(4.5, 8.0))
-        story.history.announced.add("web-1")
+        story.history.announced.add(("out", "web-1"))
         story.gone(6, at=7.0)
         story.arrive([0, 1, 2, 3, 4, 6, 7, 8, 9])
         assert story.kinds() == expected
@@ -262,7 +263,7 @@ def test_an_engine_that_is_back_excuses_only_what_is_read_from_it() -> None:
 def test_a_daemon_that_never_came_back_excuses_nothing() -> None:
     story = Story("exactly once")
     story.gone(10, at=9.5)
-    story.history.announced.add("web-1")
+    story.history.announced.add(("out", "web-1"))
     story.down(10.0, math.inf)
     story.arrive(range(9))
     assert story.kinds() == [("lost", key(9))]
@@ -279,6 +280,19 @@ def test_over_plain_tcp_a_cut_costs_at_most_the_kernels_buffer_and_what_is_said(
     assert story.kinds() == []
     story.route.unconfirmed = 3
     assert story.kinds() == [("lost", key(5))]
+
+
+def test_what_a_cut_has_cost_need_not_be_said_when_it_is_gone_from_the_engine_as_well() -> None:
+    story = Story("confirmed")
+    story.route.cuts, story.route.cut_bytes = 1, 200
+    story.arrive([0, 1, 2, 3, 6, 7, 8, 9])
+    story.down(7.5, 12.0)
+    story.gone(6, at=11.0)
+    assert story.kinds() == []
+    story.route.cuts = 0
+    assert story.kinds() == [("lost", key(4))]
+    story.history.announced.add(("out", "web-1"))
+    assert story.kinds() == []
 
 
 @pytest.mark.parametrize("promise", ["exactly once", "at least once"])
