@@ -199,8 +199,18 @@ def unbalanced(books: Mapping[str, Books]) -> Iterator[Violation]:
             yield Violation(name, "unbalanced", f"received {of.received}, accounted for {parts}: {of}")
 
 
-def undrained(books: Mapping[str, Books]) -> Iterator[Violation]:
-    """At the end nothing is under way, and nothing was dropped: no route here is told to drop."""
+def misstated(history: History, books: Mapping[str, Books]) -> Iterator[Violation]:
+    """What a daemon says at the end that has run from the beginning: nothing is under way, nothing was
+    dropped, for no route here is told to, and the receivers say the same of what they took and refused.
+    """
     for name, of in books.items():
+        route = history.routes[name]
         if of.queued or of.in_flight or of.dropped:
-            yield Violation(name, "unbalanced", f"not all is delivered at the end: {of}")
+            yield Violation(name, "misstated", f"not everything is delivered at the end: {of}")
+        arrived = {Key(*stream, n) for stream, arrivals in route.arrivals.items() for n in arrivals.numbers}
+        delivered, refused = of.delivered + of.duplicates, len(route.refused - arrived)
+        # Over plain TCP the difference is what cuts have cost.
+        if delivered < len(arrived) or (route.promise != "confirmed" and delivered > len(arrived)):
+            yield Violation(name, "misstated", f"{len(arrived)} records have arrived, not {delivered}")
+        if of.rejected != refused:
+            yield Violation(name, "misstated", f"{refused} records were refused, not {of.rejected}")

@@ -16,7 +16,7 @@ import trio
 
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, SimulatedEngine
 from tests.oracle import disks
-from tests.oracle.checks import PATIENCE_S, is_stalled, judge, lost, unbalanced, undrained
+from tests.oracle.checks import PATIENCE_S, Books, is_stalled, judge, lost, misstated, unbalanced
 from tests.oracle.daemon import GRACE_S, Clock, Daemon, read_books
 from tests.oracle.disks import Disk
 from tests.oracle.faults import SORTS, Fault, Faults, schedule
@@ -65,7 +65,7 @@ class Oracle:
             for name, make in RECEIVERS.items()
             if name in order.routes
         }
-        self._has_books = False
+        self._books: Mapping[str, Books] = {}
 
     async def run(self) -> list[Violation]:
         """Everything, in its order."""
@@ -100,12 +100,12 @@ class Oracle:
                 async with trio.open_nursery() as daemon:
                     await self._load(workload, hands, faults, daemon)
                     await self._drain()
-                    await self._look_into_books(at_the_end=True)
+                    books = await self._close_books()
                     self.daemon.stop()
                 receivers.cancel_scope.cancel()
             await trio.to_thread.run_sync(self._read_files, self.history)
         self.history.announced = self.daemon.announced()
-        return judge(self.history)
+        return [*judge(self.history), *misstated(self.history, books)]
 
     async def _mount(self, stack: AsyncExitStack) -> dict[str, Disk]:
         """The disks that can be disturbed here; otherwise there are plain folders in their place."""
@@ -195,21 +195,25 @@ class Oracle:
                     stalled.add(name)
                     what = f"at {now:.2f} s its newest record is of {route.newest:.2f} s"
                     self.history.seen.append(Violation(name, "stalled", f"nothing hinders it, and {what}"))
-            await self._look_into_books(at_the_end=False)
+            await self._look_into_books()
 
-    async def _look_into_books(self, *, at_the_end: bool) -> None:
+    async def _look_into_books(self) -> None:
         books = await trio.to_thread.run_sync(read_books, self.order.folder)
-        if books is None:
-            if at_the_end and self._has_books:
-                self.history.seen.append(Violation("daemon", "unbalanced", "at the end it tells no books"))
-            return
-        self._has_books = True
-        self.history.seen += unbalanced(books)
-        if at_the_end:
-            self.history.seen += undrained(books)
-            if len(self.history.daemon_down) == 1:  # it has counted from the beginning
-                for name, route in self.history.routes.items():
-                    route.unconfirmed = books[name].unconfirmed
+        if books is not None:
+            self.history.seen += unbalanced(books)
+            self._books = books
+
+    async def _close_books(self) -> Mapping[str, Books]:
+        """What the daemon says when all has drained; nothing where it has not counted from the beginning."""
+        before, self._books = self._books, {}
+        await self._look_into_books()
+        if before and not self._books:
+            self.history.seen.append(Violation("daemon", "unbalanced", "at the end it tells no books"))
+        if len(self.history.daemon_down) > 1:
+            return {}
+        for name, books in self._books.items():
+            self.history.routes[name].unconfirmed = books.unconfirmed
+        return self._books
 
     async def _drain(self) -> None:
         """Wait until everything has arrived, or nothing comes any more."""

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.oracle.checks import Books, is_stalled, judge, ranges, unbalanced, undrained
+from tests.oracle.checks import Books, is_stalled, judge, misstated, ranges, unbalanced
 from tests.oracle.history import Delivery, History, Promise, Read, RouteHistory, Span, StreamName
 from tests.oracle.records import Altered, Key, key_of, payload, text_of
 
@@ -321,12 +321,38 @@ def test_a_route_that_nothing_hinders_must_go_on() -> None:
     assert is_stalled(story.history, story.route, 1010.1)
 
 
-def test_books_must_add_up_and_be_settled_at_the_end() -> None:
-    good = Books(received=10, delivered=4, duplicates=1, rejected=2, dropped=0, queued=2, in_flight=1)
-    bad = Books(received=10, delivered=4, duplicates=1, rejected=2, dropped=0, queued=2, in_flight=0)
-    done = Books(received=10, delivered=9, duplicates=0, rejected=1, dropped=0, queued=0, in_flight=0)
+def books(**parts: int) -> Books:
+    nothing = dict.fromkeys(("duplicates", "rejected", "dropped", "queued", "in_flight"), 0)
+    return Books(**{**nothing, **parts})
+
+
+def test_books_must_add_up() -> None:
+    good = books(received=10, delivered=4, duplicates=1, rejected=2, queued=2, in_flight=1)
+    bad = books(received=10, delivered=4, duplicates=1, rejected=2, queued=2)
     assert [violation.route for violation in unbalanced({"good": good, "bad": bad})] == ["bad"]
-    assert [violation.route for violation in undrained({"good": good, "done": done})] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("promise", "said", "wrong"),
+    [
+        ("exactly once", books(received=9, delivered=9, rejected=1), 0),
+        ("exactly once", books(received=9, delivered=8, duplicates=1, rejected=1), 0),
+        ("exactly once", books(received=9, delivered=10, rejected=1), 1),
+        ("exactly once", books(received=9, delivered=8, rejected=1), 1),
+        ("confirmed", books(received=9, delivered=10, rejected=1), 0),
+        ("confirmed", books(received=9, delivered=8, rejected=1), 1),
+        ("at least once", books(received=9, delivered=9), 1),
+        ("at least once", books(received=9, delivered=9, rejected=2), 1),
+        ("at least once", books(received=9, delivered=9, rejected=1, queued=1), 1),
+        ("at least once", books(received=9, delivered=9, rejected=1, in_flight=1), 1),
+        ("at least once", books(received=9, delivered=9, rejected=1, dropped=1), 1),
+    ],
+)
+def test_at_the_end_books_say_what_receivers_say(promise: Promise, said: Books, wrong: int) -> None:
+    story = Story(promise)
+    story.arrive([*range(9), 8])
+    story.route.refused |= {key(9), key(3)}  # one of them was taken after all
+    assert len(list(misstated(story.history, {"out": said}))) == wrong
 
 
 # --- what all of it rests on --------------------------------------------------------------------------
