@@ -36,7 +36,7 @@ def _named(known: Sequence[str]) -> Callable[[click.Context, click.Parameter, st
     return read
 
 
-@click.command(epilog="\b\nFaults:\n" + "\n".join(f"  {name:18}{sort.what}" for name, sort in SORTS.items()))
+@click.command(epilog="\b\nFaults:\n" + "\n".join(f"  {name:19}{sort.what}" for name, sort in SORTS.items()))
 @click.option("--seed", type=int, help="What faults come when; default is one of chance.")
 @click.option("--minutes", type=float, default=1.0, show_default=True, help="How long they go on.")
 @click.option("--faults", default="", callback=_named(tuple(SORTS)), help="Which; -A,B is all but these.")

@@ -134,7 +134,10 @@ def _is_stored(history: History, delivery: Delivery) -> bool:
     if not delivery.sure:
         return False
     for down in history.daemon_down:
-        if down.abrupt and _stored_until(history.unstored, down.begin) - COMMIT_S <= delivery.at <= down.end:
+        stored_until = _stored_until(history.unstored, down.begin)
+        # Ending in order is of no use where nothing can be stored.
+        forgets = down.abrupt or stored_until < down.begin
+        if forgets and stored_until - COMMIT_S <= delivery.at <= down.end:
             return False
     return True
 

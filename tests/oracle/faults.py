@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -116,6 +116,8 @@ class Faults:
     """Valid ones, to change between."""
     random: Random
     say: Callable[[str], None]
+    # No daemon shall start while the configuration is invalid.
+    _reloading: trio.Lock = field(default_factory=trio.Lock)
 
     async def play(self, faults: list[Fault]) -> None:
         """All of them, each at its time; returns when the last one has ended."""
@@ -132,10 +134,8 @@ class Faults:
                 await trio.sleep(lasts_s)
             return
         match name:
-            case "kill":
-                await self.daemon.kill(lasts_s)
-            case "terminate":
-                await self.daemon.terminate(lasts_s)
+            case "kill" | "terminate":
+                await self._end_daemon(name, lasts_s)
             case "reload":
                 await self._reload(lasts_s)
             case "engine-restart":
@@ -159,7 +159,18 @@ class Faults:
     def _writer(self) -> Writer:
         return self.random.choice(self.workload.known())
 
+    async def _end_daemon(self, name: str, down_s: float) -> None:
+        """Also while it starts, or ends."""
+        async with self._reloading:
+            pass
+        await (self.daemon.kill if name == "kill" else self.daemon.terminate)(down_s)
+
     async def _reload(self, lasts_s: float) -> None:
+        async with self._reloading:
+            await self.daemon.until_up()
+            await self._change_configuration(lasts_s)
+
+    async def _change_configuration(self, lasts_s: float) -> None:
         before = self.daemon.config.read_text()
         if self.random.random() < 0.5:
             self.daemon.configure(self.random.choice(self.configurations))

@@ -180,10 +180,11 @@ def test_an_end_in_order_makes_nothing_come_again() -> None:
     assert story.kinds() == [("doubled", key(9))]
 
 
-def test_a_kill_forgets_what_could_not_be_stored_for_long() -> None:
+@pytest.mark.parametrize("abrupt", [True, False])
+def test_an_end_forgets_what_could_not_be_stored_for_long(abrupt: bool) -> None:
     story = Story("at least once")
     story.arrive(range(10), at=10.0)
-    story.down(30.0, 32.0, abrupt=True)
+    story.down(30.0, 32.0, abrupt=abrupt)
     story.arrive(range(10), at=33.0, turn=2)
     assert story.kinds() == [("doubled", key(0))]
     story.history.unstored.append(Span(9.0, 29.0))

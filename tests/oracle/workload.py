@@ -57,14 +57,13 @@ class Writer:
 
 
 class Workload:
-    """Writes `rate` records a second, all containers together, until `stop`."""
+    """Writes `rate` records a second, all containers together."""
 
     def __init__(self, engine: SimulatedEngine, history: History, random: Random, rate: float) -> None:
         self.engine = engine
         self.history = history
         self.rate = rate
         self._random = random
-        self._stopped = False
         self._made = 0
         self.writers = [self._create(kind) for kind in KINDS]
 
@@ -76,10 +75,10 @@ class Workload:
         return Writer(kind, container, self.history.now())
 
     async def run(self) -> None:
-        """Write on; containers that do not run are silent."""
+        """Write until cancelled; containers that do not run are silent."""
         due = 0.0
         before = self.history.now()
-        while not self._stopped:
+        while True:
             await trio.sleep(TICK_S)
             now = self.history.now()
             due += (now - before) * self.rate
@@ -89,9 +88,6 @@ class Workload:
                 writer = self._random.choice(self.writers)
                 if writer.container.state.status == "running":
                     self.write(writer)
-
-    def stop(self) -> None:
-        self._stopped = True
 
     def write(self, writer: Writer) -> None:
         """One record."""
