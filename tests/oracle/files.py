@@ -44,11 +44,16 @@ class FileRoute:
         self.books.newest = max(self.books.newest, apart.routes[self.books.name].newest)
 
     def read(self, history: History) -> None:
-        """Everything that is there, into a history, in place of what was read before."""
+        """Everything that is there, into a history, in place of what was read before.
+
+        Raises FileNotFoundError where a file is renamed or compressed meanwhile.
+        """
         books = history.routes[self.books.name]
         books.arrivals.clear()
         delivery = Delivery(0, 0.0)  # when it was written, nobody knows
-        for path in sorted(self.folder.glob("*.ndjson*"), key=_in_order):
+        finished = {path.with_suffix("") for path in self.folder.glob("*.ndjson.zst")}
+        plain = [path for path in self.folder.glob("*.ndjson") if path not in finished]
+        for path in sorted([*plain, *(Path(f"{path}.zst") for path in finished)], key=_in_order):
             for line in _lines(path):
                 if line.endswith(b"\n"):
                     take_json(history, books.name, line[:-1], delivery)

@@ -225,7 +225,10 @@ class Oracle:
             apart = History(self.history.written, dict(self.history.routes))
             for files in self._files:
                 apart.routes[files.name] = RouteHistory(files.name, files.promise)
-            await trio.to_thread.run_sync(self._read_files, apart)
+            try:
+                await trio.to_thread.run_sync(self._read_files, apart)
+            except FileNotFoundError:  # it was just finished
+                continue
             before, progress = progress, _arrived(apart)
             if progress != before:
                 since = self.history.now()
