@@ -17,7 +17,7 @@ from tests.oracle.receivers import RECEIVERS, Receiver
 from tests.oracle.workload import Workload, Writer
 
 CALM_S = 3.0
-"""Before the first fault: everything is found, and flows."""
+"""Before the first fault: everything is found, flows, and was acknowledged."""
 BETWEEN_S = 2.5
 """From one fault to the next, on average; many overlap."""
 
@@ -31,6 +31,7 @@ class Fault:
     """One fault of a schedule."""
 
     at_s: float
+    """Since the daemon first had started."""
     name: str
     target: str
     lasts_s: float
@@ -120,10 +121,11 @@ class Faults:
     _reloading: trio.Lock = field(default_factory=trio.Lock)
 
     async def play(self, faults: list[Fault]) -> None:
-        """All of them, each at its time; returns when the last one has ended."""
+        """All of them, each at its time from now on; returns when the last one has ended."""
+        began = self.history.now()
         async with trio.open_nursery() as nursery:
             for fault in faults:
-                await trio.sleep(max(0.0, fault.at_s - self.history.now()))
+                await trio.sleep(max(0.0, began + fault.at_s - self.history.now()))
                 self.say(f"{self.history.now():8.2f} s  {fault.name} {fault.target}")
                 nursery.start_soon(self._apply, fault)
 

@@ -174,9 +174,10 @@ class Oracle:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(workload.run)
             await daemon.start(self.daemon.run)
+            until = self.history.now() + self.order.load_s
             nursery.start_soon(self._watch)
             await hands.play(faults)
-            await trio.sleep(max(0.0, self.order.load_s - self.history.now()))
+            await trio.sleep(max(0.0, until - self.history.now()))
             nursery.cancel_scope.cancel()
         self._say(f"{self._now()} no more faults, and nothing is written any more")
         await self.daemon.until_up()
