@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ def cause_in_words(error: BaseException) -> str:
         if isinstance(found, ssl.SSLError):
             return f"TLS failed: {found.reason or found.strerror or found}"
     for found in chain:
-        if isinstance(found, OSError) and found.errno:
-            return f"{found.strerror} ({errno.errorcode.get(found.errno, found.errno)})"
+        if isinstance(found, OSError) and found.errno and found.errno in errno.errorcode:
+            return f"{os.strerror(found.errno)} ({errno.errorcode[found.errno]})"
     return excerpt(str(error)) or type(error).__name__
 
 

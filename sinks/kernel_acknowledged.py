@@ -4,11 +4,12 @@ The kernel says how much of what was sent is not acknowledged yet (`SIOCOUTQ`, t
 and the peer has not closed, the peer's kernel has everything; the program behind it may not have read it.
 
 **What a broken connection may have cost.** A peer that closes while it has unread data sends a reset, and one
-that has read everything sends none (RFC 1122, 4.2.2.13). So an end of the stream (FIN) costs nothing. A
-reset, or a peer that is not heard of any more, may cost whatever its kernel held. That is bounded by the
-largest window which it can advertise: 64 KiB shifted by the scale that it chose when the connection was made
-(RFC 7323, 2.3; `TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever
-take (`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
+that has read everything sends none (RFC 1122, 4.2.2.13). So an end of the stream (FIN) costs nothing, unless
+a reset follows at once: there are programs that shut a connection down before they close it. A reset, or a
+peer that is not heard of any more, may cost whatever its kernel held. That is bounded by the largest window
+which it can advertise: 64 KiB shifted by the scale that it chose when the connection was made (RFC 7323, 2.3;
+`TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever take
+(`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
 `unconfirmed`.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import select
 import struct
 import termios
@@ -33,6 +33,8 @@ CONNECT_S = 10.0
 SILENCE_S = 60.0
 """How long the peer's kernel may say nothing to what was sent, or have no room, before it counts as gone."""
 KEEPALIVE_S = 30
+LAST_WORD_S = 0.2
+"""How long after a FIN a reset may follow: the peer sends both without waiting for anything."""
 CLOSE_S = 1.0
 """How long a peer may take to close its side, once we have closed ours."""
 
@@ -62,6 +64,7 @@ class Connection:
         self._lossy = False
         """Whether the failure may have cost what the peer had not read."""
         self._closing = False
+        self._ended_at = 0.0
         # Invariant: (end in bytes sent, records) of all deliveries of which the peer's kernel may hold some.
         self._unread: deque[tuple[int, int]] = deque()
         self._sent_bytes = 0
@@ -103,18 +106,28 @@ class Connection:
             return False
         for _, events in self._poll.poll(0):
             number = self._socket.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_ERROR)
-            # A FIN shuts one direction. A reset shuts both; `watch` may just have taken its error.
-            if not number and events & select.POLLHUP and not self._closing:
-                number = errno.ECONNRESET
-            self._note(OSError(number, os.strerror(number)) if number else None)
+            # A FIN shuts one direction; a reset shuts both, though another call may have taken its error.
+            if number or (events & select.POLLHUP and not self._closing):
+                self._note(OSError(number or errno.ECONNRESET, ""))
+            else:
+                self._note(None)
         return not self.failure
+
+    def _reset_after_all(self) -> bool:
+        """Whether a reset has followed the peer's FIN, or nothing is to be learned any more."""
+        # Once we have closed our side, a FIN shuts the other one, and looks like a reset here.
+        if self._lossy or self._closing or self._socket.fileno() < 0:
+            return True
+        if any(events & select.POLLHUP for _, events in self._poll.poll(0)):
+            self.failure, self._lossy = "the receiver has closed the connection with data unread", True
+        return self._lossy
 
     def _note(self, error: OSError | None) -> None:
         """Its end, by an error or (None) because the peer has closed it."""
         if self.failure:
             return
-        # A reset that follows the peer's FIN is told as EPIPE: it had read everything when it closed.
-        if error is None or error.errno == errno.EPIPE:
+        self._ended_at = trio.current_time()
+        if error is None:
             self.failure = "the receiver has closed the connection"
         else:
             self.failure = f"the connection broke: {cause_in_words(error)}"
@@ -134,23 +147,22 @@ class Connection:
         Raises Retryable if the connection ended before that. Then, and when it is cancelled, the connection
         is closed.
         """
-        done = False
         try:
             if self.usable():
                 await self._stream.send_all(data)
                 await _until(lambda: not self.usable() or not self.outstanding_bytes())
-            # Closed by now: nobody knows whether before or after it had taken the last byte.
-            done = self.usable()
         except trio.BrokenResourceError as error:
             self._note(error.__cause__ if isinstance(error.__cause__, OSError) else None)
         except trio.ClosedResourceError:
             pass  # `watch` has seen its end, and noted it
-        finally:
-            if not done:
-                if not self.failure:  # cancelled; who takes nothing may not have read what it had taken
-                    self.failure, self._lossy = "the receiver takes nothing", self.outstanding_bytes() > 0
-                await trio.aclose_forcefully(self._stream)
-        if not done:
+        except BaseException:  # cancelled; who takes nothing may not have read what it had taken
+            if not self.failure:
+                self.failure, self._lossy = "the receiver takes nothing", self.outstanding_bytes() > 0
+            await trio.aclose_forcefully(self._stream)
+            raise
+        # Closed by now: nobody knows whether before or after it had taken the last byte.
+        if not self.usable():
+            await self._hear_it_out()
             raise Retryable(f"{self.peer}: {self.failure}")
         self._acknowledged(len(data), records)
 
@@ -162,21 +174,33 @@ class Connection:
         try:
             while await self._stream.receive_some():
                 pass
-            self._note(None)
+            if self.usable():  # so that a reset, whose error another call has taken, is not noted as a FIN
+                self._note(None)
         except trio.BrokenResourceError as error:
             self._note(error.__cause__ if isinstance(error.__cause__, OSError) else None)
         except trio.ClosedResourceError:
             return
-        await trio.aclose_forcefully(self._stream)
+        await self._hear_it_out()
+
+    async def _hear_it_out(self) -> None:
+        """Close a connection that has ended; after a FIN, not before it is known that no reset follows."""
+        try:
+            if self._unread:
+                with trio.move_on_at(self._ended_at + LAST_WORD_S):
+                    await _until(self._reset_after_all)
+        finally:
+            await trio.aclose_forcefully(self._stream)
 
     async def close(self) -> None:
         """Close our side, and give the peer a moment to read the rest and close its own. Never raises."""
+        if not self.usable():
+            await self._hear_it_out()
+            return
         self._closing = True
         try:
-            if self.usable():
-                self._socket.shutdown(trio.socket.SHUT_WR)
-                with trio.move_on_after(CLOSE_S):
-                    await _until(lambda: not self.usable())
+            self._socket.shutdown(trio.socket.SHUT_WR)
+            with trio.move_on_after(CLOSE_S):
+                await _until(lambda: not self.usable())
         except OSError as error:  # it has ended just now
             self._note(error)
         finally:

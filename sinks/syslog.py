@@ -135,7 +135,7 @@ class SyslogSink(Sink[SyslogOptions]):
         transport = uri.scheme.partition("+")[2]
         if not transport:
             raise ValueError(f"over which transport? Write syslog+tcp://{uri.netloc.rpartition('@')[2]}")
-        address = f"{transport}://{uri.netloc}{uri.path}"
+        address = uri._replace(scheme=transport, query="").geturl()
         parse_address(address)
         return {"address": address, **query}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.servers import docker_engine as real
+from tests.servers.rsyslog import Rsyslog
 
 # No test asserts a time: a machine that is busy fails none.
 hypothesis.settings.register_profile("logroute", deadline=None)
@@ -39,3 +41,18 @@ def docker_engine() -> Iterator[real.DockerEngine]:
         yield engine
     finally:
         engine.close()
+
+
+@pytest.fixture
+def rsyslog(tmp_path: Path) -> Iterator[Rsyslog]:
+    """A real rsyslog, started."""
+    if reason := Rsyslog.unavailable():
+        missing(reason)
+    folder = tmp_path / "rsyslog"
+    folder.mkdir()
+    server = Rsyslog(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

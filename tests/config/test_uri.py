@@ -57,6 +57,15 @@ def test_a_uri_that_means_no_sink_is_told(uri: str, said: str) -> None:
     assert str(caught.value) == said
 
 
+def test_an_encoding_that_does_not_exist_is_told_with_those_that_do(folder: Folder) -> None:
+    assert folder.mistake(None, "http://h/?encoding=njdson") == (
+        "http://h/?encoding=…: encoding: expected 'ndjson'; did you mean \"ndjson\"?"
+    )
+    assert folder.mistake(None, "https://ada:hunter2@h/?encoding=protobuf") == (
+        "https://ada:***@h/?encoding=…: encoding: expected 'ndjson'"
+    )
+
+
 def test_an_option_that_is_given_twice_is_told(folder: Folder) -> None:
     mistake = folder.mistake(None, "file:///x?format=raw&format=json")
     assert mistake == "file:///x?format=…&format=…: format: expected a text, not a list"
@@ -96,6 +105,10 @@ def test_a_password_on_the_command_line_is_in_no_error(folder: Folder) -> None:
         "file:///x?max_open=hunter2",
         "file:///x?type=hunter2",
         "https://ada:hunter2@[host/x",
+        "https://ada:hunter2@host:99999/x",
+        "https://ada:hunter2@host/x?hots=y",
+        "syslog+tcp://ada:hunter2@host",
+        "syslog+tcp://ada:hunter2@host:99999",
     ):
         assert "hunter2" not in "".join(folder.mistakes(None, uri)), uri
 

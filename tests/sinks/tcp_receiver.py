@@ -16,11 +16,13 @@ NO_LINGER = struct.pack("ii", 1, 0)
 class TcpReceiver:
     """Reads everything at once. A plain thread, so that no test's clock and no patch reaches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = 0) -> None:
+        self._buffer_bytes = buffer_bytes
         self.received: list[bytearray] = []
         """What each connection has brought, in the order in which they came."""
         self._port = 0
         self._reading = True
+        self._rude = False
         self._connections: dict[socket.socket, bytearray] = {}
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -34,6 +36,11 @@ class TcpReceiver:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        return len(self._connections)
 
     # --- what it is told ------------------------------------------------------------------------------
 
@@ -66,6 +73,23 @@ class TcpReceiver:
     def read_on(self) -> None:
         self._do(lambda: self._read(True))
 
+    def be_rude(self, rude: bool = True) -> None:
+        """Close each connection once it has brought a byte; what else has come is never read."""
+
+        def job() -> None:
+            self._rude = rude
+
+        self._do(job)
+
+    def say(self, data: bytes) -> None:
+        """To everybody."""
+
+        def job() -> None:
+            for connection in self._connections:
+                connection.send(data)
+
+        self._do(job)
+
     def reset(self) -> None:
         """Reset all connections; what was not read is lost."""
 
@@ -82,6 +106,16 @@ class TcpReceiver:
         def job() -> None:
             self._read_all()
             for connection in list(self._connections):
+                self._forget(connection)
+
+        self._do(job)
+
+    def shut_down(self) -> None:
+        """Say that there is nothing to come, then close all connections, whatever is unread."""
+
+        def job() -> None:
+            for connection in list(self._connections):
+                connection.shutdown(socket.SHUT_RDWR)
                 self._forget(connection)
 
         self._do(job)
@@ -134,15 +168,17 @@ class TcpReceiver:
                 self._selector.register(connection, selectors.EVENT_READ)
             return
         try:
-            data = from_.recv(1 << 20)
+            data = from_.recv(1 if self._rude else 1 << 20)
         except OSError:
             data = b""
         self._connections[from_] += data
-        if not data:
+        if self._rude or not data:
             self._forget(from_)
 
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self._port))
+        if self._buffer_bytes:  # connections inherit it
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
         self._port = self._listener.getsockname()[1]
         self._selector.register(self._listener, selectors.EVENT_READ)
 

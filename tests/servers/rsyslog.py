@@ -1,0 +1,159 @@
+"""A real rsyslog for tests, as a process of its own with a configuration of its own.
+
+Have it: `tests/servers/install`. It needs no root. What it has parsed is a line of JSON for each message.
+
+    server = Rsyslog(folder)
+    server.start()
+    send_to(server.port)
+    server.wait_for(1)
+    server.messages()
+    server.close()
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+START_S = 30.0
+STOP_S = 30.0
+STALLED_S = 30.0
+"""How long nothing may come before what is awaited counts as lost."""
+
+PROPERTIES = {
+    "facility": "syslogfacility",
+    "severity": "syslogseverity",
+    "time": "timereported",
+    "hostname": "hostname",
+    "app_name": "app-name",
+    "programname": "programname",
+    "procid": "procid",
+    "msgid": "msgid",
+    "structured_data": "structured-data",
+    "message": "msg",
+}
+
+# Control characters are left as they were sent; by default they would become `#012` and the like. With one
+# worker the messages stay in order.
+CONFIGURATION = """\
+global(workDirectory="{folder}" maxMessageSize="64k" parser.escapeControlCharactersOnReceive="off")
+main_queue(queue.workerThreads="1")
+module(load="imtcp")
+template(name="parsed" type="list" option.jsonf="on") {{
+{properties}
+}}
+input(type="imtcp" address="127.0.0.1" port="{port}" listenPortFileName="{folder}/port")
+action(type="omfile" file="{folder}/messages" template="parsed")
+"""
+
+
+class RsyslogError(Exception):
+    """It did not start, or did not take what was sent. The text says what it said."""
+
+
+class Rsyslog:
+    """One server; `start` and `stop` as often as wanted, on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot be had here; None if it can."""
+        return None if cls._program() else "rsyslogd is not installed (tests/servers/install)"
+
+    @classmethod
+    def _program(cls) -> str | None:
+        return shutil.which("rsyslogd", path=PATH)
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Returns once it listens."""
+        if self._process is not None:
+            raise RsyslogError("it is running")
+        program = self._program()
+        assert program is not None
+        properties = "\n".join(
+            f'  property(outname="{name}" name="{property_}" format="jsonf"'
+            + (' dateFormat="rfc3339")' if name == "time" else ")")
+            for name, property_ in PROPERTIES.items()
+        )
+        config, port = self.folder / "rsyslog.conf", self.folder / "port"
+        config.write_text(CONFIGURATION.format(folder=self.folder, properties=properties, port=self.port))
+        port.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "-n", "-i", self.folder / "pid", "-f", config], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_S
+        while not self._listens(port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self.log.read_text(errors="replace")[-3000:]
+                self.stop()
+                raise RsyslogError(f"rsyslog did not start: {said}")
+            time.sleep(0.02)
+
+    def _listens(self, port: Path) -> bool:
+        # It tells a port only that it has chosen itself.
+        if not self.port and port.exists():
+            self.port = int(port.read_text() or 0)
+        if not self.port:
+            return False
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End it as the system does; what it has read is written before."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        self.stop()
+
+    # --- what came ----------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> Path:
+        """What it says about itself."""
+        return self.folder / "rsyslog.log"
+
+    @property
+    def _output(self) -> Path:
+        return self.folder / "messages"
+
+    def wait_for(self, count: int) -> None:
+        """Until so many messages have come. Blocks; raises RsyslogError when no more are coming."""
+        came, deadline = 0, time.monotonic() + STALLED_S
+        while came < count:
+            before, came = came, self._count()
+            if came > before:
+                deadline = time.monotonic() + STALLED_S
+            if time.monotonic() > deadline:
+                raise RsyslogError(f"of {count} messages {came} came")
+            time.sleep(0.02)
+
+    def _count(self) -> int:
+        return self._output.read_bytes().count(b"\n") if self._output.exists() else 0
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Everything that came, as it was parsed."""
+        return [json.loads(line) for line in self._output.read_bytes().splitlines()]
