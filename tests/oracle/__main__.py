@@ -66,6 +66,8 @@ def main(
     seed = secrets.randbelow(10**6) if seed is None else seed
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="oracle-"))
+    elif folder.exists():
+        raise click.UsageError(f"{folder} is there already: name a folder that is not")
     else:
         folder.mkdir(parents=True)
     repeat = f"--seed {seed} --minutes {minutes:g} --rate {rate:g} --faults {','.join(faults)}"
