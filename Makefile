@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-engines docs lint format bench clean
+.PHONY: help demo test test-engines docs lint format soak bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,6 +40,12 @@ lint: $(VENV)/.ready ## ruff and mypy
 format: $(VENV)/.ready ## write the code as ruff formats it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SEED :=
+MINUTES := 10
+FAULTS :=
+soak: $(VENV)/.ready ## hurt a daemon for MINUTES= and check what arrives; SEED= repeats a run, FAULTS= chooses
+	$(BIN)/python -m tests.oracle --minutes "$(MINUTES)" --faults "$(FAULTS)" $(if $(SEED),--seed "$(SEED)")
 
 bench: $(VENV)/.ready ## measure whole pipelines on a million lines; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,219 @@
+"""The judgement: pure functions over a history. What each allows, and why, stands beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tests.oracle.history import Delivery, History, RouteHistory, Span, StreamName, Violation, Written
+from tests.oracle.records import Key
+
+PATIENCE_S = 10.0
+"""In what time a route that nothing hinders has delivered what was written, also after a fault has ended:
+the daemon's start, the longest pause of `retry`, the engine's list, on a machine that has other work."""
+
+COMMIT_S = 2.0
+"""How long an acknowledgement may wait to be stored (it is done every 250 ms): what kill -9 repeats."""
+
+OPENING_S = {"file": 2.0, "api": 5.0}
+"""How long after it is there again a daemon, or an engine, may need until every log is open."""
+
+
+def judge(history: History) -> list[Violation]:
+    """All promises, once everything has ended."""
+    found = list(history.seen)
+    for route in history.routes.values():
+        found += [*lost(history, route), *doubled(history, route), *reordered(history, route)]
+    return found
+
+
+# --- lost ---------------------------------------------------------------------------------------------
+
+
+def lost(history: History, route: RouteHistory) -> Iterator[Violation]:
+    """Every record that was written arrives, but for:
+
+    - what the receiver refused for good;
+    - what the engine gave up before a daemon could read it again; of a container that is still there this
+      must be said;
+    - over plain TCP, what the receiver's kernel had taken and nobody read: at most one buffer a cut, and no
+      more than the daemon says.
+    """
+    bytes_left = route.cuts * route.cut_bytes if route.promise == "confirmed" else 0
+    records_left = math.inf if route.unconfirmed is None else route.unconfirmed
+    for name, written in history.written.items():
+        missing = set(range(len(written.times))) - set(route.arrivals[name].numbers)
+        missing -= {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
+        excused = {number for number in missing if _was_out_of_reach(history, route, written, number)}
+        said = written.removed or (route.name, name.container) in history.announced
+        if excused and not said and route.promise != "confirmed":
+            yield _violation(route, "lost in silence", name, written, excused)
+        # Over plain TCP, what is gone now may have been lost by a cut long before.
+        if said or route.promise != "confirmed":
+            missing -= excused
+        size = sum(written.sizes[number] for number in missing)
+        if size <= bytes_left and len(missing) <= records_left:
+            bytes_left -= size
+            records_left -= len(missing)
+        else:
+            yield _violation(route, "lost", name, written, missing)
+
+
+def _was_out_of_reach(history: History, route: RouteHistory, written: Written, number: int) -> bool:
+    """Whether it was gone when a daemon (by API: an engine) came back that had not brought it to this route.
+
+    While the daemon runs it holds what rotation and removal take away, so these excuse nothing by themselves.
+    """
+    gone_at = written.gone_at(number)
+    if gone_at == math.inf:
+        return False
+    spans = history.daemon_down + (history.engine_down if written.read == "api" else [])
+    return any(
+        gone_at <= span.end + OPENING_S[written.read]
+        and span.end < math.inf
+        and written.times[number] >= _behind_since(history, route, span.begin)
+        for span in spans
+    )
+
+
+def _behind_since(history: History, route: RouteHistory, at: float) -> float:
+    """Since when what is written need not have arrived at a time: it was hindered until shortly before."""
+    hindrances = sorted(
+        history.daemon_down + history.engine_down + route.disturbed, key=lambda span: span.begin, reverse=True
+    )
+    for span in hindrances:
+        if span.begin < at <= span.end + PATIENCE_S:
+            at = span.begin
+    return at - PATIENCE_S
+
+
+def _violation(
+    route: RouteHistory, kind: str, name: StreamName, written: Written, numbers: set[int]
+) -> Violation:
+    first = min(numbers)
+    what = f"{len(numbers)} of {len(written.times)} records (#{ranges(numbers)}), read by {written.read},"
+    what += f" the first written at {written.times[first]:.2f} s"
+    if written.gone_at(first) < math.inf:
+        what += f" and gone from the engine at {written.gone_at(first):.2f} s"
+    return Violation(route.name, kind, what, Key(*name, first))
+
+
+def ranges(numbers: Iterable[int], most: int = 8) -> str:
+    """`3-7, 9`."""
+    ordered = sorted(numbers)
+    begins = [ordered[0], *(b for a, b in pairwise(ordered) if b != a + 1)]
+    ends = [*(a for a, b in pairwise(ordered) if b != a + 1), ordered[-1]]
+    texts = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(begins, ends, strict=True)]
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
+# --- doubled ------------------------------------------------------------------------------------------
+
+
+def doubled(history: History, route: RouteHistory) -> Iterator[Violation]:
+    """Into files nothing comes twice; elsewhere only what the daemon cannot know to have been accepted."""
+    for name, arrivals in route.arrivals.items():
+        earlier: dict[int, Delivery] = {}
+        again: list[tuple[int, Delivery]] = []
+        for number, delivery in arrivals.in_turn():
+            first = earlier.get(number)
+            if first is not None and (route.promise == "exactly once" or _is_stored(history, first)):
+                again.append((number, first))
+            earlier[number] = delivery
+        if again:
+            numbers = {number for number, _ in again}
+            what = f"{len(numbers)} came again (#{ranges(numbers)})"
+            what += f", the first though it was accepted at {again[0][1].at:.2f} s"
+            yield Violation(route.name, "doubled", what, Key(*name, again[0][0]))
+
+
+def _is_stored(history: History, delivery: Delivery) -> bool:
+    """Whether the daemon has heard that it was accepted, and has lived to remember it."""
+    if not delivery.sure:
+        return False
+    for down in history.daemon_down:
+        stored_until = _stored_until(history.unstored, down.begin)
+        # Ending in order is of no use where nothing can be stored.
+        forgets = down.abrupt or stored_until < down.begin
+        if forgets and stored_until - COMMIT_S <= delivery.at <= down.end:
+            return False
+    return True
+
+
+def _stored_until(unstored: Sequence[Span], at: float) -> float:
+    """Up to when acknowledgements were surely stored at a time."""
+    return min([at, *(span.begin for span in unstored if span.begin <= at <= span.end + COMMIT_S)])
+
+
+# --- in another order ---------------------------------------------------------------------------------
+
+
+def reordered(history: History, route: RouteHistory) -> Iterator[Violation]:
+    """Of each stream, what comes for the first time comes in order. Repetitions begin further back."""
+    for name, arrivals in route.arrivals.items():
+        arrived: set[int] = set()
+        last = -1
+        for number, delivery in arrivals.in_turn():
+            if number < last and number not in arrived:
+                what = f"came behind #{last}, at {delivery.at:.2f} s"
+                yield Violation(route.name, "reordered", what, Key(*name, number))
+                break
+            arrived.add(number)
+            last = max(last, number)
+
+
+# --- live ---------------------------------------------------------------------------------------------
+
+
+def is_stalled(history: History, route: RouteHistory, now: float) -> bool:
+    """Whether a route that nothing hinders has not delivered what was written, however much others hang.
+
+    Only while containers write all the time.
+    """
+    hindrances = history.daemon_down + history.engine_down + route.disturbed
+    free_since = max((span.end for span in hindrances), default=0.0)
+    return now - max(free_since, route.newest) > PATIENCE_S
+
+
+# --- the books ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the daemon says of a route (INTERFACE §5), as one snapshot."""
+
+    received: int
+    delivered: int
+    duplicates: int
+    rejected: int
+    dropped: int
+    queued: int
+    in_flight: int
+    unconfirmed: int = 0
+
+
+def unbalanced(books: Mapping[str, Books]) -> Iterator[Violation]:
+    """`received = delivered + duplicates + rejected + dropped + queued + in_flight`, at any instant."""
+    for name, of in books.items():
+        parts = of.delivered + of.duplicates + of.rejected + of.dropped + of.queued + of.in_flight
+        if of.received != parts:
+            yield Violation(name, "unbalanced", f"received {of.received}, accounted for {parts}: {of}")
+
+
+def misstated(history: History, books: Mapping[str, Books]) -> Iterator[Violation]:
+    """What a daemon says at the end that has run from the beginning: nothing is under way, nothing was
+    dropped, for no route here is told to, and the receivers say the same of what they took and refused.
+    """
+    for name, of in books.items():
+        route = history.routes[name]
+        if of.queued or of.in_flight or of.dropped:
+            yield Violation(name, "misstated", f"not everything is delivered at the end: {of}")
+        arrived = {Key(*stream, n) for stream, arrivals in route.arrivals.items() for n in arrivals.numbers}
+        delivered, refused = of.delivered + of.duplicates, len(route.refused - arrived)
+        # Over plain TCP the difference is what cuts have cost.
+        if delivered < len(arrived) or (route.promise != "confirmed" and delivered > len(arrived)):
+            yield Violation(name, "misstated", f"{len(arrived)} records have arrived, not {delivered}")
+        if of.rejected != refused:
+            yield Violation(name, "misstated", f"{refused} records were refused, not {of.rejected}")

@@ -1,0 +1,29 @@
+"""A short run of the oracle, as `make soak` does it for long."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+
+ROOT = Path(__file__).parents[2]
+FAULTS = (
+    "kill,terminate,reload,engine-restart,container-restart,rotation,remove,disk-full,clock,"
+    "refuse,slow,reset,trickle,fail,nonsense,busy"
+)
+LOAD_MINUTES = 0.4
+
+
+@pytest.mark.parametrize("seed", [11])
+def test_the_daemon_keeps_its_promises_while_everything_fails(seed: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.oracle", f"--seed={seed}", f"--minutes={LOAD_MINUTES}"]
+    command += [f"--faults={FAULTS}", f"--folder={tmp_path / 'oracle'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-4000:]
+    for left_out in (line for line in done.stdout.splitlines() if line.startswith("left out")):
+        missing(left_out)
