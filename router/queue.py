@@ -76,6 +76,12 @@ class Queue:
         self._returned: deque[Group] = deque()
         """Those of `_in_flight` that were given back: they are taken first."""
         self._spooling = False
+        self._moving: Sequence[Batch] = ()
+        """On its way to the disk, not in `_batches` any more: so that there is room for what comes meanwhile,
+        if the disk has taken what came before."""
+        self._moving_records = 0
+        self._moving_bytes = 0
+        self._disk_takes = False
         self._taking = trio.Lock()
         self._arrived = trio.Event()
         self._closed = False
@@ -88,7 +94,8 @@ class Queue:
 
     @property
     def memory_bytes(self) -> int:
-        return self._bytes + BATCH_OVERHEAD_BYTES * (len(self._batches) + len(self._dropped_first))
+        moving = 0 if self._disk_takes else self._moving_bytes
+        return moving + self._bytes + BATCH_OVERHEAD_BYTES * (len(self._batches) + len(self._dropped_first))
 
     @property
     def full(self) -> bool:
@@ -98,7 +105,8 @@ class Queue:
     @property
     def empty(self) -> bool:
         """Whether nothing waits; deliveries may be under way."""
-        return not (self._batches or self._dropped_first or self._spooled.records or self._returned)
+        waiting = self._batches or self._dropped_first or self._moving
+        return not (waiting or self._spooled.records or self._returned)
 
     @property
     def in_flight(self) -> int:
@@ -108,7 +116,7 @@ class Queue:
 
     @property
     def records(self) -> int:
-        return self._records + self._spooled.records + self._returned_records
+        return self._records + self._moving_records + self._spooled.records + self._returned_records
 
     @property
     def _returned_records(self) -> int:
@@ -117,7 +125,7 @@ class Queue:
     def reached(self) -> dict[str, Position | Reached]:
         """How far each origin has been put in, where that is not yet in the state."""
         unfinished = [batch for group in self._in_flight if group.row is None for batch in group.batches]
-        waiting = (*unfinished, *self._dropped_first.values(), *self._batches)
+        waiting = (*unfinished, *self._moving, *self._dropped_first.values(), *self._batches)
         return {batch.origin.key: batch.reached for batch in waiting}
 
     @property
@@ -289,7 +297,7 @@ class Queue:
         """
         flying = [group for group in self._in_flight if group.row is None and not group.finished]
         waiting = deque([*self._dropped_first.values(), *self._batches])
-        count = len(waiting)
+        moving = tuple(waiting)
         cut: list[list[Batch]] = []
         while waiting:
             cut.append(_first(waiting, max_bytes, max_records))
@@ -302,16 +310,18 @@ class Queue:
                 self._own_rows.add(id_)
 
         self._spooling = True
-        # What comes now comes behind it, and is not mixed up with it.
-        self._dropped_last.clear()
+        self._move_out(moving)
         try:
             rows = await self._state.put_rows([*(group.batches for group in flying), *cut], numbered)
         except BaseException:
             for group in flying:
                 group.row = None
+            self._move_back()
             raise
         else:
-            self._drop_from_memory(count)
+            was_full, self._disk_takes = self.full, True
+            self._move_nothing()
+            self._tell_room(was_full)
             in_flight = {group.row for group in flying}
             self._add_rows(row for row in rows if row.id not in in_flight)
         finally:
@@ -333,13 +343,27 @@ class Queue:
         for row in rows:
             self._spooled.add(row)
 
-    def _drop_from_memory(self, count: int) -> None:
-        """The first so many are on the disk now."""
+    def _move_out(self, moving: Sequence[Batch]) -> None:
+        """These go to the disk: what comes now comes behind them, and is not mixed up with them."""
         was_full = self.full
-        count -= len(self._dropped_first)
+        self._moving, self._moving_records = moving, self._records
+        self._moving_bytes = self._bytes + BATCH_OVERHEAD_BYTES * len(moving)
+        self._batches.clear()
         self._dropped_first.clear()
-        self._shrink([self._batches.popleft() for _ in range(count)])
+        self._dropped_last.clear()
+        self._bytes = self._records = 0
         self._tell_room(was_full)
+
+    def _move_back(self) -> None:
+        """They could not be written."""
+        self._batches.extendleft(reversed(self._moving))
+        self._bytes += total_size_bytes(self._moving)
+        self._records += self._moving_records
+        self._disk_takes = False
+        self._move_nothing()
+
+    def _move_nothing(self) -> None:
+        self._moving, self._moving_records, self._moving_bytes = (), 0, 0
 
     # --- dropping -------------------------------------------------------------------------------------
 
@@ -381,6 +405,7 @@ class Queue:
         was_full = self.full
         records = self.records + self.in_flight
         self._batches.clear()
+        self._move_nothing()
         self._dropped_first.clear()
         self._dropped_last.clear()
         self._in_flight.clear()

@@ -498,9 +498,8 @@ class Route:
                 self._filled = trio.Event()
                 await self._filled.wait()
             if self.queue.full and idle_s >= self._patience_s:
-                await self._fall_behind()
                 idle_s = 0.0
-                if self.queue.full:
+                if not await self._fall_behind() and self.queue.full:
                     await self._block()
                 continue
             began, computed = trio.current_time(), time.process_time()
@@ -538,8 +537,8 @@ class Route:
             and trio.current_time() >= self._disk_from
         )
 
-    async def _fall_behind(self) -> None:
-        """Spool; where that cannot be, do as `when_full` says."""
+    async def _fall_behind(self) -> bool:
+        """Spool, if that can be; else do as `when_full` says. Whether something was spooled."""
         if not self._behind:
             self._behind = True
             self._log.info(
@@ -547,7 +546,8 @@ class Route:
             )
         if self._may_spool:
             try:
-                await self._spool()
+                if await self._spool():
+                    return True
             except StateError as error:
                 self._disk_from = trio.current_time() + DISK_AGAIN_S
                 self.warn("cannot spool", reason=str(error), instead=_INSTEAD[self.settings.when_full])
@@ -557,9 +557,10 @@ class Route:
             if self.settings.when_full == "drop_oldest":
                 self._books.drop("full", self.queue.drop_oldest())
             self._on_room()
+        return False
 
-    async def _spool(self) -> None:
-        """What is not delivered goes to the disk, if there is room. Raises StateError."""
+    async def _spool(self) -> bool:
+        """What is not delivered goes to the disk, if there is room: whether there was. Raises StateError."""
         spooled = self.queue.spooled
         if spooled.stored_bytes >= self.settings.disk_bytes:
             if self.settings.when_full != "drop_oldest":
@@ -569,12 +570,13 @@ class Route:
                     limit=self.settings.disk_bytes,
                     instead=_INSTEAD[self.settings.when_full],
                 )
-                return
+                return False
             over = spooled.stored_bytes - self.settings.disk_bytes + self.settings.queue_bytes
             self._books.drop("full", await self.queue.drop_spooled(over))
         await self.queue.spool(self._delivery_settings.batch_bytes, self._delivery_settings.batch_records)
         self._sheds = False
         self._spooled_at_progress = self._progress
+        return True
 
     def _caught_up(self) -> None:
         self._behind = self._sheds = False

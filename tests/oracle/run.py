@@ -159,7 +159,7 @@ class Oracle:
                 name: {
                     "sink": sinks[name],
                     "queue": {"memory": "64KiB"},
-                    "retry": {"initial": "100ms", "max": longest_pause},
+                    "retry": {"initial": "100ms", "max": longest_pause, "deadline": "3s"},
                 }
                 for name in self.order.routes
             },
