@@ -151,17 +151,35 @@ def _stored_until(unstored: Sequence[Span], at: float) -> float:
 
 
 def reordered(history: History, route: RouteHistory) -> Iterator[Violation]:
-    """Of each stream, what comes for the first time comes in order. Repetitions begin further back."""
+    """Of each stream, what comes for the first time comes in order. Repetitions begin further back.
+
+    Over plain TCP there may be some among them that come for the first time: a cut had cost them.
+    """
     for name, arrivals in route.arrivals.items():
         arrived: set[int] = set()
         last = -1
-        for number, delivery in arrivals.in_turn():
-            if number < last and number not in arrived:
-                what = f"came behind #{last}, at {delivery.at:.2f} s"
+        for run in _rising(arrivals.in_turn()):
+            late = [(number, at) for number, at in run if number < last and number not in arrived]
+            repeats = any(number in arrived for number, _ in run)
+            if late and not (route.promise == "confirmed" and repeats):
+                number, at = late[0]
+                what = f"came behind #{last}, at {at:.2f} s"
                 yield Violation(route.name, "reordered", what, Key(*name, number))
                 break
-            arrived.add(number)
-            last = max(last, number)
+            arrived.update(number for number, _ in run)
+            last = max(last, run[-1][0])
+
+
+def _rising(arrivals: Iterable[tuple[int, Delivery]]) -> Iterator[list[tuple[int, float]]]:
+    """The numbers, and when they came, in runs that only rise."""
+    run: list[tuple[int, float]] = []
+    for number, delivery in arrivals:
+        if run and number <= run[-1][0]:
+            yield run
+            run = []
+        run.append((number, delivery.at))
+    if run:
+        yield run
 
 
 # --- live ---------------------------------------------------------------------------------------------

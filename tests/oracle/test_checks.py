@@ -91,6 +91,15 @@ def test_records_that_changed_places_are_reordered(promise: Promise) -> None:
     assert story.kinds() == [("reordered", key(2))]
 
 
+@pytest.mark.parametrize("promise", PROMISES)
+def test_what_a_cut_has_cost_may_come_with_a_repetition_over_plain_tcp(promise: Promise) -> None:
+    story = Story(promise)
+    story.arrive([0, 1, 4, 5])
+    story.arrive(range(2, 10), at=12.0, turn=2)
+    reordered = ("reordered", key(2)) in story.kinds()
+    assert reordered == (promise != "confirmed")
+
+
 def test_streams_have_no_order_among_each_other() -> None:
     story = Story("exactly once")
     other = StreamName("web-1", "stderr")
