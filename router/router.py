@@ -189,6 +189,10 @@ class Router:
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         self._apart.setdefault(origin.key, {}).update(places)
 
+    def live_routes(self, origin: Origin) -> list[str]:
+        apart = self._apart.get(origin.key, {})
+        return [route.name for route, _ in self.takers(origin).routes if route.name not in apart]
+
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         apart = self._apart.get(origin.key, {})
         for route in routes:
@@ -199,7 +203,7 @@ class Router:
     def _ahead(self, batch: Batch, route: Route, streams: frozenset[Stream], position: Position) -> Position:
         """This position, but where the route is already of these streams: that stays where it is."""
         key = batch.origin.key
-        place = self._apart.get(key, {}).get(route.name) or route.state.position(key) or BEGINNING
+        place = self._apart.get(key, {}).get(route.name) or self._place(route, batch.origin) or BEGINNING
         return Position(
             place.stdout if "stdout" in streams else position.stdout,
             place.stderr if "stderr" in streams else position.stderr,
@@ -297,9 +301,7 @@ class Router:
             route.state.gone(origin.key)
 
     def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        apart = self._apart.get(origin.key, {})
-        live = [route.name for route, _ in self.takers(origin).routes if route.name not in apart]
-        names = list(routes) or live
+        names = list(routes) or self.live_routes(origin)
         for route in [self.routes[name] for name in names if name in self.routes]:
             route.lost[reason] = route.lost.get(reason, 0) + 1
         self._log.error(

@@ -84,6 +84,9 @@ class Emit(Protocol):
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         """From now on these routes get nothing of the live reader's, but what is behind these places."""
 
+    def live_routes(self, origin: Origin) -> Sequence[str]:
+        """The routes that the live reader of this origin reads for."""
+
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         """These routes have been given all that the live reader has read: they are with it again."""
 

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import Duration, MatchField
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, iso_time
-from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources import Behind, Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, origin_from
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, Event
@@ -38,6 +38,9 @@ RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
 AT_ONCE = 8
 GROUP = 64
+FORKS_AT_ONCE = 4
+"""How many logs are read by API for routes that are behind; each makes the engine decode a whole log."""
+CATCH_UP_EVERY_S = 1.0
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 15.0
 
@@ -104,6 +107,10 @@ class Container(msgspec.Struct, eq=False):
     reader: trio.CancelScope | None = None
     """Of the task that reads it by API."""
     engine_log: EngineLog | None = None
+    places: dict[str, Position] = msgspec.field(default_factory=dict)
+    """Read by API: where the routes are that are behind, and wait to be read for."""
+    catching_up: bool = False
+    """A task reads for them, or waits until it can."""
     ended: bool = False
     """It does not run now."""
     removed: bool = False
@@ -125,6 +132,7 @@ class DockerSource(Source[DockerOptions]):
         self._engine = Engine(options.address())
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
+        self._forks = trio.Semaphore(FORKS_AT_ONCE)
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
         self._root = ""
@@ -137,11 +145,13 @@ class DockerSource(Source[DockerOptions]):
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
+        self._emit = emit
         self._sweep = Sweep(
             emit,
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
+            on_behind=self._fell_behind,
             held_bytes=self.context.held_bytes,
         )
         try:
@@ -614,6 +624,89 @@ class DockerSource(Source[DockerOptions]):
 
     # --- by API ---------------------------------------------------------------------------------------
 
+    def _fell_behind(self, behind: Behind) -> None:
+        """A route has no room for what was read by API: it is read for apart, from there, when it has."""
+        reader: Any = behind.reader
+        container = self.containers.get(reader.origin.id)
+        if container is None:
+            return
+        if reader.routes is not None:
+            reader.routes -= {behind.route}
+        container.places[behind.route] = behind.position
+        if not container.catching_up:
+            container.catching_up = True
+            self._nursery.start_soon(self._catch_up, container)
+
+    async def _catch_up(self, container: Container) -> None:
+        """Read for the routes that are behind, as soon as they have room, until they are with the others."""
+        from logroute.sources.engine_logs import EngineLog
+
+        try:
+            while container.places:
+                routes = await self._with_room(container)
+                fork = EngineLog(
+                    self._engine,
+                    container.details,
+                    container.origin,
+                    limit=self.context.record_limit_bytes,
+                    lost=partial(self._report, container),
+                )
+                fork.routes = frozenset(routes)
+                places = {route: container.places.pop(route) for route in routes}
+                began = trio.current_time()
+                async with self._forks:
+                    await self._read_apart(container, fork, places)
+                self._join(container, fork)
+                # Opening makes the engine decode the log from its beginning.
+                await trio.sleep_until(began + CATCH_UP_EVERY_S)
+        finally:
+            container.catching_up = False
+
+    async def _with_room(self, container: Container) -> list[str]:
+        """Wait until routes that are behind have room; which."""
+        while True:
+            routes = [r for r in container.places if self._emit.has_room(container.origin, _Apart(r))]
+            if routes:
+                return routes
+            await self._emit.wait_for_room()
+
+    async def _read_apart(
+        self, container: Container, fork: EngineLog, places: Mapping[str, Position]
+    ) -> None:
+        """All that the engine has now; an engine that is away is waited for."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                await fork.run(self._offer, places, follow=False)
+            except EngineAway:
+                await trio.sleep(wait_s)
+                wait_s = min(RETRY_MAX_S, wait_s * 2)
+                continue
+            except EngineRefused as error:
+                name = container.origin.name
+                self._log.error("cannot read a container", container=name, error=str(error))
+            return
+
+    def _join(self, container: Container, fork: EngineLog) -> None:
+        """The routes of a fork are near the live reader: it goes back to where they are, and has them again.
+
+        Where nothing is read live any more, the fork has come to the end as well.
+        """
+        live, routes = container.engine_log, fork.routes or frozenset()
+        if not routes:
+            return
+
+        def places() -> Mapping[str, Position]:
+            assert live is not None
+            others = dict.fromkeys(self._emit.live_routes(container.origin), live.position)
+            self._emit.joined(container.origin, routes)
+            return others | dict.fromkeys(routes, fork.position)
+
+        if live is not None and container.reader is not None:
+            live.join(places)
+        else:
+            self._emit.joined(container.origin, routes)
+
     def _read_on(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         # Set here and not in the task, so that one container never has two readers.
         container.reader = trio.CancelScope()
@@ -646,6 +739,13 @@ class DockerSource(Source[DockerOptions]):
 
     async def _offer(self, batch: Batch) -> None:
         await self._sweep.offer(batch)
+
+
+class _Apart:
+    """Stands for the reader of a route that is behind, before there is one."""
+
+    def __init__(self, route: str) -> None:
+        self.routes = frozenset([route])
 
 
 async def _share(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:

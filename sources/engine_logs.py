@@ -134,6 +134,8 @@ class EngineLog:
     ) -> None:
         self.origin = origin
         """May be replaced (renaming): batches have the one that was there when they were read."""
+        self.routes: frozenset[str] | None = None
+        """The routes that are behind, and that it reads for alone; None: it is the live reader."""
         self.ended = False
         """What the events say; only a hint, the engine is asked."""
         self.statistics = EngineLogStatistics()
@@ -153,6 +155,8 @@ class EngineLog:
         self._located: dict[Stream, int | None] = {}
         self._since_ns: int | None = None  # for the next reading only
         self._reading: _Reading | None = None
+        self._joining: Callable[[], Mapping[str, Position]] | None = None
+        self._following: trio.CancelScope | None = None
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
         # Invariant: _filled_bytes == the sizes of what is in _filled and of what is being offered.
@@ -199,6 +203,16 @@ class EngineLog:
             raise failure
         return outcome
 
+    def join(self, places: Callable[[], Mapping[str, Position]]) -> None:
+        """Go on, as soon as everything is handed on, from where these routes are; asked for then.
+
+        It reads again what some of them have and others not: its batches say which. To be called of a live
+        reader that runs.
+        """
+        self._joining = places
+        if self._following is not None:
+            self._following.cancel()
+
     def _begin(self, checkpoints: Mapping[str, Position]) -> None:
         groups: dict[Position, list[str]] = {}
         for route, position in checkpoints.items():
@@ -219,7 +233,16 @@ class EngineLog:
     async def _follow(self) -> None:
         exact = False
         while True:
-            end = await self._read(follow=not exact)
+            if self._joining is not None:
+                await self._handed_on()
+                places, self._joining = self._joining, None
+                self._reading = None
+                self._begin(places())
+            with trio.CancelScope() as self._following:
+                end = await self._read(follow=not exact)
+            self._following = None
+            if self._joining is not None:
+                continue
             if end is _End.MISSING:
                 await self._locate()
             elif end is _End.BACKWARDS:
@@ -561,6 +584,7 @@ class EngineLog:
                 after=filling.after,
                 size_bytes=filling.size_bytes,
                 acknowledged=filling.acknowledged,
+                reader=self,
             )
             self._offering = True
             await offer(batch)

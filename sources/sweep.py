@@ -64,7 +64,8 @@ class Sweep:
     `on_drained(log)` is called when a log that is complete, or has a `stop_at`, was read to its end;
     `on_lost(log)` when its `losses` say that something was gone before it could be read;
     `on_failed(log, error)` when reading it failed: it has been taken out; `on_names(folder, name)` when a
-    name appeared in or left a watched folder.
+    name appeared in or left a watched folder; `on_behind(behind)` when a route fell behind the reader of a
+    batch that was offered.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Sweep:
         on_failed: Callable[[LogFile, Exception], None],
         on_lost: Callable[[LogFile], None],
         on_names: Callable[[str, str], None] | None = None,
+        on_behind: Callable[[Behind], None] | None = None,
         held_bytes: int = 2 << 30,
     ) -> None:
         self._emit = emit
@@ -82,6 +84,7 @@ class Sweep:
         self._on_failed = on_failed
         self._on_lost = on_lost
         self._on_names = on_names
+        self._on_behind = on_behind
         self._held_bytes = held_bytes
         self._log = structlog.get_logger("logroute.sources")
         # Invariant: `_ready` is a subset of `_logs`' values and their forks, in the order in which they are
@@ -251,7 +254,7 @@ class Sweep:
         room = self._emit.has_room
         if self._wanted:
             return True
-        return any(room(offer.batch.origin) for offer in self._offers) or any(
+        return any(room(offer.batch.origin, offer.batch.reader) for offer in self._offers) or any(
             room(log.origin, log) for log in self._ready
         )
 
@@ -289,7 +292,7 @@ class Sweep:
         spent = 0
         for _ in range(len(self._offers)):
             offer = self._offers.popleft()
-            if spent < BUDGET_BYTES and room(offer.batch.origin):
+            if spent < BUDGET_BYTES and room(offer.batch.origin, offer.batch.reader):
                 batches.append(offer.batch)
                 taken.append(offer)
                 spent += offer.batch.size_bytes
@@ -393,8 +396,10 @@ class Sweep:
         """Have readers for routes that cannot take what was read now, from where that began."""
         places: dict[LogFile, dict[str, Position]] = {}
         for each in behind:
-            assert isinstance(each.reader, LogFile)
-            places.setdefault(each.reader, {})[each.route] = each.position
+            if isinstance(each.reader, LogFile):
+                places.setdefault(each.reader, {})[each.route] = each.position
+            elif self._on_behind is not None:
+                self._on_behind(each)
         for reader, positions in places.items():
             if not self._reads(reader):
                 continue

@@ -47,6 +47,9 @@ class Routes:
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         raise AssertionError("one route is never apart")
 
+    def live_routes(self, origin: Origin) -> Sequence[str]:
+        return ["all"]
+
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         raise AssertionError("one route is never apart")
 
