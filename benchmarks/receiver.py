@@ -21,7 +21,7 @@ MARK = b" n 0"
 
 def main() -> None:
     selector = selectors.DefaultSelector()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
     selector.register(listener, selectors.EVENT_READ)
     selector.register(sys.stdin, selectors.EVENT_READ)
     print(listener.getsockname()[1], flush=True)
@@ -51,11 +51,14 @@ def main() -> None:
 
 
 class Receiver:
-    """Such a process, while the context lasts."""
+    """Such a process, while the context lasts; on this port, or any."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
 
     def __enter__(self) -> Receiver:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.receiver"],
+            [sys.executable, "-m", "benchmarks.receiver", str(self.port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

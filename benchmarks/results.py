@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import latency, small, throughput
+from benchmarks import latency, outage, small, throughput
 
 MB = 1_000_000
 HERE = Path(__file__).parent
@@ -19,6 +19,7 @@ class Results:
     """Everything that was measured in one run."""
 
     throughput: list[throughput.Result] = field(default_factory=list)
+    outage: outage.Result | None = None
     small: list[small.Result] = field(default_factory=list)
     latency: latency.Result | None = None
     version_s: float | None = None
@@ -31,6 +32,8 @@ def render(results: Results) -> str:
     ]
     if results.throughput:
         parts.append(_throughput(results.throughput))
+    if results.outage:
+        parts.append(_outage(results.outage))
     if results.small:
         parts.append(_small(results.small))
     if results.latency or results.version_s:
@@ -52,6 +55,21 @@ def _throughput(results: list[throughput.Result]) -> str:
         f"| {r.pipeline.limit:g} | {lines / r.usage.wall_s:,.0f} | {r.usage.peak_bytes / MB:.0f} "
         f"| {r.floor.cpu_s / lines * 1e6:.2f} |"
         for r in results
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _outage(found: outage.Result) -> str:
+    rows = [
+        "## A receiver that is down, or hangs\n",
+        "The same lines. Rates are compared within the run; nothing limits the flow but the computer.\n",
+        "| what | measured | limit |",
+        "|---|---:|---:|",
+        f"| what a line costs more through the disk, × floor | **{found.spooled_of_floor:.2f}** | 2 |",
+        f"| rate of catching up, of the rate without an outage | **{found.catch_up:.0%}** | ≥ 70 % |",
+        f"| rate of three routes beside one that blocks | **{found.beside_blocking:.0%}** | ≥ 95 % |",
+        f"| the same beside one that spools | **{found.beside_spooling:.0%}** | ≥ 95 % |",
+        f"| peak with four routes, two down and spooling | **{found.peak_bytes / MB:.0f} MB** | 120 MB |",
     ]
     return "\n".join(rows) + "\n"
 

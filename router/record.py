@@ -359,6 +359,10 @@ class Reader(Protocol):
     def routes(self) -> frozenset[str] | None:
         """The routes that it reads for alone, because they are behind; None: it is the live one."""
 
+    @property
+    def cheap(self) -> bool:
+        """Whether it can be read again later at no cost to anybody: a file."""
+
 
 class Batch:
     """Records of one origin, in the order in which they were read, with the positions around them.

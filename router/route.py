@@ -19,7 +19,7 @@ import trio
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.queue import Group, Queue, QueueStatistics
-from logroute.router.record import Batch
+from logroute.router.record import Batch, Reader
 from logroute.router.state import RouteState, StateError
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
@@ -35,7 +35,7 @@ SAY_AGAIN_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 
-PATIENCE_S = 0.25
+PATIENCE_S = 0.1
 """How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""
 PATIENCE_BEHIND_S = 0.02
 """The same for a route that is behind already."""
@@ -45,6 +45,9 @@ DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
 """The same where there is no disk; then the oldest make room."""
+LOAD_OVER_S = 0.1
+IDLE_SHARE = 0.25
+"""With less idle time than this the processor is busy."""
 DISK_AGAIN_S = 5.0
 """A disk that could not be written to is tried again after so long."""
 
@@ -160,6 +163,10 @@ class Route:
         self._behind = False
         self._blocks = False
         """Nothing can be done but wait for the sink, or the disk."""
+        self._defers = False
+        """It could spool, but others would have to wait for that."""
+        self._hurried = trio.Event()
+        self._load = _Load()
         self._sheds = False
         """It drops what does not fit, as it was told to."""
         self._spooled_at_progress = -1
@@ -227,10 +234,13 @@ class Route:
         """Whether it can take nothing more now: whoever reads for it waits."""
         return self.queue.full and not self._sheds and self.gone is None
 
-    @property
-    def blocks(self) -> bool:
+    def blocks(self, reader: Reader) -> bool:
         """Whether it holds and will for long: nobody but it shall wait for that."""
-        return self._blocks and self.holds
+        return (self._blocks or (self._defers and reader.cheap)) and self.holds
+
+    def hurry(self) -> None:
+        """Somebody waits who cannot come back later at no cost."""
+        self._hurried.set()
 
     def put(self, batches: Sequence[Batch]) -> None:
         books, queue = self._books, self.queue
@@ -499,7 +509,9 @@ class Route:
                 await self._filled.wait()
             if self.queue.full and idle_s >= self._patience_s:
                 idle_s = 0.0
-                if not await self._fall_behind() and self.queue.full:
+                if self._may_spool and self._load.idle_share() < IDLE_SHARE:
+                    await self._defer()
+                if self.queue.full and not await self._fall_behind() and self.queue.full:
                     await self._block()
                 continue
             began, computed = trio.current_time(), time.process_time()
@@ -509,6 +521,21 @@ class Route:
                 idle_s += max(0.0, passed_s - (time.process_time() - computed))
             else:
                 idle_s = max(0.0, idle_s - passed_s)
+
+    async def _defer(self) -> None:
+        """While the processor is busy with what others deliver, spooling would slow them down.
+
+        So what is read from files is left there, until there is idle time; unless somebody needs it now.
+        """
+        self._defers = True
+        self._hurried = trio.Event()
+        self._on_room()
+        while self.queue.full and not self._hurried.is_set():
+            with trio.move_on_after(LOAD_OVER_S):
+                await self._hurried.wait()
+            if self._load.idle_share() >= IDLE_SHARE:
+                break
+        self._defers = False
 
     async def _block(self) -> None:
         """Until there is room, or the disk is worth another try. Whoever reads for others as well goes on."""
@@ -581,6 +608,23 @@ class Route:
     def _caught_up(self) -> None:
         self._behind = self._sheds = False
         self._log.info("the route has caught up")
+
+
+class _Load:
+    """How busy the processor is with this process."""
+
+    def __init__(self) -> None:
+        self._at = self._computed = -math.inf
+        self._share = 1.0
+
+    def idle_share(self) -> float:
+        """The share of the time in which nothing was computed, over the last tenth of a second or more."""
+        now, computed = trio.current_time(), time.process_time()
+        if now - self._at >= LOAD_OVER_S:
+            if self._at > -math.inf:
+                self._share = 1.0 - (computed - self._computed) / (now - self._at)
+            self._at, self._computed = now, computed
+        return self._share
 
 
 _INSTEAD: dict[WhenFull, str] = {

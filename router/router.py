@@ -31,6 +31,7 @@ class _Live:
     """The live reader of any log."""
 
     routes = None
+    cheap = False
 
 
 _LIVE = _Live()
@@ -133,7 +134,7 @@ class Router:
                     if position is not None and batch.reader is not None:
                         behind.append(Behind(batch.reader, route.name, position))
                         continue
-                if route.blocks and batch.reader is not None:
+                if batch.reader is not None and route.blocks(batch.reader):
                     behind.append(self._part(batch, batch.reader, route))
                     continue
                 part: Batch | None = batch
@@ -246,7 +247,8 @@ class Router:
                 continue
             if not route.holds:
                 others = True
-            elif not route.blocks:
+            elif not route.blocks(reader):
+                route.hurry()
                 return False
         return others
 

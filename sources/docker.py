@@ -744,6 +744,8 @@ class DockerSource(Source[DockerOptions]):
 class _Apart:
     """Stands for the reader of a route that is behind, before there is one."""
 
+    cheap = False
+
     def __init__(self, route: str) -> None:
         self.routes = frozenset([route])
 

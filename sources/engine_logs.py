@@ -129,6 +129,8 @@ class EngineLog:
     Not after it was cancelled: what had been read and not handed on is lost then.
     """
 
+    cheap = False
+
     def __init__(
         self, engine: Engine, details: ContainerDetails, origin: Origin, *, limit: int, lost: Lost
     ) -> None:

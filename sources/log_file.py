@@ -89,6 +89,8 @@ class LogFile:
     There are thousands of them: what most never need is not kept, or shared.
     """
 
+    cheap = True
+
     __slots__ = (
         "_acknowledged",
         "_at_end",

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, Origin, Position, iso_time
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Reader, iso_time
 from logroute.router.router import Router
 from logroute.sources.inotify import NAMES
 from logroute.sources.log_file import LogFile
@@ -36,7 +36,7 @@ class Gate:
         self.name = name
         self.settings = Settings
         self.gone = None
-        self.holds = self.blocks = False
+        self.holds = self._blocks = False
         self.got: list[str] = []
         self.place: Position = BEGINNING
         self.lost: dict[str, int] = {}
@@ -45,7 +45,7 @@ class Gate:
         router.routes[name] = self  # type: ignore[assignment]  # what the router needs of a route
 
     def put(self, batches: Sequence[Batch]) -> None:
-        assert not self.blocks
+        assert not self._blocks
         for batch in batches:
             self.got += [record.message for record in batch.records]
             self.place = batch.after
@@ -54,11 +54,16 @@ class Gate:
         return self.place
 
     def open(self) -> None:
-        self.holds = self.blocks = False
+        self.holds = self._blocks = False
         self._router.room_again()
 
+    def blocks(self, reader: Reader) -> bool:
+        return self._blocks
+
+    def hurry(self) -> None: ...
+
     def block(self) -> None:
-        self.holds = self.blocks = True
+        self.holds = self._blocks = True
         self._router.room_again()
 
 
