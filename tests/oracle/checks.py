@@ -69,7 +69,10 @@ def _was_out_of_reach(history: History, route: RouteHistory, written: Written, n
     gone_at = written.gone_at(number)
     if gone_at == math.inf:
         return False
-    spans = history.daemon_down + (history.engine_down if written.read == "api" else [])
+    spans = list(history.daemon_down)
+    if written.read == "api":
+        # What the engine has no more can only be in the spool, and nothing could be stored there.
+        spans += history.engine_down + history.unstored
     return any(
         gone_at <= span.end + OPENING_S[written.read]
         and span.end < math.inf
