@@ -37,9 +37,7 @@ create index if not exists deadletters_sizes on deadletters (size_bytes);
 """
 LISTED_CHARACTERS = 500
 """Of a message, as it is listed: a page of them must not take the memory of whole records."""
-_COLUMNS = (
-    f"id, container, failed, reason, time, stream, substr(message, 1, {LISTED_CHARACTERS}), size_bytes"
-)
+_COLUMNS = f"id, container, failed, reason, time, stream, substr(message, 1, {LISTED_CHARACTERS}), size_bytes"
 LONGEST_REASON = 2000
 """Characters of a receiver's words that are kept."""
 

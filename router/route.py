@@ -283,7 +283,9 @@ class Route:
             return ""
         where = "in memory"
         if self.settings.disk_bytes and self._state_folder is not None:
-            where += f" and on the disk ({self.queue.spooled.stored_bytes} of {self.settings.disk_bytes} bytes)"
+            where += (
+                f" and on the disk ({self.queue.spooled.stored_bytes} of {self.settings.disk_bytes} bytes)"
+            )
         return f"its queue is full {where}: its logs are read on when there is room"
 
     def _lag_s(self) -> float:
