@@ -17,6 +17,7 @@ RUN python -m venv /opt/logroute
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY api api
 COPY cli cli
 COPY config config
 COPY processors processors
@@ -53,13 +54,16 @@ RUN groupadd --gid "${UID}" logroute \
  && useradd --uid "${UID}" --gid logroute --groups docker-socket --no-log-init \
       --home-dir /var/lib/logroute --no-create-home --shell /usr/sbin/nologin logroute \
  && install --directory --owner logroute --group root --mode 0770 /var/lib/logroute /logs \
+ && install --directory --owner logroute --group root --mode 0770 /run/logroute \
  && install --directory --mode 0755 /etc/logroute
 
 COPY --from=build /opt/logroute /opt/logroute
 
-# STATE_DIRECTORY: where a configuration without `state_dir` keeps its checkpoints.
+# STATE_DIRECTORY: where a configuration without `state_dir` keeps its checkpoints. RUNTIME_DIRECTORY: where the
+# API's socket is, for `docker exec NAME logroute health`.
 ENV PATH=/opt/logroute/bin:$PATH \
-    STATE_DIRECTORY=/var/lib/logroute
+    STATE_DIRECTORY=/var/lib/logroute \
+    RUNTIME_DIRECTORY=/run/logroute
 
 USER logroute
 WORKDIR /var/lib/logroute

@@ -13,6 +13,8 @@ from logroute.cli import process
 COMMANDS = {
     "run": "Route the logs of containers.",
     "validate": "Check a configuration and name every mistake.",
+    "deadletters": "See, deliver again or drop what a receiver has rejected.",
+    "health": "Say of each route whether it delivers.",
     "demo": "See it work: containers, routes and a live view.",
     "schema": "Print the JSON Schema of the configuration.",
     "completion": "Print a shell's completion script.",

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import structlog
 import trio
 
+from logroute.api.address import Address, default_address
+from logroute.api.server import ApiServer
 from logroute.cli import log, process
 from logroute.config.components import SINKS, SOURCES
 from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
-from logroute.config.problems import ConfigError
+from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
+from logroute.router.daemon import Api, CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
 from logroute.router.route import RouteSettings
 from logroute.sources import SourceContext
 
@@ -41,6 +44,7 @@ Where shall the records go? Give a URI or a configuration:
 @click.argument("uris", nargs=-1, metavar="[URI]...")
 @click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration file.")
 @click.option("--state-dir", metavar="DIR", help="Where checkpoints are kept.")
+@click.option("--listen", metavar="ADDRESS", help="Where the API is: unix:///PATH or HOST:PORT.")
 @click.option("--once", is_flag=True, help="Deliver what is there now, then end.")
 @click.option("--watch", is_flag=True, help="Reload when the configuration has changed, as SIGHUP does.")
 @click.option("--timeout", default="5m", show_default=True, help="With --once: end after so long in vain.")
@@ -50,6 +54,7 @@ def command(
     uris: tuple[str, ...],
     config_file: str | None,
     state_dir: str | None,
+    listen: str | None,
     once: bool,
     watch: bool,
     timeout: str,
@@ -74,7 +79,8 @@ def command(
         watched[:] = loaded.files
         config = loaded.config
         directory = state_dir_of(config, state_dir, from_file=path is not None)
-        return make_plan(config, directory, once, timeout)
+        plan = make_plan(config, directory, once, timeout)
+        return plan if once else msgspec.structs.replace(plan, make_api=api_of(config, listen))
 
     try:
         plan = load()
@@ -161,9 +167,37 @@ def state_dir_of(config: Config, given: str | None, *, from_file: bool) -> Path 
     return Path.home() / ".local/state/logroute"
 
 
+def api_of(config: Config, given: str | None) -> Callable[[Daemon], Api]:
+    """The API at `--listen`, else where the file says, else at its default. Raises ConfigError."""
+    text = given or config.api.listen
+    try:
+        address = Address.parse(text) if text else default_address()
+    except ValueError as error:
+        raise ConfigError([Problem(f"--listen: {error}")]) from error
+    token = ""
+    if (file := config.api.token_file) is not None:
+        try:
+            token = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError([Problem(f"cannot read {file}: {why}", path="api.token_file")]) from error
+        if not token.isascii() or not token.isprintable() or not token:
+            raise ConfigError([Problem(f"{file}: there is no token in it", path="api.token_file")])
+    if address is not None and not address.is_local and not token:
+        raise ConfigError(
+            [
+                Problem(
+                    f"{address} can be reached by other hosts: give api.token_file, a file with a token that "
+                    "whoever asks must know; or listen on 127.0.0.1, or on a unix socket",
+                    path="" if given else "api.listen",
+                )
+            ]
+        )
+    return partial(ApiServer, address=address, token=token, required=bool(text))
+
+
 def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeout: str = "5m") -> Plan:
     """What the daemon shall run, from what was configured. Raises ConfigError."""
-    from logroute.config.problems import Problem
     from logroute.config.types import parse_duration
 
     try:

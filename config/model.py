@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from logroute.api.address import Address
 from logroute.config.components import (
     PROCESSORS,
     SINKS,
@@ -204,6 +205,28 @@ class LimitOptions(Options):
     Beyond that the oldest are given up, counted, and said."""
 
 
+def _check_listen(text: str) -> str:
+    try:
+        Address.parse(text)
+    except ValueError as error:
+        raise PydanticCustomError("listen", "{message}", {"message": str(error)}) from error
+    return text
+
+
+class ApiOptions(Options):
+    """Where the daemon answers questions: [the API](api.md)."""
+
+    listen: Annotated[str, AfterValidator(_check_listen)] | None = Field(
+        default=None, examples=["unix:///run/logroute/logroute.sock", "127.0.0.1:8080"]
+    )
+    """A unix socket, or host and port. An address that other hosts can reach needs `token_file`. Default: the
+    socket `logroute.sock` in `$RUNTIME_DIRECTORY`, else in `/run/logroute` for root, else in
+    `$XDG_RUNTIME_DIR/logroute`; where that cannot be had there is no API."""
+    token_file: str | None = Field(default=None, examples=["/run/secrets/logroute"])
+    """A file with the token that whoever asks over TCP must know, read at the start. A unix socket needs
+    none: it is guarded by its permissions (0660)."""
+
+
 class Config(Options):
     """A whole configuration."""
 
@@ -212,6 +235,8 @@ class Config(Options):
     `/var/lib/logroute` for root, else `~/.local/state/logroute`."""
     include: list[str] = Field(default=[], examples=[["conf.d/*.yaml"]])
     """Further files, relative to this one: their routes and sources are added."""
+    api: ApiOptions = ApiOptions()
+    """Where the daemon answers questions."""
     sources: dict[Name, SourceField] = Field(default={}, min_length=1)
     """Where records come from, by name; `type` defaults to the name. Omitted: one docker source."""
     processors: list[ProcessorField] = Field(default=[])

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Registry
 from logroute.config.documentation import default_of, document, models_in, type_of
-from logroute.config.model import Config, LimitOptions, RouteOptions
+from logroute.config.model import ApiOptions, Config, LimitOptions, RouteOptions
 from logroute.config.types import format_size
 
 HEAD = """\
@@ -57,6 +57,7 @@ def page() -> str:
         + _table(RouteOptions)
         + "".join(_below("routes.NAME", RouteOptions)),
         f"## Limits\n\nOptions of `limits`. {_text(LimitOptions.__doc__)}\n\n" + _table(LimitOptions),
+        f"## API\n\nOptions of `api`. {_text(ApiOptions.__doc__)}\n\n" + _table(ApiOptions),
         "## Sources\n\nOptions of `sources.NAME`, by type.\n" + "".join(_components(SOURCES, "sources.NAME")),
         "## Processors\n\nEntries of `processors` and of `routes.NAME.processors`, by type.\n"
         + "".join(_components(PROCESSORS, "processors[N]")),

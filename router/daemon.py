@@ -14,7 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -67,6 +67,19 @@ class SourcePlan(msgspec.Struct, frozen=True):
         return self.options is not None and self.options == other.options
 
 
+class Api(Protocol):
+    """Answers questions about the daemon while it runs."""
+
+    def open(self) -> None:
+        """Listen. Raises StateError where that cannot be and was asked for."""
+
+    async def run(self) -> None:
+        """Answer until cancelled. Ends soon then, whatever those who asked do."""
+
+    def close(self) -> None:
+        """Listen no more. Also without `run`."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What the daemon shall run."""
 
@@ -77,6 +90,8 @@ class Plan(msgspec.Struct, frozen=True):
     timeout_s: float = 300.0
     """With `once`: give up after so long without progress."""
     grace_s: float = 30.0
+    make_api: Callable[[Daemon], Api] | None = None
+    """What people and programs ask about the daemon; None: nobody can."""
     memory_bytes: int = 256 << 20
     """Bound on what all queues hold together; each route's share of it bounds its queue."""
 
@@ -131,9 +146,11 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
         try:
-            with _sole_user_of(self.plan.state_dir):
+            with sole_user_of(self.plan.state_dir), self._listening() as api:
                 await self._open_routes()
                 async with trio.open_nursery() as nursery:
+                    if api is not None:
+                        nursery.start_soon(api.run)
                     nursery.start_soon(self._grace)
                     nursery.start_soon(self._say_stopping)
                     nursery.start_soon(keep_watchdog_quiet)
@@ -145,6 +162,19 @@ class Daemon:
         except StateError as error:
             self._log.error("cannot start", reason=str(error))
             return FAILED
+
+    @contextmanager
+    def _listening(self) -> Iterator[Api | None]:
+        """Whoever asks before everything runs waits for the answer. Raises StateError."""
+        if self.plan.make_api is None:
+            yield None
+            return
+        api = self.plan.make_api(self)
+        api.open()
+        try:
+            yield api
+        finally:
+            api.close()
 
     async def _open_routes(self) -> None:
         try:
@@ -424,7 +454,7 @@ class _Once:
 
 
 @contextmanager
-def _sole_user_of(state_dir: Path | None) -> Iterator[None]:
+def sole_user_of(state_dir: Path | None) -> Iterator[None]:
     """Hold the state directory's lock. Raises StateError if another daemon does, with its process id."""
     if state_dir is None:
         yield

@@ -35,7 +35,9 @@ create table if not exists deadletters (
     message text not null, record text not null, size_bytes integer not null);
 create index if not exists deadletters_sizes on deadletters (size_bytes);
 """
-_COLUMNS = "id, container, failed, reason, time, stream, message, size_bytes"
+LISTED_CHARACTERS = 500
+"""Of a message, as it is listed: a page of them must not take the memory of whole records."""
+_COLUMNS = f"id, container, failed, reason, time, stream, substr(message, 1, {LISTED_CHARACTERS}), size_bytes"
 LONGEST_REASON = 2000
 """Characters of a receiver's words that are kept."""
 
@@ -63,7 +65,18 @@ class StoredLetter(msgspec.Struct, frozen=True):
     """The record's own."""
     stream: str
     message: str
+    """Its first `LISTED_CHARACTERS`."""
     size_bytes: int
+
+
+class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The dead letters of a route, in sum."""
+
+    letters: int
+    size_bytes: int
+    oldest: str = ""
+    """When the first of them was rejected: RFC 3339, UTC; empty if there is none."""
+    newest: str = ""
 
 
 class Grave(msgspec.Struct):
@@ -109,6 +122,16 @@ def totals(database: sqlite3.Connection) -> Grave:
     return Grave(count, size or 0)
 
 
+def summary(database: sqlite3.Connection) -> Summary:
+    grave = totals(database)
+    ends = [
+        row[0]
+        for order in ("asc", "desc")
+        for row in database.execute(f"select failed from deadletters order by id {order} limit 1")
+    ]
+    return Summary(grave.letters, grave.size_bytes, *ends)
+
+
 def newest(database: sqlite3.Connection) -> int:
     """The highest number ever in use: one that somebody has read must not mean another letter later."""
     found = database.execute("select seq from sqlite_sequence where name = 'deadletters'").fetchone()
@@ -152,7 +175,7 @@ def take(
 
     One that cannot be read is left where it is.
     """
-    wanted = None if ids is None else set(ids)
+    wanted = ids if ids is None or isinstance(ids, range) else set(ids)
     batches: list[Batch] = []
     rows: dict[int, LetterRow] = {}
     size = 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import trio
 
-from logroute.router.record import Batch, Position, Reached, total_size_bytes
+from logroute.router.record import Batch, Position, Reached, full_time, total_size_bytes
 from logroute.router.spool import Row, Totals
 from logroute.router.state import RouteState
 
@@ -37,6 +37,8 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     spooled_records: int = 0
     spooled_bytes: int = 0
     """As they lie on the disk, compressed."""
+    oldest: str = ""
+    """The time of the first record that is taken or waits, RFC 3339; empty if there is none."""
 
 
 class Group(msgspec.Struct, eq=False):
@@ -46,6 +48,8 @@ class Group(msgspec.Struct, eq=False):
     records: int
     row: int | None = None
     """Its number, if it is in the spool: to be removed when it is finished."""
+    first_time: str = ""
+    """The time of its first record, where it comes from the spool."""
     damaged: bool = False
     """It could not be read: its records are lost, and it has no batches."""
     finished: bool = False
@@ -68,6 +72,8 @@ class Queue:
         """Those at the end of `_batches`, in which they stand as well."""
         self._spooled = Totals()
         """Rows that are not taken."""
+        self._spooled_since = ""
+        """No row that waits has a first record older than this: the first row's, or that taken last."""
         self._taken_row = 0
         """All rows up to this number are taken."""
         self._own_rows: set[int] = set()
@@ -89,6 +95,7 @@ class Queue:
     def load(self) -> None:
         """Begin with what the state's spool holds."""
         self._spooled = msgspec.structs.replace(self._state.spooled)
+        self._spooled_since = self._state.spooled_since
 
     # --- what it holds --------------------------------------------------------------------------------
 
@@ -136,8 +143,22 @@ class Queue:
     def statistics(self) -> QueueStatistics:
         spooled = self._spooled
         return QueueStatistics(
-            self.records, self.memory_bytes, len(self._batches), spooled.records, spooled.stored_bytes
+            self.records,
+            self.memory_bytes,
+            len(self._batches),
+            spooled.records,
+            spooled.stored_bytes,
+            self._oldest,
         )
+
+    @property
+    def _oldest(self) -> str:
+        for group in self._in_flight:
+            if group.records and not group.finished:
+                return group.first_time or _first_time(group.batches)
+        if self._spooled.records:
+            return self._spooled_since
+        return _first_time((*self._moving, *self._batches)) if self._moving else _first_time(self._batches)
 
     # --- the way in -----------------------------------------------------------------------------------
 
@@ -222,7 +243,8 @@ class Queue:
             row, batches = found
             self._take_up_to(row.id)
             self._spooled.subtract(row)
-            group = Group(batches or [], row.records, row.id, damaged=batches is None)
+            self._spooled_since = row.first_time
+            group = Group(batches or [], row.records, row.id, row.first_time, damaged=batches is None)
         self._in_flight.append(group)
         return group
 
@@ -341,6 +363,8 @@ class Queue:
 
     def _add_rows(self, rows: Iterable[Row]) -> None:
         for row in rows:
+            if not self._spooled.records:
+                self._spooled_since = row.first_time
             self._spooled.add(row)
 
     def _move_out(self, moving: Sequence[Batch]) -> None:
@@ -414,6 +438,10 @@ class Queue:
         self._spooled = Totals()
         self._tell_room(was_full)
         return records
+
+
+def _first_time(batches: Iterable[Batch]) -> str:
+    return next((full_time(batch.lines[0].time) for batch in batches if batch.lines), "")
 
 
 def _first(batches: deque[Batch], max_bytes: int, max_records: int) -> list[Batch]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +108,14 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Why not."""
     lost: dict[str, int] = msgspec.field(default_factory=dict)
     """Gaps in what could be read for this route, by reason."""
+    since: float = 0.0
+    """Since when it is up, or not: seconds since the epoch."""
+    behind: bool = False
+    """The sink cannot keep up, or could not, and not everything is delivered yet."""
+    hindrance: str = ""
+    """What keeps it from reading on, or from delivering, whatever the sink does; empty if nothing."""
+    lag_s: float = 0.0
+    """Age of the oldest record that is not acknowledged, by its own time; 0 if there is none."""
 
 
 class _Books(msgspec.Struct):
@@ -157,6 +166,7 @@ class Route:
         self._books = _Books()
         self._up = True
         self._reason = ""
+        self._since = time.time()
         self._failures = 0
         self._filled = trio.Event()
         self._room = trio.Event()
@@ -272,7 +282,28 @@ class Route:
             self._up,
             self._reason,
             dict(self.lost),
+            self._since,
+            self._behind,
+            self.hindrance() or self._fullness(),
+            self._lag_s(),
         )
+
+    def _fullness(self) -> str:
+        if not self._blocks:
+            return ""
+        where = "in memory"
+        if self.settings.disk_bytes and self._state_folder is not None:
+            where += (
+                f" and on the disk ({self.queue.spooled.stored_bytes} of {self.settings.disk_bytes} bytes)"
+            )
+        return f"its queue is full {where}: its logs are read on when there is room"
+
+    def _lag_s(self) -> float:
+        oldest = self.queue.statistics().oldest
+        try:
+            return max(0.0, time.time() - datetime.fromisoformat(oldest).timestamp()) if oldest else 0.0
+        except ValueError:  # an engine that writes no such times
+            return 0.0
 
     @property
     def undelivered(self) -> int:
@@ -289,6 +320,9 @@ class Route:
     async def replay(self, letters: Sequence[int] | None) -> int:
         """Put these dead letters, or all, behind what waits; how many records. Raises StateError."""
         settings = self._delivery_settings
+        if letters is None:
+            # Those that are rejected again meanwhile are not among them, or this would never end.
+            letters = range(1, self.state.newest_letter + 1)
         replayed = 0
         while records := await self.queue.replay(letters, settings.batch_bytes, settings.batch_records):
             self._books.received += records
@@ -361,15 +395,20 @@ class Route:
 
     def failed(self, error: Exception) -> None:
         self._failures += 1
-        self._up = False
-        self._reason = str(error) or type(error).__name__
+        self._is_down(str(error) or type(error).__name__)
         if isinstance(error, Retryable | StateError):
             self.warn("cannot deliver, trying again", reason=self._reason)
         else:
             self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
 
+    def _is_down(self, reason: str) -> None:
+        if self._up:
+            self._since = time.time()
+        self._up, self._reason = False, reason
+
     def succeeded(self) -> None:
         if not self._up:
+            self._since = time.time()
             self._log.info("the route delivers again", attempts=self._failures + 1)
             self._up, self._reason, self._failures = True, "", 0
             self._said.clear()
@@ -408,7 +447,7 @@ class Route:
                 if failure is not None:
                     attempt = 0 if trio.current_time() - began > RESTART_MAX_S else attempt + 1
                     wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                    self._up, self._reason = False, str(failure) or repr(failure)
+                    self._is_down(str(failure) or repr(failure))
                     self._log.error("the route failed, starting it again", after_s=wait_s, exc_info=failure)
                     await trio.sleep(wait_s)
                 settings, make_sink = self._replacement or (self.settings, self._make_sink)
@@ -491,7 +530,7 @@ class Route:
 
     def _give_up(self, error: SinkGone) -> None:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
-        self._up, self._reason = False, str(error)
+        self._is_down(str(error))
         self._books.drop("gone", self.queue.abandon())
 
     # --- a sink that cannot keep up -----------------------------------------------------------------------

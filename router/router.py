@@ -13,7 +13,16 @@ import structlog
 import trio
 
 from logroute.router.match import ALL_STREAMS
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Reader, Stream, iso_time
+from logroute.router.record import (
+    BEGINNING,
+    RECORD_OVERHEAD_BYTES,
+    Batch,
+    Origin,
+    Position,
+    Reader,
+    Stream,
+    iso_time,
+)
 from logroute.router.route import Route
 from logroute.sources import Behind, Start
 
@@ -37,11 +46,21 @@ class _Live:
 _LIVE = _Live()
 
 
+class SourceBooks(msgspec.Struct):
+    """What a source has emitted; what it reads again for a route that is behind counts again."""
+
+    records: int = 0
+    bytes: int = 0
+    """Of text, as it stood in the log."""
+
+
 class Router:
     """Dispatches. Routes are added before sources run; `close` ends the way in."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.read: dict[str, SourceBooks] = {}
+        """What each source has emitted, by its name."""
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
@@ -114,6 +133,11 @@ class Router:
         met: set[Route] = set()
         for batch in batches:
             takers = self.takers(batch.origin)
+            read = self.read.get(batch.origin.source)
+            if read is None:
+                read = self.read[batch.origin.source] = SourceBooks()
+            read.records += len(batch.lines)
+            read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
             routes: Iterable[tuple[Route, frozenset[Stream]]] = takers.routes
             only = batch.reader.routes if batch.reader is not None else None
             if only is None:

@@ -175,6 +175,12 @@ def totals(database: sqlite3.Connection) -> Totals:
     return Totals(*(number or 0 for number in row))
 
 
+def first_time(database: sqlite3.Connection) -> str:
+    """Of the first row; empty if there is none."""
+    row = database.execute("select first_time from spool order by id limit 1").fetchone()
+    return str(row[0]) if row is not None else ""
+
+
 def newest(database: sqlite3.Connection) -> int:
     """The highest number ever in use; 0 if there is none."""
     row = database.execute(

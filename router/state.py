@@ -125,6 +125,8 @@ class RouteState:
         self._database: sqlite3.Connection | None = None
         self.spooled = spool.Totals()
         """What the spool held when it was opened."""
+        self.spooled_since = ""
+        """The time of its first record then."""
         self.dead = dead_letters.Grave()
         """The dead letters, stored or not yet."""
         self._next_letter = 1
@@ -238,6 +240,7 @@ class RouteState:
         }
         self._stored_files = dict(self.files)
         self.spooled = spool.totals(database)
+        self.spooled_since = spool.first_time(database)
         self._next_row = spool.newest(database) + 1
         self.dead = dead_letters.totals(database)
         self._next_letter = dead_letters.newest(database) + 1
@@ -399,6 +402,15 @@ class RouteState:
             self.dead.size_bytes += dead_letters.size_of(row)
         if letters:
             self._changed.set()
+
+    @property
+    def newest_letter(self) -> int:
+        """The highest number that a dead letter ever had; 0 if there was none."""
+        return self._next_letter - 1
+
+    async def letters_summary(self) -> dead_letters.Summary:
+        """How many dead letters there are, and since when. Raises StateError."""
+        return await self._read_letters(dead_letters.summary)
 
     async def letters(self, above: int = 0, count: int = 100) -> list[StoredLetter]:
         """The first dead letters whose number is higher. Raises StateError."""

@@ -1,0 +1,163 @@
+"""What `/v1/stats` and `/v1/health` say, from the statistics of what runs. One synchronous step, no I/O."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from logroute import __version__
+from logroute.router.record import iso_time
+from logroute.router.route import RouteStatistics
+
+if TYPE_CHECKING:
+    from logroute.router.daemon import Daemon
+
+
+class Store(msgspec.Struct, frozen=True):
+    """What waits in one place."""
+
+    records: int
+    bytes: int
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """What waits for a delivery."""
+
+    memory: Store
+    disk: Store
+    """The spool; its bytes are compressed."""
+
+
+class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`received = delivered + duplicates + rejected + sum(dropped) + queued + in_flight`, at any instant."""
+
+    received: int
+    delivered: int
+    duplicates: int
+    rejected: int
+    dropped: dict[str, int]
+    queued: Queued
+    in_flight: int
+    retried: int
+    unconfirmed: int
+    dead_letters: int
+    """How many are kept now."""
+    lag_seconds: float
+    """Age of the oldest record that is not acknowledged."""
+    up: bool
+    since: str
+    """Since when it is up, or is not."""
+    lost: dict[str, int] = {}
+    """Gaps in the logs that it takes, by reason."""
+    behind: bool = False
+    reason: str = ""
+    """Why it is not up."""
+
+
+class SourceBooks(msgspec.Struct, frozen=True):
+    """What a source has read."""
+
+    records: int
+    bytes: int
+
+
+class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which daemon this is."""
+
+    version: str
+    pid: int
+    state_dir: str = ""
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """All books at one instant."""
+
+    time: str
+    daemon: DaemonFacts
+    routes: dict[str, RouteBooks]
+    sources: dict[str, SourceBooks]
+    unmatched: int
+
+
+class RouteHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether a route delivers."""
+
+    delivers: bool
+    since: str
+    """Since when it does, or does not."""
+    reason: str = ""
+    """Why it does not."""
+    lag_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What somebody should know although it delivers."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether everything that is read arrives."""
+
+    healthy: bool
+    """All routes deliver."""
+    routes: dict[str, RouteHealth]
+
+
+def stats_of(daemon: Daemon) -> Stats:
+    router = daemon.router
+    state_dir = daemon.plan.state_dir
+    return Stats(
+        iso_time(time.time_ns()),
+        DaemonFacts(__version__, os.getpid(), str(state_dir) if state_dir is not None else ""),
+        {name: _books(route.statistics()) for name, route in router.routes.items()},
+        {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
+        router.unmatched,
+    )
+
+
+def health_of(daemon: Daemon) -> Health:
+    routes = {name: _health(route.statistics()) for name, route in daemon.router.routes.items()}
+    return Health(all(route.delivers for route in routes.values()), routes)
+
+
+def _books(book: RouteStatistics) -> RouteBooks:
+    queue = book.queue
+    return RouteBooks(
+        received=book.received,
+        delivered=book.delivered,
+        duplicates=book.duplicates,
+        rejected=book.rejected,
+        dropped=book.dropped,
+        queued=Queued(
+            Store(queue.records - queue.spooled_records, queue.memory_bytes),
+            Store(queue.spooled_records, queue.spooled_bytes),
+        ),
+        in_flight=book.in_flight,
+        retried=book.retried,
+        unconfirmed=book.unconfirmed,
+        dead_letters=book.dead_letters,
+        lag_seconds=round(book.lag_s, 3),
+        up=book.up,
+        since=_time(book.since),
+        lost=book.lost,
+        behind=book.behind,
+        reason=book.reason,
+    )
+
+
+def _health(book: RouteStatistics) -> RouteHealth:
+    notes = []
+    if book.behind:
+        notes.append("it is behind: the sink could not keep up")
+    if book.hindrance and book.hindrance != book.reason:
+        notes.append(book.hindrance)
+    if book.dead_letters:
+        plural = "" if book.dead_letters == 1 else "s"
+        notes.append(f"{book.dead_letters} dead letter{plural}: see `logroute deadletters`")
+    notes += [f"{records} records dropped: {reason}" for reason, records in book.dropped.items()]
+    notes += [f"gaps in what could be read: {gaps} ({reason})" for reason, gaps in book.lost.items()]
+    return RouteHealth(book.up, _time(book.since), book.reason, round(book.lag_s, 3), tuple(notes))
+
+
+def _time(seconds: float) -> str:
+    return iso_time(int(seconds * 1e9))

@@ -1,0 +1,98 @@
+"""What commands ask a running daemon. Blocks; httpx is imported here, and here only by those who ask."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from logroute.api.address import Address, default_address
+
+T = TypeVar("T")
+
+ANSWER_WITHIN_S = 30.0
+"""Dead letters are read from the disk, behind what is stored at the moment."""
+
+
+class NoDaemon(Exception):
+    """Nobody listens there; the text says where."""
+
+
+class ApiError(Exception):
+    """The daemon has answered that it cannot; the text is its own."""
+
+
+class Client:
+    """A connection to a daemon. `status` is that of the last answer."""
+
+    def __init__(self, address: Address, token: str = "") -> None:
+        self.address = address
+        self.status = 0
+        transport = httpx.HTTPTransport(uds=address.path or None)
+        host = "localhost" if address.path else str(address)
+        self._client = httpx.Client(
+            transport=transport,
+            base_url=f"http://{host}",
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=ANSWER_WITHIN_S,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, path: str, type_: type[T], **query: object) -> T:
+        return self.ask("GET", path, type_, **query)
+
+    def ask(self, method: str, path: str, type_: type[T], *, body: Any = None, **query: object) -> T:
+        """The answer. Raises NoDaemon or ApiError."""
+        try:
+            answer = self._client.request(
+                method,
+                path,
+                params={name: str(value) for name, value in query.items()},
+                content=msgspec.json.encode(body) if body is not None else None,
+                headers={"content-type": "application/json"} if body is not None else None,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NoDaemon(f"no daemon answers at {self.address}: {_words(error)}") from error
+        except httpx.HTTPError as error:
+            raise ApiError(f"the daemon at {self.address} gave no answer: {_words(error)}") from error
+        self.status = answer.status_code
+        try:
+            if "problem" in answer.headers.get("content-type", ""):
+                raise ApiError(str(msgspec.json.decode(answer.content)["detail"]))
+            return msgspec.json.decode(answer.content, type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ApiError(f"what answers at {self.address} is no logroute: {answer.status_code}") from error
+
+
+def find_daemon(given: str | None, token_file: str | None = None) -> Client:
+    """At `--api`, else `$LOGROUTE_API`, else the default socket. Raises NoDaemon; ValueError for nonsense."""
+    text = given or os.environ.get("LOGROUTE_API")
+    address = Address.parse(text) if text else default_address()
+    if address is None:
+        raise NoDaemon("there is no folder for a default socket: say where the daemon is with --api")
+    token = ""
+    if token_file:
+        try:
+            token = Path(token_file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {token_file}: {error}") from error
+    return Client(address, token)
+
+
+def in_path(name: str) -> str:
+    """A route's name, as it stands in a path."""
+    return quote(name, safe="")
+
+
+def _words(error: Exception) -> str:
+    return str(error).partition("] ")[2] or str(error) or type(error).__name__

@@ -1,0 +1,30 @@
+"""Problems: what is wrong with a request, as RFC 9457 has it (`application/problem+json`)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """Answered as a problem: `detail` says what is wrong and what to do, `path` where in the body."""
+
+    def __init__(self, status: int, detail: str, *, path: str = "", headers: dict[str, str] | None = None):
+        super().__init__(detail)
+        self.status = status
+        self.path = path
+        self.headers = headers or {}
+
+    def body(self) -> bytes:
+        """`type` is left out: `about:blank`, so that `title` is the status's own (RFC 9457, 4.2.1)."""
+        problem: dict[str, object] = {
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": str(self),
+        }
+        if self.path:
+            problem["path"] = self.path
+        return msgspec.json.encode(problem)

@@ -1,0 +1,167 @@
+"""Serves the API on sockets that listen: connections are bounded in number and time, whatever a peer does.
+
+hypercorn speaks HTTP. What it cannot do is done here: it waits without end, and shielded, for a peer that
+does not read. So what it sends has a deadline, and when we end, connections are shut down under it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from logroute.api.address import Address
+from logroute.api.listener import Listener, ListenError
+from logroute.router.delivery import cause_of
+
+if TYPE_CHECKING:
+    from hypercorn.typing import AppWrapper
+
+    from logroute.router.daemon import Daemon
+
+CONNECTIONS = 64
+"""At a time; further ones wait to be accepted."""
+SEND_WITHIN_S = 20.0
+"""How long a peer may take to read one piece of an answer."""
+REQUEST_WITHIN_S = 10.0
+"""How long a connection may be without a whole header, also between two requests."""
+HEADER_BYTES = 16 << 10
+TOO_MANY_FILES_S = 0.5
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class ApiServer:
+    """The daemon's API at one address. `open`, then `run` until cancelled, then `close`."""
+
+    def __init__(
+        self, daemon: Daemon, address: Address | None, *, token: str = "", required: bool = True
+    ) -> None:
+        """`required`: that nobody can listen there is an error; otherwise it is only said."""
+        self._daemon = daemon
+        self._address = address
+        self._token = token
+        self._required = required
+        self._listener: Listener | None = None
+        self._places = trio.Semaphore(CONNECTIONS)
+        self._connections: set[trio.SocketStream] = set()
+        self._serve: Callable[[Any], Any] | None = None
+        self._preparing = trio.Lock()
+        self._log = structlog.get_logger("logroute.api")
+
+    def open(self) -> None:
+        """Listen. Raises ListenError."""
+        if self._address is None:
+            self._log.warning(
+                "there is no API: no folder for its socket",
+                hint="give an address with --listen or api.listen",
+            )
+            return
+        try:
+            self._listener = Listener(self._address)
+        except ListenError as error:
+            if self._required:
+                raise
+            self._log.warning("there is no API", reason=str(error))
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
+    async def run(self) -> None:
+        if self._listener is None:
+            return
+        async with trio.open_nursery() as nursery:
+            for each in self._listener.sockets:
+                nursery.start_soon(self._accept_on, trio.socket.from_stdlib_socket(each), nursery)
+            try:
+                await trio.sleep_forever()
+            finally:
+                # What hypercorn shields ends when there is no connection any more.
+                for connection in self._connections:
+                    with suppress(OSError):
+                        connection.socket.shutdown(socket.SHUT_RDWR)
+
+    async def _accept_on(self, listening: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while True:
+            await self._places.acquire()
+            try:
+                accepted, _ = await listening.accept()
+            except OSError as error:
+                self._places.release()
+                if error.errno in _NO_DESCRIPTORS:
+                    self._log.warning("the API cannot accept a connection", reason=error.strerror)
+                    await trio.sleep(TOO_MANY_FILES_S)
+                continue
+            except BaseException:
+                self._places.release()
+                raise
+            nursery.start_soon(self._connection, trio.SocketStream(accepted))
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        self._connections.add(stream)
+        try:
+            serve = await self._prepared()
+            await serve(_Bounded(stream))
+        except* Exception as errors:  # a peer, or what answers it, ends nothing but itself
+            self._log.error("a connection to the API failed", exc_info=cause_of(errors))
+        finally:
+            self._connections.discard(stream)
+            stream.socket.close()
+            self._places.release()
+
+    async def _prepared(self) -> Callable[[Any], Any]:
+        """How a connection is served: imported with the first, beside the trio thread."""
+        async with self._preparing:
+            if self._serve is None:
+                self._serve = await trio.to_thread.run_sync(self._prepare)
+            return self._serve
+
+    def _prepare(self) -> Callable[[Any], Any]:
+        from hypercorn.app_wrappers import ASGIWrapper
+        from hypercorn.config import Config
+        from hypercorn.trio.tcp_server import TCPServer
+        from hypercorn.trio.worker_context import WorkerContext
+        from hypercorn.typing import ConnectionState, LifespanState
+
+        from logroute.api.app import make_app
+
+        address = self._address
+        assert address is not None
+        # Any: both speak ASGI, but hypercorn has types of its own for its messages.
+        application: Any = make_app(self._daemon, address, self._token)
+        app: AppWrapper = ASGIWrapper(application)
+        config = Config()
+        config.errorlog = config.accesslog = None  # what fails is said in the daemon's own log
+        config.include_server_header = False
+        config.h11_max_incomplete_size = HEADER_BYTES
+        config.keep_alive_timeout = REQUEST_WITHIN_S
+        context = WorkerContext(None)
+
+        def serve(stream: Any) -> Any:
+            return TCPServer(app, config, context, ConnectionState(LifespanState()), stream).run()
+
+        return serve
+
+
+class _Bounded:
+    """A connection as hypercorn uses it, whose peer has only so much time to read what is sent."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        with trio.move_on_after(SEND_WITHIN_S) as attempt:
+            await self._stream.send_all(data)
+        if attempt.cancelled_caught:
+            await self._stream.aclose()
+            raise trio.BrokenResourceError("the peer does not read")

@@ -1,0 +1,43 @@
+"""`logroute health`: whether all routes deliver, for health checks of containers and for people."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from logroute.api.books import Health, RouteHealth
+from logroute.api.client import ApiError, NoDaemon, find_daemon
+from logroute.sinks.stdout import visible
+
+
+@click.command("health")
+@click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
+@click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
+def command(api: str | None, token_file: str | None, output: str) -> None:
+    """Say of each route whether it delivers. Exit code 0 if all do, 1 if not, or if no daemon answers."""
+    try:
+        with find_daemon(api, token_file) as client:
+            health = client.get("/v1/health", Health)
+    except (NoDaemon, ApiError) as error:
+        click.echo(visible(str(error)), err=True)
+        sys.exit(1)
+    except ValueError as error:
+        click.echo(visible(str(error)), err=True)
+        sys.exit(2)
+    if output == "json":
+        click.echo(msgspec.json.encode(health).decode())
+    else:
+        width = max(map(len, health.routes), default=0)
+        for name, route in health.routes.items():
+            click.echo(f"{visible(name):<{width}}  {visible(_words(route))}")
+    sys.exit(0 if health.healthy else 1)
+
+
+def _words(route: RouteHealth) -> str:
+    if route.delivers:
+        return "; ".join(("delivers", *route.notes))
+    since = f"{route.since[:10]} {route.since[11:19]} UTC"
+    return "; ".join((f"down since {since}: {route.reason}", *route.notes))
