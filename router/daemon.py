@@ -437,7 +437,7 @@ class Daemon:
             self._log.error("ended with records that are not delivered, and no state_dir", records=left)
             return UNDELIVERED
         if left:
-            self._log.info("what is not delivered is still behind the checkpoints", records=left)
+            self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
         return DONE
 
 

@@ -72,10 +72,37 @@ class Asked:
     """How long it then stays down; None for good."""
 
 
+class _Waiting(msgspec.Struct):
+    records: int
+
+
+class _RouteStats(msgspec.Struct):
+    received: int
+    delivered: int
+    duplicates: int
+    rejected: int
+    dropped: dict[str, int]
+    queued: dict[str, _Waiting]
+    in_flight: int
+    unconfirmed: int
+
+    def books(self) -> Books:
+        return Books(
+            self.received,
+            self.delivered,
+            self.duplicates,
+            self.rejected,
+            sum(self.dropped.values()),
+            sum(store.records for store in self.queued.values()),
+            self.in_flight,
+            self.unconfirmed,
+        )
+
+
 class _Stats(msgspec.Struct):
     """What of `GET /v1/stats` is looked at."""
 
-    routes: dict[str, Books]
+    routes: dict[str, _RouteStats]
 
 
 class Daemon:
@@ -235,4 +262,6 @@ def read_books(folder: Path) -> dict[str, Books] | None:
     except OSError:  # it does not run, or has no API
         return None
     head, _, body = answer.partition(b"\r\n\r\n")
-    return msgspec.json.decode(body, type=_Stats).routes if b" 200 " in head.partition(b"\r\n")[0] else None
+    if b" 200 " not in head.partition(b"\r\n")[0]:
+        return None
+    return {name: of.books() for name, of in msgspec.json.decode(body, type=_Stats).routes.items()}

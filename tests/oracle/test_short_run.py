@@ -12,8 +12,8 @@ from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 FAULTS = (
-    "kill,terminate,reload,engine-restart,container-restart,rotation,remove,disk-full,clock,"
-    "refuse,slow,reset,trickle,fail,nonsense,busy"
+    "kill,terminate,reload,engine-restart,container-restart,rotation,remove,disk-full,state-full,clock,"
+    "hang,refuse,slow,reset,trickle,fail,nonsense,busy,reject"
 )
 LOAD_MINUTES = 0.4
 
