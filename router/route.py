@@ -17,7 +17,9 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router import load
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
+from logroute.router.load import Load
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.queue import Group, Queue, QueueStatistics
 from logroute.router.record import Batch, Reader
@@ -46,7 +48,6 @@ DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
 """The same where there is no disk; then the oldest make room."""
-LOAD_OVER_S = 0.1
 IDLE_SHARE = 0.25
 """With less idle time than this the processor is busy."""
 DISK_AGAIN_S = 5.0
@@ -176,7 +177,7 @@ class Route:
         self._defers = False
         """It could spool, but others would have to wait for that."""
         self._hurried = trio.Event()
-        self._load = _Load()
+        self._load = Load()
         self._sheds = False
         """It drops what does not fit, as it was told to."""
         self._spooled_at_progress = -1
@@ -553,11 +554,11 @@ class Route:
                 if self.queue.full and not await self._fall_behind() and self.queue.full:
                     await self._block()
                 continue
-            began, computed = trio.current_time(), time.process_time()
+            began, busy = trio.current_time(), load.busy_s()
             await trio.sleep(LOOK_EVERY_S)
             passed_s = trio.current_time() - began
             if self.queue.full:
-                idle_s += max(0.0, passed_s - (time.process_time() - computed))
+                idle_s += max(0.0, passed_s - max(0.0, load.busy_s() - busy))
             else:
                 idle_s = max(0.0, idle_s - passed_s)
 
@@ -570,7 +571,7 @@ class Route:
         self._hurried = trio.Event()
         self._on_room()
         while self.queue.full and not self._hurried.is_set():
-            with trio.move_on_after(LOAD_OVER_S):
+            with trio.move_on_after(load.OVER_S):
                 await self._hurried.wait()
             if self._load.idle_share() >= IDLE_SHARE:
                 break
@@ -647,23 +648,6 @@ class Route:
     def _caught_up(self) -> None:
         self._behind = self._sheds = False
         self._log.info("the route has caught up")
-
-
-class _Load:
-    """How busy the processor is with this process."""
-
-    def __init__(self) -> None:
-        self._at = self._computed = -math.inf
-        self._share = 1.0
-
-    def idle_share(self) -> float:
-        """The share of the time in which nothing was computed, over the last tenth of a second or more."""
-        now, computed = trio.current_time(), time.process_time()
-        if now - self._at >= LOAD_OVER_S:
-            if self._at > -math.inf:
-                self._share = 1.0 - (computed - self._computed) / (now - self._at)
-            self._at, self._computed = now, computed
-        return self._share
 
 
 _INSTEAD: dict[WhenFull, str] = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -21,6 +20,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logroute.router import load
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import BEGINNING, Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, PATIENCE_S, Route, RouteSettings
@@ -995,7 +995,7 @@ async def test_a_start_begins_with_what_the_spool_holds(
 async def test_a_route_that_is_slow_because_the_processor_is_busy_is_not_behind(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "process_time", trio.current_time)
+    monkeypatch.setattr(load, "busy_s", trio.current_time)
     route = make([0.9] * 50, tmp_path, **SPOOLS)
     async with running(route) as sink:
         assert await feed(route, numbers(100)) > 40
