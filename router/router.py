@@ -19,6 +19,7 @@ from logroute.router.record import (
     Batch,
     Origin,
     Position,
+    Reached,
     Reader,
     Stream,
     iso_time,
@@ -140,6 +141,8 @@ class Router:
             read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
             routes: Iterable[tuple[Route, frozenset[Stream]]] = takers.routes
             only = batch.reader.routes if batch.reader is not None else None
+            place = batch.before.stdout_place if isinstance(batch.before, Reached) else None
+            begins = place is not None and not place.offset
             if only is None:
                 if takers.streams is not ALL_STREAMS and takers.streams != ALL_STREAMS:
                     self.unmatched += sum(line.stream not in takers.streams for line in batch.lines)
@@ -166,6 +169,8 @@ class Router:
                     part = self._unacknowledged(batch, route, batch.acknowledged[route.name])
                 if part is not None and streams != ALL_STREAMS:
                     part = part.of_streams(streams)
+                if begins:
+                    self._recognise(batch, route)
                 if part is not None:
                     pending.setdefault(route, []).append(part)
         for route in met:
@@ -174,6 +179,19 @@ class Router:
             route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
+
+    @staticmethod
+    def _recognise(batch: Batch, route: Route) -> None:
+        """A log begins with this batch, and was empty when the route met it: it is known which file it was.
+
+        Else nobody could tell, after a kill before the first acknowledgement, that rotation has taken it.
+        """
+        known = route.state.position(batch.origin.key)
+        if known is None or known.since is not None:
+            return
+        parts = (known.stdout, known.stderr)
+        if all(part.anchor is None and not (part.place and part.place.file) for part in parts):
+            route.state.note(batch.origin.key, batch.before)
 
     def _meet_late(
         self, route: Route, origin: Origin, here: Position, reader: Reader | None

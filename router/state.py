@@ -17,6 +17,7 @@ Without a state directory the same database lives in memory.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,6 +44,10 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
+SHARED_BLOCK_BYTES = 4096
+"""SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system with
+smaller blocks the rest is not there, and writing to it on a full disk is the end of the process (SIGBUS). There
+the index is kept in our memory, and nobody else can read the file while we run."""
 PAGE_BYTES = 16 << 10
 """Of a new database: the spool's blobs are large, and a page costs a system call or two."""
 CACHE_KIB = 512
@@ -210,6 +215,8 @@ class RouteState:
             database.execute(f"pragma cache_size = -{CACHE_KIB}")
             database.execute(f"pragma page_size = {PAGE_BYTES}")
             database.execute("pragma auto_vacuum = incremental")
+            if os.statvfs(self.path.parent).f_bsize < SHARED_BLOCK_BYTES:
+                database.execute("pragma locking_mode = exclusive")
             database.execute("pragma journal_mode = wal")
             database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
             database.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")

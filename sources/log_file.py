@@ -705,6 +705,10 @@ class LogFile:
 
     def _consume(self, chunk: Chunk, out: list[Batch]) -> None:
         before = self._reached
+        if before.stdout_place is not None and not before.stdout_place.file and chunk.spot[1] == 0:
+            # It was empty when reading began there; now it can be recognised.
+            begin = Place(chunk.file, 0)
+            before = msgspec.structs.replace(before, stdout_place=begin, stderr_place=begin)
         size = len(chunk.data)
         lines, newlines = self._format.parse(chunk)
         self._advance(chunk, lines)

@@ -452,3 +452,23 @@ async def test_a_long_line_without_end_takes_bounded_memory_and_is_marked(world:
     assert first["log"] == {"truncated": True}
     assert first["message"] == "x" * (1 << 20)
     assert second["message"] == "after"
+
+
+async def test_what_rotation_takes_before_the_first_acknowledgement_is_said(world: World) -> None:
+    """The daemon is killed before anything was delivered, and its place is gone when it comes back."""
+    world.configure({"all": {"sink": "http://127.0.0.1:9/?encoding=ndjson", "queue": {"disk": 0}}})
+    daemon = world.daemon()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        web = world.container(log_opts={"max-size": "2k", "max-file": "2"})
+        await world.until_true(lambda: bool(daemon.router.routes["all"].state.positions), "it is met")
+        write(web, 1, 5)
+        await world.until_true(lambda: daemon.router.routes["all"].statistics().received == 5, "it is read")
+        await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    write(web, 6, 200)
+    world.configure()
+    async with world.running():
+        await world.until_true(lambda: bool(world.events("records are lost")), "the loss is said")
+        got = await world.until(1)
+        assert got == numbers(int(got[0].split()[1]), 200)

@@ -455,3 +455,23 @@ async def test_a_database_that_is_locked_is_no_damaged_one(
             await RouteState("all", tmp_path).open()
     async with opened(tmp_path) as state:
         assert len(state.positions) == 299
+
+
+async def test_small_blocks_of_a_file_system_keep_the_index_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk would be the end of the process there (the oracle has seen it)."""
+    statvfs = os.statvfs
+
+    class Small:
+        f_bsize = 1024
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: Small())
+    async with opened(tmp_path) as state:
+        state.note(WEB, position(1))
+        await state.commit()
+        assert not (tmp_path / "routes" / "all.db-shm").exists()
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    async with opened(tmp_path) as state:
+        assert number_of(state.positions[WEB]) == 1
+        assert (tmp_path / "routes" / "all.db-shm").exists()
