@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Reader, iso_time
+from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, iso_time
 from logroute.router.router import Router
 from logroute.sources.inotify import NAMES
 from logroute.sources.log_file import LogFile
@@ -61,6 +61,9 @@ class Gate:
         return self._blocks
 
     def hurry(self) -> None: ...
+
+    def note(self, origin: str, position: Position | Reached) -> None:
+        self.place = position if isinstance(position, Position) else position.position()
 
     def block(self) -> None:
         self.holds = self._blocks = True
