@@ -46,8 +46,8 @@ TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
 SHARED_BLOCK_BYTES = 4096
 """SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system
-with smaller blocks the rest is not there, and writing to it on a full disk is the end of the process (SIGBUS).
-There the index is kept in our memory, and nobody else can read the file while we run."""
+with smaller blocks the rest is not there, and writing to it on a full disk ends the process (SIGBUS). There
+the index is kept in our memory, and nobody else can read the file while we run."""
 PAGE_BYTES = 16 << 10
 """Of a new database: the spool's blobs are large, and a page costs a system call or two."""
 CACHE_KIB = 512
