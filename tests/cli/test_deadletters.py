@@ -91,6 +91,22 @@ def test_a_routes_letters_fit_the_terminal_and_cannot_control_it(state: Path) ->
     assert done.stdout.endswith("there are more: --after 2\n")
 
 
+def test_the_end_of_a_long_reason_is_in_the_list(state: Path) -> None:
+    async def bury() -> None:
+        route = RouteState("audit", state)
+        await route.open()
+        reason = "400: " + "because " * 20 + "of [status]"
+        route.bury([Letter(origin(), Record("m", "stdout", time_of(1)), reason)])
+        await route.commit()
+        await route.close()
+
+    trio.run(bury)
+    lines = letters("list", "audit", state=state).stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[3].endswith("of [status]")
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_one_is_shown_with_its_whole_record(state: Path) -> None:
     done = letters("show", "search", "3", state=state)
     assert done.exit_code == 0
