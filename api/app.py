@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -154,13 +155,14 @@ async def _body(request: Request, type_: type[T]) -> T:
         # Also keeps out what a page of another site may send without asking (CORS' simple requests).
         raise Problem(415, "the body is JSON: content-type: application/json")
     body = bytearray()
-    with trio.move_on_after(BODY_WITHIN_S) as reading:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES:
-                raise Problem(
-                    413, f"the body is larger than {BODY_BYTES} bytes", headers={"connection": "close"}
-                )
+    async with aclosing(request.stream()) as chunks:
+        with trio.move_on_after(BODY_WITHIN_S) as reading:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > BODY_BYTES:
+                    raise Problem(
+                        413, f"the body is larger than {BODY_BYTES} bytes", headers={"connection": "close"}
+                    )
     if reading.cancelled_caught:
         raise Problem(
             408, f"the body did not come within {BODY_WITHIN_S:g} s", headers={"connection": "close"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -86,7 +87,18 @@ def find_daemon(given: str | None, token_file: str | None = None) -> Client:
             token = Path(token_file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read {token_file}: {error}") from error
+    _knock(address)
     return Client(address, token)
+
+
+def _knock(address: Address) -> None:
+    """Raises NoDaemon. Only for a unix socket: httpx leaves one behind that it could not connect."""
+    if address.path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address.path)
+            except OSError as error:
+                raise NoDaemon(f"no daemon answers at {address}: {error.strerror or error}") from error
 
 
 def in_path(name: str) -> str:

@@ -143,8 +143,14 @@ class ApiServer:
         config.keep_alive_timeout = REQUEST_WITHIN_S
         context = WorkerContext(None)
 
+        class Connection(TCPServer):
+            async def _read_data(self) -> None:
+                await super()._read_data()
+                # hypercorn lets a connection that is closed wait for the end of its idle time.
+                await self.idle_task.stop()
+
         def serve(stream: Any) -> Any:
-            return TCPServer(app, config, context, ConnectionState(LifespanState()), stream).run()
+            return Connection(app, config, context, ConnectionState(LifespanState()), stream).run()
 
         return serve
 

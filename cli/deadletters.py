@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ from logroute.sinks.stdout import visible
 USAGE = 2
 WIDTH = 80
 """Where there is no terminal."""
+REASON_LINES = 4
+"""Of a reason, in a list."""
 
 
 class Letters(Protocol):
@@ -323,7 +326,7 @@ def _page_lines(route: str, page: Page) -> list[str]:
     for letter in page.letters:
         lines += [
             _cut(f"{letter.id:>6}  {_when(letter.failed)}  {visible(letter.container)}", width),
-            _cut(f"        {_one_line(letter.reason)}", width),
+            *_wrapped(_one_line(letter.reason), width),
             _cut(f"        > {_one_line(letter.message)}", width),
         ]
     if page.next:
@@ -356,6 +359,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequenc
         )
         for row in (head, *rows)
     ]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """What a receiver says often has the point at its end: a few lines of it."""
+    indent = " " * 8
+    return textwrap.wrap(
+        text,
+        max(width, 20),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        max_lines=REASON_LINES,
+        placeholder=" …",
+    )
 
 
 def _cut(line: str, width: int) -> str:

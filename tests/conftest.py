@@ -17,6 +17,14 @@ hypothesis.settings.register_profile("logroute", deadline=None)
 hypothesis.settings.load_profile("logroute")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Daemons of tests have their sockets here, whatever else runs on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNTIME_DIRECTORY", str(tmp_path_factory.mktemp("run")))
+        yield
+
+
 def missing(reason: str) -> None:
     """Skip for want of a server; a failure where the servers are required (in CI)."""
     if os.environ.get("LOGROUTE_REQUIRE_SERVERS"):

@@ -339,3 +339,54 @@ def test_a_state_dir_that_is_no_text_is_a_mistake(folder: Path) -> None:
     (folder / "logroute.yaml").write_text("state_dir: [x]\nroutes: {all: {sink: 'null:'}}")
     with pytest.raises(ConfigError, match="state_dir: expected a text, not a list"):
         load_config(folder / "logroute.yaml")
+
+
+# --- the API ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:8080", "[::]:8080", ":8080", "http://10.0.0.1:8080", "host:1"])
+def test_an_address_that_others_can_reach_needs_a_token(folder: Path, text: str) -> None:
+    done = logroute("run", "null:", "--listen", text)
+    assert done.returncode == 2
+    assert "can be reached by other hosts: give api.token_file" in done.stderr
+    (folder / "logroute.yaml").write_text(
+        f"api: {{listen: '{text}'}}\nroutes: {{all: {{sink: 'null:'}}}}\nstate_dir: null\n"
+    )
+    done = logroute("run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("api.listen: ")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "1.2.3.4", "unix://x", "127.0.0.1:99999", "http://x:1/path"])
+def test_an_address_that_is_none_is_a_mistake(folder: Path, text: str) -> None:
+    done = logroute("run", "null:", "--listen", text)
+    assert (done.returncode, done.stderr.startswith("--listen: ")) == (2, True)
+    (folder / "logroute.yaml").write_text(f"api: {{listen: '{text}'}}\nroutes: {{all: {{sink: 'null:'}}}}\n")
+    with pytest.raises(ConfigError, match=r"logroute.yaml:1:7: api.listen: .* is no address of an API"):
+        load_config(folder / "logroute.yaml")
+
+
+def test_a_token_that_cannot_be_read_ends_it_with_2(folder: Path) -> None:
+    (folder / "logroute.yaml").write_text(
+        "api: {listen: '127.0.0.1:0', token_file: none}\nroutes: {all: {sink: 'null:'}}\n"
+    )
+    done = logroute("run")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "api.token_file: cannot read none: No such file or directory\n",
+    )
+
+
+def test_a_socket_that_cannot_be_had_ends_it_with_1(engine: Engine, folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = logroute(
+        "run", f"file://{folder}/out", "--listen", f"unix://{folder}/file", DOCKER_HOST=engine.host
+    )
+    assert done.returncode == 1
+    assert "there is a file that is no socket" in events(done.stderr)[-1]["reason"]
+
+
+def test_nothing_of_the_web_is_imported_before_somebody_asks() -> None:
+    code = "import sys, logroute.cli.run; print({'hypercorn', 'starlette', 'httpx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "set()\n"
