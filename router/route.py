@@ -40,9 +40,9 @@ RESTART_MAX_S = 60.0
 
 PATIENCE_S = 0.1
 """How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""
-PATIENCE_BEHIND_S = 0.02
+PATIENCE_BEHIND_S = 0.025
 """The same for a route that is behind already."""
-LOOK_EVERY_S = 0.01
+LOOK_EVERY_S = 0.025
 """How often a full queue is looked at meanwhile."""
 DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
