@@ -42,8 +42,9 @@ PATIENCE_S = 0.1
 """How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""
 PATIENCE_BEHIND_S = 0.025
 """The same for a route that is behind already."""
-LOOK_EVERY_S = 0.025
-"""How often a full queue is looked at meanwhile."""
+LOOK_EVERY_S = 0.05
+"""How often a full queue is looked at meanwhile. Of a healthy route it is full all the time."""
+LOOK_EVERY_BEHIND_S = 0.025
 DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
@@ -555,7 +556,7 @@ class Route:
                     await self._block()
                 continue
             began, busy = trio.current_time(), load.busy_s()
-            await trio.sleep(LOOK_EVERY_S)
+            await trio.sleep(LOOK_EVERY_BEHIND_S if self._behind else LOOK_EVERY_S)
             passed_s = trio.current_time() - began
             if self.queue.full:
                 idle_s += max(0.0, passed_s - max(0.0, load.busy_s() - busy))

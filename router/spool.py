@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
-import zstandard
 
 from logroute.router.record import Anchor, Batch, DetailedRecord, Reached, Record, full_time
 from logroute.router.stored_origins import StoredOrigins
@@ -83,6 +82,8 @@ class Packed(msgspec.Struct, frozen=True):
     body: bytes
 
     def compressed(self) -> tuple[Row, bytes]:
+        import zstandard  # only where something is spooled
+
         body = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(self.body)
         return Row(self.id, self.records, self.size_bytes, len(body), self.first_time), body
 
@@ -146,6 +147,8 @@ def encodable(value: Any) -> Any:
 
 def unpack(body: bytes, origins: StoredOrigins) -> list[Batch]:
     """The batches of a row's body. Raises Damaged."""
+    import zstandard
+
     try:
         size = zstandard.get_frame_parameters(body).content_size
         if not 0 < size < _MOST_BYTES:

@@ -48,11 +48,11 @@ SHARED_BLOCK_BYTES = 4096
 """SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system
 with smaller blocks the rest is not there, and writing to it on a full disk ends the process (SIGBUS). There
 the index is kept in our memory, and nobody else can read the file while we run."""
-PAGE_BYTES = 16 << 10
+PAGE_BYTES = 8 << 10
 """Of a new database: the spool's blobs are large, and a page costs a system call or two."""
 CACHE_KIB = 256
 """Of each database in memory. What is stored besides is small, and the kernel caches it as well."""
-FREE_PAGES = 256
+FREE_PAGES = 512
 """Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
 MOSTLY = 0.8
 """The share of unused pages from which on they are given back."""
