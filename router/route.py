@@ -559,7 +559,9 @@ class Route:
             await trio.sleep(LOOK_EVERY_BEHIND_S if self._behind else LOOK_EVERY_S)
             passed_s = trio.current_time() - began
             if self.queue.full:
-                idle_s += max(0.0, passed_s - max(0.0, load.busy_s() - busy))
+                # Some is forgiven: waiting for a receiver's answers now and then is not being behind.
+                forgiven_s = IDLE_SHARE * passed_s
+                idle_s = max(0.0, idle_s + passed_s - max(0.0, load.busy_s() - busy) - forgiven_s)
             else:
                 idle_s = max(0.0, idle_s - passed_s)
 
