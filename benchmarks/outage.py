@@ -18,13 +18,19 @@ from pathlib import Path
 from benchmarks.engine import engine_process
 from benchmarks.processes import BenchmarkError, Usage, environment, peak_bytes, warm
 from benchmarks.receiver import Receiver
-from benchmarks.throughput import Pipeline, floor_s, median, once
-from benchmarks.workload import write_log
+from benchmarks.throughput import WRITTEN_BYTES, Pipeline, floor_s, once
+from benchmarks.workload import LINE_BYTES, write_log
 
 WAIT_S = 120.0
+LONG = 4
+"""How many times as many lines to look at neighbours with."""
+NOTICED = 0.1
+"""The part of the lines after which rates are taken: that a receiver hangs is noticed once, and then the
+neighbours are held up; for how long is told apart."""
+LINE = LINE_BYTES + len("\n")
 DOWN = "{{sink: 'syslog+tcp://127.0.0.1:{port}', retry: {{initial: 50ms, max: 100ms}}}}"
 BLOCKS = "{{sink: 'syslog+tcp://127.0.0.1:{port}', queue: {{disk: 0}}}}"
-FILE = "{{sink: 'file://{out}/{name}.log?format=raw'}}"
+FILE = "{{sink: 'file://{path}?format=raw'}}"
 TO_TCP = Pipeline("log file → syslog TCP", {"syslog": "syslog+tcp://{receiver}"}, 0)
 
 
@@ -38,46 +44,62 @@ class Result:
     """The rate of three routes beside one that hangs and spools, of their rate alone."""
     beside_blocking: float
     """The same beside one that has no disk to spool to."""
+    pause_s: float
+    """For how long they are held up once, when it begins to hang."""
     peak_bytes: int
     """Of a daemon with four routes of which two are down and spool."""
 
 
 def measure(folder: Path, lines: int, runs: int) -> Result:
-    """Each `runs` times, in turns; medians."""
-    log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
-    spooled: list[tuple[Usage, float]] = []
-    plain: list[Usage] = []
-    floors: list[float] = []
-    alone: list[float] = []
-    beside: dict[str, list[float]] = {DOWN: [], BLOCKS: []}
+    """Each `runs` times, in turns; medians of what the turns say."""
+    spooled: list[float] = []
+    catch_up: list[float] = []
     peak = 0
-    with engine_process(folder / "engine", "finished", str(log)) as host:
+    with _finished(folder, lines) as (host, log):
         for _ in range(runs):
-            floors.append(floor_s(folder, log))
-            plain.append(once(folder, TO_TCP, host, lines))
-            spooled.append(through_the_disk(folder, host, lines))
-            alone.append(three_files(folder, host, lines, {})[0])
-            for hung, rates in beside.items():
-                with _hanging() as port:
-                    rates.append(three_files(folder, host, lines, {"hung": hung.format(port=port)})[0])
+            before = floor_s(folder, log)
+            plain = once(folder, TO_TCP, host, lines)
+            through, rate = through_the_disk(folder, host, lines)
+            floor = (before + floor_s(folder, log)) / 2
+            spooled.append((through.cpu_s - plain.cpu_s) / floor)
+            catch_up.append(rate / (lines / plain.wall_s))
             with _refusing() as (port, _):
                 down = {name: DOWN.format(port=port) for name in ("down", "too")}
-                peak = max(peak, three_files(folder, host, lines, down, files=2)[1])
-    extra_s = median(usage for usage, _ in spooled).cpu_s - median(plain).cpu_s
-    middle = runs // 2
+                peak = max(peak, _peak(folder, host, lines, down))
+    beside: dict[str, list[float]] = {DOWN: [], BLOCKS: []}
+    pauses: list[float] = []
+    lines *= LONG
+    with _finished(folder, lines) as (host, _):
+        for _ in range(runs):
+            alone, _ = three_files(folder, host, lines, {})
+            for hung, rates in beside.items():
+                with _hanging() as port:
+                    rate, pause = three_files(folder, host, lines, {"hung": hung.format(port=port)})
+                rates.append(rate / alone)
+                pauses.append(pause)
     return Result(
-        extra_s / statistics.median(floors),
-        sorted(rate for _, rate in spooled)[middle] / (lines / median(plain).wall_s),
-        sorted(beside[DOWN])[middle] / sorted(alone)[middle],
-        sorted(beside[BLOCKS])[middle] / sorted(alone)[middle],
+        statistics.median(spooled),
+        statistics.median(catch_up),
+        statistics.median(beside[DOWN]),
+        statistics.median(beside[BLOCKS]),
+        statistics.median(pauses),
         peak,
     )
 
 
+@contextmanager
+def _finished(folder: Path, lines: int) -> Iterator[tuple[str, Path]]:
+    """An engine with a container that printed so many lines: its address, and the log."""
+    log = folder / f"{lines}.log"
+    if not log.exists():
+        write_log(log, lines)
+    with engine_process(folder / "engine", "finished", str(log)) as host:
+        yield host, log
+
+
 def through_the_disk(folder: Path, host: str, lines: int) -> tuple[Usage, float]:
     """All lines while the receiver is down, then the receiver: the whole cost, and lines a second then."""
+    warm(folder, lines * WRITTEN_BYTES)
     with ExitStack() as stack:
         port, release = stack.enter_context(_refusing())
         routes = {"all": DOWN.format(port=port)}
@@ -98,24 +120,42 @@ def through_the_disk(folder: Path, host: str, lines: int) -> tuple[Usage, float]
     return usage, lines / (ended - back)
 
 
-def three_files(
-    folder: Path, host: str, lines: int, others: Mapping[str, str], *, files: int = 3
-) -> tuple[float, int]:
-    """Lines a second into files beside other routes, from the first line on; and the memory at the end."""
-    out = folder / "out"
-    names = [f"file{number}" for number in range(files)]
-    routes = {name: FILE.format(out=out, name=name) for name in names} | dict(others)
-    with _daemon(folder, host, routes) as daemon:
-        logs = [out / f"{name}.log" for name in names]
+def three_files(folder: Path, host: str, lines: int, others: Mapping[str, str]) -> tuple[float, float]:
+    """Lines a second into files beside other routes, once those are noticed; the longest pause, seconds."""
+    logs, routes = _files(folder, 3)
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    warm(folder, lines * WRITTEN_BYTES)
+    with _daemon(folder, host, routes | dict(others)):
         _wait(lambda: all(log.exists() for log in logs), "the files are begun")
-        began = time.perf_counter()
-        size = lines * len(b"n 00000000 " + b"x" * 140)
-        _wait(lambda: all(log.stat().st_size >= size for log in logs), "the files are written")
-        rate = lines / (time.perf_counter() - began)
-        if "down" in others:
-            state = folder / "state"
-            _wait(lambda: min(_spooled(state, name) for name in others) >= 0.99 * lines, "it is spooled")
-        return rate, peak_bytes(daemon.pid)
+        last = noticed = time.perf_counter()
+        written = written_then = 0
+        pause = 0.0
+        while written < lines * LINE:
+            time.sleep(0.005)
+            now, size = time.perf_counter(), min(log.stat().st_size for log in logs)
+            if size > written:
+                pause, last, written = max(pause, now - last), now, size
+            elif now - last > WAIT_S:
+                raise BenchmarkError("the files do not grow")
+            if size < lines * LINE * NOTICED:
+                noticed, written_then = now, size
+        return (written - written_then) / LINE / (last - noticed), pause
+
+
+def _peak(folder: Path, host: str, lines: int, others: Mapping[str, str]) -> int:
+    """The most memory with two files beside these routes, which spool everything."""
+    logs, routes = _files(folder, 2)
+    with _daemon(folder, host, routes | dict(others)) as daemon:
+        _wait(lambda: all(log.exists() and log.stat().st_size >= lines * LINE for log in logs), "written")
+        state = folder / "state"
+        _wait(lambda: min(_spooled(state, name) for name in others) >= 0.99 * lines, "spooled")
+        return peak_bytes(daemon.pid)
+
+
+def _files(folder: Path, count: int) -> tuple[list[Path], dict[str, str]]:
+    """So many files in `out`, and their routes."""
+    logs = [folder / "out" / f"file{number}.log" for number in range(count)]
+    return logs, {log.stem: FILE.format(path=log) for log in logs}
 
 
 @contextmanager
@@ -124,7 +164,6 @@ def _daemon(
 ) -> Iterator[subprocess.Popen[bytes]]:
     for old in (folder / "out", folder / "state"):
         shutil.rmtree(old, ignore_errors=True)
-    warm(folder)
     config = folder / "logroute.yaml"
     config.write_text(
         f"state_dir: {folder / 'state'}\n"

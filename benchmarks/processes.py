@@ -25,11 +25,7 @@ class Usage:
     peak_bytes: int
 
 
-WARM_BYTES = 800_000_000
-"""More than any measured process writes."""
-
-
-def warm(folder: Path) -> None:
+def warm(folder: Path, size_bytes: int) -> None:
     """Give the machine memory that it has just used, for the files that the next process writes.
 
     A virtual machine hands unused memory back to its host, and fetching it again counts as the system time of
@@ -37,7 +33,7 @@ def warm(folder: Path) -> None:
     """
     path, chunk = folder / "warm", bytes(1 << 20)
     with path.open("wb", buffering=0) as file:
-        for _ in range(0, WARM_BYTES, len(chunk)):
+        for _ in range(0, size_bytes, len(chunk)):
             file.write(chunk)
     path.unlink()
 

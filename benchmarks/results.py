@@ -46,7 +46,7 @@ def _throughput(results: list[throughput.Result]) -> str:
     rows = [
         f"## {lines:,} lines of 150 bytes\n",
         "CPU of the daemon's whole process, start-up included. The floor is a bare loop that reads the same"
-        " log and decodes it, measured before and after each run; × floor is the median of the runs' ratios.\n",
+        " log and decodes it, measured before and after each run; × floor is the median of the ratios.\n",
         "| pipeline | CPU µs/line | × floor | limit | lines/s | peak MB | floor µs/line |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
@@ -62,13 +62,15 @@ def _throughput(results: list[throughput.Result]) -> str:
 def _outage(found: outage.Result) -> str:
     rows = [
         "## A receiver that is down, or hangs\n",
-        "The same lines. Rates are compared within the run; nothing limits the flow but the computer.\n",
+        "The same lines, four times as many for the rates beside others. Rates are compared within a turn;"
+        " nothing limits the flow but the computer.\n",
         "| what | measured | limit |",
         "|---|---:|---:|",
         f"| what a line costs more through the disk, × floor | **{found.spooled_of_floor:.2f}** | 2 |",
         f"| rate of catching up, of the rate without an outage | **{found.catch_up:.0%}** | ≥ 70 % |",
         f"| rate of three routes beside one that blocks | **{found.beside_blocking:.0%}** | ≥ 95 % |",
         f"| the same beside one that spools | **{found.beside_spooling:.0%}** | ≥ 95 % |",
+        f"| their pause when it begins to hang | **{found.pause_s:.2f} s** | |",
         f"| peak with four routes, two down and spooling | **{found.peak_bytes / MB:.0f} MB** | 120 MB |",
     ]
     return "\n".join(rows) + "\n"

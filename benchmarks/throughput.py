@@ -48,6 +48,10 @@ PIPELINES = (
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
 
 
+WRITTEN_BYTES = 800
+"""For each line; more than any pipeline writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """Medians over the runs of one pipeline."""
@@ -124,7 +128,7 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
     out, state = folder / "out", folder / "state"
     for old in (out, state):
         shutil.rmtree(old, ignore_errors=True)
-    warm(folder)
+    warm(folder, lines * WRITTEN_BYTES)
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver()) if pipeline.receives else None
         address = f"127.0.0.1:{receiver.port}" if receiver else ""

@@ -1,8 +1,8 @@
 """What containers print in the benchmarks: numbered lines of 150 bytes that compress like real logs.
 
-A program says the same few things over and over: the words come in phrases. As json-file keeps them, the lines
-shrink 6.4 times by zstd at level 1, in rows of a megabyte; the logs of our tests' own containers 6.4 to 7.2
-times. (Words drawn one by one shrink 4.7 times only, and cost zstd almost twice as much.)
+A program says the same few things over and over: the words come in phrases. As json-file keeps them, the
+lines shrink 6.4 times by zstd at level 1, in rows of a megabyte; the logs of our tests' own containers 6.4 to
+7.2 times. (Words drawn one by one shrink 4.7 times only, and cost zstd almost twice as much.)
 """
 
 from __future__ import annotations
