@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logroute import __version__
+from logroute.router.books import RouteStatistics
 from logroute.router.record import iso_time
-from logroute.router.route import RouteStatistics
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon

@@ -4,34 +4,29 @@ One file a route, `routes/<name>.db` in the state directory, so that whatever be
 transaction. The tables are plain enough for the `sqlite3` tool:
 
     meta(key, value)                                 version, route, born
-    checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
-                                                     or was first missed
-    files(path, fingerprint, fingerprint_bytes, length, details)
+    checkpoints, files                               see checkpoints.py
     origins, spool, damaged, deadletters             see stored_origins.py, spool.py, dead_letters.py
 
-WAL mode with `synchronous=NORMAL`: a commit survives kill -9; power loss may take back the last commits,
-never part of one. `durable=True` makes it `FULL`: a commit survives power loss too.
-
-Without a state directory the same database lives in memory.
+What a commit survives is told in database.py. Without a state directory the same database lives in memory.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 import structlog
 import trio
 
-from logroute.router import dead_letters, spool, stored_origins
+from logroute.router import checkpoints, dead_letters, spool, stored_origins
+from logroute.router.checkpoints import FORGET_AFTER_S, as_position
+from logroute.router.database import connect, give_back_space, prepare, transaction
 from logroute.router.dead_letters import Letter, StoredLetter
 from logroute.router.record import Batch, Position, Reached
 from logroute.router.stored_origins import StoredOrigins
@@ -40,39 +35,13 @@ from logroute.sinks import FileLength
 T = TypeVar("T")
 
 VERSION = 2
-FORGET_AFTER_S = 7 * 24 * 3600.0
-"""Checkpoints are kept this long after their container is gone."""
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
-SHARED_BLOCK_BYTES = 4096
-"""SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system
-with smaller blocks the rest is not there, and writing to it on a full disk ends the process (SIGBUS). There
-the index is kept in our memory, and nobody else can read the file while we run."""
-PAGE_BYTES = 8 << 10
-"""Of a new database: the spool's blobs are large, and a page costs a system call or two."""
-CACHE_KIB = 256
-"""Of each database in memory. What is stored besides is small, and the kernel caches it as well."""
-FREE_PAGES = 512
-"""Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
-MOSTLY = 0.8
-"""The share of unused pages from which on they are given back."""
-LOG_BYTES = 4 << 20
-"""What SQLite's log is cut back to once it is in the database."""
 STORE_WITHIN_S = 10.0
 """A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
 
-_encode = msgspec.json.Encoder().encode
-_decode_position = msgspec.json.Decoder(Position).decode
-
-_SCHEMA = """
-create table if not exists meta (key text primary key, value text not null) without rowid;
-create table if not exists checkpoints (
-    origin text primary key, position text not null, updated real not null, gone real) without rowid;
-create table if not exists files (
-    path text primary key, fingerprint text not null, fingerprint_bytes integer not null,
-    length integer not null, details text) without rowid;
-"""
-_SCHEMA += stored_origins.SCHEMA + spool.SCHEMA + dead_letters.SCHEMA
+_SCHEMA = "create table if not exists meta (key text primary key, value text not null) without rowid;"
+_SCHEMA += checkpoints.SCHEMA + stored_origins.SCHEMA + spool.SCHEMA + dead_letters.SCHEMA
 
 
 class _Changes(msgspec.Struct):
@@ -207,19 +176,9 @@ class RouteState:
     def _load(self) -> None:
         if self.path is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = sqlite3.connect(
-            self.path or ":memory:", check_same_thread=False, isolation_level=None, cached_statements=16
-        )
-        self._database = database
+        self._database = database = connect(self.path)
         if self.path is not None:
-            database.execute(f"pragma cache_size = -{CACHE_KIB}")
-            database.execute(f"pragma page_size = {PAGE_BYTES}")
-            database.execute("pragma auto_vacuum = incremental")
-            if os.statvfs(self.path.parent).f_bsize < SHARED_BLOCK_BYTES:
-                database.execute("pragma locking_mode = exclusive")
-            database.execute("pragma journal_mode = wal")
-            database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
-            database.execute(f"pragma synchronous = {'full' if self._durable else 'normal'}")
+            prepare(database, self.path, durable=self._durable)
         database.executescript(_SCHEMA)
         meta = dict(database.execute("select key, value from meta"))
         if int(meta.get("version", VERSION)) > VERSION:
@@ -233,18 +192,8 @@ class RouteState:
             "insert or replace into meta values (?, ?)",
             [("version", str(VERSION)), ("route", self.route), ("born", repr(self.born))],
         )
-        database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
-        stored = database.execute("select origin, position, gone from checkpoints").fetchall()
-        self._reached = {_text(origin): _decode_position(position) for origin, position, _ in stored}
-        self._gone = {_text(origin): gone for origin, _, gone in stored if gone is not None}
-        self.files = {
-            _text(path): FileLength(
-                fingerprint, size, length, msgspec.json.decode(details) if details else None
-            )
-            for path, fingerprint, size, length, details in database.execute(
-                "select path, fingerprint, fingerprint_bytes, length, details from files"
-            )
-        }
+        stored = checkpoints.load(database, now)
+        self._reached, self._gone, self.files = stored.positions, stored.gone, stored.files
         self._stored_files = dict(self.files)
         self.spooled = spool.totals(database)
         self.spooled_since = spool.first_time(database)
@@ -257,12 +206,12 @@ class RouteState:
     @property
     def positions(self) -> dict[str, Position]:
         """The checkpoint of every origin, by its key: as acknowledged, stored or not yet. Made each time."""
-        return {origin: _position(reached) for origin, reached in self._reached.items()}
+        return {origin: as_position(reached) for origin, reached in self._reached.items()}
 
     def position(self, origin: str) -> Position | None:
         """The checkpoint of an origin; None if it was never seen."""
         reached = self._reached.get(origin)
-        return _position(reached) if reached is not None else None
+        return as_position(reached) if reached is not None else None
 
     # --- changes ------------------------------------------------------------------------------------
 
@@ -505,7 +454,7 @@ class RouteState:
         try:
             return row, spool.unpack(body, self._origins)
         except spool.Damaged as error:
-            with _transaction(database):
+            with transaction(database):
                 spool.set_aside(database, row.id)
             self._log.error(
                 "a row of the spool is damaged: put aside, its records are lost",
@@ -554,34 +503,9 @@ class RouteState:
         assert database is not None
         now = self._clock()
         rows = [row.compressed() for row in packed]
-        changed = [(p, f) for p, f in files.items() if self._stored_files.get(p) is not f]
-        removed = [(_key(path),) for path in self._stored_files if path not in files]
-        with _transaction(database):
-            if changes.forgotten:
-                database.executemany(
-                    "delete from checkpoints where origin = ?", [(_key(o),) for o in changes.forgotten]
-                )
-            if changes.positions:
-                database.executemany(
-                    "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
-                    "position = excluded.position, updated = excluded.updated",
-                    (
-                        (_key(origin), _encode(_position(reached)).decode(), now)
-                        for origin, reached in changes.positions.items()
-                    ),
-                )
-            if changes.gone:
-                database.executemany(
-                    "update checkpoints set gone = ? where origin = ?",
-                    [(since, _key(origin)) for origin, since in changes.gone.items()],
-                )
-            if changed:
-                database.executemany(
-                    "insert or replace into files values (?, ?, ?, ?, ?)",
-                    [(_key(path), *_file_row(file)) for path, file in changed],
-                )
-            if removed:
-                database.executemany("delete from files where path = ?", removed)
+        with transaction(database):
+            checkpoints.store(database, changes.positions, changes.gone, changes.forgotten, now)
+            checkpoints.store_files(database, files, self._stored_files)
             if origins:
                 stored_origins.insert(database, origins)
             if changes.removed:
@@ -594,58 +518,9 @@ class RouteState:
                 dead_letters.remove(database, changes.letters_removed)
         self._stored_files = dict(files)
         if changes.removed or self._unused:
-            self._unused = _give_back_space(database)
+            self._unused = give_back_space(database)
         return [row for row, _ in rows], self._unused
-
-
-def _give_back_space(database: sqlite3.Connection) -> bool:
-    """Some of what is unused, where that is most of the file; whether there is more.
-
-    Pages at the end of the file that are in use are moved for it. While a spool grows and shrinks that would
-    be much work for nothing, and a spool that was emptied must not hold up the checkpoints for long.
-    """
-    (unused,) = database.execute("pragma freelist_count").fetchone()
-    (pages,) = database.execute("pragma page_count").fetchone()
-    if unused <= FREE_PAGES or unused < MOSTLY * pages:
-        return False
-    # A script, because it is stepped to its end; `execute` would give back a single page.
-    database.executescript(f"pragma incremental_vacuum({FREE_PAGES})")
-    return bool(unused > 2 * FREE_PAGES)
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("begin immediate")
-    try:
-        yield
-        database.execute("commit")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("rollback")
-        raise
-
-
-def _position(reached: Position | Reached) -> Position:
-    return reached if isinstance(reached, Position) else reached.position()
 
 
 def _kind(origin: str) -> str:
     return origin.partition(":")[0]
-
-
-def _key(text: str) -> str | bytes:
-    """As SQLite takes it: a path that is not UTF-8 (half surrogates in Python) becomes a blob."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-    return text
-
-
-def _text(key: str | bytes) -> str:
-    return key if isinstance(key, str) else key.decode("utf-8", "surrogatepass")
-
-
-def _file_row(file: FileLength) -> tuple[Any, ...]:
-    details = _encode(file.details).decode() if file.details else None
-    return file.fingerprint, file.fingerprint_bytes, file.length, details

@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logroute.router import load
+from logroute.router.overflow import PATIENCE_S
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import BEGINNING, Batch
-from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, PATIENCE_S, Route, RouteSettings
+from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState, StateError
 from logroute.sinks import DELIVERED, FileLength, Outcome, Postponed, Refused, Rejected, Retryable, SinkGone
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
@@ -940,8 +941,8 @@ async def feed(route: Route, batches: Sequence[Batch]) -> float:
     began = trio.current_time()
     for each in batches:
         while route.holds:
-            assert isinstance(route._on_room, Room)
-            await route._on_room.again.wait()
+            assert isinstance(route._overflow._on_change, Room)
+            await route._overflow._on_change.again.wait()
         route.put([each])
     return trio.current_time() - began
 

@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from logroute.router import state as module
+from logroute.router.checkpoints import FORGET_AFTER_S
+from logroute.router.database import PAGE_BYTES
 from logroute.router.record import Anchor, Place, Position, StreamPosition
 from logroute.router.state import (
-    FORGET_AFTER_S,
-    PAGE_BYTES,
     TIDY_EVERY_S,
     VERSION,
     RouteState,

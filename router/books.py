@@ -1,0 +1,72 @@
+"""The books of a route: what became of every record that it received.
+
+Everything the daemon says of its routes in numbers begins here (`/v1/stats`, the last line at the end, the
+oracle's sums).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from logroute.router.queue import QueueStatistics
+
+
+class RouteStatistics(msgspec.Struct, frozen=True):
+    """The books of a route, as one consistent picture.
+
+    `received = delivered + duplicates + rejected + sum(dropped) + queue.records + in_flight`, at any instant.
+    """
+
+    received: int
+    """Records that entered the queue; at the start, those in the spool."""
+    delivered: int
+    duplicates: int
+    """Records that the receiver had already."""
+    rejected: int
+    """Records that the receiver will never take."""
+    dropped: dict[str, int]
+    """Records given up, by reason: `full` (the user's policy), `gone` (the sink), `damaged` (the spool)."""
+    in_flight: int
+    """Records in deliveries that are under way."""
+    retried: int
+    """Deliveries that were tried again, in records."""
+    unconfirmed: int
+    """Delivered records of which nobody can tell whether the receiver has read them."""
+    queue: QueueStatistics
+    dead_letters: int
+    """How many are kept now."""
+    up: bool
+    """Whether the last attempt at a delivery succeeded, or there was none."""
+    reason: str
+    """Why not."""
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
+    """Gaps in what could be read for this route, by reason."""
+    since: float = 0.0
+    """Since when it is up, or not: seconds since the epoch."""
+    behind: bool = False
+    """The sink cannot keep up, or could not, and not everything is delivered yet."""
+    hindrance: str = ""
+    """What keeps it from reading on, or from delivering, whatever the sink does; empty if nothing."""
+    lag_s: float = 0.0
+    """Age of the oldest record that is not acknowledged, by its own time; 0 if there is none."""
+
+
+class Books(msgspec.Struct):
+    """Records, since the start. Between awaits the sum over what became of them is `received`."""
+
+    received: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    retried: int = 0
+    unconfirmed: int = 0
+
+    def drop(self, reason: str, records: int) -> None:
+        if records:
+            self.dropped[reason] = self.dropped.get(reason, 0) + records
+
+    @property
+    def progress(self) -> int:
+        """How many records are done with by the receiver's word."""
+        return self.delivered + self.duplicates + self.rejected

@@ -1,0 +1,122 @@
+"""How far each origin is acknowledged, and how long the files are that were written: the tables.
+
+    checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
+                                                     or was first missed
+    files(path, fingerprint, fingerprint_bytes, length, details)
+
+For worker threads, all but `load` within a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from logroute.router.record import Position, Reached
+from logroute.sinks import FileLength
+
+SCHEMA = """
+create table if not exists checkpoints (
+    origin text primary key, position text not null, updated real not null, gone real) without rowid;
+create table if not exists files (
+    path text primary key, fingerprint text not null, fingerprint_bytes integer not null,
+    length integer not null, details text) without rowid;
+"""
+FORGET_AFTER_S = 7 * 24 * 3600.0
+"""Checkpoints are kept this long after their container is gone."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_position = msgspec.json.Decoder(Position).decode
+
+
+class Stored(msgspec.Struct):
+    """What the tables hold, by origin and by path."""
+
+    positions: dict[str, Position | Reached]
+    gone: dict[str, float]
+    """When their containers were removed, seconds since the epoch."""
+    files: dict[str, FileLength]
+
+
+def load(database: sqlite3.Connection, now: float) -> Stored:
+    """All that is not to be forgotten by now. Raises ValueError or MsgspecError where it is damaged."""
+    database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
+    stored = database.execute("select origin, position, gone from checkpoints").fetchall()
+    return Stored(
+        {_text(origin): _decode_position(position) for origin, position, _ in stored},
+        {_text(origin): gone for origin, _, gone in stored if gone is not None},
+        {
+            _text(path): FileLength(
+                fingerprint, size, length, msgspec.json.decode(details) if details else None
+            )
+            for path, fingerprint, size, length, details in database.execute(
+                "select path, fingerprint, fingerprint_bytes, length, details from files"
+            )
+        },
+    )
+
+
+def store(
+    database: sqlite3.Connection,
+    positions: Mapping[str, Position | Reached],
+    gone: Mapping[str, float | None],
+    forgotten: Iterable[str],
+    now: float,
+) -> None:
+    """Move checkpoints, note which origins are gone, or are back, and forget others."""
+    if forgotten:
+        database.executemany("delete from checkpoints where origin = ?", [(_key(o),) for o in forgotten])
+    if positions:
+        database.executemany(
+            "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
+            "position = excluded.position, updated = excluded.updated",
+            (
+                (_key(origin), _encode(as_position(reached)).decode(), now)
+                for origin, reached in positions.items()
+            ),
+        )
+    if gone:
+        database.executemany(
+            "update checkpoints set gone = ? where origin = ?",
+            [(since, _key(origin)) for origin, since in gone.items()],
+        )
+
+
+def store_files(
+    database: sqlite3.Connection, files: Mapping[str, FileLength], known: Mapping[str, FileLength]
+) -> None:
+    """Make the table hold these, where it holds the known ones."""
+    changed = [(path, file) for path, file in files.items() if known.get(path) is not file]
+    removed = [(_key(path),) for path in known if path not in files]
+    if changed:
+        database.executemany(
+            "insert or replace into files values (?, ?, ?, ?, ?)",
+            [(_key(path), *_file_row(file)) for path, file in changed],
+        )
+    if removed:
+        database.executemany("delete from files where path = ?", removed)
+
+
+def as_position(reached: Position | Reached) -> Position:
+    return reached if isinstance(reached, Position) else reached.position()
+
+
+def _key(text: str) -> str | bytes:
+    """As SQLite takes it: a path that is not UTF-8 (half surrogates in Python) becomes a blob."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _text(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode("utf-8", "surrogatepass")
+
+
+def _file_row(file: FileLength) -> tuple[Any, ...]:
+    details = _encode(file.details).decode() if file.details else None
+    return file.fingerprint, file.fingerprint_bytes, file.length, details

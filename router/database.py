@@ -1,0 +1,77 @@
+"""The SQLite file of a route: opening it, transactions, and space given back.
+
+WAL mode with `synchronous=NORMAL`: a commit survives kill -9; power loss may take back the last commits,
+never part of one. `durable=True` makes it `FULL`: a commit survives power loss too.
+
+For worker threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SHARED_BLOCK_BYTES = 4096
+"""SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system
+with smaller blocks the rest is not there, and writing to it on a full disk ends the process (SIGBUS). There
+the index is kept in our memory, and nobody else can read the file while we run."""
+PAGE_BYTES = 8 << 10
+"""Of a new database: the spool's blobs are large, and a page costs a system call or two."""
+CACHE_KIB = 256
+"""Of each database in memory. What is stored besides is small, and the kernel caches it as well."""
+FREE_PAGES = 512
+"""Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
+MOSTLY = 0.8
+"""The share of unused pages from which on they are given back."""
+LOG_BYTES = 4 << 20
+"""What SQLite's log is cut back to once it is in the database."""
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """The database of this file, or one in memory; not yet read, so that whoever calls can close it."""
+    return sqlite3.connect(
+        path or ":memory:", check_same_thread=False, isolation_level=None, cached_statements=16
+    )
+
+
+def prepare(database: sqlite3.Connection, path: Path, *, durable: bool) -> None:
+    """How a file is kept. Raises sqlite3.Error or OSError."""
+    database.execute(f"pragma cache_size = -{CACHE_KIB}")
+    database.execute(f"pragma page_size = {PAGE_BYTES}")
+    database.execute("pragma auto_vacuum = incremental")
+    if os.statvfs(path.parent).f_bsize < SHARED_BLOCK_BYTES:
+        database.execute("pragma locking_mode = exclusive")
+    database.execute("pragma journal_mode = wal")
+    database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
+    database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    database.execute("begin immediate")
+    try:
+        yield
+        database.execute("commit")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("rollback")
+        raise
+
+
+def give_back_space(database: sqlite3.Connection) -> bool:
+    """Some of what is unused, where that is most of the file; whether there is more.
+
+    Pages at the end of the file that are in use are moved for it. While a spool grows and shrinks that would
+    be much work for nothing, and a spool that was emptied must not hold up the checkpoints for long.
+    """
+    (unused,) = database.execute("pragma freelist_count").fetchone()
+    (pages,) = database.execute("pragma page_count").fetchone()
+    if unused <= FREE_PAGES or unused < MOSTLY * pages:
+        return False
+    # A script, because it is stepped to its end; `execute` would give back a single page.
+    database.executescript(f"pragma incremental_vacuum({FREE_PAGES})")
+    return bool(unused > 2 * FREE_PAGES)
