@@ -16,7 +16,7 @@ length, a dead letter) is one transaction. Nothing here awaits; all but `pack` i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -106,7 +106,8 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
 
     sequences: list[int] | None
     levels: list[str | None] | None
-    fields: list[dict[str, Any] | None] | None
+    fields: list[dict[Any, Any] | str | None] | None
+    """JSON as text where msgpack has no form for a value, such as a number of more than 64 bits."""
     truncated: list[bool] | None
     places: list[str | None] | None
     parts: list[str] | None
@@ -116,7 +117,7 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
         return cls(
             _column([record.sequence for record in records], Record.sequence),
             _column([record.level for record in records], Record.level),
-            _column([record.fields for record in records], Record.fields),
+            _column([record.fields for record in records], None),
             _column([record.truncated for record in records], Record.truncated),
             _column([record.place for record in records], Record.place),
             _column([record.part for record in records], Record.part),
@@ -125,7 +126,8 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
     def columns(self) -> Iterator[Iterable[Any]]:
         yield self.sequences or repeat(Record.sequence)
         yield self.levels or repeat(Record.level)
-        yield self.fields or repeat(Record.fields)
+        fields = self.fields or repeat(Record.fields)
+        yield (msgspec.json.decode(each) if type(each) is str else each for each in fields)
         yield self.truncated or repeat(Record.truncated)
         yield self.places or repeat(Record.place)
         yield self.parts or repeat(Record.part)
@@ -195,18 +197,50 @@ def pack(id_: int, batches: Sequence[Batch], origins: StoredOrigins) -> Packed:
     records = sum(len(batch.lines) for batch in filled)
     try:
         body = _encode(stored)
-    except UnicodeEncodeError:
-        body = _encode(encodable(msgspec.to_builtins(stored)))
+    except Exception:  # whatever a processor, or somebody's JSON, has put there: one record must not stop it
+        body = _encode([_as_text(part) for part in stored])
     return Packed(id_, records, total_size_bytes(filled), first, body)
 
 
+def _as_text(part: _Stored) -> _Stored:
+    """The same with nothing in it that cannot be stored; its fields as JSON."""
+    details = part.details
+    if details is not None:
+        details = msgspec.structs.replace(
+            details,
+            levels=encodable(details.levels),
+            fields=details.fields and [each and json_text(each) for each in details.fields],
+            places=encodable(details.places),
+            parts=encodable(details.parts),
+        )
+    return msgspec.structs.replace(
+        part, messages=encodable(part.messages), times=encodable(part.times), details=details
+    )
+
+
+def json_text(value: Any) -> str:
+    """As JSON, as near as can be: a record that cannot be stored would stop its route for ever."""
+    try:
+        return msgspec.json.encode(encodable(value)).decode()
+    except RecursionError:
+        return '{"not_stored":"nested too deeply"}'
+
+
 def encodable(value: Any) -> Any:
-    """A copy without halves of surrogate pairs, which a processor may have made, or a path may have."""
+    """A copy of what JSON has a form for.
+
+    Without halves of surrogate pairs, which a processor may have made, or a path may have; what is of another
+    type becomes text.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {encodable(key): encodable(below) for key, below in value.items()}
-    return [encodable(below) for below in value] if isinstance(value, list) else value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(encodable(key)): encodable(below) for key, below in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [encodable(below) for below in value]
+    return encodable(str(value))
 
 
 def unpack(body: bytes, origins: StoredOrigins) -> list[Batch]:
