@@ -20,10 +20,10 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
 from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S, Route, RouteSettings
 from logroute.router.router import Router
-from logroute.router.state import StateError
 from logroute.sinks import Sink
 from logroute.sources import Source
 

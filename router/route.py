@@ -18,12 +18,13 @@ import structlog
 import trio
 
 from logroute.router.books import Books, RouteStatistics
+from logroute.router.database import StateError
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.queue import Group, Queue
 from logroute.router.record import Batch, Reader
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25
@@ -335,7 +336,8 @@ class Route:
         """Load what was stored. Raises StateError."""
         await self.state.open()
         self.queue.load()
-        self._books.received = self.queue.records
+        self._books.received = self.queue.records + self.state.lost_records
+        self._books.drop("damaged", self.state.lost_records)
         self._overflow.behind = not self.queue.empty
 
     async def run(self) -> None:

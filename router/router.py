@@ -360,6 +360,8 @@ class Router:
 def _first_position(route: Route, start: Start) -> Position:
     """Where a route begins with an origin it has never met."""
     wanted = route.settings.start
+    if not route.state.born:  # it had a damaged state, and has forgotten what it had read
+        return BEGINNING
     # Younger than the route: it came while we were away, and all of it is wanted.
     if start.created and start.created > iso_time(int(route.state.born * 1e9)):
         return BEGINNING

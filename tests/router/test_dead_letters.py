@@ -11,9 +11,10 @@ import trio
 import trio.testing
 
 from logroute.router import route as route_module
+from logroute.router.database import StateError
 from logroute.router.record import Batch, DetailedRecord
 from logroute.router.route import Route
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import Outcome, Rejected
 from tests.router.stand_ins import StandInSink, batch, number_of, origin, time_of
 from tests.router.test_route import make, numbers, opened, running

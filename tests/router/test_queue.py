@@ -15,9 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from logroute.router.database import StateError
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, Group, Queue, QueueStatistics
 from logroute.router.record import Batch
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from tests.router.stand_ins import batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")

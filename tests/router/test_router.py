@@ -12,11 +12,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
 from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import SinkGone
 from logroute.sources import Start
 from tests.router.stand_ins import StandInSink, batch, inline, number_of, origin, position
