@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
+SPOOL_AT_ONCE = 4
+"""How many routes may write to their spools at the same time."""
 STORE_WITHIN_S = 10.0
 """A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
 
@@ -65,6 +67,18 @@ class _Changes(msgspec.Struct):
             self.letters | newer.letters,
             self.letters_removed | newer.letters_removed,
         )
+
+
+_TURNS = trio.lowlevel.RunVar[trio.Semaphore]("spool turns")
+
+
+def _turns() -> trio.Semaphore:
+    """What all routes of this run share: a body costs memory several times while it is packed and written."""
+    try:
+        return _TURNS.get()
+    except LookupError:
+        _TURNS.set(turns := trio.Semaphore(SPOOL_AT_ONCE))
+        return turns
 
 
 class RouteState:
@@ -249,7 +263,7 @@ class RouteState:
         stored, with the rows' numbers: a delivery of one of these groups that ends meanwhile is a row to
         be removed. Returns the rows, none for a group without records; raises StateError.
         """
-        async with self._lock:
+        async with self._lock, _turns():
             if not self._open:
                 raise StateError(f"{self.path} is closed")
             first = self._next_row
