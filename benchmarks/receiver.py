@@ -29,16 +29,16 @@ def main() -> None:
     count, more = 0, True
     while more or ends:
         for key, _ in selector.select():
-            if key.fileobj is sys.stdin:
-                more = bool(os.read(sys.stdin.fileno(), 1))
-                selector.unregister(sys.stdin)
-            elif key.fileobj is listener:
+            ready = key.fileobj
+            if ready is listener:
                 connection, _ = listener.accept()
                 selector.register(connection, selectors.EVENT_READ)
                 ends[connection] = b""
+            elif not isinstance(ready, socket.socket):
+                more = bool(os.read(sys.stdin.fileno(), 1))
+                selector.unregister(ready)
             else:
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
+                connection = ready
                 if data := connection.recv(1 << 20):
                     data = ends[connection] + data
                     count += data.count(MARK)
