@@ -21,7 +21,6 @@ from logroute.router.queue import Queue
 from logroute.router.record import Record
 from logroute.router.state import RouteState
 from tests.config.test_docs import ROOT, blocks
-from tests.conftest import missing
 from tests.router.stand_ins import batch, origin, time_of
 
 Ask = Callable[[Path, str], list[tuple[str, ...]]]
@@ -70,7 +69,7 @@ def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
 
     def by_tool(path: Path, statement: str) -> list[tuple[str, ...]]:
         if shutil.which("sqlite3") is None:
-            missing("there is no sqlite3 tool")
+            pytest.skip("there is no sqlite3 tool")
         command = ["sqlite3", str(tmp_path / path), statement]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
         return [tuple(line.split("|")) for line in done.stdout.splitlines()]
