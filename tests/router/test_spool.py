@@ -197,8 +197,6 @@ async def test_a_damaged_row_is_put_aside_and_the_next_one_read(
         database.execute("update spool set body = ? where id = 1", (bad,))
     first = await queue.take(1 << 20, 1 << 20, 0)
     assert first is not None
-    if damage == "flipped" and not first.damaged:
-        pytest.skip("zstd has made something of it")
     assert (first.damaged, first.records) == (True, 2)
     assert database.execute("select id, records from damaged").fetchall()[0] == (1, 2)
     assert "put aside" in capsys.readouterr().out
