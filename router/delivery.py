@@ -94,9 +94,12 @@ class Delivery:
         """Until `stop`, or the queue is closed and empty. Raises SinkGone."""
         await self._open_early()
         try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(1 if self._sink.ordered else self._sink.concurrency):
-                    nursery.start_soon(self._deliver_on)
+            async with trio.open_nursery() as reading:
+                reading.start_soon(self._queue.read_ahead)
+                async with trio.open_nursery() as nursery:
+                    for _ in range(1 if self._sink.ordered else self._sink.concurrency):
+                        nursery.start_soon(self._deliver_on)
+                reading.cancel_scope.cancel()
         except* SinkGone as gone:
             raise cause_of(gone) from None
 

@@ -10,7 +10,8 @@ are padded and sequences are counted, the last record of each stream before it, 
 times, and further columns of records that have details. Columns cost a tenth less than records in a row.
 
 A row is what one delivery takes, so that removing it and storing what the delivery has changed (a file's
-length, a dead letter) is one transaction. Nothing here awaits; all but `pack` is for a worker thread.
+length, a dead letter) is one transaction. Nothing here awaits; all but `pack` and `unpack` is for a worker
+thread.
 """
 
 from __future__ import annotations
@@ -243,17 +244,24 @@ def encodable(value: Any) -> Any:
     return encodable(str(value))
 
 
-def unpack(body: bytes, origins: StoredOrigins) -> list[Batch]:
-    """The batches of a row's body. Raises Damaged."""
+def decompress(body: bytes) -> bytes:
+    """What was packed. Raises Damaged. For a worker thread: it holds up nobody."""
     import zstandard
 
     try:
         size = zstandard.get_frame_parameters(body).content_size
         if not 0 < size < _MOST_BYTES:
             raise Damaged(f"its size cannot be {size}")
-        stored = _decode(zstandard.ZstdDecompressor().decompress(body))
-        return [part.batch(origins.origin(part.origin)) for part in stored]
-    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+        return zstandard.ZstdDecompressor().decompress(body)
+    except zstandard.ZstdError as error:
+        raise Damaged(str(error)) from error
+
+
+def unpack(packed: bytes, origins: StoredOrigins) -> list[Batch]:
+    """The batches of a row. Raises Damaged. On the trio thread, as all that makes objects."""
+    try:
+        return [part.batch(origins.origin(part.origin)) for part in _decode(packed)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
         raise Damaged(str(error) or type(error).__name__) from error
 
 

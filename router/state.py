@@ -306,7 +306,17 @@ class RouteState:
         None if there is no such row. One that cannot be read has been put aside. Raises StateError.
         """
         async with self._lock:
-            return await self._in_thread("read the spool in", partial(self._load_row, above, set(others)))
+            found = await self._in_thread("read the spool in", partial(self._load_row, above, set(others)))
+            if found is None:
+                return None
+            row, packed = found
+            try:
+                if isinstance(packed, spool.Damaged):
+                    raise packed
+                return row, spool.unpack(packed, self._origins)
+            except spool.Damaged as error:
+                await self._in_thread("read the spool in", partial(self._set_aside, row, str(error)))
+                return row, None
 
     async def oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
         """The first rows, likewise, that hold so many bytes on the disk together, or all there are.
@@ -438,28 +448,32 @@ class RouteState:
                 raise
             raise self._file.recover(error) from error
 
-    def _load_row(self, above: int, others: Collection[int]) -> tuple[spool.Row, list[Batch] | None] | None:
-        database = self._database
-        assert database is not None
-        found = spool.read(database, above, others)
+    def _load_row(
+        self, above: int, others: Collection[int]
+    ) -> tuple[spool.Row, bytes | spool.Damaged] | None:
+        assert self._database is not None
+        found = spool.read(self._database, above, others)
         if found is None:
             return None
         row, body = found
         try:
-            return row, spool.unpack(body, self._origins)
+            return row, spool.decompress(body)
         except spool.Damaged as error:
-            with transaction(database):
-                spool.set_aside(database, row.id)
-            self._log.error(
-                "a row of the spool is damaged: put aside, its records are lost",
-                path=str(self.path),
-                table="damaged",
-                row=row.id,
-                records=row.records,
-                since=row.first_time,
-                error=str(error),
-            )
-            return row, None
+            return row, error
+
+    def _set_aside(self, row: spool.Row, reason: str) -> None:
+        assert self._database is not None
+        with transaction(self._database):
+            spool.set_aside(self._database, row.id)
+        self._log.error(
+            "a row of the spool is damaged: put aside, its records are lost",
+            path=str(self.path),
+            table="damaged",
+            row=row.id,
+            records=row.records,
+            since=row.first_time,
+            error=reason,
+        )
 
     def _oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
         assert self._database is not None

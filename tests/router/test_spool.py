@@ -100,7 +100,7 @@ def test_a_row_gives_back_what_was_put_into_it(before: list[Batch]) -> None:
         stored_origins.insert(database, origins.new_rows())
         restarted = StoredOrigins()
         restarted.load(database, in_use=True)
-    after = spool.unpack(body, restarted)
+    after = spool.unpack(spool.decompress(body), restarted)
     assert (row.records, row.stored_bytes) == (sum(map(len, before)), len(body))
     assert [as_values(each) for each in after] == [as_values(each) for each in before]
 
@@ -110,7 +110,7 @@ def test_one_origin_is_one_object_and_one_row() -> None:
     web, again, db = origin("web"), origin("web"), origin("db")
     _, body = spool.pack(1, [batch(web, [1]), batch(db, [2]), batch(again, [3])], origins).compressed()
     assert len(origins.new_rows()) == 2
-    first, _, third = spool.unpack(body, origins)
+    first, _, third = spool.unpack(spool.decompress(body), origins)
     assert first.origin is third.origin
 
 
@@ -120,7 +120,7 @@ def test_a_record_that_is_no_text_is_stored_as_near_as_can_be() -> None:
     bad = batch(origin(), [1, 2])
     bad.lines[0].message = "half \ud800 a pair"
     _, body = spool.pack(1, [bad], origins).compressed()
-    (after,) = spool.unpack(body, origins)
+    (after,) = spool.unpack(spool.decompress(body), origins)
     assert [record.message for record in after.records] == ["half ? a pair", "2"]
 
 
