@@ -121,7 +121,7 @@ class Daemon:
         self._hurry = trio.CancelScope()
         self._sources = trio.CancelScope()
         self._plans: dict[str, RoutePlan] = {}
-        """The plan of each route that runs, with what it was given of the memory."""
+        """The plan of each route that runs."""
         self._route_tasks: dict[str, _Task] = {}
         self._source_tasks: dict[str, _Task] = {}
         self._running_sources: dict[str, Source[Any]] = {}
@@ -178,8 +178,9 @@ class Daemon:
 
     async def _open_routes(self) -> None:
         try:
-            for plan in self._with_shares(self.plan):
-                route = self._make_route(plan)
+            self._plans = self._route_plans(self.plan)
+            for plan in self._plans.values():
+                route = self._make_route(plan, self._share_bytes(self.plan))
                 self.router.add(route)
                 await route.open()
         except BaseException:
@@ -189,31 +190,30 @@ class Daemon:
             raise
 
     @staticmethod
-    def _with_shares(plan: Plan) -> list[RoutePlan]:
-        """The routes' plans, each with its share of the memory."""
-        # What waits, and as much again for what is being delivered.
-        share = plan.memory_bytes // max(1, len(plan.routes)) // 2
-        shared = []
-        for each in plan.routes:
-            settings = msgspec.structs.replace(
-                each.settings,
-                queue_bytes=min(each.settings.queue_bytes, share),
-                in_flight_bytes=min(each.settings.in_flight_bytes, share),
-            )
-            if plan.once and settings.start is None:
-                # "What is there now" is what was asked for, whatever a daemon's sources begin with.
-                settings = msgspec.structs.replace(settings, start="beginning")
-            shared.append(msgspec.structs.replace(each, settings=settings))
-        return shared
+    def _route_plans(plan: Plan) -> dict[str, RoutePlan]:
+        """The routes' plans, by name; with `once`, with what that means for them."""
+        plans = {each.settings.name: each for each in plan.routes}
+        if plan.once:
+            # "What is there now" is what was asked for, whatever a daemon's sources begin with.
+            for name, each in plans.items():
+                if each.settings.start is None:
+                    settings = msgspec.structs.replace(each.settings, start="beginning")
+                    plans[name] = msgspec.structs.replace(each, settings=settings)
+        return plans
 
-    def _make_route(self, plan: RoutePlan) -> Route:
-        self._plans[plan.settings.name] = plan
+    @staticmethod
+    def _share_bytes(plan: Plan) -> int:
+        """What each route may hold: so much that waits, and as much again that is being delivered."""
+        return plan.memory_bytes // max(1, len(plan.routes)) // 2
+
+    def _make_route(self, plan: RoutePlan, share_bytes: int) -> Route:
         return Route(
             plan.settings,
             plan.make_sink,
             state_folder=self.plan.state_dir,
             on_room=self.router.room_again,
             durable=plan.durable,
+            share_bytes=share_bytes,
         )
 
     async def _flow(
@@ -276,18 +276,24 @@ class Daemon:
                 raise CannotReload("the daemon is about to end")
             if plan.state_dir != self.plan.state_dir:
                 raise CannotReload("another `state_dir` needs a restart")
-            plans = {each.settings.name: each for each in self._with_shares(plan)}
-            new = [await self._opened(each) for name, each in plans.items() if name not in self.router.routes]
+            plans, share_bytes = self._route_plans(plan), self._share_bytes(plan)
+            new = [
+                await self._opened(each, share_bytes)
+                for name, each in plans.items()
+                if name not in self.router.routes
+            ]
             # From here on nothing fails.
             self.plan = plan
-            changed = [name for name in plans if name in self._plans and name in self.router.routes]
-            changed = [name for name in changed if not plans[name].is_like(self._plans[name])]
+            kept = [name for name in plans if name in self.router.routes]
+            changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
             gone = [name for name in self.router.routes if name not in plans]
+            self._plans = plans
+            for name in kept:
+                self.router.routes[name].share(share_bytes)
             for route in new:
                 self.router.add(route, late=True)
                 self._start_route(route)
             for name in changed:
-                self._plans[name] = plans[name]
                 self.router.routes[name].replace(plans[name].settings, plans[name].make_sink)
                 self.router.changed(name)
             for name in gone:
@@ -303,7 +309,7 @@ class Daemon:
                 removed=sorted(gone),
             )
 
-    async def _opened(self, plan: RoutePlan) -> Route:
+    async def _opened(self, plan: RoutePlan, share_bytes: int) -> Route:
         """A new route, open. Raises CannotReload."""
         name = plan.settings.name
         if (task := self._route_tasks.get(name)) is not None:
@@ -311,7 +317,7 @@ class Daemon:
             task.scope.cancel()
             await task.ended.wait()
         try:
-            route = self._make_route(plan)
+            route = self._make_route(plan, share_bytes)
             await route.open()
         except StateError as error:
             raise CannotReload(str(error)) from error

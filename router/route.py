@@ -38,6 +38,9 @@ SAY_AGAIN_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 
+UNBOUNDED = 1 << 62
+"""More memory than there is."""
+
 DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
@@ -81,9 +84,11 @@ class Route:
         state_folder: Path | None,
         on_room: Callable[[], None],
         durable: bool = False,
+        share_bytes: int = UNBOUNDED,
     ) -> None:
         self.settings = settings
         self.name = settings.name
+        self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
         self.queue = Queue(self.state, settings.queue_bytes, self._have_room)
         self._books = Books()
@@ -104,26 +109,48 @@ class Route:
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
         """Have this sink, and a delivery to it."""
         self.settings, self.sink = settings, sink
-        self.queue.limit_bytes = settings.queue_bytes
         cls = type(sink)
-        side_by_side = 1 if cls.ordered else cls.concurrency
         self._delivery_settings = DeliverySettings(
-            batch_bytes=min(
-                settings.batch_bytes or cls.batch_bytes, settings.in_flight_bytes // side_by_side
-            ),
+            batch_bytes=1,
             batch_records=settings.batch_records or cls.batch_records,
             batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,
             deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
         )
+        self._bound()
+        self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
+
+    def _bound(self) -> None:
+        """Bound what is held by the settings, and by the route's share of the memory."""
+        settings, cls = self.settings, type(self.sink)
+        in_flight_bytes = min(settings.in_flight_bytes, self._share_bytes)
+        batch_bytes = min(
+            settings.batch_bytes or cls.batch_bytes,
+            in_flight_bytes // (1 if cls.ordered else cls.concurrency),
+        )
+        # The delivery that runs asks them with each batch that it takes: it goes on with its connection.
+        msgspec.structs.force_setattr(self._delivery_settings, "batch_bytes", batch_bytes)
+        self.queue.limit_bytes = min(settings.queue_bytes, self._share_bytes)
         self._overflow.settings = OverflowSettings(
             settings.when_full,
             settings.disk_bytes if self._state_folder is not None else 0,
-            self._delivery_settings.batch_bytes,
+            batch_bytes,
             self._delivery_settings.batch_records,
         )
-        self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
+
+    def share(self, size_bytes: int) -> None:
+        """So much memory may be taken by what waits, and as much again by what is being delivered.
+
+        Also while it runs; nothing is interrupted for that.
+        """
+        was_full = self.queue.full
+        self._share_bytes = size_bytes
+        self._bound()
+        if was_full and not self.queue.full:
+            self._have_room()
+        elif self.queue.full:
+            self._overflow.filled()
 
     # --- what a sink sees (SinkContext) ---------------------------------------------------------------
 
