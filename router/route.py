@@ -97,6 +97,8 @@ class Route:
         self.gone: SinkGone | None = None
         self._state_folder = state_folder
         self._replacement: tuple[RouteSettings, Callable[[Route], Sink[Any]]] | None = None
+        self._replaced = trio.Event()
+        """Somebody has told us to have another sink, and we do not have it yet."""
         self._make_sink = make_sink
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._said: dict[str, tuple[float, int]] = {}
@@ -373,13 +375,17 @@ class Route:
         """
         try:
             attempt = 0
+            equipped = True
             while True:
                 failure: Exception | None = None
                 began = trio.current_time()
                 try:
+                    if not equipped:
+                        self._equip_anew()
                     await self._serve()
                 except* Exception as errors:
                     failure = cause_of(errors)
+                equipped = False
                 if self.gone is not None:
                     self._give_up(self.gone)
                     return
@@ -392,12 +398,19 @@ class Route:
                     wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
                     self._is_down(str(failure) or repr(failure))
                     self._log.error("the route failed, starting it again", after_s=wait_s, exc_info=failure)
-                    await trio.sleep(wait_s)
-                settings, make_sink = self._replacement or (self.settings, self._make_sink)
-                self._replacement, self._make_sink = None, make_sink
-                self._equip(settings, make_sink(self))
+                    with trio.move_on_after(wait_s):
+                        await self._replaced.wait()
         finally:
             await self._end()
+
+    def _equip_anew(self) -> None:
+        """Have a new sink: the one that we were told to have, if we were, else another of its kind."""
+        settings, make_sink = self._replacement or (self.settings, self._make_sink)
+        self._replacement, self._make_sink = None, make_sink
+        self._replaced = trio.Event()
+        # Before the sink is made, which may fail: then this is what is tried again.
+        self.settings = settings
+        self._equip(settings, make_sink(self))
 
     async def _serve(self) -> None:
         """One sink's life: until everything is delivered, it is gone or replaced, or something fails."""
@@ -420,6 +433,7 @@ class Route:
         The old sink ends the attempts that are under way first, and is closed.
         """
         self._replacement = settings, make_sink
+        self._replaced.set()
         self._delivery.stop()
 
     async def _close_sink(self) -> None:
@@ -432,13 +446,21 @@ class Route:
     async def _end(self) -> None:
         """Store what was acknowledged, and spool the rest, even when we are cancelled: it has its time."""
         with trio.move_on_after(END_WITHIN_S, shield=True):
-            try:
-                if self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
-                    await self._overflow.spool()
-                await self.state.commit()
-            except StateError as error:
-                self._log.error("the last checkpoints are not stored", error=str(error))
-            await self.state.close()
+            for what, step in (
+                ("what is not delivered is not spooled", self._spool_the_rest),
+                ("the last checkpoints are not stored", self.state.commit),
+                ("the state is not closed", self.state.close),
+            ):
+                try:
+                    await step()
+                except StateError as error:
+                    self._log.error(what, error=str(error))
+                except Exception as error:  # it ends nobody but this route
+                    self._log.error(what, exc_info=error)
+
+    async def _spool_the_rest(self) -> None:
+        if self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
+            await self._overflow.spool()
 
     async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import trio.testing
 
 from logroute.router.daemon import DONE, Daemon, Plan, RoutePlan, SourcePlan
 from logroute.router.route import Route, RouteSettings
-from tests.router.stand_ins import StandInSink, StandInSource, origin
+from logroute.router.state import RouteState
+from tests.router.stand_ins import StandInSink, StandInSource, batch, origin
 
 MIB = 1 << 20
 
@@ -88,7 +90,7 @@ class World:
 async def test_however_many_routes_come_and_go_the_others_keep_their_sink_and_its_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Each route's share of the memory is another with each number of routes: that is no change of the route."""
+    """Each has another share of the memory then: that is no change of the route."""
     world = World("a", "b", memory_bytes=256 * MIB)
     more = [f"more-{number}" for number in range(38)]
 
@@ -147,3 +149,97 @@ async def test_a_route_whose_share_has_grown_is_read_for_again(
         assert world.route("a").statistics().received == 20
 
     await world.run(reload)
+
+
+# --- what fails ends nothing but itself ----------------------------------------------------------------
+
+
+class Broken:
+    """Makes no sink for the route `bad` while `why` is set."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.why: Exception | None = OSError("no such certificate")
+        self.asked: list[float] = []
+
+    def __call__(self, route: Route) -> StandInSink:
+        if route.name == "bad" and self.why is not None:
+            self.asked.append(trio.current_time())
+            raise self.why
+        return self.world.make_sink(route)
+
+
+async def test_a_changed_route_whose_sink_cannot_be_made_is_down_and_its_neighbour_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World("bad", "good", lines=3)
+    broken = Broken(world)
+
+    async def reload() -> None:
+        await trio.sleep(1)
+        await world.reload("bad", "good", sink=broken, options="others")
+        await trio.sleep(20)
+        assert len(broken.asked) > 3
+        assert (world.route("bad").statistics().up, world.route("bad").statistics().reason) == (
+            False,
+            "no such certificate",
+        )
+        web, number = world.origin, 4
+        await world.daemon.router([batch(web, [number])])
+        await trio.sleep(1)
+        assert world.messages("good") == ["1", "2", "3", "4"]
+        broken.why = None
+        await trio.sleep(61)
+        assert world.messages("bad") == ["1", "2", "3", "4"]
+
+    assert await world.run(reload) == DONE
+
+
+async def test_a_better_configuration_is_not_made_to_wait_for_the_next_try_of_a_bad_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World("bad", "good", lines=3)
+    broken = Broken(world)
+
+    async def reload() -> None:
+        await trio.sleep(1)
+        await world.reload("bad", "good", sink=broken, options="others")
+        await trio.sleep(200)
+        asked = len(broken.asked)
+        await world.reload("bad", "good", options="better")
+        await trio.sleep(0.1)
+        assert len(world.sinks["bad"]) == 2
+        assert world.sinks["bad"][1].called("open")
+        assert len(broken.asked) == asked
+
+    assert await world.run(reload) == DONE
+
+
+async def test_a_route_whose_last_checkpoints_cannot_be_stored_ends_nothing_but_itself(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World("bad", "good", lines=3, state_dir=tmp_path)
+    commit = RouteState.commit
+    closed: list[str] = []
+    close = RouteState.close
+
+    async def fail(state: RouteState) -> None:
+        if state.route == "bad":
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        await commit(state)
+
+    async def note(state: RouteState) -> None:
+        closed.append(state.route)
+        await close(state)
+
+    async def reload() -> None:
+        await trio.sleep(1)
+        monkeypatch.setattr(RouteState, "commit", fail)
+        monkeypatch.setattr(RouteState, "close", note)
+        await world.reload("good")
+        await trio.sleep(1)
+        assert closed == ["bad"]
+        assert world.code is None
+
+    assert await world.run(reload) == DONE
+    assert closed == ["bad", "good"]
