@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from logroute.cli.run import NOTHING_TO_DO, state_dir_of
+from logroute.cli.run import NOTHING_TO_DO, Reloading, state_dir_of
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
+from logroute.router.daemon import Daemon, Plan
 
 LINES = 300
 
@@ -286,6 +287,60 @@ def test_a_signal_ends_it_with_everything_delivered(
         assert running.log()[-1]["signal"] == number.name
     finally:
         running.close()
+
+
+# --- reloading ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(engine: Engine, folder: Path) -> Iterator[Running]:
+    (folder / "logroute.yaml").write_text(configuration(engine, "a"))
+    running = Running(folder, "", "-c", "logroute.yaml")
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def configuration(engine: Engine, *routes: str, more: str = "") -> str:
+    sinks = ", ".join(f"{name}: {{sink: 'null:'}}" for name in routes)
+    return f"state_dir: state\nsources: {{docker: {{host: '{engine.host}'}}}}\nroutes: {{{sinks}}}\n{more}"
+
+
+def test_a_stop_that_follows_a_reload_at_once_is_no_crash(
+    engine: Engine, folder: Path, configured: Running
+) -> None:
+    configured.wait_for("started")
+    (folder / "logroute.yaml").write_text(configuration(engine, *(f"r{number}" for number in range(40))))
+    configured.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    configured.process.send_signal(signal.SIGTERM)
+    assert configured.process.wait(30) == 0
+
+
+def test_a_changed_api_is_said_to_need_a_restart(engine: Engine, folder: Path, configured: Running) -> None:
+    configured.wait_for("started")
+    more = f"api: {{listen: 'unix://{folder}/other.sock'}}\n"
+    (folder / "logroute.yaml").write_text(configuration(engine, "a", "b", more=more))
+    configured.process.send_signal(signal.SIGHUP)
+    configured.wait_for("reloaded")
+    (said,) = [said for said in configured.log() if "needs a restart" in said["event"]]
+    assert "`api`" in said["event"]
+    assert not (folder / "other.sock").exists()
+    configured.process.send_signal(signal.SIGTERM)
+    assert configured.process.wait(30) == 0
+
+
+async def test_whatever_goes_wrong_with_a_reload_is_said_and_ends_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load() -> Plan:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    await Reloading(load, []).reload(Daemon(Plan([], [])))
+    said = capsys.readouterr().out
+    assert "the reload failed; the daemon goes on" in said
+    assert "maximum recursion depth exceeded" in said
 
 
 # --- where the state is -------------------------------------------------------------------------------

@@ -332,8 +332,20 @@ async def test_a_state_directory_that_cannot_be_had_is_said(
     (tmp_path / "state" / "routes" / "all.db").mkdir(parents=True)
     run = Run({"a": [], "all": []}, state_dir=tmp_path / "state")
     assert await run.run() == FAILED
-    assert [route.state._database for route in run.daemon.router.routes.values()] == [None, None]
+    assert [route.state._database for route in run.daemon.router.routes.values()] == [None]
     assert "all.db: unable to open database file" in capsys.readouterr().out
+
+
+async def test_a_sink_that_cannot_be_made_is_said_and_ends_nothing_with_a_traceback(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(route: Route) -> StandInSink:
+        raise OSError("no such certificate")
+
+    run = Run()
+    plans = [RoutePlan(RouteSettings("bad"), make)]
+    assert await Daemon(msgspec.structs.replace(run.plan, routes=plans)).run() == FAILED
+    assert "routes.bad: cannot make its sink: no such certificate" in capsys.readouterr().out
 
 
 async def test_a_lock_is_held_also_where_its_file_cannot_be_written(
