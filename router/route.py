@@ -22,7 +22,7 @@ from logroute.router.delivery import Delivered, Delivery, DeliverySettings, caus
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.queue import Group, Queue
-from logroute.router.record import Batch, Reader
+from logroute.router.record import Batch, Position, Reader
 from logroute.router.state import RouteState, StateError
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
@@ -91,10 +91,16 @@ class Route:
         self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
         self.queue = Queue(self.state, settings.queue_bytes, self._have_room)
+        self._on_room = on_room
         self._books = Books()
         self._overflow = Overflow(settings.name, self.queue, self._books, self, on_room)
         self.lost: dict[str, int] = {}
         self.gone: SinkGone | None = None
+        self.unstored: set[str] = set()
+        """Origins, by key, of which it is not stored yet where the route begins: nothing may be read of them
+        for it. Only `begin`, a commit and the route's end change it."""
+        self.cannot_store = ""
+        """Why the last commit failed; empty if it did not."""
         self._state_folder = state_folder
         self._replacement: tuple[RouteSettings, Callable[[Route], Sink[Any]]] | None = None
         self._replaced = trio.Event()
@@ -170,7 +176,7 @@ class Route:
 
     async def commit(self) -> None:
         try:
-            await self.state.commit()
+            await self._commit()
         except StateError as error:
             raise Retryable(str(error)) from error
 
@@ -204,8 +210,42 @@ class Route:
         """Somebody waits who cannot come back later at no cost."""
         self._overflow.hurry()
 
+    def begin(self, origin: str, position: Position) -> None:
+        """It begins there with an origin that it has never met. `store` it before that is read."""
+        self.state.note(origin, position)
+        if self.gone is None:
+            self.unstored.add(origin)
+
+    async def store(self) -> bool:
+        """Store what was noted; whether that could be. It is tried again as long as the route runs."""
+        try:
+            await self._commit()
+        except Exception as error:  # it ends nobody's reading
+            self.cannot_store = str(error) or repr(error)
+            self.warn("cannot store a checkpoint, trying again before reading", reason=self.cannot_store)
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        """Raises StateError."""
+        noted = set(self.unstored)
+        try:
+            await self.state.commit()
+        except StateError as error:
+            self.cannot_store = str(error)
+            raise
+        self.cannot_store = ""
+        if noted:
+            self.unstored -= noted
+            self._on_room()
+
     def put(self, batches: Sequence[Batch]) -> None:
         books, queue, sheds = self._books, self.queue, self._overflow.sheds
+        if self.gone is not None:
+            records = sum(len(batch.lines) for batch in batches)
+            books.received += records
+            books.drop("gone", records)
+            return
         if sheds and self.settings.when_full == "drop_newest" and queue.full:
             records = sum(len(batch.lines) for batch in batches)
             books.received += records
@@ -236,9 +276,17 @@ class Route:
             dict(self.lost),
             self._since,
             self._overflow.behind,
-            self.hindrance() or self._overflow.hindrance,
+            self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
         )
+
+    @property
+    def _unstorable(self) -> str:
+        """What to say while nothing can be stored: it delivers all the same."""
+        if not self.cannot_store:
+            return ""
+        unread = f"; new logs that are not read for it yet: {len(self.unstored)}" if self.unstored else ""
+        return f"{self.cannot_store}: a crash now would deliver again{unread}"
 
     def _lag_s(self) -> float:
         oldest = self.queue.statistics().oldest
@@ -487,7 +535,7 @@ class Route:
             await self.state.wait_changed()
             await trio.sleep(COMMIT_EVERY_S)
             try:
-                await self.state.commit()
+                await self._commit()
                 await self._bound_dead_letters()
             except StateError as error:
                 self.warn("checkpoints are not stored; a crash now would deliver again", reason=str(error))
@@ -497,3 +545,5 @@ class Route:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
         self._is_down(str(error))
         self._books.drop("gone", self.queue.abandon())
+        self.unstored.clear()
+        self._on_room()
