@@ -31,6 +31,9 @@ DONE = 0
 FAILED = 1
 UNDELIVERED = 3
 
+FIRST_ANSWERS_WITHIN_S = 5.0
+"""How long after the start it is said which routes are down."""
+
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
 
@@ -162,6 +165,7 @@ class Daemon:
                         nursery.start_soon(api.run)
                     nursery.start_soon(self._grace)
                     nursery.start_soon(self._say_stopping)
+                    nursery.start_soon(self._say_degraded)
                     nursery.start_soon(keep_watchdog_quiet)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
@@ -480,6 +484,20 @@ class Daemon:
     async def _say_stopping(self) -> None:
         await self._stopping.wait()
         notify("STOPPING=1")
+
+    async def _say_degraded(self) -> None:
+        """A daemon starts whatever its receivers say: its log tells which of them are down."""
+        await self._started.wait()
+        with trio.move_on_after(FIRST_ANSWERS_WITHIN_S):
+            for route in list(self.router.routes.values()):
+                await route.tried.wait()
+        down = {
+            name: route.why_not_up or "no answer yet"
+            for name, route in self.router.routes.items()
+            if route.why_not_up or not route.tried.is_set()
+        }
+        if down and not self._stopping.is_set():
+            self._log.warning("started degraded: some routes cannot deliver, and go on trying", routes=down)
 
     def _exit_code(self) -> int:
         routes = self.router.routes.values()

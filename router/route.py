@@ -6,6 +6,7 @@ is what holds them together, and what a route does when its sink cannot keep up.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -112,6 +113,10 @@ class Route:
         self._reason = ""
         self._since = time.time()
         self._failures = 0
+        self._failure_said = False
+        """Somebody who reads the log thinks that it fails."""
+        self.tried = trio.Event()
+        """The first attempt at opening the sink has been answered."""
         self._equip(settings, make_sink(self))
 
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
@@ -185,15 +190,20 @@ class Route:
 
     def warn(self, event: str, **details: object) -> None:
         """Say it, unless it was said within the last minute."""
+        self._say(logging.WARNING, event, details)
+
+    def _say(self, level: int, event: str, details: dict[str, object]) -> bool:
+        """Likewise; whether it was said."""
         now = trio.current_time()
         last, times = self._said.get(event, (-math.inf, 0))
         if now - last < SAY_AGAIN_S:
             self._said[event] = (last, times + 1)
-            return
+            return False
         if times:
             details["repeated"] = times
         self._said[event] = (now, 0)
-        self._log.warning(event, **details)
+        self._log.log(level, event, **details)
+        return True
 
     # --- the way in -----------------------------------------------------------------------------------
 
@@ -390,11 +400,14 @@ class Route:
         self._failures += 1
         self._is_down(str(error) or type(error).__name__)
         if isinstance(error, Retryable | StateError):
-            self.warn("cannot deliver, trying again", reason=self._reason)
+            said = self._say(logging.WARNING, "cannot deliver, trying again", {"reason": self._reason})
         else:
-            self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
+            details = {"reason": self._reason, "exc_info": error}
+            said = self._say(logging.ERROR, "the sink failed, trying again", details)
+        self._failure_said = self._failure_said or said
 
     def _is_down(self, reason: str) -> None:
+        self.tried.set()
         if self._up:
             self._since = time.time()
         self._up, self._reason = False, reason
@@ -402,9 +415,10 @@ class Route:
     def succeeded(self) -> None:
         if not self._up:
             self._since = time.time()
-            self._log.info("the route delivers again", attempts=self._failures + 1)
-            self._up, self._reason, self._failures = True, "", 0
-            self._said.clear()
+            # As often as its failures are said, however often the receiver comes and goes.
+            if self._failure_said:
+                self._log.info("the route delivers again", attempts=self._failures + 1)
+            self._up, self._reason, self._failures, self._failure_said = True, "", 0, False
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -513,6 +527,7 @@ class Route:
     async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""
         await self._delivery.opened.wait()
+        self.tried.set()
         attempt = 0
         while True:
             failure: Exception | None = None

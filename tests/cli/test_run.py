@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -244,6 +245,25 @@ class Running:
         self.process.kill()
         self.process.communicate()
         self._log.close()
+
+
+def test_a_daemon_starts_with_every_receiver_down_and_says_so(engine: Engine, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    uris = [f"syslog+tcp://127.0.0.1:{port}", f"syslog+tcp://localhost:{port}"]
+    running = Running(folder, engine.host, "--listen", f"unix://{folder}/api.sock", *uris)
+    try:
+        running.wait_for("started")
+        running.wait_for("started degraded: some routes cannot deliver, and go on trying")
+        (said,) = [said for said in running.log() if said["event"].startswith("started degraded")]
+        assert set(said["routes"]) == {"syslog+tcp", "syslog+tcp-2"}
+        assert all("Connection refused" in reason for reason in said["routes"].values())
+        health = logroute("health", "--api", f"unix://{folder}/api.sock")
+        assert health.returncode == 1
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+    finally:
+        running.close()
 
 
 def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> None:

@@ -258,6 +258,27 @@ async def test_a_daemon_whose_sink_is_down_starts_and_delivers_when_it_is_back(
     assert await run.run(come_back) == DONE
 
 
+@pytest.mark.parametrize("answer", ["refused", "none", "good"])
+async def test_a_daemon_that_starts_with_its_sinks_down_says_which(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    class Down(StandInSink):
+        async def open(self) -> None:
+            if answer == "none":
+                await trio.sleep_forever()
+            if answer == "refused":
+                raise DOWN
+
+    run = Run({"good": []})
+    bad = RoutePlan(RouteSettings("bad"), Down)
+    run.daemon = Daemon(msgspec.structs.replace(run.plan, routes=[*run.plan.routes, bad]))
+    await run.run(stopping(20))
+    said = capsys.readouterr().out
+    assert said.index("started ") < said.find("started degraded") or answer == "good"
+    assert ("routes={'bad': 'connection refused'}" in said) is (answer == "refused")
+    assert ("routes={'bad': 'no answer yet'}" in said) is (answer == "none")
+
+
 async def test_started_means_that_every_source_has_started(autojump_clock: trio.testing.MockClock) -> None:
     run = Run(sources=[lambda: StandInSource({}, start_s=3)])
     async with trio.open_nursery() as nursery:
