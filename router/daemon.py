@@ -547,7 +547,10 @@ async def _close(routes: Iterable[Route]) -> None:
 
 @contextmanager
 def sole_user_of(state_dir: Path | None) -> Iterator[None]:
-    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id."""
+    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id.
+
+    Also if it cannot be locked: two daemons would write into each other's files, and nobody could tell.
+    """
     if state_dir is None:
         yield
         return
@@ -561,10 +564,15 @@ def sole_user_of(state_dir: Path | None) -> Iterator[None]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             raise StateError(
                 f"another logroute (process {other}) uses state_dir {state_dir}: stop it, or give another one"
+            ) from error
+        except OSError as error:
+            raise StateError(
+                f"cannot lock {state_dir}/lock: {error.strerror}; state_dir needs a file system that has locks, "
+                f"such as a local one: give another one with --state-dir"
             ) from error
         with suppress(OSError):  # a full disk; the lock holds all the same
             os.ftruncate(lock, 0)

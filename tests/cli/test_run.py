@@ -287,6 +287,14 @@ def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> N
         first.close()
 
 
+def test_a_state_dir_that_nobody_can_write_to_ends_it_with_1() -> None:
+    done = logroute("run", "--state-dir", "/proc/logroute", "null:")
+    assert (done.returncode, done.stdout) == (1, "")
+    (said,) = events(done.stderr)
+    assert said["reason"].startswith("cannot use state_dir /proc/logroute: ")
+    assert said["reason"].endswith("; give another one with --state-dir")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_everything_delivered(
     engine: Engine, folder: Path, number: signal.Signals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
 import os
 import shutil
@@ -355,6 +357,34 @@ async def test_a_state_directory_that_cannot_be_had_is_said(
     assert await run.run() == FAILED
     assert [route.state._database for route in run.daemon.router.routes.values()] == [None]
     assert "all.db: unable to open database file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["/proc/logroute", "/proc/self"])
+async def test_a_state_directory_that_nobody_can_write_to_is_said(
+    autojump_clock: trio.testing.MockClock, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even root can write there."""
+    assert await Run(state_dir=Path(path)).run() == FAILED
+    said = capsys.readouterr().out
+    assert f"cannot use state_dir {path}: " in said
+    assert "give another one with --state-dir" in said
+
+
+async def test_a_file_system_without_locks_is_not_taken_for_another_daemon(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert await Run(state_dir=tmp_path).run() == FAILED
+    said = capsys.readouterr().out
+    assert f"cannot lock {tmp_path}/lock: No locks available" in said
+    assert "--state-dir" in said
+    assert "another logroute" not in said
 
 
 async def test_a_sink_that_cannot_be_made_is_said_and_ends_nothing_with_a_traceback(
