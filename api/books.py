@@ -55,6 +55,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     behind: bool = False
     reason: str = ""
     """Why it is not up."""
+    hindrance: str = ""
+    """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -142,6 +144,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         lost=book.lost,
         behind=book.behind,
         reason=book.reason,
+        hindrance=book.hindrance,
     )
 
 

@@ -130,8 +130,10 @@ class Router:
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
-        behind: list[Behind] = []
-        met: set[Route] = set()
+        behind = await self._meet_late_ones(batches) if self._late else []
+        for batch in batches:
+            if batch.reader is None:
+                await self._until_stored(batch.origin)
         for batch in batches:
             takers = self.takers(batch.origin)
             read = self.read.get(batch.origin.source)
@@ -152,16 +154,7 @@ class Router:
                 gone = {each.route for each in behind if each.reader is batch.reader}
                 routes = [taker for taker in takers.routes if taker[0].name in only - gone]
             for route, streams in routes:
-                if route.gone is not None:
-                    continue
-                if route.name in self._late and route.state.position(batch.origin.key) is None:
-                    met.add(route)
-                    before = batch.before if isinstance(batch.before, Position) else batch.before.position()
-                    position = self._meet_late(route, batch.origin, before, batch.reader)
-                    if position is not None and batch.reader is not None:
-                        behind.append(Behind(batch.reader, route.name, position))
-                        continue
-                if batch.reader is not None and route.blocks(batch.reader):
+                if batch.reader is not None and self._blocks(route, batch.origin, batch.reader):
                     behind.append(self._part(batch, batch.reader, route))
                     continue
                 part: Batch | None = batch
@@ -169,16 +162,45 @@ class Router:
                     part = self._unacknowledged(batch, route, batch.acknowledged[route.name])
                 if part is not None and streams != ALL_STREAMS:
                     part = part.of_streams(streams)
-                if begins:
+                if begins and route.gone is None:
                     self._recognise(batch, route)
                 if part is not None:
                     pending.setdefault(route, []).append(part)
-        for route in met:
-            await self._store(route)
         for route, parts in pending.items():
             route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
+
+    async def _meet_late_ones(self, batches: Sequence[Batch]) -> list[Behind]:
+        """Have routes that came, or take more, while we run meet the origins of these.
+
+        Those that do not begin here are to be read for apart.
+        """
+        met: dict[Route, None] = {}
+        behind: list[Behind] = []
+        for batch in batches:
+            only = batch.reader.routes if batch.reader is not None else None
+            apart = self._apart.get(batch.origin.key, {})
+            for route, _ in self.takers(batch.origin).routes:
+                if route.name not in self._late or route.gone is not None:
+                    continue
+                if route.name in apart if only is None else route.name not in only:
+                    continue
+                if route.state.position(batch.origin.key) is not None:
+                    continue
+                met[route] = None
+                before = batch.before if isinstance(batch.before, Position) else batch.before.position()
+                position = self._meet_late(route, batch.origin, before, batch.reader)
+                if position is not None and batch.reader is not None:
+                    behind.append(Behind(batch.reader, route.name, position))
+        for route in met:
+            await route.store()
+        return behind
+
+    async def _until_stored(self, origin: Origin) -> None:
+        """Whoever cannot read a log again, for those that it is not stored for where they begin, waits."""
+        while any(origin.key in route.unstored for route, _ in self.takers(origin).routes):
+            await self.wait_for_room()
 
     @staticmethod
     def _recognise(batch: Batch, route: Route) -> None:
@@ -204,7 +226,7 @@ class Router:
         if reader is None or reader.routes is not None:
             position = here
         route.state.met(origin.key)
-        route.state.note(origin.key, position)
+        route.begin(origin.key, position)
         if position == here:
             return None
         self.apart(origin, {route.name: position})
@@ -215,7 +237,7 @@ class Router:
         for route, _ in self.takers(origin).routes:
             if route.name in self._late and route.state.position(origin.key) is None:
                 position = self._meet_late(route, origin, here, _LIVE)
-                await self._store(route)
+                await route.store()
                 if position is not None:
                     apart[route.name] = position
         return apart
@@ -267,18 +289,10 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        routes = self.takers(origin).routes
-        if reader is None:
-            for route, _ in routes:  # noqa: SIM110  # faster than any(): once a log and sweep
-                if route.holds:
-                    return False
-            return True
-        for route, _ in routes:
-            if route.holds:
-                break
-        else:
-            return True
-        return self._can_part(origin, reader)
+        for route, _ in self.takers(origin).routes:
+            if route.holds or (route.unstored and origin.key in route.unstored):
+                return reader is not None and self._can_part(origin, reader)
+        return True
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""
@@ -287,12 +301,18 @@ class Router:
         for route, _ in self.takers(origin).routes:
             if route.name in apart if reader.routes is None else route.name not in reader.routes:
                 continue
-            if not route.holds:
-                others = True
-            elif not route.blocks(reader):
+            if self._blocks(route, origin, reader):
+                continue
+            if route.holds:
                 route.hurry()
                 return False
+            others = True
         return others
+
+    @staticmethod
+    def _blocks(route: Route, origin: Origin, reader: Reader) -> bool:
+        """Whether nobody else shall wait for this route: it is full, or cannot store where it begins."""
+        return route.blocks(reader) or (bool(route.unstored) and origin.key in route.unstored)
 
     async def wait_for_room(self) -> None:
         await self._room.wait()
@@ -312,13 +332,14 @@ class Router:
                 position = self._place(route, origin)
                 if position is None:
                     position = _first_position(route, start)
-                    route.state.note(origin.key, position)
+                    route.begin(origin.key, position)
                     changed.add(route)
                 found[origin][route.name] = position
-        if changed:
-            async with trio.open_nursery() as nursery:
-                for route in changed:
-                    nursery.start_soon(self._store, route)
+        async with trio.open_nursery() as nursery:
+            for route in changed:
+                # One whose disk fails is read for apart, once it has stored where: nobody waits for that.
+                if not route.cannot_store:
+                    nursery.start_soon(route.store)
         return found
 
     @staticmethod
@@ -328,17 +349,6 @@ class Router:
         if reached is None:
             return route.state.position(origin.key)
         return reached if isinstance(reached, Position) else reached.position()
-
-    async def _store(self, route: Route) -> None:
-        """Store what was just noted: nothing may be read of an origin before."""
-        while True:
-            try:
-                await route.state.commit()
-            except Exception as error:  # a full disk must not end the source
-                route.warn("cannot store a checkpoint, trying again before reading", reason=str(error))
-                await trio.sleep(1)
-            else:
-                return
 
     def gone(self, origin: Origin) -> None:
         for route in self.routes.values():

@@ -37,6 +37,7 @@ class Gate:
         self.settings = Settings
         self.gone = None
         self.holds = self._blocks = False
+        self.unstored: frozenset[str] = frozenset()
         self.got: list[str] = []
         self.place: Position = BEGINNING
         self.lost: dict[str, int] = {}
