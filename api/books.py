@@ -14,6 +14,7 @@ from logroute.router.record import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
+    from logroute.router.route import Route
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -111,15 +112,19 @@ def stats_of(daemon: Daemon) -> Stats:
     return Stats(
         iso_time(time.time_ns()),
         DaemonFacts(__version__, os.getpid(), str(state_dir) if state_dir is not None else ""),
-        {name: _books(route.statistics()) for name, route in router.routes.items()},
+        {name: _books(route.statistics()) for name, route in _routes(daemon).items()},
         {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
         router.unmatched,
     )
 
 
 def health_of(daemon: Daemon) -> Health:
-    routes = {name: _health(route.statistics()) for name, route in daemon.router.routes.items()}
+    routes = {name: _health(route.statistics()) for name, route in _routes(daemon).items()}
     return Health(all(route.delivers for route in routes.values()), routes)
+
+
+def _routes(daemon: Daemon) -> dict[str, Route]:
+    return daemon.router.routes | daemon.unopened
 
 
 def _books(book: RouteStatistics) -> RouteBooks:

@@ -8,6 +8,7 @@ are neither delivered nor durable.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
 import socket
@@ -34,6 +35,11 @@ UNDELIVERED = 3
 FIRST_ANSWERS_WITHIN_S = 5.0
 """How long after the start it is said which routes are down."""
 
+OPEN_WITHIN_S = 10.0
+"""A route whose state is not open after so long is opened later, and nobody waits for it."""
+OPEN_AGAIN_S = 5.0
+"""How often that is tried."""
+OPEN_AT_ONCE = 8
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
 
@@ -140,6 +146,8 @@ class Daemon:
         self._unfinished_sources = {source.name for source in plan.sources}
         self._undelivered: dict[str, int] = {}
         """What routes that were taken out could not deliver, in records."""
+        self.unopened: dict[str, Route] = {}
+        """Routes whose state could not be opened yet: their disk was full, or did not answer."""
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -166,6 +174,7 @@ class Daemon:
                     nursery.start_soon(self._grace)
                     nursery.start_soon(self._say_stopping)
                     nursery.start_soon(self._say_degraded)
+                    nursery.start_soon(self._open_later)
                     nursery.start_soon(keep_watchdog_quiet)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
@@ -192,13 +201,62 @@ class Daemon:
             api.close()
 
     async def _open_routes(self) -> None:
+        """Open all; one whose disk is full, or does not answer, is left for later. Raises StateError."""
+        self._plans = self._route_plans(self.plan)
+        turns = trio.Semaphore(OPEN_AT_ONCE)
+        failures: list[StateError] = []
+
+        async def open_(route: Route) -> None:
+            async with turns:
+                try:
+                    await route.open(within_s=math.inf if self.plan.once else OPEN_WITHIN_S)
+                except StateError as error:
+                    if not error.passing or self.plan.once:
+                        failures.append(error)
+                    else:
+                        self.unopened[route.name] = route
+
+        routes = [self._made(plan, self._share_bytes(self.plan)) for plan in self._plans.values()]
         try:
-            self._plans = self._route_plans(self.plan)
-            for plan in self._plans.values():
-                self.router.add(await self._opened(plan, self._share_bytes(self.plan)))
+            async with trio.open_nursery() as nursery:
+                for route in routes:
+                    nursery.start_soon(open_, route)
+            if failures:
+                raise failures[0]
         except BaseException:
-            await _close(self.router.routes.values())
+            await _close(routes)
             raise
+        for route in routes:
+            if route.name not in self.unopened:
+                self.router.add(route)
+
+    async def _open_later(self) -> None:
+        """Open those that could not be opened at the start, when that can be: then they catch up."""
+        await self._started.wait()
+        while self.unopened:
+            await trio.sleep(OPEN_AGAIN_S)
+            for route in list(self.unopened.values()):
+                async with self._reloading:
+                    if self._stopping.is_set():
+                        return
+                    if self.unopened.get(route.name) is route:
+                        await self._open_now(route)
+
+    async def _open_now(self, route: Route) -> None:
+        try:
+            await route.open(within_s=OPEN_WITHIN_S)
+        except StateError as error:
+            route.warn("cannot open its state, trying again", reason=str(error))
+            return
+        del self.unopened[route.name]
+        if self._stopping.is_set():
+            await _close([route])
+            return
+        self._log.info("the route's state is open", route=route.name)
+        self.router.add(route, late=True)
+        self._start_route(route)
+        for source in list(self._running_sources.values()):
+            await source.welcome()
 
     @staticmethod
     def _route_plans(plan: Plan) -> dict[str, RoutePlan]:
@@ -288,12 +346,15 @@ class Daemon:
                 plan, make_api=self.plan.make_api, api_options=self.plan.api_options
             )
             ended = {name for name, route in self.router.routes.items() if route.gone is not None}
-            kept = [name for name in plans if name in self.router.routes and name not in ended]
+            there = self.router.routes | self.unopened
+            kept = [name for name in plans if name in there and name not in ended]
             changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
             gone = [name for name in self.router.routes if name not in plans]
             self._plans = plans
             for name in kept:
-                self.router.routes[name].share(self._share_bytes(plan))
+                there[name].share(self._share_bytes(plan))
+            for name in [name for name in self.unopened if name not in plans]:
+                del self.unopened[name]
             for name in gone:
                 self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
             for route in new:
@@ -305,8 +366,10 @@ class Daemon:
                 self.router.add(route, late=True)
                 self._start_route(route)
             for name in changed:
-                self.router.routes[name].replace(plans[name].settings, plans[name].make_sink)
-                self.router.changed(name)
+                there[name].state.set_durable(plans[name].durable)
+                there[name].replace(plans[name].settings, plans[name].make_sink)
+                if name in self.router.routes:
+                    self.router.changed(name)
             await self._reload_sources(plan.sources)
             for source in list(self._running_sources.values()):
                 await source.welcome()
@@ -340,7 +403,11 @@ class Daemon:
         first; it does when all others are open, because then there is least that can fail.
         """
         routes = self.router.routes
-        wanted = [each for name, each in plans.items() if name not in routes or routes[name].gone is not None]
+        wanted = [
+            each
+            for name, each in plans.items()
+            if name not in self.unopened and (name not in routes or routes[name].gone is not None)
+        ]
         wanted.sort(key=lambda each: each.settings.name in self._route_tasks)
         opened: list[Route] = []
         try:
@@ -361,8 +428,18 @@ class Daemon:
 
     async def _opened(self, plan: RoutePlan, share_bytes: int) -> Route:
         """A new route, open. Raises StateError."""
+        route = self._made(plan, share_bytes)
         try:
-            route = Route(
+            await route.open(within_s=OPEN_WITHIN_S)
+        except BaseException:
+            await _close([route])
+            raise
+        return route
+
+    def _made(self, plan: RoutePlan, share_bytes: int) -> Route:
+        """A new route. Raises StateError."""
+        try:
+            return Route(
                 plan.settings,
                 plan.make_sink,
                 state_folder=self.plan.state_dir,
@@ -372,12 +449,6 @@ class Daemon:
             )
         except Exception as error:  # the sink's
             raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error
-        try:
-            await route.open()
-        except BaseException:
-            await _close([route])
-            raise
-        return route
 
     async def _drain(self, route: Route) -> None:
         """A route that was taken out delivers what it has, within the grace period; the rest is spooled."""
@@ -493,7 +564,7 @@ class Daemon:
                 await route.tried.wait()
         down = {
             name: route.why_not_up or "no answer yet"
-            for name, route in self.router.routes.items()
+            for name, route in (self.router.routes | self.unopened).items()
             if route.why_not_up or not route.tried.is_set()
         }
         if down and not self._stopping.is_set():

@@ -96,6 +96,11 @@ def prepare(database: sqlite3.Connection, path: Path, *, durable: bool) -> None:
         database.execute("pragma locking_mode = exclusive")
     database.execute("pragma journal_mode = wal")
     database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
+    set_durable(database, durable=durable)
+
+
+def set_durable(database: sqlite3.Connection, *, durable: bool) -> None:
+    """Whether a commit survives power loss; not within a transaction."""
     database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
 
 

@@ -423,9 +423,14 @@ class Route:
 
     # --- the loop -------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Load what was stored. Raises StateError."""
-        await self.state.open()
+    async def open(self, *, within_s: float = math.inf) -> None:
+        """Load what was stored. Raises StateError; until it has succeeded, the route is down."""
+        try:
+            await self.state.open(within_s=within_s)
+        except StateError as error:
+            self._is_down(str(error))
+            raise
+        self._up, self._reason = True, ""
         self.queue.load()
         self._books.received = self.queue.records + self.state.lost_records
         self._books.drop("damaged", self.state.lost_records)

@@ -137,10 +137,12 @@ class RouteState:
 
     # --- life ---------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Open or create the database and load it. Raises StateError."""
-        # However long it takes: of a large file that is damaged a whole copy is made.
-        contents = await self._in_thread("open", self._file.open, within_s=math.inf)
+    async def open(self, *, within_s: float = math.inf) -> None:
+        """Open or create the database and load it. Raises StateError; then it may be tried again.
+
+        Of a large file that is damaged a whole copy is made, which takes its time, and goes on meanwhile.
+        """
+        contents = await self._in_thread("open", self._file.open, within_s=within_s)
         self._open = True
         self._tidy_at = trio.current_time() + TIDY_EVERY_S
         self.born = contents.born
@@ -157,6 +159,10 @@ class RouteState:
         if self._open:
             self._open = False
             await trio.to_thread.run_sync(self._file.close, limiter=self._threads)
+
+    def set_durable(self, durable: bool) -> None:
+        """Whether a commit survives power loss, from the next one on."""
+        self._file.durable = durable
 
     @property
     def _database(self) -> sqlite3.Connection | None:
@@ -510,6 +516,7 @@ class RouteState:
         database = self._database
         assert database is not None
         now = self._clock()
+        self._file.keep()
         rows = [row.compressed() for row in packed]
         with transaction(database):
             checkpoints.store(database, changes.positions, changes.gone, changes.forgotten, now)

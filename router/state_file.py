@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from logroute.router import checkpoints, dead_letters, spool, stored_origins
-from logroute.router.database import StateError, connect, error_code, is_damage, prepare
+from logroute.router.database import StateError, connect, error_code, is_damage, prepare, set_durable
 from logroute.router.record import Position, Reached
 from logroute.router.salvage import salvage
 from logroute.router.stored_origins import StoredOrigins
@@ -68,7 +68,9 @@ class StateFile:
         self.path = path
         self.database: sqlite3.Connection | None = None
         self._route = route
-        self._durable = durable
+        self.durable = durable
+        """A commit survives power loss. May be changed while it is open; `keep` takes it over."""
+        self._kept_durable = durable
         self._clock = clock
         self._log = structlog.get_logger("logroute.router").bind(route=route)
 
@@ -95,6 +97,12 @@ class StateFile:
         database, self.database = self.database, None
         if database is not None:
             database.close()
+
+    def keep(self) -> None:
+        """Have what `durable` says now, before a transaction."""
+        if self._kept_durable != self.durable and self.path is not None and self.database is not None:
+            set_durable(self.database, durable=self.durable)
+            self._kept_durable = self.durable
 
     def recover(self, error: Exception) -> Recovered:
         """A damage was found in the open file: what to raise once there is a new one. Raises StateError."""
@@ -131,7 +139,7 @@ class StateFile:
         database = self.database
         assert database is not None
         if self.path is not None:
-            prepare(database, self.path, durable=self._durable)
+            prepare(database, self.path, durable=self.durable)
         database.executescript(_SCHEMA)
         meta = dict(database.execute("select key, value from meta"))
         wanted = {"version": str(VERSION), "route": self._route, "born": meta.get("born", repr(born))}
@@ -164,7 +172,7 @@ class StateFile:
         for stale in _with_logs(fresh):
             stale.unlink(missing_ok=True)
         with closing(connect(fresh)) as database:
-            prepare(database, fresh, durable=self._durable)
+            prepare(database, fresh, durable=self.durable)
             database.executescript(_SCHEMA)
             found = salvage(self.path, database)
         aside = self._beside(f".corrupt-{time.time_ns()}")

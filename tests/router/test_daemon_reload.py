@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,24 @@ import pytest
 import trio
 import trio.testing
 
-from logroute.router.daemon import DONE, UNDELIVERED, CannotReload, Daemon, Plan, RoutePlan, SourcePlan
+from logroute.api.books import health_of, stats_of
+from logroute.router.daemon import (
+    DONE,
+    FAILED,
+    OPEN_AGAIN_S,
+    UNDELIVERED,
+    CannotReload,
+    Daemon,
+    Plan,
+    RoutePlan,
+    SourcePlan,
+)
+from logroute.router.database import StateError
 from logroute.router.route import Route, RouteSettings
 from logroute.router.state import RouteState
+from logroute.router.state_file import Contents, StateFile
 from logroute.sinks import SinkGone
-from tests.router.stand_ins import StandInSink, StandInSource, batch, origin
+from tests.router.stand_ins import StandInSink, StandInSource, batch, number_of, origin, position
 
 MIB = 1 << 20
 DISK = {"disk_bytes": MIB}
@@ -504,3 +518,110 @@ async def test_a_route_whose_sink_was_gone_is_started_anew_by_a_reload(
 
     assert await world.run(reload) == DONE
     assert len(world.sinks["all"]) == 1
+
+
+async def test_a_changed_fsync_is_taken_over(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    world = World("all", state_dir=tmp_path)
+
+    def synchronous() -> int:
+        database = world.route("all").state._database
+        assert database is not None
+        return int(database.execute("pragma synchronous").fetchone()[0])
+
+    async def then() -> None:
+        for durable, kept in ((False, 1), (True, 2), (False, 1)):
+            plan = world.plan("all")
+            await world.daemon.reload(
+                msgspec.structs.replace(
+                    plan, routes=[msgspec.structs.replace(each, durable=durable) for each in plan.routes]
+                )
+            )
+            world.route("all").state.note(world.origin.key, position(1))
+            await world.route("all").state.commit()
+            assert synchronous() == kept
+
+    assert await world.run(then) == DONE
+
+
+# --- routes whose state cannot be opened yet -----------------------------------------------------------
+
+
+class FullDisk:
+    """A disk on which the states of some routes cannot be opened, until it has space."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.names = set(names)
+        open_ = StateFile.open
+
+        def refuse(file: StateFile) -> Contents:
+            if file.path is not None and file.path.stem in self.names:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise StateError.of("open", file.path, error)
+            return open_(file)
+
+        monkeypatch.setattr(StateFile, "open", refuse)
+
+
+async def test_a_route_whose_disk_is_full_at_the_start_begins_when_there_is_space(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The others begin at once, health tells, and it goes on from its checkpoint."""
+    first = World("all", "full", lines=3, state_dir=tmp_path)
+    assert await first.run(partial(trio.sleep, 1)) == DONE
+    disk = FullDisk(monkeypatch, "full")
+    world = World("all", "full", lines=6, state_dir=tmp_path)
+
+    async def then() -> None:
+        await trio.sleep(12)
+        health = health_of(world.daemon)
+        assert not health.healthy
+        assert health.routes["all"].delivers
+        assert "database or disk is full; free some space" in health.routes["full"].reason
+        assert stats_of(world.daemon).routes["full"].received == 0
+        assert world.messages("all") == ["4", "5", "6"]
+        disk.names.clear()
+        await trio.sleep(OPEN_AGAIN_S)
+        assert "full" in world.daemon.router.routes
+        assert world.daemon.unopened == {}
+        assert world.sources[-1].welcomed == 1
+        assert health_of(world.daemon).healthy
+        assert number_of(world.route("full").state.positions[world.origin.key]) == 3
+
+    assert await world.run(then) == DONE
+    said = capsys.readouterr().out
+    assert "started degraded" in said
+    assert "cannot open its state, trying again" in said
+    assert "the route's state is open" in said
+
+
+async def test_a_reload_changes_and_removes_routes_that_are_not_open_yet(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch, "changed", "gone")
+    world = World("all", "changed", "gone", state_dir=tmp_path)
+
+    async def then() -> None:
+        plan = world.plan("all", "changed")
+        routes = [
+            msgspec.structs.replace(each, options="others") if each.settings.name == "changed" else each
+            for each in plan.routes
+        ]
+        await world.daemon.reload(msgspec.structs.replace(plan, routes=routes))
+        assert list(world.daemon.unopened) == ["changed"]
+        disk.names.clear()
+        await trio.sleep(2 * OPEN_AGAIN_S)
+        assert set(world.daemon.router.routes) == {"all", "changed"}
+        assert [what for _, what in world.sinks["changed"][-1].calls] == ["open"]
+
+    assert await world.run(then) == DONE
+
+
+async def test_with_once_a_full_disk_is_an_error(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullDisk(monkeypatch, "all")
+    assert await World("all", state_dir=tmp_path, once=True).daemon.run() == FAILED

@@ -23,7 +23,7 @@ from logroute.router.database import PAGE_BYTES, StateError
 from logroute.router.queue import Queue
 from logroute.router.record import Anchor, Batch, Place, Position, Record, StreamPosition, iso_time
 from logroute.router.state import TIDY_EVERY_S, RouteState
-from logroute.router.state_file import VERSION
+from logroute.router.state_file import VERSION, Contents, StateFile
 from logroute.sinks import FileLength
 from tests.router.stand_ins import number_of, origin, position
 
@@ -269,6 +269,28 @@ async def test_a_disk_that_does_not_answer_is_an_error(
     async with opened(tmp_path) as state:
         assert number_of(state.positions[WEB]) == 2
         assert state.files == {}
+
+
+async def test_a_disk_that_does_not_answer_at_the_start_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored(tmp_path)
+    answers = threading.Event()
+    load = StateFile._load
+
+    def hang(file: StateFile) -> Contents:
+        assert answers.wait(10)
+        return load(file)
+
+    monkeypatch.setattr(StateFile, "_load", hang)
+    state = RouteState("all", tmp_path)
+    with pytest.raises(StateError, match=r"cannot open .* has not answered for 0\.05 s") as error:
+        await state.open(within_s=0.05)
+    assert error.value.passing
+    answers.set()
+    await state.open(within_s=10)
+    assert len(state.positions) == 299
+    await state.close()
 
 
 async def test_a_commit_is_not_cancelled_half_way(tmp_path: Path) -> None:
