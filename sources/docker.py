@@ -8,6 +8,7 @@ and survive an engine that is away; what is read by API goes on when the engine 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections import deque
@@ -43,6 +44,7 @@ FORKS_AT_ONCE = 4
 CATCH_UP_EVERY_S = 1.0
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 15.0
+SAY_AGAIN_S = 60.0
 
 # Drivers whose file is json-file's; `local` files are not read yet, the API can.
 FILE_DRIVERS = ("json-file",)
@@ -133,6 +135,7 @@ class DockerSource(Source[DockerOptions]):
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
         self._forks = trio.Semaphore(FORKS_AT_ONCE)
+        self._refusals = Refusals(self._log)
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
         self._root = ""
@@ -364,6 +367,8 @@ class DockerSource(Source[DockerOptions]):
             return "it is logroute itself"
         if origin.labels.get("logroute.enable", "").lower() in ("false", "0", "no"):
             return "its label logroute.enable says so"
+        if details.log_driver == "none":
+            return "its logging driver keeps nothing"
         if any(line == "LOGSPOUT=ignore" for line in details.config.env or ()):
             return "its environment says LOGSPOUT=ignore"
         if self.options.include is not None and not self.options.include.decide(origin):
@@ -396,7 +401,13 @@ class DockerSource(Source[DockerOptions]):
                 opened.append(container)
         if not opened:
             return
-        await self._open(opened)
+        try:
+            await self._open(opened)
+        except EngineError:
+            # Whoever looks again when the engine is back finds them as if for the first time.
+            for container in opened:
+                del self.containers[container.details.id]
+            raise
         starts = await trio.to_thread.run_sync(self._starts, opened, limiter=self._threads)
         checkpoints = await self._checkpoints.meet(starts)
         await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
@@ -451,7 +462,13 @@ class DockerSource(Source[DockerOptions]):
                 self._say_unreadable(container, logs[container].path, why or "no such file")
             del logs[container]
         if self.options.read == "auto":
-            for container in await self._strange(logs):
+            try:
+                strange = await self._strange(logs)
+            except EngineError:
+                for log in logs.values():
+                    log.close()
+                raise
+            for container in strange:
                 log = logs.pop(container)
                 log.close()
                 self._say_unreadable(container, log.path, "it is not the log that the engine has")
@@ -560,11 +577,15 @@ class DockerSource(Source[DockerOptions]):
     def _report(self, container: Container | None, routes: Any, reason: str, **details: object) -> None:
         if container is None:
             return
-        known = [route for route in routes if route]
-        self._checkpoints.lost(container.origin, known, reason, **details)
+        named = [route for route in routes if route]
+        known = {name: value for name, value in details.items() if value not in ("", None)}
+        self._checkpoints.lost(container.origin, named, reason, **known)
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
+
+    def notes(self) -> list[str]:
+        return self._refusals.notes()
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True
@@ -654,8 +675,7 @@ class DockerSource(Source[DockerOptions]):
                 fork.routes = frozenset(routes)
                 places = {route: container.places.pop(route) for route in routes}
                 began = trio.current_time()
-                async with self._forks:
-                    await self._read_apart(container, fork, places)
+                await self._read_apart(container, fork, places)
                 self._join(container, fork)
                 # Opening makes the engine decode the log from its beginning.
                 await trio.sleep_until(began + CATCH_UP_EVERY_S)
@@ -673,19 +693,46 @@ class DockerSource(Source[DockerOptions]):
     async def _read_apart(
         self, container: Container, fork: EngineLog, places: Mapping[str, Position]
     ) -> None:
-        """All that the engine has now; an engine that is away is waited for."""
+        """All that the engine has now."""
+
+        async def read() -> None:
+            async with self._forks:
+                await fork.run(self._offer, places, follow=False)
+
+        await self._persist(container, fork, read)
+
+    async def _persist(
+        self, container: Container, log: EngineLog, read: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Read until that is done: an engine that is away, or refuses for now, is asked again.
+
+        What cannot be read at all is given up, and counted.
+        """
+        from logroute.sources.engine_logs import LogBroken
+
+        log.on_opened = partial(self._refusals.over, container.details.id)
         wait_s = RETRY_FIRST_S
         while True:
+            records = log.statistics.records
             try:
-                await fork.run(self._offer, places, follow=False)
+                await read()
+                break
             except EngineAway:
-                await trio.sleep(wait_s)
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
-                continue
+                pass
             except EngineRefused as error:
-                name = container.origin.name
-                self._log.error("cannot read a container", container=name, error=str(error))
-            return
+                counted = isinstance(error, LogBroken)
+                if counted or error.unreadable:
+                    name = container.origin.name
+                    self._log.error("cannot read a container", container=name, error=str(error))
+                    if not counted:
+                        self._report(container, log.routes or (), "unreadable", since=log.newest_time)
+                    break
+                self._refusals.note(container.details.id, container.origin.name, str(error))
+            if log.statistics.records > records:
+                wait_s = RETRY_FIRST_S
+            await trio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+        self._refusals.over(container.details.id)
 
     def _join(self, container: Container, fork: EngineLog) -> None:
         """The routes of a fork are near the live reader: it goes back to where they are, and has them again.
@@ -717,21 +764,9 @@ class DockerSource(Source[DockerOptions]):
         log = container.engine_log
         assert log is not None
         assert container.reader is not None
-        wait_s = RETRY_FIRST_S
         with container.reader:
-            while True:
-                try:
-                    await log.run(self._offer, checkpoints, follow=not self.context.once)
-                except EngineAway:
-                    await trio.sleep(wait_s)
-                    wait_s = min(RETRY_MAX_S, wait_s * 2)
-                    continue
-                except EngineRefused as error:
-                    if not error.gone:
-                        self._log.error(
-                            "cannot read a container", container=container.origin.name, error=str(error)
-                        )
-                break
+            read = partial(log.run, self._offer, checkpoints, follow=not self.context.once)
+            await self._persist(container, log, read)
         container.reader = None
         self._set_drained(container)
         if container.removed:
@@ -739,6 +774,41 @@ class DockerSource(Source[DockerOptions]):
 
     async def _offer(self, batch: Batch) -> None:
         await self._sweep.offer(batch)
+
+
+class Refusals:
+    """Containers whose logs the engine refuses now, and should not: said at once, then once a minute."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        self._log = log
+        self._reasons: dict[str, tuple[str, str]] = {}
+        """By id: name, and what the engine said."""
+        self._said_at = -math.inf
+
+    def note(self, id_: str, name: str, reason: str) -> None:
+        self._reasons[id_] = name, reason
+        now = trio.current_time()
+        if now - self._said_at >= SAY_AGAIN_S:
+            self._said_at = now
+            others = len(self._reasons) - 1
+            self._log.error(
+                "the engine refuses the log of a container, trying again",
+                container=name,
+                error=reason,
+                others=others or None,
+            )
+
+    def over(self, id_: str) -> None:
+        """It gives this one, or it does not matter any more."""
+        if self._reasons.pop(id_, None) is not None and not self._reasons:
+            self._log.info("the engine gives all logs again")
+
+    def notes(self) -> list[str]:
+        """What somebody should know, a line a container."""
+        return [
+            f"the engine refuses the log of {name}, trying again: {reason}"
+            for name, reason in self._reasons.values()
+        ]
 
 
 class _Apart:

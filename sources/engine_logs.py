@@ -67,6 +67,10 @@ class Lost(Protocol):
     def __call__(self, routes: Sequence[str], reason: str, /, **details: object) -> None: ...
 
 
+class LogBroken(EngineRefused):
+    """The engine cannot read its own log any further, however often it is asked: what is missing was counted."""
+
+
 class _End(Enum):
     """Why one reading ended."""
 
@@ -123,6 +127,9 @@ class _Filling(msgspec.Struct):
     acknowledged: Mapping[str, frozenset[Stream]] | None
 
 
+def _nothing() -> None: ...
+
+
 class EngineLog:
     """Reads the log of one container. `run` may be called again after it raised: it goes on where it was.
 
@@ -140,6 +147,8 @@ class EngineLog:
         """The routes that are behind, and that it reads for alone; None: it is the live reader."""
         self.ended = False
         """What the events say; only a hint, the engine is asked."""
+        self.on_opened: Callable[[], None] = _nothing
+        """Called when the engine has begun to give the log."""
         self.statistics = EngineLogStatistics()
         self._engine = engine
         self._id = details.id
@@ -179,8 +188,8 @@ class EngineLog:
         """Read on; with `follow` until the container has ended, else to where the log ends now.
 
         Begins at the oldest of the checkpoints (by route); batches say which routes have already what in
-        them. Later calls go on where the one before ended. Raises EngineAway (call again later) and
-        EngineRefused (the log cannot be read), when everything that was read has been taken by `offer`.
+        them. Later calls go on where the one before ended. Raises EngineAway and EngineRefused (call again
+        later) and LogBroken, when everything that was read has been taken by `offer`.
         """
         if self._position is None:
             self._begin({"": checkpoints} if isinstance(checkpoints, Position) else checkpoints)
@@ -277,7 +286,7 @@ class EngineLog:
                     break
         error = self._reading.decoder.error if self._reading else None
         if error is not None:
-            raise EngineRefused(f"the engine cannot read the log of {self.origin.name}: {error}", 0, error)
+            raise LogBroken(f"the engine cannot read the log of {self.origin.name}: {error}", 0, error)
 
     async def _last(self) -> Record | None:
         """The log's last piece: what every other reading must have reached, to be whole. None if empty."""
@@ -301,9 +310,10 @@ class EngineLog:
         if not self._reached(reading, last, [*rest, *([reading.last] if reading.last else [])]):
             if not anyway:
                 return False
-            if last is not None:
+            if last is not None or reading.decoder.error is not None:
                 # An engine that meets a broken line in a log may end there without a word.
-                self._lost(self._routes, "unreadable", since=self._newest_time(), until=last.time)
+                until = last.time if last is not None else ""
+                self._lost(self._routes, "unreadable", since=self.newest_time, until=until)
         if not running:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
@@ -327,7 +337,8 @@ class EngineLog:
             return open_.discarding or open_.parts[-1:] == [last.message]
         return any(_ends_with(record, last) for record in came)
 
-    def _newest_time(self) -> str:
+    @property
+    def newest_time(self) -> str:
         """Time of the newest record that was read; empty if none was."""
         anchors = [self.position.of(stream).anchor for stream in STREAMS]
         return max((anchor.time for anchor in anchors if anchor), default="")
@@ -337,7 +348,7 @@ class EngineLog:
         if self._reading is not None:
             self._finish(None, running=False)
             return
-        self._lost(self._routes, "removed", since=self._newest_time(), until="")
+        self._lost(self._routes, "removed", since=self.newest_time, until="")
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""
@@ -392,6 +403,7 @@ class EngineLog:
         self.statistics.openings += 1
         try:
             async with self._engine.logs(self._id, follow=follow, since_ns=since) as stream:
+                self.on_opened()
                 end = await self._read_stream(reading, stream)
         finally:
             for name, unfinished in reading.decoder.joiner.unfinished.items():
@@ -515,7 +527,7 @@ class EngineLog:
         """It stood still where it was not verified, and a whole file may have been written since then."""
         if not reading.quiet or reading.verified_at is not None or self._rotation_bytes is None:
             return False
-        before = self._newest_time()
+        before = self.newest_time
         if not before or not first.time:
             return False
         return (time_ns(first.time) - time_ns(before)) * FASTEST_BYTES_PER_S >= self._rotation_bytes * 10**9

@@ -4,70 +4,24 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, iso_time
+from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
-from logroute.sources.inotify import NAMES
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import POLL_S, Sweep
-from tests.router.stand_ins import inline
+from tests.sources.stand_ins import Gate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LIMIT = 1 << 20
 BEGAN_NS = 1_795_000_000 * 10**9
-
-
-class Settings:
-    match = EVERYTHING
-
-
-class Gate:
-    """A route that holds and blocks when the test says so, and acknowledges at once."""
-
-    def __init__(self, name: str, router: Router) -> None:
-        self.name = name
-        self.settings = Settings
-        self.gone = None
-        self.holds = self._blocks = False
-        self.got: list[str] = []
-        self.place: Position = BEGINNING
-        self.lost: dict[str, int] = {}
-        self.state = self
-        self._router = router
-        router.routes[name] = self  # type: ignore[assignment]  # what the router needs of a route
-
-    def put(self, batches: Sequence[Batch]) -> None:
-        assert not self._blocks
-        for batch in batches:
-            self.got += [record.message for record in batch.records]
-            self.place = batch.after
-
-    def position(self, origin: str) -> Position:
-        return self.place
-
-    def open(self) -> None:
-        self.holds = self._blocks = False
-        self._router.room_again()
-
-    def blocks(self, reader: Reader) -> bool:
-        return self._blocks
-
-    def hurry(self) -> None: ...
-
-    def note(self, origin: str, position: Position | Reached) -> None:
-        self.place = position if isinstance(position, Position) else position.position()
-
-    def block(self) -> None:
-        self.holds = self._blocks = True
-        self._router.room_again()
 
 
 class Log:
@@ -178,21 +132,10 @@ async def world(folder: Path, routes: str = "abc") -> AsyncIterator[World]:
         there.log.close()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would run in a thread runs at once; names are looked at by polling, as the clock says."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
-    instance = Sweep._instance
-
-    def only_content(self: Sweep, mask: int) -> Any:
-        return None if mask == NAMES else instance(self, mask)
-
-    monkeypatch.setattr(Sweep, "_instance", only_content)
-    monkeypatch.setattr("logroute.sources.sweep.POLL_ALONE_S", POLL_S)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_files(folder: Path) -> int:
+    """How many files of this folder are open: others may still be closing theirs in threads."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(link).startswith(f"{folder}/") for link in links if os.path.islink(link))
 
 
 async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
@@ -200,7 +143,7 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        before = open_files()
+        before = open_files(tmp_path)
         w.log.write(10)
         await w.settle()
         w.gates["b"].block()
@@ -216,7 +159,7 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
         await w.settle()
         assert [gate.got for gate in w.gates.values()] == [w.said] * 3
         assert w.reader.forks == ()
-        assert open_files() == before
+        assert open_files(tmp_path) == before
 
 
 async def test_it_joins_while_the_others_go_on(
@@ -382,7 +325,7 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
     chance = random.Random(seed)
     async with world(tmp_path, "abcd") as w:
         w.begin()
-        before = open_files()
+        before = open_files(tmp_path)
         for _ in range(60):
             gate = w.gates[chance.choice("abcd")]
             match chance.randrange(9):
@@ -420,4 +363,4 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
         assert w.reader.forks == ()
         assert w.router._apart == {}
         # A file is kept until something of the one after it was read.
-        assert open_files() <= before + len(w.reader._spent)
+        assert open_files(tmp_path) <= before + len(w.reader._spent)
