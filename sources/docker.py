@@ -13,6 +13,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -29,7 +30,7 @@ from logroute.sources import Behind, Checkpoints, Emit, Source, SourceContext, S
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, origin_from
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, Event
-from logroute.sources.log_file import LogFile, Lost
+from logroute.sources.log_file import NEAR_BYTES, LogFile, Lost
 from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -502,7 +503,10 @@ class DockerSource(Source[DockerOptions]):
 
     async def _is_its_log(self, container: Container, log: LogFile) -> bool:
         """Whether the file's first record is the engine's: in a container the path may be another file."""
-        ours = await trio.to_thread.run_sync(log.first_record, limiter=self._threads)
+        try:
+            ours = await trio.to_thread.run_sync(log.first_record, limiter=self._threads)
+        except OSError:
+            return True  # whoever reads it says so
         if ours is None:
             return True  # empty as yet; its path holds the container's whole id
         try:
@@ -536,30 +540,45 @@ class DockerSource(Source[DockerOptions]):
             return BEGINNING
         if start == "now":
             if container.log is not None:
-                return container.log.end()
+                with suppress(OSError):  # whoever reads it says so
+                    return container.log.end()
             return Position(since=iso_time(self._engine.now_ns()))
         return Position(since=iso_time(self._engine.now_ns() - int(float(start) * 1e9)))
 
     async def _begin(self, checkpoints: Mapping[Container, Mapping[str, Position]]) -> None:
         by_file = {c.log: where for c, where in checkpoints.items() if c.log is not None}
-        losses = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
+        losses, failed = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
         for container, where in checkpoints.items():
             if container.log is None:
                 self._begin_by_api(container, where)
+                continue
+            if container.log in failed:
+                self._try_again(container.log, where, failed[container.log])
                 continue
             for lost in losses.get(container.log, ()):
                 self._report(container, lost.routes, lost.reason, **lost.details())
             self._sweep.add(container.log)
             self._log.debug("reading", container=container.origin.name, read="file", path=container.log.path)
 
-    def _resume(self, logs: Mapping[LogFile, Mapping[str, Position]]) -> dict[LogFile, list[Lost]]:
-        """Bring these to where they begin; what is gone. In a worker thread."""
+    def _resume(
+        self, logs: Mapping[LogFile, Mapping[str, Position]]
+    ) -> tuple[dict[LogFile, list[Lost]], dict[LogFile, OSError]]:
+        """Bring these to where they begin; what is gone, and what failed. In a worker thread."""
         losses: dict[LogFile, list[Lost]] = {}
+        failed: dict[LogFile, OSError] = {}
         for log, checkpoints in logs.items():
-            if lost := log.begin(checkpoints):
-                losses[log] = lost
-            if self.context.once:
-                log.stop_at = log.end_spot()
+            try:
+                losses[log] = self._begin_log(log, checkpoints)
+            except OSError as error:
+                failed[log] = error
+        return losses, failed
+
+    def _begin_log(
+        self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES
+    ) -> list[Lost]:
+        losses = log.begin(checkpoints, near_bytes)
+        if self.context.once and log.is_open:
+            log.stop_at = log.end_spot()
         return losses
 
     def _begin_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
@@ -616,25 +635,38 @@ class DockerSource(Source[DockerOptions]):
             self._report(container, lost.routes, lost.reason, **lost.details())
 
     def _failed(self, log: LogFile, error: Exception) -> None:
+        self._try_again(log, log.places(), error)
+
+    def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
+        """Later, from these places: what was emitted is not emitted again."""
         container = self.containers.get(log.origin.id)
         name = container.origin.name if container is not None else log.path
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
-        places = log.places()
         log.close()
         if container is not None:
             self._nursery.start_soon(self._again, container, log, places)
 
     async def _again(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
-        """Go on with a log that could not be read, where it was: what was emitted is not emitted again."""
         await trio.sleep(RETRY_MAX_S)
         if container.log is log and not log.is_open:
             await self._reopen(container, log, places)
 
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
-        if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-            for lost in await trio.to_thread.run_sync(log.begin, places, 0, limiter=self._threads):
-                self._report(container, lost.routes, lost.reason, **lost.details())
+        """Go on with a log that was closed."""
+        try:
+            there = await trio.to_thread.run_sync(log.open, limiter=self._threads)
+            losses = await trio.to_thread.run_sync(self._begin_log, log, places, 0, limiter=self._threads)
+        except OSError as error:
+            self._try_again(log, places, error)
+            return
+        for lost in losses:
+            self._report(container, lost.routes, lost.reason, **lost.details())
+        if there:
             self._sweep.add(log)
+        elif self.context.once:
+            self._set_drained(container)
+        elif container.removed:
+            self._forget(container)
 
     def _forget(self, container: Container) -> None:
         if container.reader is None:
@@ -849,6 +881,8 @@ def _open_files(logs: Mapping[Container, LogFile]) -> dict[Container, str]:
                 problems[container] = ""
         except PermissionError:
             problems[container] = "no permission"
+        except OSError as error:
+            problems[container] = error.strerror or str(error)
     return problems
 
 

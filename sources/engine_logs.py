@@ -68,7 +68,7 @@ class Lost(Protocol):
 
 
 class LogBroken(EngineRefused):
-    """The engine cannot read its own log any further, however often it is asked: what is missing was counted."""
+    """The engine cannot read its own log any further, whenever it is asked: what is missing was counted."""
 
 
 class _End(Enum):

@@ -12,6 +12,7 @@ a quarter more CPU and gains nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ from logroute.router.record import (
     message_hash,
 )
 from logroute.sources.joiner import Joiner
-from logroute.sources.log_chain import TAIL_BYTES, Segment, lines_of, newer_segments, open_chain
+from logroute.sources.log_chain import TAIL_BYTES, Segment, close_all, lines_of, newer_segments, open_chain
 from logroute.sources.log_formats import FORMATS, Chunk, FormatName, LogStatistics, Spot
 
 BUFFER_BYTES = 1 << 19
@@ -159,16 +160,16 @@ class LogFile:
     # --- the chain ----------------------------------------------------------------------------------
 
     def open(self) -> bool:
-        """Open every file of the log now. False if there is none. Raises PermissionError."""
+        """Open every file of the log now. False if there is none. Raises OSError."""
         with self._chain:
             self._segments = open_chain(self.path, rotated=self.rotated)
         return bool(self._segments)
 
     def open_once(self) -> None:
-        """Open it unless it is, or cannot be: whoever needs it will see."""
+        """Open it unless it is, or cannot be: whoever needs it will see why."""
         with self._chain:
             if not self._segments:
-                with contextlib.suppress(PermissionError):
+                with contextlib.suppress(OSError):
                     self._segments = open_chain(self.path, rotated=False)
 
     @property
@@ -210,32 +211,49 @@ class LogFile:
         self._spent = self._spent[keep:]
 
     def look(self) -> bool:
-        """Notice rotation: open files that are newer than those we hold. True if there are any."""
+        """Notice rotation: open files that are newer than those we hold. True if there are any.
+
+        Raises OSError: nothing has changed then, and it can be called again.
+        """
         with self._chain:
             if not self._segments:
                 return False
             newest = self._segments[-1]
             try:
                 status = os.stat(self.path)
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 return False
             if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
                 return False
             fresh, whole = newer_segments(self.path, self._segments)
-            self._segments.extend(fresh)
-            until = "" if whole else self._first_time(fresh)
-            if not whole:
-                self._lose(until)
-            for fork in self.forks:
-                fork._follow(fresh, whole, until)
+            gap = () if whole else (self._last_time_in(newest), self._first_time(fresh))
+            # All of them or none, so that what fails here can be tried again.
+            copies = self._copies(fresh)
+            self._follow(fresh, gap)
+            for fork, segments in zip(self.forks, copies, strict=True):
+                with fork._chain:
+                    fork._follow(segments, gap)
             return bool(fresh)
 
-    def _follow(self, fresh: Sequence[Segment], whole: bool, until: str) -> None:
-        """The live reader has found these files."""
-        with self._chain:
-            self._segments.extend([segment.again() for segment in fresh])
-            if not whole:
-                self._lose(until)
+    def _copies(self, fresh: Sequence[Segment]) -> list[list[Segment]]:
+        """These files once more for each fork. Closes all of them and raises OSError where that fails."""
+        copies: list[list[Segment]] = [[] for _ in self.forks]
+        try:
+            for segments in copies:
+                segments.extend(segment.again() for segment in fresh)
+        except OSError:
+            close_all([*fresh, *itertools.chain.from_iterable(copies)])
+            raise
+        return copies
+
+    def _follow(self, fresh: Sequence[Segment], gap: tuple[str, str] | tuple[()]) -> None:
+        """These files come behind those it has; after a gap between these times, if there is one.
+
+        To be called with the chain locked.
+        """
+        self._segments.extend(fresh)
+        if gap:
+            self._losses += (Lost(self._named(), "rotated", *gap),)
 
     def has_news(self) -> bool:
         """Whether there is something to read: more bytes, fewer (truncated), or a newer file."""
@@ -260,7 +278,7 @@ class LogFile:
         with self._chain:
             first = self._segments[0]
             reason = "rotated" if len(self._segments) > 1 else "removed"
-            unread = max(0, first.size() - (0 if first.compressed else first.offset))
+            unread = None if first.compressed else max(0, first.size() - first.offset)
             self._segments.pop(0).close()
             self._passed += 1
             self._tail = b""
@@ -298,8 +316,13 @@ class LogFile:
             known = [*of._spent, *of._segments]
             older = self._older(known) if any(_in_older_files(p) for p in checkpoints.values()) else []
             fork._passed = of._passed - len(of._spent) - len(older)
-            fork._segments = [*older, *(segment.again() for segment in known)]
-            fork._losses = tuple(fork.resume(checkpoints))
+            fork._segments = older
+            try:
+                older.extend(segment.again() for segment in known)
+                fork._losses = tuple(fork.resume(checkpoints))
+            except OSError:
+                close_all(fork._segments)
+                raise
             fork._looked = True
             self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
         self._stranded = {}
@@ -479,6 +502,11 @@ class LogFile:
                 return index, place.offset
         return None
 
+    def _last_time_in(self, segment: Segment) -> str:
+        """The time of its last record; of the last that was read if it has none, or lines say no times."""
+        record = self._format.decode(_last_line(segment)[1])
+        return full_time(record.time) if record is not None else self._last_time()
+
     def _first_time(self, segments: Sequence[Segment]) -> str:
         """The time of the oldest record; empty if there is none, or lines say no times."""
         for segment in segments:
@@ -537,7 +565,8 @@ class LogFile:
     def fetch(self, buffer: bytearray, budget_bytes: int) -> Fetched:
         """Take what is new, whole lines, at most about `budget_bytes`; to be parsed in the same order.
 
-        `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
+        `buffer` is the caller's, shared by all logs. Never raises for what stands in the file; OSError where it
+        cannot be read.
         """
         fetched = Fetched([])
         if self._spent:
@@ -545,8 +574,8 @@ class LogFile:
                 self._close_spent(but=(self._reached.stdout_place, self._reached.stderr_place))
         if not self._looked:
             # It may have been rotated after it was opened and before anybody watched it.
-            self._looked = True
             self.look()
+            self._looked = True
         while budget_bytes > 0:
             if not self._segments:
                 return fetched
@@ -581,6 +610,10 @@ class LogFile:
                     self._pass_over_monster(segment, buffer, skip, count)
                     budget_bytes -= count
                     continue
+                if segment.damaged_at is not None and not segment.damage_told:
+                    segment.damage_told = True
+                    until = self._first_time(self._segments[1:])
+                    fetched.chunks.append(Chunk(lost="unreadable", until=until))
                 complete = self.complete
                 if not self._next_segment(count > skip):
                     fetched.drained = complete or self.stop_at is not None
@@ -680,7 +713,7 @@ class LogFile:
         self._passed += 1
         self._tail = b""
         if not self._at_end:
-            fetched.chunks.append(Chunk(lost=True))
+            fetched.chunks.append(Chunk(lost="rotated"))
 
     def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
         """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""
@@ -696,7 +729,7 @@ class LogFile:
         for chunk in chunks:
             if chunk.lost:
                 with self._chain:
-                    self._lose("")
+                    self._losses += (Lost(self._named(), chunk.lost, self._last_time(), chunk.until),)
             elif chunk.finish:
                 self._finish(batches)
             else:
@@ -791,10 +824,6 @@ class LogFile:
                 reader=self,
             )
         )
-
-    def _lose(self, until: str) -> None:
-        """To be called with the chain locked."""
-        self._losses += (Lost(self._named(), "rotated", self._last_time(), until),)
 
     def _last_time(self) -> str:
         """Of what has been read."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import pytest
 import trio
 
 from logroute.router.match import EVERYTHING
@@ -124,3 +129,18 @@ class Gate:
     def block(self) -> None:
         self.holds = self._blocks = True
         self._router.room_again()
+
+
+def refuse(patch: pytest.MonkeyPatch, path: str | Path, number: int, times: float = math.inf) -> None:
+    """Opening this file fails, so many times."""
+    opened = os.open
+    left = times
+
+    def fails(name: str | Path, *args: Any, **options: Any) -> int:
+        nonlocal left
+        if str(name) == str(path) and left > 0:
+            left -= 1
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(name, *args, **options)
+
+    patch.setattr(os, "open", fails)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +17,7 @@ from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import POLL_S, Sweep
-from tests.sources.stand_ins import Gate
+from tests.sources.stand_ins import Gate, refuse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -316,6 +317,34 @@ async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catch
         assert w.gates["b"].got == w.said[:50] + w.said[150:]
         assert w.gates["b"].lost == {"rotated": 1}
         assert w.reader.forks == ()
+
+
+async def test_rotation_that_cannot_be_followed_for_want_of_descriptors_is_followed_later(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        before = open_files(tmp_path)
+        w.log.write(10)
+        await w.settle()
+        w.gates["b"].block()
+        w.log.write(10)
+        await w.settle()
+        refuse(monkeypatch, w.log.path, errno.EMFILE, times=3)
+        w.log.rotate()
+        w.log.write(10)
+        await w.settle()
+        assert len(w.gates["a"].got) == 20
+        for _ in range(5):
+            await w.settle()
+        assert w.gates["a"].got == w.said
+        w.gates["b"].open()
+        await w.settle()
+        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert all(gate.lost == {} for gate in w.gates.values())
+        w.log.write(1)
+        await w.settle()
+        assert open_files(tmp_path) == before
 
 
 @pytest.mark.parametrize("seed", range(40))

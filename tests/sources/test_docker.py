@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +21,8 @@ from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
 from logroute.sources.docker import DockerOptions, DockerSource
 from logroute.sources.engine import Engine, EngineAway
-from tests.sources.stand_ins import Gate, Routes
+from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import Gate, Routes, refuse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,8 +45,10 @@ def said() -> Any:
     structlog.configure(**before)
 
 
-def source_of(engine: SimulatedEngine, *, read: str = "api", once: bool = False) -> DockerSource:
-    options = {"host": engine.host, "read": read, "start": "beginning"}
+def source_of(
+    engine: SimulatedEngine, *, read: str = "api", start: str = "beginning", once: bool = False
+) -> DockerSource:
+    options = {"host": engine.host, "read": read, "start": start}
     return DockerSource(DockerOptions.model_validate(options), SourceContext("docker", once=once))
 
 
@@ -190,6 +195,53 @@ async def test_a_route_that_is_behind_gets_what_the_engine_refused_for_a_while(
         assert bad.got == numbers(10)
         assert router._apart == {}
     assert bad.lost == {}
+
+
+async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = container_that_said(engine, 10)
+    assert container.log_path is not None
+    routes = Routes()
+    async with reading(source_of(engine, read="file"), routes, routes):
+        await routes.until(10)
+        fail_once(monkeypatch, LogFile, "fetch")
+        refuse(monkeypatch, container.log_path, errno.EMFILE, times=3)
+        container.write_many([f"n {number}".encode() for number in range(10, 20)])
+        await trio.sleep(120)
+        assert routes.messages == numbers(20)
+    assert routes.losses == []
+
+
+@pytest.mark.parametrize("what", ["begin", "end", "first_record"])
+async def test_a_file_that_cannot_be_read_at_first_holds_up_no_other(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    containers = [engine.create(name) for name in ("web", "other")]
+    for container in containers:
+        container.start()
+    fail_once(monkeypatch, LogFile, what)
+    routes = Routes()
+    async with reading(source_of(engine, read="auto", start="now"), routes, routes):
+        for container in containers:
+            container.write("said\n")
+        await trio.sleep(60)
+        assert routes.messages == ["said", "said"]
+
+
+def fail_once(patch: pytest.MonkeyPatch, owner: type[Any], name: str) -> None:
+    """The next call of this method finds a disk that fails."""
+    method = getattr(owner, name)
+    failed = False
+
+    def fails(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return method(*args, **options)
+
+    patch.setattr(owner, name, fails)
 
 
 async def test_a_container_that_was_being_looked_at_when_the_engine_went_away_is_read_later(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +16,8 @@ import trio
 from logroute.sources import SourceContext
 from logroute.sources import file as module
 from logroute.sources.file import FileSource, FileSourceOptions
-from tests.sources.stand_ins import Routes
+from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import Routes, refuse
 
 
 @asynccontextmanager
@@ -263,3 +265,24 @@ async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -
 def test_relative_paths_are_refused() -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         FileSourceOptions.model_validate({"paths": ["app.log"]})
+
+
+async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    routes = Routes()
+    append(log, "one\n")
+    fetch = LogFile.fetch
+
+    def fails(*args: Any) -> Any:
+        monkeypatch.setattr(LogFile, "fetch", fetch)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with reading(routes, log):
+        await routes.until(1)
+        refuse(monkeypatch, log, errno.EMFILE, times=3)
+        monkeypatch.setattr(LogFile, "fetch", fails)
+        append(log, "two\n")
+        assert await routes.until(2) == ["one", "two"]
+    assert routes.losses == []
