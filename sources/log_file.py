@@ -565,8 +565,8 @@ class LogFile:
     def fetch(self, buffer: bytearray, budget_bytes: int) -> Fetched:
         """Take what is new, whole lines, at most about `budget_bytes`; to be parsed in the same order.
 
-        `buffer` is the caller's, shared by all logs. Never raises for what stands in the file; OSError where it
-        cannot be read.
+        `buffer` is the caller's, shared by all logs. Never raises for what stands in the file; OSError where
+        it cannot be read.
         """
         fetched = Fetched([])
         if self._spent:
@@ -713,7 +713,7 @@ class LogFile:
         self._passed += 1
         self._tail = b""
         if not self._at_end:
-            fetched.chunks.append(Chunk(lost="rotated"))
+            fetched.chunks.append(Chunk(lost="rotated", until=self._first_time([segment])))
 
     def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
         """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""

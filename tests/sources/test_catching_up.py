@@ -15,7 +15,7 @@ import trio.testing
 
 from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
-from logroute.sources.log_file import LogFile
+from logroute.sources.log_file import LogFile, Lost
 from logroute.sources.sweep import POLL_S, Sweep
 from tests.sources.stand_ins import Gate, refuse
 
@@ -53,17 +53,21 @@ class Log:
             self._unfinished = ""
         else:
             self.number += 1
-            self._unfinished = iso_time(BEGAN_NS + self.number * 1000)
+            self._unfinished = self.time_of(self.number)
             self._file.write(self._line(f"{self.number:06d} piece ", self._unfinished))
 
     def _line(self, text: str, time: str = "") -> bytes:
-        time = time or iso_time(BEGAN_NS + self.number * 1000)
+        time = time or self.time_of(self.number)
         self.said.append(text.removesuffix("\n"))
         return (
             f'{{"log":"{text[:-1]}\\n","stream":"stdout","time":"{time}"}}\n'.encode()
             if text.endswith("\n")
             else f'{{"log":"{text}","stream":"stdout","time":"{time}"}}\n'.encode()
         )
+
+    @staticmethod
+    def time_of(number: int) -> str:
+        return iso_time(BEGAN_NS + number * 1000)
 
     def rotate(self) -> None:
         self._file.close()
@@ -86,6 +90,7 @@ class World:
         self.router = Router()
         self.gates = {name: Gate(name, self.router) for name in routes}
         self.drained = trio.Event()
+        self.losses: list[Lost] = []
         self.reader = LogFile(str(self.log.path), self.origin, limit=LIMIT)
         self.sweep = Sweep(
             self.router,
@@ -99,6 +104,7 @@ class World:
 
     def _lost(self, log: LogFile) -> None:
         for lost in log.take_losses():
+            self.losses.append(lost)
             self.router.lost(log.origin, lost.routes, lost.reason, **lost.details())
 
     def begin(self, checkpoints: Mapping[str, Position] | None = None) -> None:
@@ -282,6 +288,9 @@ async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alo
     async with world(tmp_path) as w:
         w.sweep._held_bytes = 10_000
         w.begin()
+        w.log.write(10)
+        await w.settle()
+        line_bytes = w.log.path.stat().st_size // 10
         w.gates["b"].block()
         for _ in range(8):
             w.log.write(100)
@@ -291,8 +300,18 @@ async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alo
         w.gates["b"].open()
         await w.settle()
         assert w.gates["a"].got == w.said
-        assert w.gates["b"].got == w.said[-len(w.gates["b"].got) :]
-        assert w.gates["b"].lost["rotated"] > 0
+        there = w.gates["b"].got[10:]
+        missing = len(w.said) - 10 - len(there)
+        assert w.gates["b"].got == w.said[:10] + w.said[10 + missing :]
+        assert missing >= 300
+        assert [(lost.routes, lost.reason) for lost in w.losses] == [(("b",), "rotated")] * len(w.losses)
+        assert sum(lost.size_bytes or 0 for lost in w.losses) == missing * line_bytes
+        assert {lost.since for lost in w.losses} == {w.log.time_of(10)}
+        assert [lost.until for lost in w.losses] == [
+            w.log.time_of(10 + 100 * (count + 1) + 1) for count in range(len(w.losses))
+        ]
+        assert w.losses[-1].until == w.log.time_of(int(there[0][:6]))
+        assert w.gates["b"].lost == {"rotated": len(w.losses)}
         assert w.gates["a"].lost == {}
 
 
@@ -315,6 +334,7 @@ async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catch
         w.log.write(20)
         await w.settle()
         assert w.gates["b"].got == w.said[:50] + w.said[150:]
+        assert w.losses == [Lost(("b",), "rotated", w.log.time_of(50), w.log.time_of(151))]
         assert w.gates["b"].lost == {"rotated": 1}
         assert w.reader.forks == ()
 

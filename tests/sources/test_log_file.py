@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
-from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from logroute.sources.log_file import BUFFER_BYTES, LogFile, Lost
 from tests.sources.stand_ins import refuse
 
 ORIGIN = Origin("docker:1", "docker", id="3b74a877e0f9" + "0" * 52, name="web")
@@ -141,9 +141,19 @@ def test_more_rotations_than_files_are_kept_is_said(path: Path) -> None:
         rotate(path)
         append(path, lines(first, first + 1))
     assert reader.read() == numbers(5, 10)
-    (lost,) = reader.log.take_losses()
-    assert lost.reason == "rotated"
-    assert lost.since < lost.until
+    assert reader.log.take_losses() == (Lost((), "rotated", time_of(2), time_of(5)),)
+
+
+def test_what_is_missing_begins_behind_what_is_held_and_not_read_yet(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    append(path, line(3))
+    for first in (4, 6, 8, 10):
+        rotate(path)
+        append(path, lines(first, first + 1))
+    assert reader.read() == [*numbers(3, 3), *numbers(6, 11)]
+    assert reader.log.take_losses() == (Lost((), "rotated", time_of(3), time_of(6)),)
 
 
 def test_truncation_begins_anew(path: Path) -> None:
@@ -180,7 +190,7 @@ def test_a_checkpoint_whose_file_is_gone_is_a_counted_loss(path: Path) -> None:
     reader.read()
     path.write_bytes(lines(50, 52))
     again = Reader(path, {"all": reader.position})
-    assert [lost.reason for lost in again.lost] == ["rotated"]
+    assert again.lost == [Lost(("all",), "rotated", time_of(4), time_of(50))]
     assert again.read() == numbers(50, 52)
 
 
