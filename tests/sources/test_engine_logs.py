@@ -16,9 +16,11 @@ from trio.testing import MockClock
 
 from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
-from logroute.sources.engine import Engine, EngineAddress, EngineAway, EngineRefused, origin_from
-from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig
-from logroute.sources.engine_logs import PENDING_BYTES, STALL_S, EngineLog, Outcome, rotation_bytes
+from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine_address import EngineAddress
+from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig, rotation_bytes
+from logroute.sources.engine_batches import PENDING_BYTES, STALL_S
+from logroute.sources.engine_logs import EngineLog, Outcome
 from logroute.sources.engine_resume import advanced
 from logroute.sources.log_file import LogFile
 
