@@ -35,7 +35,8 @@ from logroute.sources.engine import (
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails
-from logroute.sources.log_file import NEAR_BYTES, LogFile, Lost
+from logroute.sources.log_file import NEAR_BYTES, LogFile
+from logroute.sources.losses import Lost
 from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
 from logroute.sources.log_chain import is_rotated_name
-from logroute.sources.log_file import NEAR_BYTES, LogFile, Lost
+from logroute.sources.log_file import NEAR_BYTES, LogFile
+from logroute.sources.losses import Lost
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0

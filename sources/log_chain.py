@@ -288,6 +288,20 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
     return [], True
 
 
+def older_segments(path: str, known: Sequence[Segment], *, rotated: bool = True) -> list[Segment]:
+    """Files of the chain that are older than those that are open, oldest first. Raises OSError."""
+    inodes = {(segment.device, segment.inode) for segment in known}
+    identities = {segment.identify() for segment in known} - {""}
+    older: list[Segment] = []
+    chain = open_chain(path, rotated=rotated)
+    for index, segment in enumerate(chain):
+        if (segment.device, segment.inode) in inodes or segment.identify() in identities:
+            close_all(chain[index:])
+            break
+        older.append(segment)
+    return older
+
+
 def _newest_first(path: str) -> Iterator[str]:
     """The names of a chain. The first two are guessed: usually they are all that is looked at, and every call
     to the system may have to wait for the interpreter, while the next rotation is milliseconds away."""

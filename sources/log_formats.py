@@ -56,6 +56,16 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         return (self.tail + self.data[:offset])[-TAIL_BYTES:]
 
 
+class Fetched(msgspec.Struct):
+    """What was fetched of a log at once."""
+
+    chunks: list[Chunk]
+    more: bool = False
+    """There may be more at once."""
+    drained: bool = False
+    """It is the last of a log that is complete, or is read to `stop_at`."""
+
+
 class LogStatistics(msgspec.Struct, gc=False):
     """Counters of one log."""
 

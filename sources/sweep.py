@@ -27,7 +27,8 @@ import trio
 from logroute.router.record import Batch, Position
 from logroute.sources import Behind, Emit
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
-from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
+from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from logroute.sources.log_formats import Fetched
 
 INTERVAL_S = 0.02
 """Between the beginnings of two sweeps, at least."""

@@ -15,7 +15,8 @@ import trio.testing
 
 from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
-from logroute.sources.log_file import LogFile, Lost
+from logroute.sources.log_file import LogFile
+from logroute.sources.losses import Lost
 from logroute.sources.sweep import POLL_S, Sweep
 from tests.sources.stand_ins import Gate, refuse
 
