@@ -15,6 +15,7 @@ from logroute.router.match import EVERYTHING
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, Record
 from logroute.router.router import Router
 from logroute.sources import Behind, Start
+from logroute.sources.log_file import BUFFER_BYTES, LogFile
 
 
 class Routes:
@@ -144,3 +145,20 @@ def refuse(patch: pytest.MonkeyPatch, path: str | Path, number: int, times: floa
         return opened(name, *args, **options)
 
     patch.setattr(os, "open", fails)
+
+
+def records_of_file(path: str, origin: Origin, limit: int) -> list[Record]:
+    """What is read of the log of a container that has ended, as a file."""
+    log = LogFile(path, origin, limit=limit)
+    if not log.open():
+        return []
+    log.resume({"all": BEGINNING})
+    log.complete = True
+    records: list[Record] = []
+    more = True
+    while more:
+        fetched = log.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+        batches, more = log.parse(fetched.chunks), fetched.more
+        records += [record for batch in batches for record in batch.records]
+    log.close()
+    return records

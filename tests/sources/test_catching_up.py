@@ -117,6 +117,19 @@ class World:
         """Let it read all there is to read."""
         await trio.sleep(2 * POLL_S)
 
+    async def write(self, count: int, *, width: int = 40) -> None:
+        """Have lines, and let them be read."""
+        self.log.write(count, width=width)
+        await self.settle()
+
+    async def rotate(self) -> None:
+        self.log.rotate()
+        await self.settle()
+
+    def all_have_everything(self) -> bool:
+        """Whether each route has got each line once and in order."""
+        return all(gate.got == self.said for gate in self.gates.values())
+
     def end(self) -> None:
         """The container has ended."""
         self.reader.complete = True
@@ -152,20 +165,16 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
     async with world(tmp_path) as w:
         w.begin()
         before = open_files(tmp_path)
-        w.log.write(10)
-        await w.settle()
+        await w.write(10)
         w.gates["b"].block()
-        w.log.write(1000)
-        await w.settle()
+        await w.write(1000)
         assert len(w.gates["a"].got) == len(w.gates["c"].got) == 1010
         assert len(w.gates["b"].got) == 10
-        w.log.write(5)
-        await w.settle()
+        await w.write(5)
         w.gates["b"].open()
         await w.settle()
-        w.log.write(5)
-        await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        await w.write(5)
+        assert w.all_have_everything()
         assert w.reader.forks == ()
         assert open_files(tmp_path) == before
 
@@ -176,15 +185,14 @@ async def test_it_joins_while_the_others_go_on(
     async with world(tmp_path) as w:
         w.begin()
         w.gates["b"].block()
-        w.log.write(20_000, width=200)
-        await w.settle()
+        await w.write(20_000, width=200)
         w.gates["b"].open()
         for _ in range(60):
             w.log.write(3)
             await trio.sleep(0.02)
         assert w.reader.forks == ()
         await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
 
 
 async def test_what_rotation_takes_away_is_held_for_it(
@@ -194,10 +202,8 @@ async def test_what_rotation_takes_away_is_held_for_it(
         w.begin()
         w.gates["b"].block()
         for _ in range(10):
-            w.log.write(100)
-            await w.settle()
-            w.log.rotate()
-            await w.settle()
+            await w.write(100)
+            await w.rotate()
         assert len(w.gates["b"].got) == 0
         assert len(os.listdir(tmp_path)) == 3
         w.end()
@@ -205,7 +211,7 @@ async def test_what_rotation_takes_away_is_held_for_it(
         assert not w.drained.is_set()
         w.gates["b"].open()
         await w.drained.wait()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
         assert all(gate.lost == {} for gate in w.gates.values())
 
 
@@ -215,19 +221,16 @@ async def test_routes_that_are_behind_together_share_a_reader(
     async with world(tmp_path) as w:
         w.begin()
         w.gates["a"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         assert [fork.routes for fork in w.reader.forks] == [{"a"}, {"b"}]
         w.gates["a"].open()
         await w.settle()
         # It went past where the other one waits, and waits for it no more than for any other.
         assert [fork.routes for fork in w.reader.forks] == [{"b"}]
         w.gates["a"].block()
-        w.log.write(40_000, width=200)
-        await w.settle()
+        await w.write(40_000, width=200)
         w.gates["b"].open()
         w.gates["a"].open()
         joined = 0
@@ -237,7 +240,7 @@ async def test_routes_that_are_behind_together_share_a_reader(
             await trio.sleep(0.02)
         assert joined > 5
         await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
 
 
 async def test_when_all_block_nothing_is_read(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
@@ -245,8 +248,7 @@ async def test_when_all_block_nothing_is_read(autojump_clock: trio.testing.MockC
         w.begin()
         w.gates["a"].block()
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         assert w.reader.forks == ()
         assert w.reader.spot == (0, 0)
         w.gates["a"].open()
@@ -262,11 +264,9 @@ async def test_a_restart_reads_for_each_route_from_its_own_checkpoint(
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         kept = {name: (gate.got, gate.place) for name, gate in w.gates.items()}
     async with world(tmp_path) as w2:
         for name, (got, place) in kept.items():
@@ -280,7 +280,7 @@ async def test_a_restart_reads_for_each_route_from_its_own_checkpoint(
         assert len(w2.gates["b"].got) == 100
         w2.gates["b"].open()
         await w2.settle()
-        assert [gate.got for gate in w2.gates.values()] == [w2.said] * 3
+        assert w2.all_have_everything()
 
 
 async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alone(
@@ -289,15 +289,12 @@ async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alo
     async with world(tmp_path) as w:
         w.sweep._held_bytes = 10_000
         w.begin()
-        w.log.write(10)
-        await w.settle()
+        await w.write(10)
         line_bytes = w.log.path.stat().st_size // 10
         w.gates["b"].block()
         for _ in range(8):
-            w.log.write(100)
-            await w.settle()
-            w.log.rotate()
-            await w.settle()
+            await w.write(100)
+            await w.rotate()
         w.gates["b"].open()
         await w.settle()
         assert w.gates["a"].got == w.said
@@ -321,19 +318,15 @@ async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catch
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        w.log.write(50)
-        await w.settle()
+        await w.write(50)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         os.truncate(w.log.path, 0)
-        w.log.write(20)
-        await w.settle()
+        await w.write(20)
         assert w.gates["a"].got == w.said
         w.gates["b"].open()
         await w.settle()
-        w.log.write(20)
-        await w.settle()
+        await w.write(20)
         assert w.gates["b"].got == w.said[:50] + w.said[150:]
         assert w.losses == [Lost(("b",), "rotated", w.log.time_of(50), w.log.time_of(151))]
         assert w.gates["b"].lost == {"rotated": 1}
@@ -346,25 +339,21 @@ async def test_rotation_that_cannot_be_followed_for_want_of_descriptors_is_follo
     async with world(tmp_path) as w:
         w.begin()
         before = open_files(tmp_path)
-        w.log.write(10)
-        await w.settle()
+        await w.write(10)
         w.gates["b"].block()
-        w.log.write(10)
-        await w.settle()
+        await w.write(10)
         refuse(monkeypatch, w.log.path, errno.EMFILE, times=3)
         w.log.rotate()
-        w.log.write(10)
-        await w.settle()
+        await w.write(10)
         assert len(w.gates["a"].got) == 20
         for _ in range(5):
             await w.settle()
         assert w.gates["a"].got == w.said
         w.gates["b"].open()
         await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
         assert all(gate.lost == {} for gate in w.gates.values())
-        w.log.write(1)
-        await w.settle()
+        await w.write(1)
         assert open_files(tmp_path) == before
 
 
