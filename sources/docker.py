@@ -509,7 +509,7 @@ class DockerSource(Source[DockerOptions]):
             self._forget(container)
 
     def _forget(self, container: Container) -> None:
-        if container.reader is None:
+        if container.reader is None and not container.catching_up:
             self.containers.pop(container.details.id, None)
             self._files.expect_no_more(container.details.id)
             self._checkpoints.gone(container.origin)

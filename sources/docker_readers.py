@@ -38,7 +38,7 @@ class Lose(Protocol):
 class ContainerReaders:
     """Reads containers in tasks of its own, in the nursery it is given; batches go to `offer`.
 
-    `on_ended(container)` is called when nothing more of it is read: until it is started again.
+    `on_ended(container)` is called when nothing more of it is read, for any route, until it is started again.
     """
 
     def __init__(
@@ -98,7 +98,11 @@ class ContainerReaders:
             read = partial(log.run, self._offer, checkpoints, follow=not self._context.once)
             await self._persist(container, log, read)
         container.reader = None
-        self._on_ended(container)
+        self._may_have_ended(container)
+
+    def _may_have_ended(self, container: Container) -> None:
+        if container.reader is None and not container.catching_up:
+            self._on_ended(container)
 
     def fell_behind(self, container: Container, behind: Behind) -> None:
         """A route has no room for what was read: it is read for apart, from there, when it has."""
@@ -126,6 +130,7 @@ class ContainerReaders:
                 await trio.sleep_until(began + CATCH_UP_EVERY_S)
         finally:
             container.catching_up = False
+        self._may_have_ended(container)
 
     async def _with_room(self, container: Container) -> list[str]:
         """Wait until routes that are behind have room; which."""

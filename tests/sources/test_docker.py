@@ -197,6 +197,28 @@ async def test_a_route_that_is_behind_gets_what_the_engine_refused_for_a_while(
     assert bad.lost == {}
 
 
+@pytest.mark.parametrize("read", ["api", "file"])
+async def test_what_is_read_once_is_read_to_its_end_for_a_route_that_is_behind_too(
+    engine: SimulatedEngine, autojump_clock: MockClock, read: str
+) -> None:
+    container_that_said(engine, 10)
+    router = Router()
+    good, bad = Gate("good", router), Gate("bad", router)
+    bad.block()
+
+    async def open_later() -> None:
+        await trio.sleep(60)
+        assert (good.got, bad.got) == (numbers(10), [])
+        bad.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_later)
+        await source_of(engine, read=read, once=True).run(
+            router, router, task_status=trio.TASK_STATUS_IGNORED
+        )
+        assert bad.got == numbers(10)
+
+
 async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
     engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
