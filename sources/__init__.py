@@ -144,3 +144,7 @@ class Source(ABC, Generic[OptionsT]):
 
         What is read meanwhile they get anyway. A source that cannot read anything again need not do anything.
         """
+
+    def notes(self) -> Sequence[str]:
+        """What somebody should know although it runs: what cannot be read just now, and why."""
+        return ()
