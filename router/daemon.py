@@ -140,6 +140,8 @@ class Daemon:
         self._unfinished_sources = {source.name for source in plan.sources}
         self._undelivered: dict[str, int] = {}
         """What routes that were taken out could not deliver, in records."""
+        self._gaps_before: dict[str, int] = {}
+        """How many gaps each route had when we began to end: what is lost by that comes on top."""
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -151,6 +153,9 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
+        if not self._stopping.is_set():
+            routes = self.router.routes.values()
+            self._gaps_before = {route.name: sum(route.lost.values()) for route in routes}
         self._stopping.set()
         self._started.set()
         self._sources.cancel()
@@ -478,7 +483,7 @@ class Daemon:
                 progress, since = now, trio.current_time()
             await trio.sleep(self.plan.timeout_s / LOOKS_PER_TIMEOUT)
         self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
-        self._stopping.set()
+        self._end()
         self._hurry.cancel()
 
     async def _say_stopping(self) -> None:
@@ -520,6 +525,21 @@ class Daemon:
             return UNDELIVERED
         if left and self.plan.state_dir is None:
             self._log.error("ended with records that are not delivered, and no state_dir", records=left)
+            return UNDELIVERED
+        gaps = {
+            route.name: gaps
+            for route in routes
+            if (gaps := sum(route.lost.values()) - self._gaps_before.get(route.name, 0)) > 0
+        }
+        unread = {route.name: names for route in routes if (names := self.router.vanished(route))}
+        if gaps or unread:
+            self._log.error(
+                "ended with records that are not delivered and nowhere else: their logs are gone, and the "
+                "spool has no room, or there is none",
+                gaps=gaps,
+                records=left,
+                removed_containers=unread,
+            )
             return UNDELIVERED
         if left:
             self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
@@ -571,8 +591,8 @@ def sole_user_of(state_dir: Path | None) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise StateError(
-                f"cannot lock {state_dir}/lock: {error.strerror}; state_dir needs a file system that has locks, "
-                f"such as a local one: give another one with --state-dir"
+                f"cannot lock {state_dir}/lock: {error.strerror}; state_dir needs a file system that has "
+                f"locks, such as a local one: give another one with --state-dir"
             ) from error
         with suppress(OSError):  # a full disk; the lock holds all the same
             os.ftruncate(lock, 0)

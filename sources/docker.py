@@ -41,6 +41,8 @@ GROUP = 64
 FORKS_AT_ONCE = 4
 """How many logs are read by API for routes that are behind; each makes the engine decode a whole log."""
 CATCH_UP_EVERY_S = 1.0
+LET_GO_WITHIN_S = 5.0
+"""How long the end may take to find out what is lost by it."""
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 15.0
 
@@ -164,6 +166,7 @@ class DockerSource(Source[DockerOptions]):
                 else:
                     await self._follow_engine(task_status)
         finally:
+            await self._let_go()
             for container in self.containers.values():
                 if container.log is not None:
                     container.log.close()
@@ -566,6 +569,18 @@ class DockerSource(Source[DockerOptions]):
     async def welcome(self) -> None:
         await self._sweep.welcome()
 
+    async def _let_go(self) -> None:
+        """We end: what exists only because we hold it, and is not read, will never be. Say what that is."""
+        if self.context.once:
+            return  # all of it was read, or whoever asks is told that not all was
+        logs = {c: c.log for c in self.containers.values() if c.log is not None and c.log.is_open}
+        lost: Mapping[Container, Sequence[Lost]] = {}
+        with trio.move_on_after(LET_GO_WITHIN_S, shield=True):
+            lost = await trio.to_thread.run_sync(_let_go, logs, limiter=self._threads, abandon_on_cancel=True)
+        for container, gaps in lost.items():
+            for gap in gaps:
+                self._report(container, gap.routes, gap.reason, **gap.details())
+
     def _set_drained(self, container: Container) -> None:
         container.drained = True
         self._some_drained.set()
@@ -780,6 +795,36 @@ def _open_files(logs: Mapping[Container, LogFile]) -> dict[Container, str]:
         except PermissionError:
             problems[container] = "no permission"
     return problems
+
+
+def _let_go(logs: Mapping[Container, LogFile]) -> dict[Container, list[Lost]]:
+    """Give up what exists of these only because it is held, and would not be found again: what is not read of
+    it, one gap a reader. In a worker thread."""
+    lost: dict[Container, list[Lost]] = {}
+    for container, log in logs.items():
+        for reader in (*log.forks, log):
+            if not reader.held_bytes() or _is_found_again(reader):
+                continue
+            while reader.held_bytes():
+                reader.let_go()
+            parts = [each for each in reader.take_losses() if each.size_bytes]
+            if parts:
+                size_bytes = sum(each.size_bytes or 0 for each in parts)
+                first, last = parts[0], parts[-1]
+                gap = Lost(first.routes, last.reason, first.since, last.until, size_bytes)
+                lost.setdefault(container, []).append(gap)
+    return lost
+
+
+def _is_found_again(reader: LogFile) -> bool:
+    """Whether whoever opens the log now finds where the reader is; it may have been compressed."""
+    again = LogFile(reader.path, reader.origin, limit=reader.limit)
+    try:
+        return again.open() and not again.resume({"": reader.position})
+    except OSError:
+        return False
+    finally:
+        again.close()
 
 
 def own_container_id() -> str:
