@@ -148,6 +148,8 @@ class Daemon:
         """What routes that were taken out could not deliver, in records."""
         self.unopened: dict[str, Route] = {}
         """Routes whose state could not be opened yet: their disk was full, or did not answer."""
+        self._gaps_before: dict[str, int] = {}
+        """How many gaps each route had when we began to end: what is lost by that comes on top."""
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -159,6 +161,9 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
+        if not self._stopping.is_set():
+            routes = self.router.routes.values()
+            self._gaps_before = {route.name: sum(route.lost.values()) for route in routes}
         self._stopping.set()
         self._started.set()
         self._sources.cancel()
@@ -549,7 +554,7 @@ class Daemon:
                 progress, since = now, trio.current_time()
             await trio.sleep(self.plan.timeout_s / LOOKS_PER_TIMEOUT)
         self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
-        self._stopping.set()
+        self._end()
         self._hurry.cancel()
 
     async def _say_stopping(self) -> None:
@@ -591,6 +596,21 @@ class Daemon:
             return UNDELIVERED
         if left and self.plan.state_dir is None:
             self._log.error("ended with records that are not delivered, and no state_dir", records=left)
+            return UNDELIVERED
+        gaps = {
+            route.name: gaps
+            for route in routes
+            if (gaps := sum(route.lost.values()) - self._gaps_before.get(route.name, 0)) > 0
+        }
+        unread = {route.name: names for route in routes if (names := self.router.vanished(route))}
+        if gaps or unread:
+            self._log.error(
+                "ended with records that are not delivered and nowhere else: their logs are gone, and the "
+                "spool has no room, or there is none",
+                gaps=gaps,
+                records=left,
+                removed_containers=unread,
+            )
             return UNDELIVERED
         if left:
             self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)

@@ -27,6 +27,9 @@ from logroute.router.record import (
 from logroute.router.route import Route
 from logroute.sources import Behind, Start
 
+MANY_VANISHED = 1000
+"""So many origins that are gone may be remembered for nothing."""
+
 
 class Takers(msgspec.Struct):
     """Which routes take an origin, and which of its streams: decided once."""
@@ -71,6 +74,10 @@ class Router:
         they are read for: what is before that they have been given."""
         self._late: set[str] = set()
         """Routes that may get batches of origins which they have not met."""
+        self._vanished: dict[str, str] = {}
+        """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
+        self._look_at_vanished = MANY_VANISHED
+        """With so many it is worth a look of which of them nothing waits any more."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
@@ -324,6 +331,7 @@ class Router:
         changed: set[Route] = set()
         for origin, start in starts.items():
             found[origin] = {}
+            self._vanished.pop(origin.key, None)
             if start.position == BEGINNING or start.position.since is not None:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
@@ -350,7 +358,17 @@ class Router:
             return route.state.position(origin.key)
         return reached if isinstance(reached, Position) else reached.position()
 
+    def vanished(self, route: Route) -> list[str]:
+        """Of which origins, that are gone, the route has something in memory, and nobody else."""
+        waiting = route.queue.reached()
+        return sorted(name for key, name in self._vanished.items() if key in waiting)
+
     def gone(self, origin: Origin) -> None:
+        self._vanished[origin.key] = origin.name or origin.file
+        if len(self._vanished) >= self._look_at_vanished:
+            waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
+            self._vanished = {key: name for key, name in self._vanished.items() if key in waiting}
+            self._look_at_vanished = MANY_VANISHED + 2 * len(self._vanished)
         for route in self.routes.values():
             route.state.gone(origin.key)
 

@@ -35,6 +35,7 @@ from logroute.sources.engine import (
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.letting_go import let_go
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.losses import Lost
 from logroute.sources.sweep import Sweep
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
 GROUP = 64
+LET_GO_WITHIN_S = 5.0
+"""How long the end may take to find out what is lost by it."""
 
 
 class EngineTlsOptions(Options):
@@ -135,6 +138,7 @@ class DockerSource(Source[DockerOptions]):
                 else:
                     await self._follow_engine(task_status)
         finally:
+            await self._let_go()
             for container in self.containers.values():
                 if container.log is not None:
                     container.log.close()
@@ -445,6 +449,19 @@ class DockerSource(Source[DockerOptions]):
 
     def notes(self) -> list[str]:
         return self._readers.notes() if self._readers is not None else []
+
+    async def _let_go(self) -> None:
+        """We end: what exists only because we hold it, and is not read, will never be. Say what that is."""
+        if self.context.once:
+            return  # all of it was read, or whoever asks is told that not all was
+        owners = {c.log: c for c in self.containers.values() if c.log is not None and c.log.is_open}
+        lost: Sequence[tuple[LogFile, Lost]] = ()
+        with trio.move_on_after(LET_GO_WITHIN_S, shield=True):
+            lost = await trio.to_thread.run_sync(
+                let_go, list(owners), limiter=self._threads, abandon_on_cancel=True
+            )
+        for log, gap in lost:
+            self._report(owners[log], gap.routes, gap.reason, **gap.details())
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True

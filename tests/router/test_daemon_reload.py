@@ -324,7 +324,7 @@ async def test_a_stop_at_any_instant_of_a_reload_ends_it_in_order(
     assert outcomes[0] == "refused"
     assert outcomes[-1] == "done"
     # Which of two tasks goes first is a matter of chance, so that one step more or less decides nothing.
-    assert 1 < outcomes.count("refused") < 30
+    assert 1 <= outcomes.count("refused") < 30
 
 
 async def test_a_source_that_does_not_start_keeps_nobody_from_ending(

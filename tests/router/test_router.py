@@ -12,6 +12,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logroute.router import router as module
 from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
@@ -404,6 +405,25 @@ async def test_an_origin_that_is_met_is_gone_no_more(monkeypatch: pytest.MonkeyP
     await router.meet({WEB: Start("", position(1))})
     await commit()
     assert gone() == [0, 0]
+
+
+async def test_of_origins_that_are_gone_only_those_are_remembered_of_which_something_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MANY_VANISHED", 10)
+    router = Router()
+    all_, web = add(router, "all"), add(router, "web", {"container": "web"})
+    await opened(router)
+    await router([batch(WEB, [1]), batch(DB, [1])])
+    router.gone(WEB)
+    for number in range(1000):
+        router.gone(origin(f"short-{number}"))
+    assert (router.vanished(all_), router.vanished(web)) == (["web"], ["web"])
+    assert len(router._vanished) < 20
+    router.gone(DB)
+    assert (router.vanished(all_), router.vanished(web)) == (["db", "web"], ["web"])
+    await router.meet({WEB: Start("", position(1))})
+    assert (router.vanished(all_), router.vanished(web)) == (["db"], [])
 
 
 async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureFixture[str]) -> None:
