@@ -151,6 +151,11 @@ class Daemon:
         self._gaps_before: dict[str, int] = {}
         """How many gaps each route had when we began to end: what is lost by that comes on top."""
 
+    @property
+    def sources(self) -> Mapping[str, Source[Any]]:
+        """Those that run, by name."""
+        return self._running_sources
+
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
         if self._asked.is_set():
@@ -163,7 +168,7 @@ class Daemon:
     def _end(self) -> None:
         if not self._stopping.is_set():
             routes = self.router.routes.values()
-            self._gaps_before = {route.name: sum(route.lost.values()) for route in routes}
+            self._gaps_before = {route.name: _gaps(route) for route in routes}
         self._stopping.set()
         self._started.set()
         self._sources.cancel()
@@ -581,7 +586,7 @@ class Daemon:
         for route in routes:
             if route.undelivered:
                 left[route.name] = left.get(route.name, 0) + route.undelivered
-        lost = {route.name: route.lost for route in routes if route.lost}
+        lost = {route.name: _gaps(route) for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
         if self.plan.once and (left or lost or rejected or dropped or self._unfinished_sources):
@@ -600,7 +605,7 @@ class Daemon:
         gaps = {
             route.name: gaps
             for route in routes
-            if (gaps := sum(route.lost.values()) - self._gaps_before.get(route.name, 0)) > 0
+            if (gaps := _gaps(route) - self._gaps_before.get(route.name, 0)) > 0
         }
         unread = {route.name: names for route in routes if (names := self.router.vanished(route))}
         if gaps or unread:
@@ -627,6 +632,10 @@ class _Once:
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
+
+
+def _gaps(route: Route) -> int:
+    return sum(gaps.gaps for gaps in route.lost.values())
 
 
 async def _close(routes: Iterable[Route]) -> None:

@@ -82,18 +82,24 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def connect(path: Path | None) -> sqlite3.Connection:
     """The database of this file, or one in memory; not yet read, so that whoever calls can close it."""
-    return sqlite3.connect(
+    database = sqlite3.connect(
         path or ":memory:", check_same_thread=False, isolation_level=None, cached_statements=16
     )
+    if path is not None:
+        try:
+            if os.statvfs(path.parent).f_bsize < SHARED_BLOCK_BYTES:
+                database.execute("pragma locking_mode = exclusive")  # before anything is read
+        except BaseException:
+            database.close()
+            raise
+    return database
 
 
-def prepare(database: sqlite3.Connection, path: Path, *, durable: bool) -> None:
-    """How a file is kept. Raises sqlite3.Error or OSError."""
+def prepare(database: sqlite3.Connection, *, durable: bool) -> None:
+    """How a file is kept. Raises sqlite3.Error."""
     database.execute(f"pragma cache_size = -{CACHE_KIB}")
     database.execute(f"pragma page_size = {PAGE_BYTES}")
     database.execute("pragma auto_vacuum = incremental")
-    if os.statvfs(path.parent).f_bsize < SHARED_BLOCK_BYTES:
-        database.execute("pragma locking_mode = exclusive")
     database.execute("pragma journal_mode = wal")
     database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
     set_durable(database, durable=durable)

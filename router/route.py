@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.books import Books, RouteStatistics
+from logroute.router.books import Books, Gaps, RouteStatistics
 from logroute.router.database import StateError
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
@@ -45,6 +45,8 @@ UNBOUNDED = 1 << 62
 
 DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
+UNSTORED_LETTER_BYTES = 4 << 20
+"""What they may hold in memory while they cannot be stored."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
 """The same where there is no disk; then the oldest make room."""
 
@@ -96,7 +98,7 @@ class Route:
         self._on_room = on_room
         self._books = Books()
         self._overflow = Overflow(settings.name, self.queue, self._books, self, on_room)
-        self.lost: dict[str, int] = {}
+        self.lost: dict[str, Gaps] = {}
         self.gone: SinkGone | None = None
         self.unstored: set[str] = set()
         """Origins, by key, of which it is not stored yet where the route begins: nothing may be read of them
@@ -284,7 +286,7 @@ class Route:
             self.state.dead.letters,
             self._up,
             self._reason,
-            dict(self.lost),
+            {reason: msgspec.structs.replace(gaps) for reason, gaps in self.lost.items()},
             self._since,
             self._overflow.behind,
             self.hindrance() or self._unstorable or self._overflow.hindrance,
@@ -355,6 +357,8 @@ class Route:
                 f"its {self.state.dead.letters} dead letters take {self.state.dead.size_bytes} bytes: "
                 f"replay or drop them with `logroute deadletters`"
             )
+        if self.state.unstored_bytes > UNSTORED_LETTER_BYTES:
+            return "its dead letters cannot be stored: they must not fill the memory"
         return ""
 
     def retried(self, records: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.books import Gaps
 from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
@@ -25,7 +26,7 @@ from logroute.router.record import (
     iso_time,
 )
 from logroute.router.route import Route
-from logroute.sources import Behind, Start
+from logroute.sources import Behind, Lost, Start
 
 MANY_VANISHED = 1000
 """So many origins that are gone may be remembered for nothing."""
@@ -372,16 +373,17 @@ class Router:
         for route in self.routes.values():
             route.state.gone(origin.key)
 
-    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        names = list(routes) or self.live_routes(origin)
+    def lost(self, origin: Origin, lost: Lost) -> None:
+        names = list(lost.routes) or self.live_routes(origin)
         for route in [self.routes[name] for name in names if name in self.routes]:
-            route.lost[reason] = route.lost.get(reason, 0) + 1
+            route.lost.setdefault(lost.reason, Gaps()).add(lost.since, lost.until, lost.size_bytes)
+        known = {"since": lost.since, "until": lost.until, "bytes": lost.size_bytes}
         self._log.error(
             "records are lost: they were gone before they could be read",
             container=origin.name or origin.file,
             routes=names,
-            reason=reason,
-            **details,
+            reason=lost.reason,
+            **{name: value for name, value in known.items() if value not in ("", None)},
         )
 
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from logroute.router import checkpoints, stored_origins
-from logroute.router.database import transaction
+from logroute.router.database import connect, transaction
 
 MOST_PROBED = 1_000_000
 """Numbers that are tried one by one between the two ends."""
@@ -78,8 +77,7 @@ _TABLES = (
 def salvage(damaged: Path, fresh: sqlite3.Connection) -> Salvaged:
     """Copy what can be read. Raises sqlite3.Error where the new one cannot be written."""
     found = Salvaged()
-    uri = f"file:{quote(str(damaged.absolute()))}"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as old:
+    with closing(connect(damaged)) as old:
         old.execute("pragma query_only = on")
         found.foreign = _is_foreign(old)
         if found.foreign:

@@ -139,7 +139,7 @@ class StateFile:
         database = self.database
         assert database is not None
         if self.path is not None:
-            prepare(database, self.path, durable=self.durable)
+            prepare(database, durable=self.durable)
         database.executescript(_SCHEMA)
         meta = dict(database.execute("select key, value from meta"))
         wanted = {"version": str(VERSION), "route": self._route, "born": meta.get("born", repr(born))}
@@ -172,7 +172,7 @@ class StateFile:
         for stale in _with_logs(fresh):
             stale.unlink(missing_ok=True)
         with closing(connect(fresh)) as database:
-            prepare(database, fresh, durable=self.durable)
+            prepare(database, durable=self.durable)
             database.executescript(_SCHEMA)
             found = salvage(self.path, database)
         aside = self._beside(f".corrupt-{time.time_ns()}")

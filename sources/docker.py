@@ -8,7 +8,7 @@ and survive an engine that is away; what is read by API goes on when the engine 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import Duration, MatchField
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Behind, Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources import Behind, Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.docker_container import Container, own_container_id
 from logroute.sources.docker_files import ContainerFiles
 from logroute.sources.engine import (
@@ -35,9 +35,8 @@ from logroute.sources.engine import (
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails
-from logroute.sources.letting_go import let_go
+from logroute.sources.letting_go import say_what_the_end_loses
 from logroute.sources.log_file import NEAR_BYTES, LogFile
-from logroute.sources.losses import Lost
 from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
 GROUP = 64
-LET_GO_WITHIN_S = 5.0
-"""How long the end may take to find out what is lost by it."""
 
 
 class EngineTlsOptions(Options):
@@ -110,7 +107,8 @@ class DockerSource(Source[DockerOptions]):
         self._readers: ContainerReaders | None = None
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
-        self._away = False
+        self._away = ""
+        """Why the engine does not answer; empty while it does."""
         self._self_id = own_container_id()
         self._some_drained = trio.Event()
 
@@ -172,7 +170,7 @@ class DockerSource(Source[DockerOptions]):
                 async with self._engine.events() as events:
                     await self._reconcile()
                     if self._away:
-                        self._away = False
+                        self._away = ""
                         self._log.info("the engine is back", containers=len(self.containers))
                     wait_s = RETRY_FIRST_S
                     task_status.started()
@@ -190,8 +188,8 @@ class DockerSource(Source[DockerOptions]):
 
     def _say_away(self, error: BaseException) -> None:
         if not self._away:
-            self._away = True
             self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
+        self._away = str(error) or type(error).__name__
 
     async def _learn(self) -> None:
         """Who the engine is. Raises EngineAway, EngineRefused."""
@@ -410,7 +408,7 @@ class DockerSource(Source[DockerOptions]):
                 self._try_again(container.log, where, failed[container.log])
                 continue
             for lost in losses.get(container.log, ()):
-                self._report(container, lost.routes, lost.reason, **lost.details())
+                self._report(container, lost)
             self._sweep.add(container.log)
             self._log.debug("reading", container=container.origin.name, read="file", path=container.log.path)
 
@@ -435,33 +433,26 @@ class DockerSource(Source[DockerOptions]):
             log.stop_at = log.end_spot()
         return losses
 
-    def _report(
-        self, container: Container | None, routes: Sequence[str], reason: str, /, **details: object
-    ) -> None:
-        if container is None:
-            return
-        named = [route for route in routes if route]
-        known = {name: value for name, value in details.items() if value not in ("", None)}
-        self._checkpoints.lost(container.origin, named, reason, **known)
+    def _report(self, container: Container | None, lost: Lost) -> None:
+        if container is not None:
+            self._checkpoints.lost(container.origin, lost)
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
 
     def notes(self) -> list[str]:
-        return self._readers.notes() if self._readers is not None else []
+        away = [f"the engine is away: {self._away}; files are read on"] if self._away else []
+        return away + (self._readers.notes() if self._readers is not None else [])
 
     async def _let_go(self) -> None:
-        """We end: what exists only because we hold it, and is not read, will never be. Say what that is."""
         if self.context.once:
             return  # all of it was read, or whoever asks is told that not all was
         owners = {c.log: c for c in self.containers.values() if c.log is not None and c.log.is_open}
-        lost: Sequence[tuple[LogFile, Lost]] = ()
-        with trio.move_on_after(LET_GO_WITHIN_S, shield=True):
-            lost = await trio.to_thread.run_sync(
-                let_go, list(owners), limiter=self._threads, abandon_on_cancel=True
-            )
-        for log, gap in lost:
-            self._report(owners[log], gap.routes, gap.reason, **gap.details())
+
+        def report(log: LogFile, lost: Lost) -> None:
+            self._report(owners[log], lost)
+
+        await say_what_the_end_loses(list(owners), report, self._threads)
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True
@@ -489,7 +480,7 @@ class DockerSource(Source[DockerOptions]):
         """Of a log, or of a fork of it."""
         container = self.containers.get(log.origin.id)
         for lost in log.take_losses():
-            self._report(container, lost.routes, lost.reason, **lost.details())
+            self._report(container, lost)
 
     def _failed(self, log: LogFile, error: Exception) -> None:
         self._try_again(log, log.places(), error)
@@ -517,7 +508,7 @@ class DockerSource(Source[DockerOptions]):
             self._try_again(log, places, error)
             return
         for lost in losses:
-            self._report(container, lost.routes, lost.reason, **lost.details())
+            self._report(container, lost)
         if there:
             self._sweep.add(log)
         elif self.context.once:

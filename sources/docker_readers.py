@@ -7,15 +7,14 @@ on where it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 import structlog
 import trio
 
 from logroute.router.record import Position
-from logroute.sources import Behind, Emit, SourceContext
+from logroute.sources import Behind, Emit, Lost, SourceContext
 from logroute.sources.docker_container import Container
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
 from logroute.sources.engine_batches import Offer
@@ -25,14 +24,6 @@ FORKS_AT_ONCE = 4
 """How many logs are read for routes that are behind; each makes the engine decode a whole log."""
 CATCH_UP_EVERY_S = 1.0
 SAY_AGAIN_S = 60.0
-
-
-class Lose(Protocol):
-    """What to call when records of a container are gone that these routes (none: all) have not got."""
-
-    def __call__(
-        self, container: Container, routes: Sequence[str], reason: str, /, **details: object
-    ) -> None: ...
 
 
 class ContainerReaders:
@@ -49,7 +40,7 @@ class ContainerReaders:
         context: SourceContext,
         nursery: trio.Nursery,
         *,
-        on_lost: Lose,
+        on_lost: Callable[[Container, Lost], None],
         on_ended: Callable[[Container], None],
     ) -> None:
         self._engine = engine
@@ -173,8 +164,8 @@ class ContainerReaders:
                     name = container.origin.name
                     self._log.error("cannot read a container", container=name, error=str(error))
                     if not counted:
-                        routes = sorted(log.routes or ())
-                        self._on_lost(container, routes, "unreadable", since=log.newest_time)
+                        routes = tuple(sorted(log.routes or ()))
+                        self._on_lost(container, Lost(routes, "unreadable", since=log.newest_time))
                     break
                 self._refusals.note(container.details.id, container.origin.name, str(error))
             if log.statistics.records > records:

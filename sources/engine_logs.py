@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from logroute.router.record import (
     StreamPosition,
     message_hash,
 )
+from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns
 from logroute.sources.engine_batches import Offer, PendingBatches
@@ -51,12 +52,6 @@ END_ATTEMPTS = 3
 Outcome = Literal["ended", "removed"]
 """Why a log was read to its end: the container does not run (or: all was read that there was, where reading
 does not follow), or it does not exist any more."""
-
-
-class Lost(Protocol):
-    """What to call when records are gone that these routes have not got."""
-
-    def __call__(self, routes: Sequence[str], reason: str, /, **details: object) -> None: ...
 
 
 class LogBroken(EngineRefused):
@@ -120,7 +115,13 @@ class EngineLog:
     cheap = False
 
     def __init__(
-        self, engine: Engine, details: ContainerDetails, origin: Origin, *, limit: int, lost: Lost
+        self,
+        engine: Engine,
+        details: ContainerDetails,
+        origin: Origin,
+        *,
+        limit: int,
+        lost: Callable[[Lost], None],
     ) -> None:
         self.origin = origin
         """May be replaced (renaming): batches have the one that was there when they were read."""
@@ -288,7 +289,7 @@ class EngineLog:
             if last is not None or reading.decoder.error is not None:
                 # An engine that meets a broken line in a log may end there without a word.
                 until = last.time if last is not None else ""
-                self._lost(self._routes, "unreadable", since=self.newest_time, until=until)
+                self._lost(Lost(self._routes, "unreadable", since=self.newest_time, until=until))
         if not running:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
@@ -323,7 +324,7 @@ class EngineLog:
         if self._reading is not None:
             self._finish(None, running=False)
             return
-        self._lost(self._routes, "removed", since=self.newest_time, until="")
+        self._lost(Lost(self._routes, "removed", since=self.newest_time))
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""
@@ -345,7 +346,7 @@ class EngineLog:
         lost = [anchor.time for anchor in gone.values() if anchor.time > known]
         if lost:
             until = min(locator.first.values(), default="")
-            self._lost(self._routes, "rotated", since=max(lost), until=until)
+            self._lost(Lost(self._routes, "rotated", since=max(lost), until=until))
         self._since_ns = 0 if locator.found else since_ns(position, self._engine.now_ns())
         empty = StreamPosition()
         self._pending.position = Position(

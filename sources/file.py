@@ -22,11 +22,11 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources import Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
+from logroute.sources.letting_go import say_what_the_end_loses
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
-from logroute.sources.losses import Lost
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -112,6 +112,9 @@ class FileSource(Source[FileSourceOptions]):
                 else:
                     await self._scan_on()
         finally:
+            if not self.context.once:
+                logs = [file.log for file in self._files.values() if file.log.is_open]
+                await say_what_the_end_loses(logs, self._report, self._threads)
             for file in self._files.values():
                 file.log.close()
 
@@ -295,5 +298,4 @@ class FileSource(Source[FileSourceOptions]):
             self._report(log, lost)
 
     def _report(self, log: LogFile, lost: Lost) -> None:
-        routes = [route for route in lost.routes if route]
-        self._checkpoints.lost(log.origin, routes, lost.reason, **lost.details())
+        self._checkpoints.lost(log.origin, lost)

@@ -1,18 +1,32 @@
-"""What the end of the daemon loses: files that exist only because a reader holds them, and are not read.
-
-For a worker thread.
-"""
+"""What the end of a source loses: files that exist only because a reader holds them, and are not read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import trio
+
+from logroute.sources import Lost
 from logroute.sources.log_file import LogFile
-from logroute.sources.losses import Lost
+
+WITHIN_S = 5.0
+"""How long the end may take to find out."""
 
 
-def let_go(logs: Iterable[LogFile]) -> list[tuple[LogFile, Lost]]:
-    """Give up what would not be found again: one gap for each reader of a log, with what is not read."""
+async def say_what_the_end_loses(
+    logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None], threads: trio.CapacityLimiter
+) -> None:
+    """Report it, also when we are cancelled. To be called before these open logs are closed."""
+    lost: Sequence[tuple[LogFile, Lost]] = ()
+    with trio.move_on_after(WITHIN_S, shield=True):
+        lost = await trio.to_thread.run_sync(partial(_let_go, logs), limiter=threads, abandon_on_cancel=True)
+    for log, gap in lost:
+        report(log, gap)
+
+
+def _let_go(logs: Sequence[LogFile]) -> list[tuple[LogFile, Lost]]:
+    """Give up what would not be found again: one gap for each reader, with what is not read. In a thread."""
     lost: list[tuple[LogFile, Lost]] = []
     for log in logs:
         for reader in (*log.forks, log):

@@ -29,6 +29,7 @@ from logroute.router.record import (
     Stream,
     StreamPosition,
 )
+from logroute.sources import Lost
 from logroute.sources.log_ahead import AheadRoutes
 from logroute.sources.log_batches import LogBatches
 from logroute.sources.log_chain import (
@@ -48,7 +49,6 @@ from logroute.sources.log_search import (
     last_time,
     locate,
 )
-from logroute.sources.losses import Lost
 
 BUFFER_BYTES = 1 << 19
 NEAR_BYTES = 4 << 20

@@ -40,6 +40,7 @@ from logroute.router.match import Match
 from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Rejected, Retryable, SinkGone
+from logroute.sources import Lost
 from tests.router.stand_ins import StandInSink, StandInSource, origin, position
 
 DOWN = Retryable("connection refused")
@@ -167,7 +168,7 @@ async def test_once_is_no_success_if_something_was_gone_before_it_could_be_read(
 
     async def lose(run: Run) -> None:
         await trio.sleep(0.5)
-        run.daemon.router.lost(run.origin, ["all"], "rotated")
+        run.daemon.router.lost(run.origin, Lost(("all",), "rotated"))
 
     assert await run.run(lose) == UNDELIVERED
     assert run.numbers() == [1, 2, 3, 4, 5]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logroute.router import router as module
+from logroute.router.books import Gaps
 from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
@@ -20,7 +21,7 @@ from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
 from logroute.router.state import RouteState
 from logroute.sinks import SinkGone
-from logroute.sources import Start
+from logroute.sources import Lost, Start
 from tests.router.stand_ins import StandInSink, batch, inline, number_of, origin, position
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -429,11 +430,14 @@ async def test_of_origins_that_are_gone_only_those_are_remembered_of_which_somet
 async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     router = Router()
     one, two = add(router, "one"), add(router, "two", {"container": "web"})
-    router.lost(WEB, ["one"], "rotated", since="a", until="b")
-    router.lost(WEB, [], "removed")
-    router.lost(DB, [], "removed")
-    assert one.statistics().lost == {"rotated": 1, "removed": 2}
-    assert two.statistics().lost == {"removed": 1}
+    router.lost(WEB, Lost(("one",), "rotated", "b", "c", 100))
+    router.lost(WEB, Lost(("one",), "rotated", "a", "b"))
+    router.lost(WEB, Lost((), "removed"))
+    router.lost(DB, Lost((), "removed", size_bytes=7))
+    rotated = Gaps(gaps=2, bytes=100, of_unknown_size=1, since="a", until="c")
+    assert one.statistics().lost == {"rotated": rotated, "removed": Gaps(2, 7, 1)}
+    assert two.statistics().lost == {"removed": Gaps(1, 0, 1)}
+    assert str(rotated) == "2, 100 bytes and 1 of unknown size, since a until c"
     said = capsys.readouterr().out
     assert "records are lost: they were gone before they could be read" in said
     assert "since=a until=b" in said

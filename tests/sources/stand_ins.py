@@ -14,7 +14,7 @@ import trio
 from logroute.router.match import EVERYTHING
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, Record
 from logroute.router.router import Router
-from logroute.sources import Behind, Start
+from logroute.sources import Behind, Lost, Start
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 
 
@@ -67,8 +67,10 @@ class Routes:
     def gone(self, origin: Origin) -> None:
         self.some_gone.set()
 
-    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        self.losses.append((origin.name or origin.file, routes, reason, details))
+    def lost(self, origin: Origin, lost: Lost) -> None:
+        known = {"since": lost.since, "until": lost.until, "bytes": lost.size_bytes}
+        details = {name: value for name, value in known.items() if value not in ("", None)}
+        self.losses.append((origin.name or origin.file, list(lost.routes), lost.reason, details))
 
     @property
     def messages(self) -> list[str]:

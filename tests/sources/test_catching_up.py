@@ -15,8 +15,8 @@ import trio.testing
 
 from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
+from logroute.sources import Lost
 from logroute.sources.log_file import LogFile
-from logroute.sources.losses import Lost
 from logroute.sources.sweep import POLL_S, Sweep
 from tests.sources.stand_ins import Gate, refuse
 
@@ -106,7 +106,7 @@ class World:
     def _lost(self, log: LogFile) -> None:
         for lost in log.take_losses():
             self.losses.append(lost)
-            self.router.lost(log.origin, lost.routes, lost.reason, **lost.details())
+            self.router.lost(log.origin, lost)
 
     def begin(self, checkpoints: Mapping[str, Position] | None = None) -> None:
         assert self.reader.open()
@@ -309,7 +309,7 @@ async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alo
             w.log.time_of(10 + 100 * (count + 1) + 1) for count in range(len(w.losses))
         ]
         assert w.losses[-1].until == w.log.time_of(int(there[0][:6]))
-        assert w.gates["b"].lost == {"rotated": len(w.losses)}
+        assert w.gates["b"].lost["rotated"].gaps == len(w.losses)
         assert w.gates["a"].lost == {}
 
 
@@ -329,7 +329,7 @@ async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catch
         await w.write(20)
         assert w.gates["b"].got == w.said[:50] + w.said[150:]
         assert w.losses == [Lost(("b",), "rotated", w.log.time_of(50), w.log.time_of(151))]
-        assert w.gates["b"].lost == {"rotated": 1}
+        assert w.gates["b"].lost["rotated"].gaps == 1
         assert w.reader.forks == ()
 
 

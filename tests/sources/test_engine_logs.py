@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
+from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
 from logroute.sources.engine_address import EngineAddress
 from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig, rotation_bytes
@@ -90,8 +91,8 @@ async def reading_at(host: str, reference: str) -> tuple[Reading, ContainerDetai
     origin = origin_from(details, source="docker", host="node", runtime=client.runtime)
     losses: list[tuple[object, ...]] = []
 
-    def lost(routes: object, reason: str, /, **more: object) -> None:
-        losses.append((routes, reason, more))
+    def lost(gap: Lost) -> None:
+        losses.append((gap.routes, gap.reason, {"since": gap.since, "until": gap.until}))
 
     return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses), details
 

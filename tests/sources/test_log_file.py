@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.sources import Lost
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
-from logroute.sources.losses import Lost
 from tests.sources.stand_ins import refuse
 
 ORIGIN = Origin("docker:1", "docker", id="3b74a877e0f9" + "0" * 52, name="web")
