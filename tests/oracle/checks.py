@@ -62,15 +62,17 @@ def lost(history: History, route: RouteHistory) -> Iterator[Violation]:
     for name, written in history.written.items():
         missing = set(range(len(written.times))) - set(route.arrivals[name].numbers)
         missing -= {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
-        excused = {number for number in missing if _was_out_of_reach(history, route, written, number)}
-        said = written.removed or (route.name, name.container) in history.announced
-        if excused and not said and route.promise != "confirmed":
-            yield _violation(route, "lost in silence", name, written, excused)
-        # Over plain TCP, what is gone now may have been lost by a cut long before.
-        if said or route.promise != "confirmed":
-            missing -= excused
         if route.sheds:
             missing = {number for number in missing if written.times[number] > told_since}
+        excused = {number for number in missing if _was_out_of_reach(history, route, written, number)}
+        said = written.removed or (route.name, name.container) in history.announced
+        # What is gone now may have been lost by a cut, or dropped, long before.
+        otherwise = route.promise == "confirmed" or route.sheds
+        if excused and not said and not otherwise:
+            yield _violation(route, "lost in silence", name, written, excused)
+        if said or not otherwise:
+            missing -= excused
+        if route.sheds:
             by_size = sorted(missing, key=lambda number: written.sizes[number], reverse=True)
             missing = set(by_size[shed_left:])
             shed_left -= len(by_size) - len(missing)

@@ -395,6 +395,19 @@ def test_what_a_route_dropped_before_its_daemon_ended_is_counted_by_nobody() -> 
     assert story.kinds() == [("lost", key(8))]
 
 
+def test_what_was_dropped_need_not_be_said_when_it_is_gone_from_the_engine_as_well() -> None:
+    story = Story("at least once")
+    story.arrive([0, 1, 2, 3, 6, 7, 8, 9])
+    story.down(7.5, 12.0)
+    story.gone(6, at=11.0)
+    assert story.kinds() == [("lost in silence", key(4))]
+    story.route.sheds = True
+    story.life(0.0, books(delivered=8, dropped=2, shed=2))
+    assert story.kinds() == []
+    story.history.lives[-1].books = {"out": books(delivered=8, dropped=1, shed=1)}
+    assert story.kinds() == [("lost", key(5))]
+
+
 def test_over_plain_tcp_what_was_dropped_and_what_a_cut_has_cost_may_both_be_missing() -> None:
     story = Story("confirmed")
     story.arrive([0, 1, 2, 6, 7, 8, 9])
