@@ -98,8 +98,10 @@ class SimulatedContainer:
             self.log = MemoryLog()
         self._attrs = self._log_attributes()
         self._copiers: dict[str, Copier] = {}
-        # Invariant: no record of a stream is older than its last one.
+        # Invariant: no record of a stream is older than its last one, as long as nobody sets the clock back.
         self._last_ns: dict[str, int] = {}
+        # What the clock said last.
+        self._clock_ns = 0
         # What the program wrote into its pipe while no engine was there to copy it.
         self._pipe: list[tuple[bytes, str]] = []
         # Not None where it ended while no engine was there to notice.
@@ -161,13 +163,19 @@ class SimulatedContainer:
         return copier
 
     def _clock(self, stream: str, time_ns: int | None) -> Callable[[], int]:
-        """The times of one stream: never back within it, by up to the jitter behind the other one."""
+        """The times of one stream: by up to the jitter behind the other one, never back within it.
+
+        But where the clock is set back they are what it says (moby's copier asks it once a line).
+        """
 
         def now() -> int:
             if time_ns is not None:
                 at = time_ns
             else:
                 at = self.engine.clock()
+                if at < self._clock_ns:
+                    self._last_ns.clear()
+                self._clock_ns = at
                 quirks, random = self.engine.quirks, self.engine.random
                 if quirks.stream_jitter_ns and random.random() < quirks.stream_jitter_share:
                     at -= random.randrange(quirks.stream_jitter_ns)

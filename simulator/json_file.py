@@ -171,8 +171,10 @@ class JsonFileLog:
 
     def _is_rotating(self) -> bool:
         """Whether who comes to follow does not get to know the newest file."""
-        race_ns = int(self.quirks.opening_race_s * 1e9)
-        return self._rotated_ns is not None and self._clock() - self._rotated_ns < race_ns
+        if self._rotated_ns is None:
+            return False
+        # A clock that was set back since then says nothing.
+        return 0 <= self._clock() - self._rotated_ns < self.quirks.opening_race_s * 1e9
 
     def forget(self, cursor: JsonFileCursor) -> None:
         """A cursor was closed."""

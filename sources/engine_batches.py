@@ -63,19 +63,24 @@ class PendingBatches:
         records: list[Record],
         discarding: Sequence[Stream],
         begun: Mapping[Stream, str],
-    ) -> None:
+    ) -> int:
         """Make batches of new records, cut where a route that is ahead has no more of a stream.
 
         `discarding` are streams of whose last record the rest is to be discarded; `begun` has the times of
-        records that have begun behind these.
+        records that have begun behind these. Returns how many were taken: not all, where one is `missing`.
         """
         if not self.ahead:
             self._append(origin, records, discarding, begun, None)
-            return
+            return len(records)
         start = 0
         current: tuple[frozenset[Stream], ...] | None = None
         for index, record in enumerate(records):
             state = tuple(group.acknowledged(record) for group in self.ahead)
+            if self.missing:
+                # Whether they have it can only be told by another reading, to which it is left.
+                records = records[:index]
+                discarding, begun = (), {}
+                break
             if current is not None and state != current:
                 rest = {**begun, **_first_times(records[index:])}
                 self._append(origin, records[start:index], (), rest, self._by_route(current))
@@ -84,6 +89,12 @@ class PendingBatches:
         if current is not None:
             self._append(origin, records[start:], discarding, begun, self._by_route(current))
         self.ahead = [group for group in self.ahead if not group.done]
+        return len(records)
+
+    @property
+    def missing(self) -> bool:
+        """What a route that is ahead has last should have come, and did not."""
+        return any(group.missing for group in self.ahead)
 
     def _by_route(self, state: Sequence[frozenset[Stream]]) -> dict[str, frozenset[Stream]] | None:
         ahead = zip(self.ahead, state, strict=True)

@@ -25,13 +25,23 @@ from logroute.router.record import (
     Record,
     Stream,
     StreamPosition,
+    iso_time,
     message_hash,
 )
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns
 from logroute.sources.engine_batches import Offer, PendingBatches
-from logroute.sources.engine_resume import Ahead, Locator, Skipper, goes_back, oldest, since_ns
+from logroute.sources.engine_resume import (
+    Ahead,
+    Locator,
+    Skipper,
+    first_of,
+    goes_back,
+    oldest,
+    oldest_floor,
+    since_ns,
+)
 from logroute.sources.frames import LogDecoder, log_decoder
 
 RECEIVE_BYTES = 64 << 10
@@ -142,6 +152,8 @@ class EngineLog:
         self._pending = PendingBatches()
         self._begun = False
         self._routes: tuple[str, ...] = ()
+        # The clock was set back: their times do not say which of several positions is ahead of which.
+        self._order_unknown = False
         # Times of records that had begun when a reading was cut.
         self._unfinished: dict[Stream, str] = {}
         self._located: dict[Stream, int | None] = {}
@@ -214,6 +226,9 @@ class EngineLog:
         self._unfinished = {stream: time for stream in STREAMS if (time := begin.of(stream).begun)}
         ahead = (Ahead(routes, position, begin) for position, routes in groups.items() if position != begin)
         self._pending.ahead = [group for group in ahead if not group.done]
+        times = [anchor.time for p in groups for stream in STREAMS if (anchor := p.of(stream).anchor)]
+        now = iso_time(self._engine.now_ns())
+        self._order_unknown = bool(self._pending.ahead) and max(times, default="") > now
 
     # --- what to read next --------------------------------------------------------------------------
 
@@ -328,37 +343,63 @@ class EngineLog:
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""
-        position = self.position
-        anchors: dict[Stream, Anchor] = {}
-        for name in STREAMS:
-            if (anchor := position.of(name).anchor) is not None:
-                anchors[name] = anchor
-        locator = Locator(anchors)
+        groups = [(group.routes, group.reached(self.position)) for group in self._pending.ahead]
+        elsewhere = {route for routes, _ in groups for route in routes}
+        groups.insert(0, (tuple(route for route in self._routes if route not in elsewhere), self.position))
+        locators = [Locator.of(position) for _, position in groups]
         decoder = log_decoder(tty=self._tty, limit=self._limit)
         async with self._engine.logs(self._id, follow=False) as stream:
             while data := await self._receive(stream, follow=False):
-                locator.look(decoder.feed(data))
-        locator.look(decoder.finish())
-        self._located = {name: locator.found.get(name) for name in anchors}
-        gone = {name: anchor for name, anchor in anchors.items() if name not in locator.found}
-        known = max((anchors[name].time for name in locator.found), default="")
+                records = decoder.feed(data)
+                for each in locators:
+                    each.look(records)
+        rest = decoder.finish()
+        for each in locators:
+            each.look(rest)
+        # Usually the position is the first of them, but their times need not say so.
+        first = {name: first_of(locators, name) for name in STREAMS}
+        position = Position(
+            groups[first["stdout"]][1].stdout,
+            groups[first["stderr"]][1].stderr,
+            oldest_floor([position for _, position in groups]),
+        )
+        located = {name: locators[first[name]].located for name in STREAMS}
+        self._located = {name: of[name] for name, of in located.items() if name in of}
+        gone: dict[Stream, Anchor] = {}
+        known = ""
+        for name, index in self._located.items():
+            anchor = position.of(name).anchor
+            assert anchor is not None
+            if index is None:
+                gone[name] = anchor
+            else:
+                known = max(known, anchor.time)
         # One that is older than what was found is only silent since long ago: nothing is missing behind it.
         lost = [anchor.time for anchor in gone.values() if anchor.time > known]
         if lost:
-            until = min(locator.first.values(), default="")
+            until = min(locators[0].first.values(), default="")
             self._lost(Lost(self._routes, "rotated", since=max(lost), until=until))
-        self._since_ns = 0 if locator.found else since_ns(position, self._engine.now_ns())
+        self._since_ns = 0 if known else since_ns(position, self._engine.now_ns())
         empty = StreamPosition()
         self._pending.position = Position(
             empty if "stdout" in gone else position.stdout,
             empty if "stderr" in gone else position.stderr,
             position.since,
         )
+        ahead = [
+            Ahead(routes, of, self._pending.position, locator.located, self._located)
+            for index, ((routes, of), locator) in enumerate(zip(groups, locators, strict=True))
+            if set(first.values()) != {index}
+        ]
+        self._pending.ahead = [group for group in ahead if not group.done]
+        self._order_unknown = False
 
     # --- one reading --------------------------------------------------------------------------------
 
     async def _read(self, *, follow: bool) -> _End:
         """Open the log behind the position and take what is new, until there is a reason to end."""
+        if self._order_unknown:
+            return _End.MISSING
         position = self.position
         since = self._since_ns
         if since is None:
@@ -492,8 +533,9 @@ class EngineLog:
             if end is None:
                 discarding = [name for name, open_ in unfinished.items() if open_.discarding]
             begun = {name: open_.time for name, open_ in unfinished.items() if not open_.discarding}
-            self.statistics.records += len(new)
-            self._pending.put(self.origin, new, discarding, begun)
+            self.statistics.records += self._pending.put(self.origin, new, discarding, begun)
+            if self._pending.missing:
+                end = _End.MISSING
             for name, time in list(self._unfinished.items()) if end is None else ():
                 anchor = self.position.of(name).anchor
                 if name not in begun and anchor is not None and anchor.time >= time:

@@ -119,8 +119,11 @@ class Skipper:
         """Streams of which something may still be discarded."""
         return frozenset(self._searches)
 
-    def start_at(self, position: Position) -> None:
-        """What comes begins behind this position, which is not behind the one that is looked for."""
+    def start_at(self, position: Position, located: Mapping[Stream, int | None] | None = None) -> None:
+        """What comes begins behind this position, which is not behind the one that is looked for.
+
+        `located` is where its own anchors are, if that was searched for.
+        """
         for stream, search in list(self._searches.items()):
             anchor = position.of(stream).anchor
             if anchor is None or search.anchor is None:
@@ -128,7 +131,8 @@ class Skipper:
             if anchor == search.anchor:
                 del self._searches[stream]
             elif anchor.time == search.anchor.time:
-                search.index = anchor.sequence + 1
+                index = None if located is None else located.get(stream)
+                search.index = (anchor.sequence if index is None else index) + 1
 
     def give_up(self, stream: Stream) -> None:
         """Everything of this stream is new from now on, found or not."""
@@ -213,6 +217,9 @@ class Locator(msgspec.Struct):
     """Index of the anchor among the records of its time that are there."""
     first: dict[Stream, str] = msgspec.field(default_factory=dict)
     """Time of the first record of each stream."""
+    places: dict[Stream, int] = msgspec.field(default_factory=dict)
+    """How many records of its stream stand before an anchor that was found."""
+    _read: dict[Stream, int] = msgspec.field(default_factory=dict)
     _seen: dict[Stream, int] = msgspec.field(default_factory=dict)
 
     def look(self, records: Sequence[Record]) -> None:
@@ -221,6 +228,8 @@ class Locator(msgspec.Struct):
             stream = record.stream
             if stream not in self.first:
                 self.first[stream] = record.time
+            place = self._read.get(stream, 0)
+            self._read[stream] = place + 1
             anchor = self.anchors.get(stream)
             if anchor is None or record.time != anchor.time:
                 continue
@@ -228,33 +237,73 @@ class Locator(msgspec.Struct):
             self._seen[stream] = index + 1
             if index <= anchor.sequence and message_hash(record.message) == anchor.hash:
                 self.found[stream] = index
+                self.places[stream] = place
+
+    @classmethod
+    def of(cls, position: Position) -> Locator:
+        """Looks for a position's."""
+        return cls({stream: anchor for stream in STREAMS if (anchor := position.of(stream).anchor)})
+
+    @property
+    def located(self) -> dict[Stream, int | None]:
+        """For a `Skipper`."""
+        return {stream: self.found.get(stream) for stream in self.anchors}
 
 
 class Ahead:
-    """Routes that are further on than the others: says of what is read which of it they have already."""
+    """Routes that are further on than the others: says of what is read which of it they have already.
 
-    def __init__(self, routes: Sequence[str], position: Position, begin: Position) -> None:
+    `located` and `begin_located` are where the anchors of both are, if that was searched for.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[str],
+        position: Position,
+        begin: Position,
+        located: Mapping[Stream, int | None] | None = None,
+        begin_located: Mapping[Stream, int | None] | None = None,
+    ) -> None:
         self.routes = tuple(routes)
-        self._skipper = Skipper(position, 0)
-        self._skipper.start_at(begin)
+        self.position = position
+        self._skipper = Skipper(position, 0, located)
+        self._skipper.start_at(begin, begin_located)
 
     @property
     def done(self) -> bool:
         """They have caught up: nothing that comes is theirs already."""
         return self._skipper.done
 
+    def reached(self, read: Position) -> Position:
+        """How far they are, where so much has been read: of a stream with which they are done, so far."""
+        own = [self.position if stream in self._skipper.searching else read for stream in STREAMS]
+        return Position(own[0].stdout, own[1].stderr, self.position.since)
+
+    @property
+    def missing(self) -> bool:
+        """What they have last should have come, and did not: find out by a `Locator`, and begin again.
+
+        Not where it was searched for already.
+        """
+        return self._skipper.missing is not None
+
     def acknowledged(self, record: Record) -> frozenset[Stream]:
-        """Take the next record; the streams of which they have what comes, this record's only if it too."""
+        """Take the next record; the streams of which they have what comes, this record's only if it too.
+
+        Unless that is `missing`.
+        """
         before = self._skipper.searching
         passed = bool(self._skipper.pass_on([record]))
-        if (stream := self._skipper.missing) is not None:
-            self._skipper.give_up(stream)
-            passed = passed or record.stream not in self._skipper.searching
         return self._skipper.searching if passed else before
 
 
+def first_of(locators: Sequence[Locator], stream: Stream) -> int:
+    """Which of these found its anchor first in the log. One that is gone stood before all that there is."""
+    return min(range(len(locators)), key=lambda index: locators[index].places.get(stream, -1))
+
+
 def oldest(positions: Sequence[Position]) -> Position:
-    """Where to begin for all of them: stream by stream the one that is furthest behind."""
+    """Where to begin for all of them: stream by stream the one that is furthest behind, by its time."""
     parts: list[StreamPosition] = []
     for stream in STREAMS:
         anchors = [position.of(stream).anchor for position in positions]
@@ -262,9 +311,13 @@ def oldest(positions: Sequence[Position]) -> Position:
         behind = min(known, key=lambda anchor: (anchor.time, anchor.sequence), default=None)
         begun = min((time for position in positions if (time := position.of(stream).begun)), default="")
         parts.append(StreamPosition(None, behind if len(known) == len(anchors) else None, begun))
+    return Position(parts[0], parts[1], oldest_floor(positions))
+
+
+def oldest_floor(positions: Sequence[Position]) -> str | None:
+    """What any of them wants is not older than this."""
     floors = [position.since for position in positions]
-    since = min((floor for floor in floors if floor), default=None) if all(floors) else None
-    return Position(parts[0], parts[1], since)
+    return min((floor for floor in floors if floor), default=None) if all(floors) else None
 
 
 def advanced(

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.oracle.history import Delivery, History, RouteHistory, Span, StreamName, Violation, Written
+from tests.oracle.history import (
+    Books,
+    Delivery,
+    History,
+    Life,
+    RouteHistory,
+    Span,
+    StreamName,
+    Violation,
+    Written,
+)
 from tests.oracle.records import Key
 
 PATIENCE_S = 10.0
@@ -16,6 +25,9 @@ the daemon's start, the longest pause of `retry`, the engine's list, on a machin
 
 COMMIT_S = 2.0
 """How long an acknowledgement may wait to be stored (it is done every 250 ms): what kill -9 repeats."""
+
+COUNTED_S = 2.0
+"""What was accepted so long before it is asked, a daemon has counted."""
 
 OPENING_S = {"file": 2.0, "api": 5.0}
 """How long after it is there again a daemon, or an engine, may need until every log is open."""
@@ -26,6 +38,7 @@ def judge(history: History) -> list[Violation]:
     found = list(history.seen)
     for route in history.routes.values():
         found += [*lost(history, route), *doubled(history, route), *reordered(history, route)]
+        found += [*undue(history, route), *miscounted(history, route)]
     return found
 
 
@@ -39,26 +52,44 @@ def lost(history: History, route: RouteHistory) -> Iterator[Violation]:
     - what the engine gave up before a daemon could read it again; of a container that is still there this
       must be said;
     - over plain TCP, what the receiver's kernel had taken and nobody read: at most one buffer a cut, and no
-      more than the daemon says.
+      more than the daemon says;
+    - what the route dropped because it was told to (`when_full`), and no more than it says. What a daemon has
+      dropped since it was last asked is not known when it ends, so this binds what was written after that.
     """
+    shed_left, told_since = _told_to_drop(history, route)
     bytes_left = route.cuts * route.cut_bytes if route.promise == "confirmed" else 0
     records_left = math.inf if route.unconfirmed is None else route.unconfirmed
     for name, written in history.written.items():
         missing = set(range(len(written.times))) - set(route.arrivals[name].numbers)
         missing -= {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
+        if route.sheds:
+            missing = {number for number in missing if written.times[number] > told_since}
         excused = {number for number in missing if _was_out_of_reach(history, route, written, number)}
         said = written.removed or (route.name, name.container) in history.announced
-        if excused and not said and route.promise != "confirmed":
+        # What is gone now may have been lost by a cut, or dropped, long before.
+        otherwise = route.promise == "confirmed" or route.sheds
+        if excused and not said and not otherwise:
             yield _violation(route, "lost in silence", name, written, excused)
-        # Over plain TCP, what is gone now may have been lost by a cut long before.
-        if said or route.promise != "confirmed":
+        if said or not otherwise:
             missing -= excused
+        if route.sheds:
+            by_size = sorted(missing, key=lambda number: written.sizes[number], reverse=True)
+            missing = set(by_size[shed_left:])
+            shed_left -= len(by_size) - len(missing)
         size = sum(written.sizes[number] for number in missing)
         if size <= bytes_left and len(missing) <= records_left:
             bytes_left -= size
             records_left -= len(missing)
         else:
             yield _violation(route, "lost", name, written, missing)
+
+
+def _told_to_drop(history: History, route: RouteHistory) -> tuple[int, float]:
+    """How many records this daemon says it has dropped for want of room; the end of the one before it."""
+    last = history.lives[-1] if history.lives else None
+    ended = max((life.end for life in history.lives[:-1]), default=-math.inf)
+    said = last.books.get(route.name) if last is not None else None
+    return said.shed if said is not None else 0, ended
 
 
 def _was_out_of_reach(history: History, route: RouteHistory, written: Written, number: int) -> bool:
@@ -71,8 +102,8 @@ def _was_out_of_reach(history: History, route: RouteHistory, written: Written, n
         return False
     spans = list(history.daemon_down)
     if written.read == "api":
-        # What the engine has no more can only be in the spool, and nothing could be stored there.
-        spans += history.engine_down + history.unstored
+        # What the engine has no more can only be in the spool, and nothing could be stored there, or not all.
+        spans += history.engine_down + history.unstored + ([] if route.roomy else route.disturbed)
     return any(
         gone_at <= span.end + OPENING_S[written.read]
         and span.end < math.inf
@@ -201,20 +232,6 @@ def is_stalled(history: History, route: RouteHistory, now: float) -> bool:
 # --- the books ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the daemon says of a route (INTERFACE §5), as one snapshot."""
-
-    received: int
-    delivered: int
-    duplicates: int
-    rejected: int
-    dropped: int
-    queued: int
-    in_flight: int
-    unconfirmed: int = 0
-
-
 def unbalanced(books: Mapping[str, Books]) -> Iterator[Violation]:
     """`received = delivered + duplicates + rejected + dropped + queued + in_flight`, at any instant."""
     for name, of in books.items():
@@ -223,16 +240,60 @@ def unbalanced(books: Mapping[str, Books]) -> Iterator[Violation]:
             yield Violation(name, "unbalanced", f"received {of.received}, accounted for {parts}: {of}")
 
 
+def undue(history: History, route: RouteHistory) -> Iterator[Violation]:
+    """Nothing is dropped but for want of room, by a route that is told to. Of every daemon there was."""
+    for life in history.lives:
+        said = life.books.get(route.name)
+        if said is not None and (said.dropped != said.shed or (said.shed and not route.sheds)):
+            yield Violation(route.name, "dropped unasked", f"up from {life.begin:.2f} s it says {said}")
+
+
+def miscounted(history: History, route: RouteHistory) -> Iterator[Violation]:
+    """What each daemon says it has delivered is what was accepted while it ran, as far as that can be told.
+
+    Whoever accepts surely has told it; what it may not have heard of may be missing from its books. What an
+    attempt that goes on has delivered in part is in flight. Of files nobody knows when they were written,
+    and over plain TCP what the kernel has taken counts, read or not.
+    """
+    if route.promise == "exactly once":
+        return
+    for life in history.lives:
+        said = life.books.get(route.name)
+        if said is None:
+            continue
+        least, most = _accepted(route, life)
+        delivered = said.delivered + said.duplicates
+        if delivered + said.in_flight < least or (route.promise == "at least once" and delivered > most):
+            what = f"up from {life.begin:.2f} s it says at {life.answered:.2f} s that it has delivered"
+            what += f" {delivered} records, {said.in_flight} in flight; from {least} to {most} were accepted"
+            yield Violation(route.name, "miscounted", what)
+
+
+def _accepted(route: RouteHistory, life: Life) -> tuple[int, int]:
+    """How many records a receiver has accepted from a daemon: those it must have counted, and all."""
+    least = most = 0
+    for arrivals in route.arrivals.values():
+        for delivery in arrivals.deliveries:
+            if life.begin <= delivery.at <= life.answered:
+                most += 1
+                least += delivery.sure and delivery.at < life.asked - COUNTED_S
+    return least, most
+
+
 def misstated(history: History, books: Mapping[str, Books]) -> Iterator[Violation]:
-    """What a daemon says at the end that has run from the beginning: nothing is under way, nothing was
-    dropped, for no route here is told to, and the receivers say the same of what they took and refused.
+    """What a daemon says at the end that has run from the beginning: nothing is under way, no more was
+    dropped than is missing, and the receivers say the same of what they took and refused.
     """
     for name, of in books.items():
         route = history.routes[name]
-        if of.queued or of.in_flight or of.dropped:
+        if of.queued or of.in_flight:
             yield Violation(name, "misstated", f"not everything is delivered at the end: {of}")
         arrived = {Key(*stream, n) for stream, arrivals in route.arrivals.items() for n in arrivals.numbers}
         delivered, refused = of.delivered + of.duplicates, len(route.refused - arrived)
+        missing = sum(len(written.times) for written in history.written.values()) - len(arrived)
+        # Elsewhere an attempt whose outcome is not known may have delivered what was dropped then.
+        if route.promise == "exactly once" and of.shed > missing:
+            yield Violation(name, "misstated", f"{missing} records are missing, not {of.shed} dropped")
         # Over plain TCP the difference is what cuts have cost.
         if delivered < len(arrived) or (route.promise != "confirmed" and delivered > len(arrived)):
             yield Violation(name, "misstated", f"{len(arrived)} records have arrived, not {delivered}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -85,6 +85,34 @@ class Span:
     """Of a daemon that is down: it ended without having drained, by kill -9 or at the end of its grace."""
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the daemon says of a route (INTERFACE §5), as one snapshot."""
+
+    received: int
+    delivered: int
+    duplicates: int
+    rejected: int
+    dropped: int
+    queued: int
+    in_flight: int
+    unconfirmed: int = 0
+    shed: int = 0
+    """Of those dropped, how many for want of room."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One process of the daemon, and what it said of its routes when it last was asked."""
+
+    begin: float
+    end: float = math.inf
+    asked: float = 0.0
+    answered: float = 0.0
+    """Its books are of an instant between these two."""
+    books: Mapping[str, Books] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class RouteHistory:
     """One route, as its receiver sees it."""
@@ -102,6 +130,10 @@ class RouteHistory:
     """Connections that the receiver ended with bytes unread."""
     cut_bytes: int = 0
     """What the kernel held unread at the most in one of them."""
+    sheds: bool = False
+    """It is told to drop what does not fit (`when_full`)."""
+    roomy: bool = True
+    """Its spool has room for everything."""
     unconfirmed: int | None = None
     """How many records the daemon has said that cuts may have cost; None where that is not known."""
 
@@ -127,6 +159,8 @@ class History:
     written: dict[StreamName, Written] = field(default_factory=dict)
     routes: dict[str, RouteHistory] = field(default_factory=dict)
     daemon_down: list[Span] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    """The processes of the daemon, one after the other."""
     engine_down: list[Span] = field(default_factory=list)
     unstored: list[Span] = field(default_factory=list)
     """When checkpoints could not be stored, so that a crash may repeat what was delivered."""

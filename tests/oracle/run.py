@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -16,12 +18,12 @@ import trio
 
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, SimulatedEngine
 from tests.oracle import disks
-from tests.oracle.checks import PATIENCE_S, Books, is_stalled, judge, lost, misstated, unbalanced
+from tests.oracle.checks import PATIENCE_S, is_stalled, judge, lost, misstated, unbalanced
 from tests.oracle.daemon import GRACE_S, Clock, Daemon, read_books
 from tests.oracle.disks import Disk
 from tests.oracle.faults import SORTS, Fault, Faults, schedule
 from tests.oracle.files import FileRoute
-from tests.oracle.history import History, RouteHistory, Violation
+from tests.oracle.history import Arrivals, Books, History, Violation
 from tests.oracle.receivers import RECEIVERS, Receiver
 from tests.oracle.workload import KINDS, Workload
 
@@ -29,6 +31,9 @@ FILE_ROUTES = ("steady", "disk")
 """One that nothing ever hinders, and one on a disk that may be full or hang."""
 ROUTES = (*FILE_ROUTES, *RECEIVERS)
 DISK_SIZES = {"disk": "2G", "state": "64M"}
+DISKS = ("0", "200KiB", "1GiB")
+"""What a spool may take: none, soon full, and what nobody fills here."""
+WHEN_FULL = ("block", "drop_oldest", "drop_newest")
 WATCH_S = 0.5
 DRAIN_S = 120.0
 """So long draining may take, while it makes progress."""
@@ -66,6 +71,7 @@ class Oracle:
             if name in order.routes
         }
         self._books: Mapping[str, Books] = {}
+        self._queues = self._draw_queues()
 
     async def run(self) -> list[Violation]:
         """Everything, in its order."""
@@ -134,8 +140,26 @@ class Oracle:
             self._say(f"  {fault}")
         return faults
 
+    def _draw_queues(self) -> dict[str, dict[str, Any]]:
+        """How each route waits: whatever it is told, except the one that nothing shall hinder."""
+        # Apart from the faults: those of a seed stay the same.
+        random = Random(f"queues {self.order.seed}")
+        queues: dict[str, dict[str, Any]] = {}
+        for name in ROUTES:
+            disk, when_full = random.choice(DISKS), random.choice(WHEN_FULL)
+            fsync = random.random() < 0.5
+            if name == "steady":
+                disk, when_full = DISKS[-1], "block"
+            if (route := self.history.routes.get(name)) is None:
+                continue
+            # Small, so that a route is soon behind.
+            queues[name] = {"memory": "64KiB", "disk": disk, "when_full": when_full, "fsync": fsync}
+            route.sheds, route.roomy = when_full != "block", disk == DISKS[-1]
+            self._say(f"{name}: disk {disk}, {when_full}" + (", fsync" if fsync else ""))
+        return queues
+
     def _configuration(self, host: str, longest_pause: str) -> str:
-        """Small queues, so that a route is soon behind; short pauses, so that it is soon seen to go on."""
+        """Short pauses, so that a route is soon seen to go on."""
         docker = {"type": "docker", "host": host, "start": "beginning"}
         folder = self.order.folder
         sinks: dict[str, Any] = {
@@ -158,7 +182,7 @@ class Oracle:
             "routes": {
                 name: {
                     "sink": sinks[name],
-                    "queue": {"memory": "64KiB"},
+                    "queue": self._queues[name],
                     "retry": {"initial": "100ms", "max": longest_pause, "deadline": "3s"},
                 }
                 for name in self.order.routes
@@ -199,10 +223,13 @@ class Oracle:
             await self._look_into_books()
 
     async def _look_into_books(self) -> None:
+        life, asked = self.history.lives[-1], self.history.now()
         books = await trio.to_thread.run_sync(read_books, self.order.folder)
         if books is not None:
             self.history.seen += unbalanced(books)
             self._books = books
+            if life.end == math.inf:  # otherwise nobody knows which of them it was
+                life.asked, life.answered, life.books = asked, self.history.now(), books
 
     async def _close_books(self) -> Mapping[str, Books]:
         """What the daemon says when all has drained; nothing where it has not counted from the beginning."""
@@ -223,9 +250,11 @@ class Oracle:
         while (now := self.history.now()) < deadline and now - since < PATIENCE_S:
             await trio.sleep(WATCH_S)
             self.history.announced = self.daemon.announced()
+            await self._look_into_books()
             apart = History(self.history.written, dict(self.history.routes))
             for files in self._files:
-                apart.routes[files.name] = RouteHistory(files.name, files.promise)
+                route = self.history.routes[files.name]
+                apart.routes[files.name] = replace(route, arrivals=defaultdict(Arrivals))
             try:
                 await trio.to_thread.run_sync(self._read_files, apart)
             except FileNotFoundError:  # it was just finished
@@ -235,7 +264,8 @@ class Oracle:
                 since = self.history.now()
             else:
                 judged = replace(self.history, routes=apart.routes)
-                if not any(any(lost(judged, route)) for route in judged.routes.values()):
+                waits = any(books.queued or books.in_flight for books in self._books.values())
+                if not waits and not any(any(lost(judged, route)) for route in judged.routes.values()):
                     break
         self._say(f"{self._now()} drained: {progress} records have arrived")
 

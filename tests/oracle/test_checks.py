@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from tests.oracle.checks import Books, is_stalled, judge, misstated, ranges, unbalanced
-from tests.oracle.history import Delivery, History, Promise, Read, RouteHistory, Span, StreamName
+from tests.oracle.checks import is_stalled, judge, misstated, ranges, unbalanced
+from tests.oracle.history import Books, Delivery, History, Life, Promise, Read, RouteHistory, Span, StreamName
 from tests.oracle.records import Altered, Key, key_of, payload, text_of
 
 WEB = StreamName("web-1", "stdout")
@@ -42,6 +42,13 @@ class Story:
 
     def down(self, begin: float, end: float, *, abrupt: bool = False) -> None:
         self.history.daemon_down.append(Span(begin, end, abrupt))
+
+    def life(self, begin: float, said: Books, end: float = math.inf) -> None:
+        """A daemon that ran so long, and what it said when it was asked last."""
+        asked = min(end, 30.0)
+        if self.history.lives:
+            self.down(self.history.lives[-1].end, begin)
+        self.history.lives.append(Life(begin, end, asked, asked, {"out": said}))
 
     def gone(self, before: int, at: float) -> None:
         self.history.written[WEB].gone.append((before, at))
@@ -332,7 +339,8 @@ def test_a_route_that_nothing_hinders_must_go_on() -> None:
 
 
 def books(**parts: int) -> Books:
-    nothing = dict.fromkeys(("duplicates", "rejected", "dropped", "queued", "in_flight"), 0)
+    names = ("received", "delivered", "duplicates", "rejected", "dropped", "queued", "in_flight")
+    nothing = dict.fromkeys(names, 0)
     return Books(**{**nothing, **parts})
 
 
@@ -355,7 +363,8 @@ def test_books_must_add_up() -> None:
         ("at least once", books(received=9, delivered=9, rejected=2), 1),
         ("at least once", books(received=9, delivered=9, rejected=1, queued=1), 1),
         ("at least once", books(received=9, delivered=9, rejected=1, in_flight=1), 1),
-        ("at least once", books(received=9, delivered=9, rejected=1, dropped=1), 1),
+        ("exactly once", books(received=10, delivered=9, rejected=1, dropped=1, shed=1), 0),
+        ("exactly once", books(received=11, delivered=9, rejected=1, dropped=2, shed=2), 1),
     ],
 )
 def test_at_the_end_books_say_what_receivers_say(promise: Promise, said: Books, wrong: int) -> None:
@@ -363,6 +372,118 @@ def test_at_the_end_books_say_what_receivers_say(promise: Promise, said: Books, 
     story.arrive([*range(9), 8])
     story.route.refused |= {key(9), key(3)}  # one of them was taken after all
     assert len(list(misstated(story.history, {"out": said}))) == wrong
+
+
+def test_what_a_route_drops_as_it_was_told_to_need_not_arrive_but_is_counted() -> None:
+    story = Story("exactly once")
+    story.arrive([0, 1, 2, 6, 7, 8, 9])
+    story.route.sheds = True
+    story.life(0.0, books(delivered=7, dropped=3, shed=3))
+    assert story.kinds() == []
+    story.history.lives[-1].books = {"out": books(delivered=7, dropped=2, shed=2)}
+    assert story.kinds() == [("lost", key(5))]
+
+
+def test_what_a_route_dropped_before_its_daemon_ended_is_counted_by_nobody() -> None:
+    story = Story("at least once")
+    story.arrive([0, 1, 4, 5, 6, 7, 9], at=9.5)
+    story.route.sheds = True
+    story.life(0.0, books(dropped=1, shed=1), end=6.0)
+    story.life(6.5, books(delivered=7, dropped=1, shed=1))
+    assert story.kinds() == []
+    story.history.lives[-1].books = {"out": books(delivered=7)}
+    assert story.kinds() == [("lost", key(8))]
+
+
+def test_what_was_dropped_need_not_be_said_when_it_is_gone_from_the_engine_as_well() -> None:
+    story = Story("at least once")
+    story.arrive([0, 1, 2, 3, 6, 7, 8, 9])
+    story.down(7.5, 12.0)
+    story.gone(6, at=11.0)
+    assert story.kinds() == [("lost in silence", key(4))]
+    story.route.sheds = True
+    story.life(0.0, books(delivered=8, dropped=2, shed=2))
+    assert story.kinds() == []
+    story.history.lives[-1].books = {"out": books(delivered=8, dropped=1, shed=1)}
+    assert story.kinds() == [("lost", key(5))]
+
+
+def test_over_plain_tcp_what_was_dropped_and_what_a_cut_has_cost_may_both_be_missing() -> None:
+    story = Story("confirmed")
+    story.arrive([0, 1, 2, 6, 7, 8, 9])
+    story.route.sheds = True
+    story.route.cuts, story.route.cut_bytes = 1, 100
+    story.life(0.0, books(delivered=7, dropped=2, shed=2))
+    assert story.kinds() == []
+    story.route.cuts = 0
+    assert story.kinds() == [("lost", key(5))]
+
+
+@pytest.mark.parametrize(
+    ("sheds", "said", "wrong"),
+    [
+        (True, {"dropped": 2, "shed": 2}, False),
+        (False, {"dropped": 2, "shed": 2}, True),
+        (True, {"dropped": 2, "shed": 1}, True),
+        (False, {"dropped": 1}, True),
+    ],
+)
+def test_nothing_is_dropped_by_a_route_that_is_not_told_to_nor_for_another_reason(
+    sheds: bool, said: dict[str, int], wrong: bool
+) -> None:
+    story = Story("at least once")
+    story.arrive(range(10))
+    story.route.sheds = sheds
+    story.life(0.0, books(delivered=10, **said), end=12.0)
+    assert [kind for kind, _ in story.kinds()] == ["dropped unasked"] * wrong
+
+
+@pytest.mark.parametrize(
+    ("promise", "said", "wrong"),
+    [
+        ("at least once", books(delivered=6), False),
+        ("at least once", books(delivered=4, duplicates=1), False),  # one of which it may not have heard
+        ("at least once", books(delivered=3, in_flight=2), False),
+        ("at least once", books(delivered=4), True),
+        ("at least once", books(delivered=7), True),
+        ("confirmed", books(delivered=4), True),
+        ("confirmed", books(delivered=7), False),
+        ("exactly once", books(delivered=4), False),
+    ],
+)
+def test_each_daemon_has_counted_what_was_accepted_from_it(
+    promise: Promise, said: Books, wrong: bool
+) -> None:
+    story = Story(promise)
+    story.arrive(range(4), at=5.0)
+    story.arrive(range(4, 9), at=20.0, turn=2)
+    story.arrive([9], at=20.5, turn=3, sure=False)
+    # Of what has come just now it need not have heard.
+    story.arrive([], at=29.5, turn=4)
+    story.life(0.0, books(delivered=4), end=10.0)
+    story.life(10.5, said)
+    assert [kind for kind, _ in story.kinds()] == ["miscounted"] * wrong
+
+
+def test_what_came_just_before_it_was_asked_a_daemon_may_have_counted_or_not() -> None:
+    for delivered, wrong in (0, False), (10, False), (11, True):
+        story = Story("at least once")
+        story.arrive(range(10), at=29.0)
+        story.life(0.0, books(delivered=delivered))
+        assert [kind for kind, _ in story.kinds()] == ["miscounted"] * wrong
+
+
+@pytest.mark.parametrize(("roomy", "wrong"), [(True, 1), (False, 0)])
+def test_where_a_spool_has_no_room_what_is_read_by_api_may_be_gone_before_it_is_read(
+    roomy: bool, wrong: int
+) -> None:
+    story = Story("at least once", "api")
+    story.arrive([0, 1, 2, 3, 4, 8, 9])
+    story.route.disturbed.append(Span(4.5, 8.0))
+    story.route.roomy = roomy
+    story.gone(8, at=7.5)
+    story.history.announced.add(("out", "web-1"))
+    assert story.kinds() == [("lost", key(5))] * wrong
 
 
 # --- what all of it rests on --------------------------------------------------------------------------

@@ -142,6 +142,20 @@ async def test_times_run_backwards_between_streams_and_never_within_one(tmp_path
             assert own == sorted(own)
 
 
+async def test_a_clock_that_is_set_back_gives_earlier_times(tmp_path: Path):
+    clock = Clock()
+    async with SimulatedEngine(tmp_path, clock=clock) as engine:
+        container = engine.create("web-1")
+        container.start()
+        container.write(b"before\n")
+        clock.ns -= 3600 * S
+        container.write(b"after\n")
+        clock.ns += S
+        container.write(b"later\n")
+        times = [json.loads(line)["time"] for line in container.log_path.read_text().splitlines()]
+        assert times == ["2023-11-14T22:13:20Z", "2023-11-14T21:13:20Z", "2023-11-14T21:13:21Z"]
+
+
 async def test_a_clock_that_stands_gives_equal_times(tmp_path: Path):
     async with SimulatedEngine(tmp_path, clock=Clock()) as engine:
         container = engine.create("web-1")

@@ -240,6 +240,10 @@ def test_a_follower_opened_during_a_rotation_stands_still_and_then_leaves_out_a_
     now = 1_000_000_000
     late = log.cursor(tail=None, follow=True)
     assert read_all(late) == list(range(23))
+    late.close()
+    now = -1_000_000_000  # set back since
+    late = log.cursor(tail=None, follow=True)
+    assert read_all(late) == list(range(23))
     log.close()
     late.close()
     cursor.close()

@@ -358,7 +358,6 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
             container.write("before\n")
             await reading.until("before")
             now -= 3600 * 10**9
-            container._last_ns.clear()
             container.write("after\n")
             await reading.until("after")
             await engine.restart()
@@ -367,6 +366,48 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
             container.exit()
     assert reading.messages == ["before", "after", "later"]
     assert reading.losses == []
+
+
+@pytest.mark.parametrize(
+    "back_ns",
+    [
+        pytest.param(3600 * 10**9, id="before all that is known"),
+        pytest.param(12_345, id="before the one that is behind"),
+        pytest.param(8_345, id="between them"),
+    ],
+)
+async def test_a_route_that_is_behind_loses_nothing_where_the_clock_was_set_back_since(
+    tmp_path: Path, autojump_clock: MockClock, back_ns: int
+) -> None:
+    now = 1_700_000_000 * 10**9
+
+    def clock() -> int:
+        nonlocal now
+        now += 1000
+        return now
+
+    async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
+        container = engine.create("web")
+        container.start()
+        for number in range(20):
+            if number == 10:
+                now -= back_ns
+            container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
+        container.exit()
+        first = await reading_of(engine, container)
+        await first.run()
+        records = [record for batch in first.batches for record in batch.records]
+        positions = {"behind": advanced(BEGINNING, records[:6]), "ahead": advanced(BEGINNING, records[:14])}
+        again = await reading_of(engine, container)
+        got: dict[str, list[str]] = {route: [] for route in positions}
+
+        async def offer(batch: Batch) -> None:
+            for route, theirs in got.items():
+                has = (batch.acknowledged or {}).get(route, frozenset())
+                theirs += [record.message for record in batch.records if record.stream not in has]
+
+        await again.log.run(offer, positions)
+    assert got == {"behind": first.messages[6:], "ahead": first.messages[14:]}
 
 
 async def test_an_error_of_the_engine_is_told_and_ends_the_reading(
