@@ -22,10 +22,12 @@ import trio
 from logroute.cli import log, process
 from logroute.cli.demo_containers import LABEL, real_containers
 from logroute.config.components import SINKS, SOURCES
-from logroute.router.daemon import Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
+from logroute.router.daemon import Daemon
 from logroute.router.match import Match
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
+from logroute.router.system import stop_on_signals
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 from logroute.sinks.encoding import display_name
 from logroute.sinks.stdout import visible

@@ -22,8 +22,10 @@ from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
+from logroute.router.daemon import CannotReload, Daemon
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.route import RouteSettings
+from logroute.router.system import stop_on_signals
 from logroute.sources import SourceContext
 
 USAGE = 2

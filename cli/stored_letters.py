@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import trio
 
 from logroute.api.letters import Page, WholeLetter, whole_letter
-from logroute.router.daemon import sole_user_of
 from logroute.router.database import StateError
 from logroute.router.dead_letters import Summary
 from logroute.router.state import RouteState
+from logroute.router.system import sole_user_of
 
 T = TypeVar("T")
 

@@ -7,15 +7,10 @@ are neither delivered nor durable.
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,9 +18,10 @@ import trio
 
 from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
-from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route, RouteSettings
+from logroute.router.plan import Api, Plan, RoutePlan, SourcePlan
+from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
 from logroute.router.router import Router
-from logroute.sinks import Sink
+from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.sources import Source
 
 DONE = 0
@@ -42,69 +38,6 @@ OPEN_AGAIN_S = 5.0
 OPEN_AT_ONCE = 8
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
-
-
-class RoutePlan(msgspec.Struct, frozen=True):
-    """A route as configured, and how its sink is made."""
-
-    settings: RouteSettings
-    make_sink: Callable[[Route], Sink[Any]]
-    durable: bool = False
-    """The sink asks for more than kill -9: what it acknowledges survives power loss."""
-    options: Any = None
-    """The sink's, for comparison: a route is touched by a reload only if something of it has changed."""
-
-    def is_like(self, other: RoutePlan) -> bool:
-        """Whether it means the same."""
-        return (
-            self.options is not None
-            and self.options == other.options
-            and self.settings == other.settings
-            and self.durable == other.durable
-        )
-
-
-class SourcePlan(msgspec.Struct, frozen=True):
-    """A source as configured, and how it is made."""
-
-    name: str
-    make: Callable[[], Source[Any]]
-    options: Any = None
-    """For comparison, likewise."""
-
-    def is_like(self, other: SourcePlan) -> bool:
-        return self.options is not None and self.options == other.options
-
-
-class Api(Protocol):
-    """Answers questions about the daemon while it runs."""
-
-    def open(self) -> None:
-        """Listen. Raises StateError where that cannot be and was asked for."""
-
-    async def run(self) -> None:
-        """Answer until cancelled. Ends soon then, whatever those who asked do."""
-
-    def close(self) -> None:
-        """Listen no more. Also without `run`."""
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What the daemon shall run."""
-
-    routes: Sequence[RoutePlan]
-    sources: Sequence[SourcePlan]
-    state_dir: Path | None = None
-    once: bool = False
-    timeout_s: float = 300.0
-    """With `once`: give up after so long without progress."""
-    grace_s: float = 30.0
-    make_api: Callable[[Daemon], Api] | None = None
-    """What people and programs ask about the daemon; None: nobody can."""
-    api_options: Any = None
-    """For comparison: where it listens, and for whom, a reload does not change."""
-    memory_bytes: int = 256 << 20
-    """Bound on what all queues hold together; each route's share of it bounds its queue."""
 
 
 class CannotReload(Exception):
@@ -643,85 +576,3 @@ async def _close(routes: Iterable[Route]) -> None:
     with trio.move_on_after(END_WITHIN_S, shield=True):
         for route in routes:
             await route.state.close()
-
-
-@contextmanager
-def sole_user_of(state_dir: Path | None) -> Iterator[None]:
-    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id.
-
-    Also if it cannot be locked: two daemons would write into each other's files, and nobody could tell.
-    """
-    if state_dir is None:
-        yield
-        return
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateError(
-            f"cannot use state_dir {state_dir}: {error.strerror}; give another one with --state-dir"
-        ) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise StateError(
-                f"another logroute (process {other}) uses state_dir {state_dir}: stop it, or give another one"
-            ) from error
-        except OSError as error:
-            raise StateError(
-                f"cannot lock {state_dir}/lock: {error.strerror}; state_dir needs a file system that has "
-                f"locks, such as a local one: give another one with --state-dir"
-            ) from error
-        with suppress(OSError):  # a full disk; the lock holds all the same
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(lock)
-
-
-async def stop_on_signals(
-    daemon: Daemon,
-    reload: Callable[[], Awaitable[None]] | None = None,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP calls `reload`."""
-    log = structlog.get_logger("logroute")
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        received: AsyncIterator[int] = signals
-        async with trio.open_nursery() as nursery:
-            async for number in received:
-                if number != signal.SIGHUP:
-                    log.info("stopping", signal=signal.Signals(number).name)
-                    daemon.stop()
-                elif reload is not None:
-                    nursery.start_soon(reload)
-                else:
-                    log.warning("there is no configuration file to be read again", signal="SIGHUP")
-
-
-async def keep_watchdog_quiet() -> None:
-    """Tell systemd that we live, twice in the time it gives us; at once nothing where it does not ask."""
-    usec = os.environ.get("WATCHDOG_USEC", "")
-    if not usec.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return
-    while True:
-        notify("WATCHDOG=1")
-        await trio.sleep(int(usec) / 2e6)
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing where it did not start us."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        try:
-            sock.connect("\0" + address[1:] if address.startswith("@") else address)
-            sock.send(state.encode())
-        except OSError as error:
-            structlog.get_logger("logroute").warning("cannot notify systemd", error=error.strerror)

@@ -12,7 +12,8 @@ import trio
 
 from logroute.api.address import Address
 from logroute.api.server import ApiServer
-from logroute.router.daemon import Daemon, Plan, RoutePlan, SourcePlan
+from logroute.router.daemon import Daemon
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Outcome, Rejected

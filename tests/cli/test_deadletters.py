@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 
 from logroute.api.address import Address
 from logroute.cli import main
-from logroute.router.daemon import sole_user_of
 from logroute.router.dead_letters import Letter
 from logroute.router.record import Record
 from logroute.router.state import RouteState
+from logroute.router.system import sole_user_of
 from tests.api.running import daemon_with, picky, until
 from tests.router.stand_ins import StandInSink, origin, time_of
 

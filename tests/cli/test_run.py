@@ -18,7 +18,8 @@ import pytest
 from logroute.cli.run import NOTHING_TO_DO, Reloading, state_dir_of
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
-from logroute.router.daemon import Daemon, Plan
+from logroute.router.daemon import Daemon
+from logroute.router.plan import Plan
 
 LINES = 300
 

@@ -24,21 +24,12 @@ import trio.lowlevel
 import trio.testing
 
 from logroute.router import daemon as module
-from logroute.router.daemon import (
-    DONE,
-    FAILED,
-    UNDELIVERED,
-    Daemon,
-    Plan,
-    RoutePlan,
-    SourcePlan,
-    keep_watchdog_quiet,
-    notify,
-    stop_on_signals,
-)
+from logroute.router.daemon import DONE, FAILED, UNDELIVERED, Daemon
 from logroute.router.match import Match
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
+from logroute.router.system import keep_watchdog_quiet, notify, stop_on_signals
 from logroute.sinks import Rejected, Retryable, SinkGone
 from logroute.sources import Lost
 from tests.router.stand_ins import StandInSink, StandInSource, origin, position

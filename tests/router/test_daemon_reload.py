@@ -15,18 +15,9 @@ import trio
 import trio.testing
 
 from logroute.api.books import health_of, stats_of
-from logroute.router.daemon import (
-    DONE,
-    FAILED,
-    OPEN_AGAIN_S,
-    UNDELIVERED,
-    CannotReload,
-    Daemon,
-    Plan,
-    RoutePlan,
-    SourcePlan,
-)
+from logroute.router.daemon import DONE, FAILED, OPEN_AGAIN_S, UNDELIVERED, CannotReload, Daemon
 from logroute.router.database import StateError
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.route import Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.router.state_file import Contents, StateFile

@@ -1,0 +1,79 @@
+"""What the daemon is to run, as the configuration says it: and what of two plans is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from logroute.router.route import Route, RouteSettings
+from logroute.sinks import Sink
+from logroute.sources import Source
+
+if TYPE_CHECKING:
+    from logroute.router.daemon import Daemon
+
+
+class RoutePlan(msgspec.Struct, frozen=True):
+    """A route as configured, and how its sink is made."""
+
+    settings: RouteSettings
+    make_sink: Callable[[Route], Sink[Any]]
+    durable: bool = False
+    """The sink asks for more than kill -9: what it acknowledges survives power loss."""
+    options: Any = None
+    """The sink's, for comparison: a route is touched by a reload only if something of it has changed."""
+
+    def is_like(self, other: RoutePlan) -> bool:
+        """Whether it means the same."""
+        return (
+            self.options is not None
+            and self.options == other.options
+            and self.settings == other.settings
+            and self.durable == other.durable
+        )
+
+
+class SourcePlan(msgspec.Struct, frozen=True):
+    """A source as configured, and how it is made."""
+
+    name: str
+    make: Callable[[], Source[Any]]
+    options: Any = None
+    """For comparison, likewise."""
+
+    def is_like(self, other: SourcePlan) -> bool:
+        return self.options is not None and self.options == other.options
+
+
+class Api(Protocol):
+    """Answers questions about the daemon while it runs."""
+
+    def open(self) -> None:
+        """Listen. Raises StateError where that cannot be and was asked for."""
+
+    async def run(self) -> None:
+        """Answer until cancelled. Ends soon then, whatever those who asked do."""
+
+    def close(self) -> None:
+        """Listen no more. Also without `run`."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the daemon shall run."""
+
+    routes: Sequence[RoutePlan]
+    sources: Sequence[SourcePlan]
+    state_dir: Path | None = None
+    once: bool = False
+    timeout_s: float = 300.0
+    """With `once`: give up after so long without progress."""
+    grace_s: float = 30.0
+    make_api: Callable[[Daemon], Api] | None = None
+    """What people and programs ask about the daemon; None: nobody can."""
+    api_options: Any = None
+    """For comparison: where it listens, and for whom, a reload does not change."""
+    memory_bytes: int = 256 << 20
+    """Bound on what all queues hold together; each route's share of it bounds its queue."""
