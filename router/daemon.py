@@ -93,6 +93,8 @@ class Daemon:
         """End in order; asked a second time, at once."""
         if self._asked.is_set():
             self._log.warning("asked again to stop: ending at once")
+            for route in self.router.routes.values():
+                route.hurry_end()
             self._hurry.cancel()
             return
         self._asked.set()

@@ -33,6 +33,8 @@ COMMIT_EVERY_S = 0.25
 
 END_WITHIN_S = 5.0
 """What closing the sink, and storing the last checkpoints, may each take at the end."""
+HURRIED_WITHIN_S = 0.5
+"""The same once somebody has asked twice for the end."""
 
 SAY_AGAIN_S = 60.0
 """A word that repeats is said again after so long, with how often it was meant meanwhile."""
@@ -110,6 +112,7 @@ class Route:
         self._replaced = trio.Event()
         """Somebody has told us to have another sink, and we do not have it yet."""
         self._make_sink = make_sink
+        self._end_within_s = END_WITHIN_S
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._said: dict[str, tuple[float, int]] = {}
         self._up = True
@@ -509,8 +512,12 @@ class Route:
         self._replaced.set()
         self._delivery.stop()
 
+    def hurry_end(self) -> None:
+        """Whoever waits for the end has asked twice: what does not answer at once is given up."""
+        self._end_within_s = self.state.patience_s = HURRIED_WITHIN_S
+
     async def _close_sink(self) -> None:
-        with trio.move_on_after(END_WITHIN_S, shield=True):
+        with trio.move_on_after(self._end_within_s, shield=True):
             try:
                 await self.sink.close()
             except* Exception as errors:  # whatever it could not release, the checkpoints are stored
@@ -518,7 +525,7 @@ class Route:
 
     async def _end(self) -> None:
         """Store what was acknowledged, and spool the rest, even when we are cancelled: it has its time."""
-        with trio.move_on_after(END_WITHIN_S, shield=True):
+        with trio.move_on_after(self._end_within_s, shield=True):
             for what, step in (
                 ("what is not delivered is not spooled", self._spool_the_rest),
                 ("the last checkpoints are not stored", self.state.commit),

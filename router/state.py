@@ -119,6 +119,8 @@ class RouteState:
         self._storing: _Changes | None = None
         """What a transaction is storing now."""
         self._open = False
+        self.patience_s = STORE_WITHIN_S
+        """How long the disk may take for an answer."""
         self._origins = StoredOrigins()
         self._next_row = 1
         self._met: set[str] = set()
@@ -427,7 +429,7 @@ class RouteState:
 
         A file that turns out to be damaged is made anew; then what was to be done can be tried again.
         """
-        within_s = STORE_WITHIN_S if within_s is None else within_s
+        within_s = self.patience_s if within_s is None else within_s
         failure: Exception = TimeoutError(f"it has not answered for {within_s:g} s")
         with trio.move_on_after(within_s):
             try:

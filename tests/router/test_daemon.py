@@ -28,7 +28,7 @@ from logroute.router.daemon import DONE, FAILED, UNDELIVERED, Daemon
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
-from logroute.router.route import Route, RouteSettings
+from logroute.router.route import HURRIED_WITHIN_S, Route, RouteSettings
 from logroute.router.system import keep_watchdog_quiet, notify, stop_on_signals
 from logroute.sinks import Rejected, Retryable, SinkGone
 from logroute.sources import Lost
@@ -578,6 +578,26 @@ async def test_a_second_signal_ends_it_at_once(
     assert await run.run(stopping(1, 2)) == DONE
     assert trio.current_time() == pytest.approx(3)
     assert run.sinks["all"].calls[-1][1] == "close"
+
+
+async def test_a_second_signal_waits_for_no_sink_and_no_disk_that_hangs(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run({"all": [0.0, math.inf]}, grace_s=30, state_dir=tmp_path)
+    in_thread = trio.to_thread.run_sync
+
+    async def hang(*args: Any, **more: Any) -> Any:
+        if trio.current_time() > 1.5:
+            await trio.sleep_forever()
+        return await in_thread(*args, **more)
+
+    async def close(_: StandInSink) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(StandInSink, "close", close)
+    monkeypatch.setattr(trio.to_thread, "run_sync", hang)
+    await run.run(stopping(2, 1))
+    assert trio.current_time() <= 3 + 3 * HURRIED_WITHIN_S
 
 
 class FailsWhenCancelled(StandInSource):

@@ -264,7 +264,7 @@ async def test_a_disk_that_does_not_answer_is_an_error(
         del state.files["/a"]
         state.note(WEB, position(2))
         answers.set()
-        monkeypatch.setattr(module, "STORE_WITHIN_S", 10)
+        state.patience_s = 10
         await state.commit()
     async with opened(tmp_path) as state:
         assert number_of(state.positions[WEB]) == 2
