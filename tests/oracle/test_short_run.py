@@ -13,8 +13,8 @@ from tests.conftest import missing
 ROOT = Path(__file__).parents[2]
 LOAD_MINUTES = 0.4
 SEEDS = (44,)
-"""Eleven faults, more than most have in so short a time: a kill, a disk that hangs, a container that is removed
-while a receiver hangs; routes that block and that drop, without a spool and with a small one."""
+"""Eleven faults, more than most have in so short a time: a kill, a disk that hangs, a container that is
+removed while a receiver hangs; routes that block and that drop, without a spool and with a small one."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
