@@ -33,7 +33,7 @@ from logroute.api.letters import (
     whole_letter,
 )
 from logroute.api.problems import MEDIA_TYPE, Problem
-from logroute.router.state import StateError
+from logroute.router.database import StateError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logroute import __version__
-from logroute.router.books import RouteStatistics
+from logroute.router.books import Gaps, RouteStatistics
 from logroute.router.record import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
+    from logroute.router.route import Route
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -50,11 +51,13 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     up: bool
     since: str
     """Since when it is up, or is not."""
-    lost: dict[str, int] = {}
+    lost: dict[str, Gaps] = {}
     """Gaps in the logs that it takes, by reason."""
     behind: bool = False
     reason: str = ""
     """Why it is not up."""
+    hindrance: str = ""
+    """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -95,12 +98,21 @@ class RouteHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     """What somebody should know although it delivers."""
 
 
-class Health(msgspec.Struct, frozen=True):
-    """Whether everything that is read arrives."""
+class SourceHealth(msgspec.Struct, frozen=True):
+    """Whether a source reads everything."""
+
+    notes: tuple[str, ...]
+    """What it cannot read just now, and why."""
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether everything that is said is read, and arrives."""
 
     healthy: bool
-    """All routes deliver."""
+    """All routes deliver, and all sources read."""
     routes: dict[str, RouteHealth]
+    sources: dict[str, SourceHealth] = {}
+    """Those of which there is something to say."""
 
 
 def stats_of(daemon: Daemon) -> Stats:
@@ -109,15 +121,24 @@ def stats_of(daemon: Daemon) -> Stats:
     return Stats(
         iso_time(time.time_ns()),
         DaemonFacts(__version__, os.getpid(), str(state_dir) if state_dir is not None else ""),
-        {name: _books(route.statistics()) for name, route in router.routes.items()},
+        {name: _books(route.statistics()) for name, route in _routes(daemon).items()},
         {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
         router.unmatched,
     )
 
 
 def health_of(daemon: Daemon) -> Health:
-    routes = {name: _health(route.statistics()) for name, route in daemon.router.routes.items()}
-    return Health(all(route.delivers for route in routes.values()), routes)
+    routes = {name: _health(route.statistics()) for name, route in _routes(daemon).items()}
+    sources = {
+        name: SourceHealth(tuple(notes))
+        for name, source in daemon.sources.items()
+        if (notes := source.notes())
+    }
+    return Health(all(route.delivers for route in routes.values()) and not sources, routes, sources)
+
+
+def _routes(daemon: Daemon) -> dict[str, Route]:
+    return daemon.router.routes | daemon.unopened
 
 
 def _books(book: RouteStatistics) -> RouteBooks:
@@ -142,6 +163,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         lost=book.lost,
         behind=book.behind,
         reason=book.reason,
+        hindrance=book.hindrance,
     )
 
 
@@ -155,7 +177,7 @@ def _health(book: RouteStatistics) -> RouteHealth:
         plural = "" if book.dead_letters == 1 else "s"
         notes.append(f"{book.dead_letters} dead letter{plural}: see `logroute deadletters`")
     notes += [f"{records} records dropped: {reason}" for reason, records in book.dropped.items()]
-    notes += [f"gaps in what could be read: {gaps} ({reason})" for reason, gaps in book.lost.items()]
+    notes += [f"gaps in what could be read ({reason}): {gaps}" for reason, gaps in book.lost.items()]
     return RouteHealth(book.up, _time(book.since), book.reason, round(book.lag_s, 3), tuple(notes))
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from logroute.api.address import Address
-from logroute.router.state import StateError
+from logroute.router.database import StateError
 
 BACKLOG = 64
 SOCKET_MODE = 0o660

@@ -1,8 +1,9 @@
 """A simulated engine in a process of its own, whose CPU is not the daemon's.
 
 `python -m benchmarks.engine ROOT finished LOG` has one container that has ended and printed LOG;
-`… ROOT talking N RATE` has N containers that print RATE lines a second each, evenly spread over time. The
-first line on stdout is the engine's address. Ends with its stdin.
+`… ROOT talking N RATE` has N containers that print RATE lines a second each, evenly spread over time;
+`… ROOT both LOG RATE` has the first, and one of the second. The first line on stdout is the engine's address.
+Ends with its stdin.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from logroute.simulator.containers import SimulatedContainer
 
 TICK_S = 0.002
 SAID = "said"
-"""File with how many lines all containers have written, as it was some lines ago."""
+"""File with how many lines all containers that talk have written, as it was some lines ago."""
 TALLY_LINES = 50
 IMAGE = "registry.example.com/shop/api:2.4.1"
 
@@ -46,7 +47,7 @@ def create(engine: SimulatedEngine, number: int) -> SimulatedContainer:
     return container
 
 
-async def finished(engine: SimulatedEngine, log: Path) -> None:
+def finish(engine: SimulatedEngine, log: Path) -> None:
     # As `docker run --name api registry.example.com/shop/api:2.4.1` makes it.
     container = engine.create("api", image=IMAGE)
     container.start()
@@ -54,8 +55,6 @@ async def finished(engine: SimulatedEngine, log: Path) -> None:
     assert container.log_path is not None
     container.log_path.unlink()
     os.link(log, container.log_path)
-    print(engine.host, flush=True)
-    await until_stdin_ends()
 
 
 async def talking(engine: SimulatedEngine, count: int, rate: float) -> None:
@@ -84,6 +83,12 @@ async def talk(logs: list[int], rate: float, tally: int) -> None:
         said = max(said, due)
 
 
+def count_said(root: Path) -> int:
+    """How many lines the containers of the engine in this folder have said."""
+    path = root / SAID
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
 async def until_stdin_ends() -> None:
     await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
 
@@ -92,7 +97,12 @@ async def main() -> None:
     root, kind, *rest = sys.argv[1:]
     async with SimulatedEngine(Path(root)) as engine:
         if kind == "finished":
-            await finished(engine, Path(rest[0]))
+            finish(engine, Path(rest[0]))
+            print(engine.host, flush=True)
+            await until_stdin_ends()
+        elif kind == "both":
+            finish(engine, Path(rest[0]))
+            await talking(engine, 1, float(rest[1]))
         else:
             await talking(engine, int(rest[0]), float(rest[1]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -15,11 +16,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.engine import engine_process
+from benchmarks.engine import TALLY_LINES, count_said, engine_process
 from benchmarks.processes import BenchmarkError, Usage, environment, peak_bytes, warm
 from benchmarks.receiver import Receiver
 from benchmarks.throughput import WRITTEN_BYTES, Pipeline, floor_s, once
 from benchmarks.workload import LINE_BYTES, write_log
+from logroute.api.address import Address
+from logroute.api.books import Stats
+from logroute.api.client import Client
 
 WAIT_S = 120.0
 LONG = 4
@@ -28,6 +32,12 @@ NOTICED = 0.1
 """The part of the lines after which rates are taken: that a receiver hangs is noticed once, and then the
 neighbours are held up; for how long is told apart."""
 LINE = LINE_BYTES + len("\n")
+NEW_LINES = 20_000
+"""A second, which keep coming while a route catches up."""
+CAUGHT_UP_S = 0.1
+"""A route has caught up when all lines that are older than this have come."""
+SPOOL_BYTES = 10_000
+"""For each line, in the spool that a daemon starts with: 10 GB with the usual million."""
 DOWN = "{{sink: 'syslog+tcp://127.0.0.1:{port}', retry: {{initial: 50ms, max: 100ms}}}}"
 BLOCKS = "{{sink: 'syslog+tcp://127.0.0.1:{port}', queue: {{disk: 0}}}}"
 FILE = "{{sink: 'file://{path}?format=raw'}}"
@@ -39,7 +49,11 @@ class Result:
     spooled_of_floor: float
     """What a line costs more when it goes through the disk, as a multiple of the floor."""
     catch_up: float
-    """The rate from the disk to the receiver, of the rate without an outage."""
+    """The rate from the receiver's return until the route has caught up, while new lines keep coming, of the
+    rate at which the same flow is caught up with without an outage."""
+    start_s: float
+    """From the start of the process until the daemon has started, with a spool that holds `start_bytes`."""
+    start_bytes: int
     beside_spooling: float
     """The rate of three routes beside one that hangs and spools, of their rate alone."""
     beside_blocking: float
@@ -59,13 +73,14 @@ def measure(folder: Path, lines: int, runs: int) -> Result:
         for _ in range(runs):
             before = floor_s(folder, log)
             plain = once(folder, TO_TCP, host, lines)
-            through, rate = through_the_disk(folder, host, lines)
+            through = through_the_disk(folder, host, lines)
             floor = (before + floor_s(folder, log)) / 2
             spooled.append((through.cpu_s - plain.cpu_s) / floor)
-            catch_up.append(rate / (lines / plain.wall_s))
+            catch_up.append(catching_up(folder, log, lines, outage=True) / catching_up(folder, log, lines))
             with _refusing() as (port, _):
                 down = {name: DOWN.format(port=port) for name in ("down", "too")}
                 peak = max(peak, _peak(folder, host, lines, down))
+        start_s, start_bytes = start_with_a_spool(folder, host, lines)
     beside: dict[str, list[float]] = {DOWN: [], BLOCKS: []}
     pauses: list[float] = []
     lines *= LONG
@@ -80,6 +95,8 @@ def measure(folder: Path, lines: int, runs: int) -> Result:
     return Result(
         statistics.median(spooled),
         statistics.median(catch_up),
+        start_s,
+        start_bytes,
         statistics.median(beside[DOWN]),
         statistics.median(beside[BLOCKS]),
         statistics.median(pauses),
@@ -97,8 +114,8 @@ def _finished(folder: Path, lines: int) -> Iterator[tuple[str, Path]]:
         yield host, log
 
 
-def through_the_disk(folder: Path, host: str, lines: int) -> tuple[Usage, float]:
-    """All lines while the receiver is down, then the receiver: the whole cost, and lines a second then."""
+def through_the_disk(folder: Path, host: str, lines: int) -> Usage:
+    """All lines while the receiver is down, then the receiver: the whole cost."""
     warm(folder, lines * WRITTEN_BYTES)
     with ExitStack() as stack:
         port, release = stack.enter_context(_refusing())
@@ -108,7 +125,6 @@ def through_the_disk(folder: Path, host: str, lines: int) -> tuple[Usage, float]
         _wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
         release()
         receiver = stack.enter_context(Receiver(port))
-        back = time.perf_counter()
         _, status, used = os.wait4(daemon.pid, 0)
         ended = time.perf_counter()
         daemon.returncode = os.waitstatus_to_exitcode(status)
@@ -116,8 +132,97 @@ def through_the_disk(folder: Path, host: str, lines: int) -> tuple[Usage, float]
             raise BenchmarkError(f"the daemon ended with {daemon.returncode}")
         if (count := receiver.count()) != lines:
             raise BenchmarkError(f"{count} lines came, not {lines}")
-    usage = Usage(used.ru_utime + used.ru_stime, ended - began, used.ru_maxrss * 1024)
-    return usage, lines / (ended - back)
+    return Usage(used.ru_utime + used.ru_stime, ended - began, used.ru_maxrss * 1024)
+
+
+def catching_up(folder: Path, log: Path, lines: int, *, outage: bool = False) -> float:
+    """Lines a second until all of a log has come that is there already, and what is printed meanwhile.
+
+    With an outage: while that goes on, everything is spooled, and time begins with the receiver's return.
+    Without one: time begins with the first line that comes.
+    """
+    root, state, tally = folder / "flowing", folder / "state", folder / "tally"
+    shutil.rmtree(root, ignore_errors=True)
+    warm(folder, lines * WRITTEN_BYTES)
+    with ExitStack() as stack:
+        port, release = stack.enter_context(_refusing())
+        receiver = Receiver(port, tally)
+        if not outage:
+            release()
+            stack.enter_context(receiver)
+        host = stack.enter_context(engine_process(root, "both", str(log), str(NEW_LINES)))
+        daemon = stack.enter_context(_daemon(folder, host, {"all": DOWN.format(port=port)}))
+        if outage:
+            _wait(lambda: _spooled(state, "all") >= 0.95 * (lines + count_said(root)), "it is spooled")
+            release()
+            stack.enter_context(receiver)
+        else:
+            _wait(lambda: receiver.so_far() > 0, "the first line", every_s=0.002)
+        before, began = receiver.so_far(), time.perf_counter()
+        late = NEW_LINES * CAUGHT_UP_S
+        _wait(lambda: receiver.so_far() >= lines + count_said(root) - late, "caught up", every_s=0.002)
+        came, said, ended = receiver.so_far(), count_said(root), time.perf_counter()
+        time.sleep(1)
+        daemon.send_signal(signal.SIGTERM)
+        if code := daemon.wait(WAIT_S):
+            raise BenchmarkError(f"the daemon ended with {code}")
+        count = receiver.count()
+        if not lines + said <= count < lines + count_said(root) + TALLY_LINES:
+            raise BenchmarkError(f"{count} lines came, not {lines + said}")
+    return (came - before) / (ended - began)
+
+
+def start_with_a_spool(folder: Path, host: str, lines: int) -> tuple[float, int]:
+    """From the start of the process to the daemon's word that it has started, seconds; the spool's bytes.
+
+    The lines are spooled by a daemon that is killed. Its rows are copied, in SQL, until there are as many as
+    the size needs, or as half of the disk has space for; none of them is in the kernel's memory any more.
+    """
+    path = folder / "state" / "routes" / "all.db"
+    size = min(SPOOL_BYTES * lines, shutil.disk_usage(folder).free // 2)
+    with _refusing() as (port, _):
+        routes = {"all": DOWN.format(port=port)}
+        with _daemon(folder, host, routes):
+            _wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
+        records = _multiply(path, size)
+        began = time.perf_counter()
+        with _daemon(folder, host, routes, fresh=False) as daemon:
+            log = folder / "daemon.log"
+            _wait(
+                lambda: b'"started"' in log.read_bytes() or daemon.poll() is not None,
+                "started",
+                every_s=0.002,
+            )
+            took = time.perf_counter() - began
+            with Client(_api(folder)) as client:
+                disk = client.get("/v1/stats", Stats).routes["all"].queued.disk
+    shutil.rmtree(folder / "state")
+    if disk.records < 0.99 * records or disk.bytes < 0.99 * size:
+        raise BenchmarkError(f"the daemon knows of {disk}, not of {records} records in {size} bytes")
+    return took, disk.bytes
+
+
+def _multiply(path: Path, size: int) -> int:
+    """Copy the rows of a spool until they have so many bytes; how many records they hold then."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        # Without a journal what is written is not written twice.
+        database.executescript("pragma synchronous = off; pragma journal_mode = off")
+        while True:
+            found = database.execute("select max(id), sum(stored_bytes), sum(records) from spool").fetchone()
+            newest, stored, records = map(int, found)
+            if stored >= size:
+                break
+            database.execute(
+                "insert into spool select id + ?, records, size_bytes, stored_bytes, first_time, body "
+                "from spool where id <= ?",
+                (newest, max(1, newest * (size - stored) // stored)),
+            )
+        database.execute("pragma journal_mode = wal")
+    file = os.open(path, os.O_RDONLY)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+    return records
 
 
 def three_files(folder: Path, host: str, lines: int, others: Mapping[str, str]) -> tuple[float, float]:
@@ -160,13 +265,16 @@ def _files(folder: Path, count: int) -> tuple[list[Path], dict[str, str]]:
 
 @contextmanager
 def _daemon(
-    folder: Path, host: str, routes: Mapping[str, str], *, once: bool = False
+    folder: Path, host: str, routes: Mapping[str, str], *, once: bool = False, fresh: bool = True
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon with these routes, killed in the end if it still runs; a `fresh` one knows nothing yet."""
     for old in (folder / "out", folder / "state"):
-        shutil.rmtree(old, ignore_errors=True)
+        if fresh:
+            shutil.rmtree(old, ignore_errors=True)
     config = folder / "logroute.yaml"
     config.write_text(
         f"state_dir: {folder / 'state'}\n"
+        f"api: {{listen: '{_api(folder)}'}}\n"
         f"sources: {{docker: {{host: '{host}', read: file, start: beginning}}}}\n"
         "routes:\n" + "".join(f"  {name}: {route}\n" for name, route in routes.items())
     )
@@ -179,6 +287,10 @@ def _daemon(
         if daemon.returncode is None:
             daemon.kill()
             daemon.wait()
+
+
+def _api(folder: Path) -> Address:
+    return Address.parse(f"unix://{folder / 'api.sock'}")
 
 
 def _spooled(state: Path, route: str) -> int:
@@ -209,9 +321,9 @@ def _hanging() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def _wait(holds: Callable[[], bool], what: str) -> None:
+def _wait(holds: Callable[[], bool], what: str, *, every_s: float = 0.02) -> None:
     deadline = time.monotonic() + WAIT_S
     while not holds():
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {WAIT_S:g} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)

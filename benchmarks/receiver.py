@@ -1,7 +1,8 @@
 """A TCP receiver in a process of its own that only reads and counts, so that its CPU is not the daemon's.
 
-The first line on stdout is its port; once stdin has ended and so have all connections, the next is how many
-lines of the benchmarks' log have come.
+`python -m benchmarks.receiver PORT [TALLY]`. The first line on stdout is its port; once stdin has ended and
+so have all connections, the next is how many lines of the benchmarks' log have come. Meanwhile TALLY, a file,
+says how many that are so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import selectors
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from benchmarks.processes import BenchmarkError
@@ -24,25 +26,28 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
     selector.register(listener, selectors.EVENT_READ)
     selector.register(sys.stdin, selectors.EVENT_READ)
+    tally = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if len(sys.argv) > 2 else None
     print(listener.getsockname()[1], flush=True)
     ends: dict[socket.socket, bytes] = {}
     count, more = 0, True
     while more or ends:
         for key, _ in selector.select():
-            if key.fileobj is sys.stdin:
-                more = bool(os.read(sys.stdin.fileno(), 1))
-                selector.unregister(sys.stdin)
-            elif key.fileobj is listener:
+            ready = key.fileobj
+            if ready is listener:
                 connection, _ = listener.accept()
                 selector.register(connection, selectors.EVENT_READ)
                 ends[connection] = b""
+            elif not isinstance(ready, socket.socket):
+                more = bool(os.read(sys.stdin.fileno(), 1))
+                selector.unregister(ready)
             else:
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
+                connection = ready
                 if data := connection.recv(1 << 20):
                     data = ends[connection] + data
                     count += data.count(MARK)
                     ends[connection] = data[1 - len(MARK) :]
+                    if tally is not None:
+                        os.pwrite(tally, f"{count:20d}".encode(), 0)
                 else:
                     selector.unregister(connection)
                     del ends[connection]
@@ -51,14 +56,16 @@ def main() -> None:
 
 
 class Receiver:
-    """Such a process, while the context lasts; on this port, or any."""
+    """Such a process, while the context lasts; on this port, or any, with a tally or without."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tally: Path | None = None) -> None:
         self.port = port
+        self._tally = tally
 
     def __enter__(self) -> Receiver:
+        more = [str(self._tally)] if self._tally is not None else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.receiver", str(self.port)],
+            [sys.executable, "-m", "benchmarks.receiver", str(self.port), *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -66,6 +73,11 @@ class Receiver:
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
         return self
+
+    def so_far(self) -> int:
+        """Lines that have come until now, by the tally."""
+        assert self._tally is not None
+        return int(self._tally.read_text() or 0)
 
     def count(self) -> int:
         """Lines that have come, once the daemon has ended."""

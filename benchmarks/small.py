@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.daemon import running_daemon
-from benchmarks.engine import SAID
+from benchmarks.engine import count_said
 from benchmarks.processes import BenchmarkError, cpu_s, peak_bytes
 
 SETTLE_S = 3.0
@@ -47,10 +47,11 @@ def measure(folder: Path, load: Load, seconds: float) -> Result:
     out = folder / "small.ndjson"
     with running_daemon(folder, out, containers=load.containers, rate=load.rate) as pid:
         time.sleep(SETTLE_S)
-        before, said, lines, began = cpu_s(pid), count_said(folder), count_lines(out), time.monotonic()
+        root = folder / "engine"
+        before, said, lines, began = cpu_s(pid), count_said(root), count_lines(out), time.monotonic()
         time.sleep(seconds)
         used, took = cpu_s(pid) - before, time.monotonic() - began
-        said = count_said(folder) - said
+        said = count_said(root) - said
         # What others do to the disk may hold it back a little.
         late = time.monotonic() + LATE_S
         while (arrived := count_lines(out) - lines) < said:
@@ -58,11 +59,6 @@ def measure(folder: Path, load: Load, seconds: float) -> Result:
                 raise BenchmarkError(f"{load.name}: of {said} lines only {arrived} arrived")
             time.sleep(0.1)
         return Result(load, 100 * used / took, peak_bytes(pid), said / took)
-
-
-def count_said(folder: Path) -> int:
-    path = folder / "engine" / SAID
-    return int(path.read_text() or 0) if path.exists() else 0
 
 
 def count_lines(path: Path) -> int:

@@ -85,8 +85,8 @@ def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) 
             host = stack.enter_context(engine_process(folder / "engine", "finished", str(log)))
             results += _in_turns(folder, log, lines, runs, by_file, host)
     with ExitStack() as stack:
-        if by_api and (host := real_engine(stack, folder, lines)):
-            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, host)
+        if by_api and (real := real_engine(stack, folder, lines)):
+            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
     return results
 
 

@@ -21,8 +21,8 @@ from logroute.api.client import ApiError, Client, NoDaemon, find_daemon, in_path
 from logroute.api.letters import MOST_LISTED, MOST_NAMED, Dropped, Page, Replayed, Summaries, WholeLetter
 from logroute.cli.stored_letters import letters_in
 from logroute.config.problems import ConfigError
+from logroute.router.database import StateError
 from logroute.router.dead_letters import Summary
-from logroute.router.state import StateError
 from logroute.sinks.stdout import visible
 
 USAGE = 2

@@ -17,7 +17,10 @@ from logroute.sinks.stdout import visible
 @click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
 def command(api: str | None, token_file: str | None, output: str) -> None:
-    """Say of each route whether it delivers. Exit code 0 if all do, 1 if not, or if no daemon answers."""
+    """Say of each route whether it delivers, and of sources what they cannot read.
+
+    Exit code 0 if all is well, 1 if not, or if no daemon answers.
+    """
     try:
         with find_daemon(api, token_file) as client:
             health = client.get("/v1/health", Health)
@@ -33,6 +36,9 @@ def command(api: str | None, token_file: str | None, output: str) -> None:
         width = max(map(len, health.routes), default=0)
         for name, route in health.routes.items():
             click.echo(f"{visible(name):<{width}}  {visible(_words(route))}")
+        for name, source in health.sources.items():
+            for note in source.notes:
+                click.echo(f"source {visible(name)}: {visible(note)}")
     sys.exit(0 if health.healthy else 1)
 
 

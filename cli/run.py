@@ -22,7 +22,7 @@ from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import Api, CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
+from logroute.router.daemon import CannotReload, Daemon, Plan, RoutePlan, SourcePlan, stop_on_signals
 from logroute.router.route import RouteSettings
 from logroute.sources import SourceContext
 
@@ -80,7 +80,10 @@ def command(
         config = loaded.config
         directory = state_dir_of(config, state_dir, from_file=path is not None)
         plan = make_plan(config, directory, once, timeout)
-        return plan if once else msgspec.structs.replace(plan, make_api=api_of(config, listen))
+        if once:
+            return plan
+        make_api = api_of(config, listen)
+        return msgspec.structs.replace(plan, make_api=make_api, api_options=make_api.keywords)
 
     try:
         plan = load()
@@ -101,7 +104,10 @@ class Reloading:
         self._log = structlog.get_logger("logroute")
 
     async def reload(self, daemon: Daemon) -> None:
-        """An invalid configuration, or one that cannot be taken over, is reported and changes nothing."""
+        """An invalid configuration, or one that cannot be taken over, is reported and changes nothing.
+
+        Nor does anything else that goes wrong here end the daemon: it goes on with what it has.
+        """
         try:
             plan = await trio.to_thread.run_sync(self._load)
             await daemon.reload(plan)
@@ -109,6 +115,8 @@ class Reloading:
             self._log.error("the changed configuration is invalid: nothing has changed", problems=str(error))
         except CannotReload as error:
             self._log.error("the changed configuration is not taken over", reason=str(error))
+        except Exception as error:
+            self._log.error("the reload failed; the daemon goes on", exc_info=error)
         finally:
             forget_parser()
 
@@ -167,7 +175,7 @@ def state_dir_of(config: Config, given: str | None, *, from_file: bool) -> Path 
     return Path.home() / ".local/state/logroute"
 
 
-def api_of(config: Config, given: str | None) -> Callable[[Daemon], Api]:
+def api_of(config: Config, given: str | None) -> partial[ApiServer]:
     """The API at `--listen`, else where the file says, else at its default. Raises ConfigError."""
     text = given or config.api.listen
     try:

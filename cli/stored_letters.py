@@ -12,8 +12,9 @@ import trio
 
 from logroute.api.letters import Page, WholeLetter, whole_letter
 from logroute.router.daemon import sole_user_of
+from logroute.router.database import StateError
 from logroute.router.dead_letters import Summary
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 
 T = TypeVar("T")
 

@@ -11,6 +11,38 @@ import msgspec
 from logroute.router.queue import QueueStatistics
 
 
+class Gaps(msgspec.Struct, omit_defaults=True):
+    """Gaps in what could be read for a route, of one reason."""
+
+    gaps: int = 0
+    bytes: int = 0
+    """What was lost, as far as that is known."""
+    of_unknown_size: int = 0
+    """How many of the gaps are not in `bytes`."""
+    since: str = ""
+    """The time of the last record before the first gap, if known."""
+    until: str = ""
+    """The time of the first record after the last gap, if there is one."""
+
+    def add(self, since: str, until: str, size_bytes: int | None) -> None:
+        self.gaps += 1
+        if size_bytes is None:
+            self.of_unknown_size += 1
+        else:
+            self.bytes += size_bytes
+        self.since = min(filter(None, (self.since, since)), default="")
+        self.until = max(self.until, until)
+
+    def __str__(self) -> str:
+        text = f"{self.gaps}, {self.bytes} bytes"
+        if self.of_unknown_size:
+            text += f" and {self.of_unknown_size} of unknown size"
+        between = " ".join(
+            filter(None, (self.since and f"since {self.since}", self.until and f"until {self.until}"))
+        )
+        return f"{text}, {between}" if between else text
+
+
 class RouteStatistics(msgspec.Struct, frozen=True):
     """The books of a route, as one consistent picture.
 
@@ -39,7 +71,7 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Whether the last attempt at a delivery succeeded, or there was none."""
     reason: str
     """Why not."""
-    lost: dict[str, int] = msgspec.field(default_factory=dict)
+    lost: dict[str, Gaps] = msgspec.field(default_factory=dict)
     """Gaps in what could be read for this route, by reason."""
     since: float = 0.0
     """Since when it is up, or not: seconds since the epoch."""

@@ -29,7 +29,8 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 """Checkpoints are kept this long after their container is gone."""
 
 _encode = msgspec.json.Encoder().encode
-_decode_position = msgspec.json.Decoder(Position).decode
+decode_position = msgspec.json.Decoder(Position).decode
+"""What is in the column `position`. Raises MsgspecError."""
 
 
 class Stored(msgspec.Struct):
@@ -43,10 +44,13 @@ class Stored(msgspec.Struct):
 
 def load(database: sqlite3.Connection, now: float) -> Stored:
     """All that is not to be forgotten by now. Raises ValueError or MsgspecError where it is damaged."""
-    database.execute("delete from checkpoints where gone < ?", (now - FORGET_AFTER_S,))
+    old = (now - FORGET_AFTER_S,)
+    # A disk that is full must not keep us from starting: nothing is written that need not be.
+    if database.execute("select exists(select 1 from checkpoints where gone < ?)", old).fetchone()[0]:
+        database.execute("delete from checkpoints where gone < ?", old)
     stored = database.execute("select origin, position, gone from checkpoints").fetchall()
     return Stored(
-        {_text(origin): _decode_position(position) for origin, position, _ in stored},
+        {_text(origin): decode_position(position) for origin, position, _ in stored},
         {_text(origin): gone for origin, _, gone in stored if gone is not None},
         {
             _text(path): FileLength(

@@ -8,10 +8,11 @@ are neither delivered nor durable.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +21,10 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
-from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S, Route, RouteSettings
+from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route, RouteSettings
 from logroute.router.router import Router
-from logroute.router.state import StateError
 from logroute.sinks import Sink
 from logroute.sources import Source
 
@@ -31,6 +32,14 @@ DONE = 0
 FAILED = 1
 UNDELIVERED = 3
 
+FIRST_ANSWERS_WITHIN_S = 5.0
+"""How long after the start it is said which routes are down."""
+
+OPEN_WITHIN_S = 10.0
+"""A route whose state is not open after so long is opened later, and nobody waits for it."""
+OPEN_AGAIN_S = 5.0
+"""How often that is tried."""
+OPEN_AT_ONCE = 8
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
 
@@ -92,6 +101,8 @@ class Plan(msgspec.Struct, frozen=True):
     grace_s: float = 30.0
     make_api: Callable[[Daemon], Api] | None = None
     """What people and programs ask about the daemon; None: nobody can."""
+    api_options: Any = None
+    """For comparison: where it listens, and for whom, a reload does not change."""
     memory_bytes: int = 256 << 20
     """Bound on what all queues hold together; each route's share of it bounds its queue."""
 
@@ -103,7 +114,9 @@ class CannotReload(Exception):
 class _Task(msgspec.Struct):
     """A route or a source that runs."""
 
-    scope: trio.CancelScope
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    started: trio.Event = msgspec.field(default_factory=trio.Event)
+    """It has, or it never will."""
     ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
@@ -118,10 +131,12 @@ class Daemon:
         """Nothing new is read: we were asked to stop, the sources have ended, or all sinks are gone."""
         self._asked = trio.Event()
         """Somebody has asked us to stop."""
+        self._started = trio.Event()
+        """All that was planned has started, or we are to end."""
         self._hurry = trio.CancelScope()
         self._sources = trio.CancelScope()
         self._plans: dict[str, RoutePlan] = {}
-        """The plan of each route that runs, with what it was given of the memory."""
+        """The plan of each route that runs."""
         self._route_tasks: dict[str, _Task] = {}
         self._source_tasks: dict[str, _Task] = {}
         self._running_sources: dict[str, Source[Any]] = {}
@@ -129,6 +144,17 @@ class Daemon:
         self._reloading = trio.Lock()
         self._source_plans = list(plan.sources)
         self._unfinished_sources = {source.name for source in plan.sources}
+        self._undelivered: dict[str, int] = {}
+        """What routes that were taken out could not deliver, in records."""
+        self.unopened: dict[str, Route] = {}
+        """Routes whose state could not be opened yet: their disk was full, or did not answer."""
+        self._gaps_before: dict[str, int] = {}
+        """How many gaps each route had when we began to end: what is lost by that comes on top."""
+
+    @property
+    def sources(self) -> Mapping[str, Source[Any]]:
+        """Those that run, by name."""
+        return self._running_sources
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -140,7 +166,11 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
+        if not self._stopping.is_set():
+            routes = self.router.routes.values()
+            self._gaps_before = {route.name: _gaps(route) for route in routes}
         self._stopping.set()
+        self._started.set()
         self._sources.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
@@ -153,6 +183,8 @@ class Daemon:
                         nursery.start_soon(api.run)
                     nursery.start_soon(self._grace)
                     nursery.start_soon(self._say_stopping)
+                    nursery.start_soon(self._say_degraded)
+                    nursery.start_soon(self._open_later)
                     nursery.start_soon(keep_watchdog_quiet)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
@@ -162,6 +194,8 @@ class Daemon:
         except StateError as error:
             self._log.error("cannot start", reason=str(error))
             return FAILED
+        finally:
+            self._end()
 
     @contextmanager
     def _listening(self) -> Iterator[Api | None]:
@@ -177,49 +211,84 @@ class Daemon:
             api.close()
 
     async def _open_routes(self) -> None:
+        """Open all; one whose disk is full, or does not answer, is left for later. Raises StateError."""
+        self._plans = self._route_plans(self.plan)
+        turns = trio.Semaphore(OPEN_AT_ONCE)
+        failures: list[StateError] = []
+
+        async def open_(route: Route) -> None:
+            async with turns:
+                try:
+                    await route.open(within_s=math.inf if self.plan.once else OPEN_WITHIN_S)
+                except StateError as error:
+                    if not error.passing or self.plan.once:
+                        failures.append(error)
+                    else:
+                        self.unopened[route.name] = route
+
+        routes = [self._made(plan, self._share_bytes(self.plan)) for plan in self._plans.values()]
         try:
-            for plan in self._with_shares(self.plan):
-                route = self._make_route(plan)
-                self.router.add(route)
-                await route.open()
+            async with trio.open_nursery() as nursery:
+                for route in routes:
+                    nursery.start_soon(open_, route)
+            if failures:
+                raise failures[0]
         except BaseException:
-            with trio.CancelScope(shield=True):
-                for route in self.router.routes.values():
-                    await route.state.close()
+            await _close(routes)
             raise
+        for route in routes:
+            if route.name not in self.unopened:
+                self.router.add(route)
+
+    async def _open_later(self) -> None:
+        """Open those that could not be opened at the start, when that can be: then they catch up."""
+        await self._started.wait()
+        while self.unopened:
+            await trio.sleep(OPEN_AGAIN_S)
+            for route in list(self.unopened.values()):
+                async with self._reloading:
+                    if self._stopping.is_set():
+                        return
+                    if self.unopened.get(route.name) is route:
+                        await self._open_now(route)
+
+    async def _open_now(self, route: Route) -> None:
+        try:
+            await route.open(within_s=OPEN_WITHIN_S)
+        except StateError as error:
+            route.warn("cannot open its state, trying again", reason=str(error))
+            return
+        del self.unopened[route.name]
+        if self._stopping.is_set():
+            await _close([route])
+            return
+        self._log.info("the route's state is open", route=route.name)
+        self.router.add(route, late=True)
+        self._start_route(route)
+        for source in list(self._running_sources.values()):
+            await source.welcome()
 
     @staticmethod
-    def _with_shares(plan: Plan) -> list[RoutePlan]:
-        """The routes' plans, each with its share of the memory."""
-        # What waits, and as much again for what is being delivered.
-        share = plan.memory_bytes // max(1, len(plan.routes)) // 2
-        shared = []
-        for each in plan.routes:
-            settings = msgspec.structs.replace(
-                each.settings,
-                queue_bytes=min(each.settings.queue_bytes, share),
-                in_flight_bytes=min(each.settings.in_flight_bytes, share),
-            )
-            if plan.once and settings.start is None:
-                # "What is there now" is what was asked for, whatever a daemon's sources begin with.
-                settings = msgspec.structs.replace(settings, start="beginning")
-            shared.append(msgspec.structs.replace(each, settings=settings))
-        return shared
+    def _route_plans(plan: Plan) -> dict[str, RoutePlan]:
+        """The routes' plans, by name; with `once`, with what that means for them."""
+        plans = {each.settings.name: each for each in plan.routes}
+        if plan.once:
+            # "What is there now" is what was asked for, whatever a daemon's sources begin with.
+            for name, each in plans.items():
+                if each.settings.start is None:
+                    settings = msgspec.structs.replace(each.settings, start="beginning")
+                    plans[name] = msgspec.structs.replace(each, settings=settings)
+        return plans
 
-    def _make_route(self, plan: RoutePlan) -> Route:
-        self._plans[plan.settings.name] = plan
-        return Route(
-            plan.settings,
-            plan.make_sink,
-            state_folder=self.plan.state_dir,
-            on_room=self.router.room_again,
-            durable=plan.durable,
-        )
+    @staticmethod
+    def _share_bytes(plan: Plan) -> int:
+        """What each route may hold: so much that waits, and as much again that is being delivered."""
+        return plan.memory_bytes // max(1, len(plan.routes)) // 2
 
     async def _flow(
         self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        started = _Once(task_status)
+        started = _Once(task_status.started)
         with self._hurry:
             async with trio.open_nursery() as routes:
                 self._nurseries["routes"] = routes
@@ -227,7 +296,7 @@ class Daemon:
                     self._start_route(route)
                 await self._run_sources(started)
                 # Sources have ended: nothing comes any more.
-                self._stopping.set()
+                self._end()
                 for route in self.router.routes.values():
                     route.queue.close()
         started.started()  # also when we are stopped before all sources have started
@@ -241,24 +310,29 @@ class Daemon:
                 if self.plan.once:
                     sources.start_soon(self._watch_progress)
                 for plan in self.plan.sources:
-                    await sources.start(self._keep_running, plan)
+                    await self._start_source(plan)
                 self._log.info(
                     "started",
                     routes=sorted(self.router.routes),
                     state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
                 )
                 started.started()
+                self._started.set()
                 # There may be an instant without any, while one is started again.
                 await trio.sleep_forever()
 
     def _start_route(self, route: Route) -> None:
-        task = self._route_tasks[route.name] = _Task(trio.CancelScope())
+        task = self._route_tasks[route.name] = _Task()
         self._nurseries["routes"].start_soon(self._run_route, route, task)
 
     async def _run_route(self, route: Route, task: _Task) -> None:
-        with task.scope:
-            await route.run()
-        task.ended.set()
+        try:
+            with task.scope:
+                await route.run()
+        finally:
+            if self.router.routes.get(route.name) is not route and route.undelivered:
+                self._undelivered[route.name] = self._undelivered.get(route.name, 0) + route.undelivered
+            task.ended.set()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
             if all(other.gone is not None for other in self.router.routes.values()):
@@ -269,31 +343,45 @@ class Daemon:
     async def reload(self, plan: Plan) -> None:
         """Go over to another plan: start what is new, swap, drain what is gone; the rest is not touched.
 
-        Raises CannotReload, and then nothing has changed.
+        Raises CannotReload, and then nothing has changed. A plan that comes while we start waits for that.
         """
         async with self._reloading:
-            if self._stopping.is_set() or self.plan.once:
-                raise CannotReload("the daemon is about to end")
-            if plan.state_dir != self.plan.state_dir:
-                raise CannotReload("another `state_dir` needs a restart")
-            plans = {each.settings.name: each for each in self._with_shares(plan)}
-            new = [await self._opened(each) for name, each in plans.items() if name not in self.router.routes]
-            # From here on nothing fails.
-            self.plan = plan
-            changed = [name for name in plans if name in self._plans and name in self.router.routes]
-            changed = [name for name in changed if not plans[name].is_like(self._plans[name])]
+            await self._started.wait()
+            self._check_reloadable(plan)
+            plans = self._route_plans(plan)
+            new = await self._open_new(plans, self._share_bytes(plan))
+            # From here to the next await nothing fails, and nobody stops us.
+            self._say_not_taken_over(plan)
+            self.plan = msgspec.structs.replace(
+                plan, make_api=self.plan.make_api, api_options=self.plan.api_options
+            )
+            ended = {name for name, route in self.router.routes.items() if route.gone is not None}
+            there = self.router.routes | self.unopened
+            kept = [name for name in plans if name in there and name not in ended]
+            changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
             gone = [name for name in self.router.routes if name not in plans]
+            self._plans = plans
+            for name in kept:
+                there[name].share(self._share_bytes(plan))
+            for name in [name for name in self.unopened if name not in plans]:
+                del self.unopened[name]
+            for name in gone:
+                self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
             for route in new:
+                if route.name in ended:
+                    self.router.remove(route.name)
+                if self.plan.state_dir is not None:
+                    # What it had left when it was taken out is in its spool.
+                    self._undelivered.pop(route.name, None)
                 self.router.add(route, late=True)
                 self._start_route(route)
             for name in changed:
-                self._plans[name] = plans[name]
-                self.router.routes[name].replace(plans[name].settings, plans[name].make_sink)
-                self.router.changed(name)
-            for name in gone:
-                self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
+                there[name].state.set_durable(plans[name].durable)
+                there[name].replace(plans[name].settings, plans[name].make_sink)
+                if name in self.router.routes:
+                    self.router.changed(name)
             await self._reload_sources(plan.sources)
-            for source in self._running_sources.values():
+            for source in list(self._running_sources.values()):
                 await source.welcome()
             self._log.info(
                 "reloaded",
@@ -303,19 +391,74 @@ class Daemon:
                 removed=sorted(gone),
             )
 
-    async def _opened(self, plan: RoutePlan) -> Route:
-        """A new route, open. Raises CannotReload."""
-        name = plan.settings.name
-        if (task := self._route_tasks.get(name)) is not None:
-            # It was there before, and drains: what it has not delivered is for the new one.
-            task.scope.cancel()
-            await task.ended.wait()
+    def _check_reloadable(self, plan: Plan) -> None:
+        """Raises CannotReload."""
+        self._check_running()
+        if plan.state_dir != self.plan.state_dir:
+            raise CannotReload("another `state_dir` needs a restart")
+
+    def _check_running(self) -> None:
+        """To be asked again after whatever was waited for. Raises CannotReload."""
+        if self._stopping.is_set() or self.plan.once:
+            raise CannotReload("the daemon is about to end")
+
+    def _say_not_taken_over(self, plan: Plan) -> None:
+        if plan.api_options != self.plan.api_options:
+            self._log.warning("what has changed in `api` is not taken over: that needs a restart")
+
+    async def _open_new(self, plans: Mapping[str, RoutePlan], share_bytes: int) -> list[Route]:
+        """Routes that are not there, or whose sink is gone for good, open. Raises CannotReload.
+
+        One of the same name may still drain. What it has not delivered is for the new one, so it has to end
+        first; it does when all others are open, because then there is least that can fail.
+        """
+        routes = self.router.routes
+        wanted = [
+            each
+            for name, each in plans.items()
+            if name not in self.unopened and (name not in routes or routes[name].gone is not None)
+        ]
+        wanted.sort(key=lambda each: each.settings.name in self._route_tasks)
+        opened: list[Route] = []
         try:
-            route = self._make_route(plan)
-            await route.open()
+            for each in wanted:
+                if (task := self._route_tasks.get(each.settings.name)) is not None:
+                    task.scope.cancel()
+                    await task.ended.wait()
+                    self._check_running()
+                opened.append(await self._opened(each, share_bytes))
+                self._check_running()
         except StateError as error:
+            await _close(opened)
             raise CannotReload(str(error)) from error
+        except BaseException:
+            await _close(opened)
+            raise
+        return opened
+
+    async def _opened(self, plan: RoutePlan, share_bytes: int) -> Route:
+        """A new route, open. Raises StateError."""
+        route = self._made(plan, share_bytes)
+        try:
+            await route.open(within_s=OPEN_WITHIN_S)
+        except BaseException:
+            await _close([route])
+            raise
         return route
+
+    def _made(self, plan: RoutePlan, share_bytes: int) -> Route:
+        """A new route. Raises StateError."""
+        try:
+            return Route(
+                plan.settings,
+                plan.make_sink,
+                state_folder=self.plan.state_dir,
+                on_room=self.router.room_again,
+                durable=plan.durable,
+                share_bytes=share_bytes,
+            )
+        except Exception as error:  # the sink's
+            raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error
 
     async def _drain(self, route: Route) -> None:
         """A route that was taken out delivers what it has, within the grace period; the rest is spooled."""
@@ -331,7 +474,7 @@ class Daemon:
             del self._route_tasks[route.name]
 
     async def _reload_sources(self, plans: Sequence[SourcePlan]) -> None:
-        """Stop those that are gone or changed, start those that are new or changed."""
+        """Stop those that are gone or changed, start those that are new or changed; until we are to end."""
         running = {each.name: each for each in self._source_plans}
         for name, old in running.items():
             wanted = next((each for each in plans if each.name == name), None)
@@ -341,48 +484,54 @@ class Daemon:
                 await task.ended.wait()
         self._source_plans = list(plans)
         for each in plans:
-            if each.name not in self._source_tasks:
-                await self._nurseries["sources"].start(self._keep_running, each)
+            if each.name not in self._source_tasks and not self._stopping.is_set():
+                await self._start_source(each)
 
-    async def _keep_running(
-        self, plan: SourcePlan, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def _start_source(self, plan: SourcePlan) -> None:
+        task = self._source_tasks[plan.name] = _Task()
+        self._nurseries["sources"].start_soon(self._keep_running, plan, task)
+        await task.started.wait()
+
+    async def _keep_running(self, plan: SourcePlan, task: _Task) -> None:
         """Run a source; start it anew when it fails, from where it was."""
-        task = self._source_tasks[plan.name] = _Task(trio.CancelScope())
+        try:
+            with task.scope:
+                await self._run_source(plan, _Once(task.started.set))
+            if not task.scope.cancelled_caught:
+                self._unfinished_sources.discard(plan.name)
+                if not self._unfinished_sources:
+                    self._sources.cancel()
+        finally:
+            self._running_sources.pop(plan.name, None)
+            task.started.set()
+            task.ended.set()
+
+    async def _run_source(self, plan: SourcePlan, started: _Once) -> None:
         attempt = 0
-        started = _Once(task_status)
-        with task.scope:
-            while True:
-                source = self._running_sources[plan.name] = plan.make()
-                failed = False
-                began = trio.current_time()
-                wait_s = 0.0
-                try:
-                    await source.run(self.router, self.router, task_status=started)
-                # A group: our cancellation may stand beside the source's failure.
-                except* Exception as errors:
-                    failed = True
-                    if trio.current_time() - began > RESTART_MAX_S:
-                        attempt = 0
-                    wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                    self._log.error(
-                        "a source failed, starting it again",
-                        source=source.context.name,
-                        after_s=wait_s,
-                        exc_info=cause_of(errors),
-                    )
-                if not failed:
-                    break
-                started.started()
-                await trio.sleep(wait_s)
-                attempt += 1
-        if not task.scope.cancelled_caught:
-            self._unfinished_sources.discard(plan.name)
-            if not self._unfinished_sources:
-                self._sources.cancel()
-        started.started()
-        self._running_sources.pop(plan.name, None)
-        task.ended.set()
+        while True:
+            source = self._running_sources[plan.name] = plan.make()
+            failed = False
+            began = trio.current_time()
+            wait_s = 0.0
+            try:
+                await source.run(self.router, self.router, task_status=started)
+            # A group: our cancellation may stand beside the source's failure.
+            except* Exception as errors:
+                failed = True
+                if trio.current_time() - began > RESTART_MAX_S:
+                    attempt = 0
+                wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
+                self._log.error(
+                    "a source failed, starting it again",
+                    source=source.context.name,
+                    after_s=wait_s,
+                    exc_info=cause_of(errors),
+                )
+            if not failed:
+                return
+            started.started()
+            await trio.sleep(wait_s)
+            attempt += 1
 
     async def _grace(self) -> None:
         """Once stopping, the routes have the grace period to drain."""
@@ -410,17 +559,34 @@ class Daemon:
                 progress, since = now, trio.current_time()
             await trio.sleep(self.plan.timeout_s / LOOKS_PER_TIMEOUT)
         self._log.error("no progress, giving up", timeout_s=self.plan.timeout_s)
-        self._stopping.set()
+        self._end()
         self._hurry.cancel()
 
     async def _say_stopping(self) -> None:
         await self._stopping.wait()
         notify("STOPPING=1")
 
+    async def _say_degraded(self) -> None:
+        """A daemon starts whatever its receivers say: its log tells which of them are down."""
+        await self._started.wait()
+        with trio.move_on_after(FIRST_ANSWERS_WITHIN_S):
+            for route in list(self.router.routes.values()):
+                await route.tried.wait()
+        down = {
+            name: route.why_not_up or "no answer yet"
+            for name, route in (self.router.routes | self.unopened).items()
+            if route.why_not_up or not route.tried.is_set()
+        }
+        if down and not self._stopping.is_set():
+            self._log.warning("started degraded: some routes cannot deliver, and go on trying", routes=down)
+
     def _exit_code(self) -> int:
         routes = self.router.routes.values()
-        left = {route.name: route.undelivered for route in routes if route.undelivered}
-        lost = {route.name: route.lost for route in routes if route.lost}
+        left = dict(self._undelivered)
+        for route in routes:
+            if route.undelivered:
+                left[route.name] = left.get(route.name, 0) + route.undelivered
+        lost = {route.name: _gaps(route) for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
         if self.plan.once and (left or lost or rejected or dropped or self._unfinished_sources):
@@ -436,6 +602,21 @@ class Daemon:
         if left and self.plan.state_dir is None:
             self._log.error("ended with records that are not delivered, and no state_dir", records=left)
             return UNDELIVERED
+        gaps = {
+            route.name: gaps
+            for route in routes
+            if (gaps := _gaps(route) - self._gaps_before.get(route.name, 0)) > 0
+        }
+        unread = {route.name: names for route in routes if (names := self.router.vanished(route))}
+        if gaps or unread:
+            self._log.error(
+                "ended with records that are not delivered and nowhere else: their logs are gone, and the "
+                "spool has no room, or there is none",
+                gaps=gaps,
+                records=left,
+                removed_containers=unread,
+            )
+            return UNDELIVERED
         if left:
             self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
         return DONE
@@ -444,18 +625,32 @@ class Daemon:
 class _Once:
     """A task status that may be told more than once."""
 
-    def __init__(self, status: trio.TaskStatus[None]) -> None:
-        self._status: trio.TaskStatus[None] | None = status
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
 
     def started(self, value: None = None) -> None:
-        if self._status is not None:
-            status, self._status = self._status, None
-            status.started()
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+
+def _gaps(route: Route) -> int:
+    return sum(gaps.gaps for gaps in route.lost.values())
+
+
+async def _close(routes: Iterable[Route]) -> None:
+    """Routes that were opened and never ran."""
+    with trio.move_on_after(END_WITHIN_S, shield=True):
+        for route in routes:
+            await route.state.close()
 
 
 @contextmanager
 def sole_user_of(state_dir: Path | None) -> Iterator[None]:
-    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id."""
+    """Hold the state directory's lock. Raises StateError if another daemon does, with its process id.
+
+    Also if it cannot be locked: two daemons would write into each other's files, and nobody could tell.
+    """
     if state_dir is None:
         yield
         return
@@ -469,10 +664,15 @@ def sole_user_of(state_dir: Path | None) -> Iterator[None]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             other = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
             raise StateError(
                 f"another logroute (process {other}) uses state_dir {state_dir}: stop it, or give another one"
+            ) from error
+        except OSError as error:
+            raise StateError(
+                f"cannot lock {state_dir}/lock: {error.strerror}; state_dir needs a file system that has "
+                f"locks, such as a local one: give another one with --state-dir"
             ) from error
         with suppress(OSError):  # a full disk; the lock holds all the same
             os.ftruncate(lock, 0)

@@ -8,11 +8,14 @@ For worker threads.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from logroute.sinks.folders import WHAT_TO_DO as SYSTEM_WHAT_TO_DO
 
 SHARED_BLOCK_BYTES = 4096
 """SQLite's index of its log is a mapped file, of which it allocates one byte in so many. On a file system
@@ -30,22 +33,80 @@ LOG_BYTES = 4 << 20
 """What SQLite's log is cut back to once it is in the database."""
 
 
+PASSING = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM))
+"""What may be over when it is tried again."""
+DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+"""What never will: a page that cannot be read."""
+
+
+WHAT_TO_DO = {
+    sqlite3.SQLITE_FULL: "free some space on its disk",
+    sqlite3.SQLITE_IOERR: "check the disk, and whether it is full",
+    sqlite3.SQLITE_BUSY: "end whatever else has it open",
+    sqlite3.SQLITE_READONLY: "give the user that logroute runs as permission to write there",
+    sqlite3.SQLITE_CANTOPEN: "let the user that logroute runs as write there, or set another state_dir",
+}
+
+
+class StateError(Exception):
+    """What a route must remember cannot be read or stored; the text says why and what to do."""
+
+    passing = False
+    """It may be over when it is tried again: a full disk, one that does not answer."""
+
+    @classmethod
+    def of(cls, what: str, path: Path | None, error: BaseException) -> StateError:
+        """`cannot <what> <path>: …`, from an error of SQLite, of the system, or a deadline."""
+        code = error_code(error)
+        if isinstance(error, OSError):
+            todo = SYSTEM_WHAT_TO_DO.get(error.errno or 0)
+            passing = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
+        else:
+            todo = WHAT_TO_DO.get(code or 0)
+            passing = code in PASSING
+        raised = cls(f"cannot {what} {path}: {error}" + (f"; {todo}" if todo else ""))
+        raised.passing = passing or isinstance(error, TimeoutError)
+        return raised
+
+
+def error_code(error: BaseException) -> int | None:
+    """SQLite's primary result code (https://sqlite.org/rescode.html); None where it is no error of SQLite."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if code is not None else None
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is not what it should be, and never will be."""
+    return error_code(error) in DAMAGE
+
+
 def connect(path: Path | None) -> sqlite3.Connection:
     """The database of this file, or one in memory; not yet read, so that whoever calls can close it."""
-    return sqlite3.connect(
+    database = sqlite3.connect(
         path or ":memory:", check_same_thread=False, isolation_level=None, cached_statements=16
     )
+    if path is not None:
+        try:
+            if os.statvfs(path.parent).f_bsize < SHARED_BLOCK_BYTES:
+                database.execute("pragma locking_mode = exclusive")  # before anything is read
+        except BaseException:
+            database.close()
+            raise
+    return database
 
 
-def prepare(database: sqlite3.Connection, path: Path, *, durable: bool) -> None:
-    """How a file is kept. Raises sqlite3.Error or OSError."""
+def prepare(database: sqlite3.Connection, *, durable: bool) -> None:
+    """How a file is kept. Raises sqlite3.Error."""
     database.execute(f"pragma cache_size = -{CACHE_KIB}")
     database.execute(f"pragma page_size = {PAGE_BYTES}")
     database.execute("pragma auto_vacuum = incremental")
-    if os.statvfs(path.parent).f_bsize < SHARED_BLOCK_BYTES:
-        database.execute("pragma locking_mode = exclusive")
     database.execute("pragma journal_mode = wal")
     database.execute(f"pragma journal_size_limit = {LOG_BYTES}")
+    set_durable(database, durable=durable)
+
+
+def set_durable(database: sqlite3.Connection, *, durable: bool) -> None:
+    """Whether a commit survives power loss; not within a transaction."""
     database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
 
 

@@ -25,7 +25,7 @@ from logroute.router.record import (
     detailed,
     iso_time,
 )
-from logroute.router.spool import encodable
+from logroute.router.spool import encodable, json_text
 from logroute.router.stored_origins import StoredOrigins
 
 SCHEMA = """
@@ -95,8 +95,8 @@ def to_row(letter: Letter, number: int, now: float) -> LetterRow:
     record, origin = letter.record, letter.origin
     try:
         text = _encode(detailed(record)).decode()
-    except UnicodeEncodeError:
-        text = _encode(encodable(msgspec.to_builtins(detailed(record)))).decode()
+    except Exception:  # whatever a processor has put there
+        text = _encode(_as_text(detailed(record))).decode()
     return (
         number,
         encodable(origin.name or origin.file),
@@ -108,6 +108,13 @@ def to_row(letter: Letter, number: int, now: float) -> LetterRow:
         text,
         len(text) + RECORD_OVERHEAD_BYTES,
     )
+
+
+def _as_text(record: DetailedRecord) -> DetailedRecord:
+    """The same with nothing in it that cannot be stored."""
+    values = {name: encodable(getattr(record, name)) for name in record.__struct_fields__ if name != "fields"}
+    fields = msgspec.json.decode(json_text(record.fields)) if record.fields else None
+    return DetailedRecord(**values, fields=fields)
 
 
 def size_of(row: LetterRow) -> int:

@@ -10,16 +10,17 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 import trio
 
+from logroute.router.database import StateError
 from logroute.router.dead_letters import Letter
 from logroute.router.queue import Group, Queue
 from logroute.router.record import Batch, Record
-from logroute.router.state import StateError
 from logroute.sinks import DELIVERED, Outcome, Postponed, Refused, Rejected, Retryable, Sink, SinkGone
 
 HINDERED_S = 1.0
@@ -93,9 +94,12 @@ class Delivery:
         """Until `stop`, or the queue is closed and empty. Raises SinkGone."""
         await self._open_early()
         try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(1 if self._sink.ordered else self._sink.concurrency):
-                    nursery.start_soon(self._deliver_on)
+            async with trio.open_nursery() as reading:
+                reading.start_soon(self._queue.read_ahead)
+                async with trio.open_nursery() as nursery:
+                    for _ in range(1 if self._sink.ordered else self._sink.concurrency):
+                        nursery.start_soon(self._deliver_on)
+                reading.cancel_scope.cancel()
         except* SinkGone as gone:
             raise cause_of(gone) from None
 
@@ -145,14 +149,15 @@ class Delivery:
         while reason := self._accounts.hindrance():
             self._accounts.failed(Retryable(reason))
             await trio.sleep(HINDERED_S)
-        while True:
+        for attempt in count():
             try:
                 return await self._queue.take(
                     settings.batch_bytes, settings.batch_records, settings.batch_wait_s
                 )
             except StateError as error:
                 self._accounts.failed(error)
-            await trio.sleep(settings.retry_max_s)
+            await trio.sleep(self._ceiling_s(attempt))
+        raise AssertionError  # it counts for ever
 
     def _next_idle(self) -> float:
         idle_s = self._sink.idle_s if self._sink.ordered else None
@@ -239,13 +244,15 @@ class Delivery:
     async def _back_off(self, attempt: int, error: Exception) -> None:
         """Wait: capped exponential backoff with full jitter, at least what the receiver asked for."""
         self._accounts.failed(error)
-        settings = self._settings
-        ceiling = min(settings.retry_max_s, settings.retry_initial_s * 2 ** min(attempt, 30))
-        wait_s = random.uniform(0, ceiling)
+        wait_s = random.uniform(0, self._ceiling_s(attempt))
         if isinstance(error, Retryable):
             wait_s = max(wait_s, error.after_s or 0.0)
         with self._until_stopped():
             await trio.sleep(wait_s)
+
+    def _ceiling_s(self, attempt: int) -> float:
+        settings = self._settings
+        return min(settings.retry_max_s, settings.retry_initial_s * 2.0 ** min(attempt, 30))
 
     async def _idle(self) -> None:
         failure: Exception | None = None

@@ -17,10 +17,10 @@ import trio
 
 from logroute.router import load
 from logroute.router.books import Books
+from logroute.router.database import StateError
 from logroute.router.load import Load
 from logroute.router.queue import Queue
 from logroute.router.record import Reader
-from logroute.router.state import StateError
 
 PATIENCE_S = 0.1
 """How long, with nothing to compute, a full queue holds back its readers before the route falls behind."""

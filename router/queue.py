@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 import trio
 
+from logroute.router.database import StateError
 from logroute.router.record import Batch, Position, Reached, full_time, total_size_bytes
 from logroute.router.spool import Row, Totals
 from logroute.router.state import RouteState
@@ -78,6 +80,9 @@ class Queue:
         """All rows up to this number are taken."""
         self._own_rows: set[int] = set()
         """Rows above it that need not be taken: they were in flight when they were spooled."""
+        self._ahead: tuple[Row, list[Batch] | None] | None = None
+        """The row that is taken next, if it was read already; it waits in the spool as before."""
+        self._row_taken = trio.Event()
         self._in_flight: deque[Group] = deque()
         self._returned: deque[Group] = deque()
         """Those of `_in_flight` that were given back: they are taken first."""
@@ -235,7 +240,9 @@ class Queue:
         await self._arrived.wait()
 
     async def _take_row(self) -> Group:
-        found = await self._state.load_row(self._taken_row, self._own_rows)
+        found, self._ahead = self._ahead, None
+        if found is None or found[0].id <= self._taken_row:
+            found = await self._state.load_row(self._taken_row, self._own_rows)
         if found is None:  # somebody else has removed what the books say that we hold
             group = Group([], self._spooled.records, damaged=True)
             self._spooled = Totals()
@@ -246,7 +253,18 @@ class Queue:
             self._spooled_since = row.first_time
             group = Group(batches or [], row.records, row.id, row.first_time, damaged=batches is None)
         self._in_flight.append(group)
+        self._row_taken.set()
         return group
+
+    async def read_ahead(self) -> None:
+        """Read, while a row is delivered, the one that comes next. Runs until it is cancelled."""
+        while True:
+            await self._row_taken.wait()
+            self._row_taken = trio.Event()
+            async with self._taking:
+                if self._ahead is None and self._spooled.records:
+                    with suppress(StateError):  # who takes it will meet that as well
+                        self._ahead = await self._state.load_row(self._taken_row, self._own_rows)
 
     def _take_up_to(self, row: int) -> None:
         self._taken_row = row
@@ -434,6 +452,7 @@ class Queue:
         self._dropped_last.clear()
         self._in_flight.clear()
         self._returned.clear()
+        self._ahead = None
         self._bytes = self._records = 0
         self._spooled = Totals()
         self._tell_room(was_full)

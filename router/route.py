@@ -6,6 +6,7 @@ is what holds them together, and what a route does when its sink cannot keep up.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,14 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.books import Books, RouteStatistics
+from logroute.router.books import Books, Gaps, RouteStatistics
+from logroute.router.database import StateError
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.queue import Group, Queue
-from logroute.router.record import Batch, Reader
-from logroute.router.state import RouteState, StateError
+from logroute.router.record import Batch, Position, Reader
+from logroute.router.state import RouteState
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25
@@ -38,8 +40,13 @@ SAY_AGAIN_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 
+UNBOUNDED = 1 << 62
+"""More memory than there is."""
+
 DEAD_LETTER_BYTES = 1 << 30
 """What the dead letters of a route may take."""
+UNSTORED_LETTER_BYTES = 4 << 20
+"""What they may hold in memory while they cannot be stored."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
 """The same where there is no disk; then the oldest make room."""
 
@@ -81,17 +88,27 @@ class Route:
         state_folder: Path | None,
         on_room: Callable[[], None],
         durable: bool = False,
+        share_bytes: int = UNBOUNDED,
     ) -> None:
         self.settings = settings
         self.name = settings.name
+        self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
         self.queue = Queue(self.state, settings.queue_bytes, self._have_room)
+        self._on_room = on_room
         self._books = Books()
         self._overflow = Overflow(settings.name, self.queue, self._books, self, on_room)
-        self.lost: dict[str, int] = {}
+        self.lost: dict[str, Gaps] = {}
         self.gone: SinkGone | None = None
+        self.unstored: set[str] = set()
+        """Origins, by key, of which it is not stored yet where the route begins: nothing may be read of them
+        for it. Only `begin`, a commit and the route's end change it."""
+        self.cannot_store = ""
+        """Why the last commit failed; empty if it did not."""
         self._state_folder = state_folder
         self._replacement: tuple[RouteSettings, Callable[[Route], Sink[Any]]] | None = None
+        self._replaced = trio.Event()
+        """Somebody has told us to have another sink, and we do not have it yet."""
         self._make_sink = make_sink
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._said: dict[str, tuple[float, int]] = {}
@@ -99,31 +116,57 @@ class Route:
         self._reason = ""
         self._since = time.time()
         self._failures = 0
+        self._failure_said = False
+        """Somebody who reads the log thinks that it fails."""
+        self.tried = trio.Event()
+        """The first attempt at opening the sink has been answered."""
         self._equip(settings, make_sink(self))
 
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
         """Have this sink, and a delivery to it."""
         self.settings, self.sink = settings, sink
-        self.queue.limit_bytes = settings.queue_bytes
         cls = type(sink)
-        side_by_side = 1 if cls.ordered else cls.concurrency
         self._delivery_settings = DeliverySettings(
-            batch_bytes=min(
-                settings.batch_bytes or cls.batch_bytes, settings.in_flight_bytes // side_by_side
-            ),
+            batch_bytes=1,
             batch_records=settings.batch_records or cls.batch_records,
             batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,
             deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
         )
+        self._bound()
+        self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
+
+    def _bound(self) -> None:
+        """Bound what is held by the settings, and by the route's share of the memory."""
+        settings, cls = self.settings, type(self.sink)
+        in_flight_bytes = min(settings.in_flight_bytes, self._share_bytes)
+        batch_bytes = min(
+            settings.batch_bytes or cls.batch_bytes,
+            in_flight_bytes // (1 if cls.ordered else cls.concurrency),
+        )
+        # The delivery that runs asks them with each batch that it takes: it goes on with its connection.
+        msgspec.structs.force_setattr(self._delivery_settings, "batch_bytes", batch_bytes)
+        self.queue.limit_bytes = min(settings.queue_bytes, self._share_bytes)
         self._overflow.settings = OverflowSettings(
             settings.when_full,
             settings.disk_bytes if self._state_folder is not None else 0,
-            self._delivery_settings.batch_bytes,
+            batch_bytes,
             self._delivery_settings.batch_records,
         )
-        self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
+
+    def share(self, size_bytes: int) -> None:
+        """So much memory may be taken by what waits, and as much again by what is being delivered.
+
+        Also while it runs; nothing is interrupted for that.
+        """
+        was_full = self.queue.full
+        self._share_bytes = size_bytes
+        self._bound()
+        if was_full and not self.queue.full:
+            self._have_room()
+        elif self.queue.full:
+            self._overflow.filled()
 
     # --- what a sink sees (SinkContext) ---------------------------------------------------------------
 
@@ -141,7 +184,7 @@ class Route:
 
     async def commit(self) -> None:
         try:
-            await self.state.commit()
+            await self._commit()
         except StateError as error:
             raise Retryable(str(error)) from error
 
@@ -150,15 +193,20 @@ class Route:
 
     def warn(self, event: str, **details: object) -> None:
         """Say it, unless it was said within the last minute."""
+        self._say(logging.WARNING, event, details)
+
+    def _say(self, level: int, event: str, details: dict[str, object]) -> bool:
+        """Likewise; whether it was said."""
         now = trio.current_time()
         last, times = self._said.get(event, (-math.inf, 0))
         if now - last < SAY_AGAIN_S:
             self._said[event] = (last, times + 1)
-            return
+            return False
         if times:
             details["repeated"] = times
         self._said[event] = (now, 0)
-        self._log.warning(event, **details)
+        self._log.log(level, event, **details)
+        return True
 
     # --- the way in -----------------------------------------------------------------------------------
 
@@ -175,8 +223,42 @@ class Route:
         """Somebody waits who cannot come back later at no cost."""
         self._overflow.hurry()
 
+    def begin(self, origin: str, position: Position) -> None:
+        """It begins there with an origin that it has never met. `store` it before that is read."""
+        self.state.note(origin, position)
+        if self.gone is None:
+            self.unstored.add(origin)
+
+    async def store(self) -> bool:
+        """Store what was noted; whether that could be. It is tried again as long as the route runs."""
+        try:
+            await self._commit()
+        except Exception as error:  # it ends nobody's reading
+            self.cannot_store = str(error) or repr(error)
+            self.warn("cannot store a checkpoint, trying again before reading", reason=self.cannot_store)
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        """Raises StateError."""
+        noted = set(self.unstored)
+        try:
+            await self.state.commit()
+        except StateError as error:
+            self.cannot_store = str(error)
+            raise
+        self.cannot_store = ""
+        if noted:
+            self.unstored -= noted
+            self._on_room()
+
     def put(self, batches: Sequence[Batch]) -> None:
         books, queue, sheds = self._books, self.queue, self._overflow.sheds
+        if self.gone is not None:
+            records = sum(len(batch.lines) for batch in batches)
+            books.received += records
+            books.drop("gone", records)
+            return
         if sheds and self.settings.when_full == "drop_newest" and queue.full:
             records = sum(len(batch.lines) for batch in batches)
             books.received += records
@@ -204,12 +286,20 @@ class Route:
             self.state.dead.letters,
             self._up,
             self._reason,
-            dict(self.lost),
+            {reason: msgspec.structs.replace(gaps) for reason, gaps in self.lost.items()},
             self._since,
             self._overflow.behind,
-            self.hindrance() or self._overflow.hindrance,
+            self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
         )
+
+    @property
+    def _unstorable(self) -> str:
+        """What to say while nothing can be stored: it delivers all the same."""
+        if not self.cannot_store:
+            return ""
+        unread = f"; new logs that are not read for it yet: {len(self.unstored)}" if self.unstored else ""
+        return f"{self.cannot_store}: a crash now would deliver again{unread}"
 
     def _lag_s(self) -> float:
         oldest = self.queue.statistics().oldest
@@ -267,6 +357,8 @@ class Route:
                 f"its {self.state.dead.letters} dead letters take {self.state.dead.size_bytes} bytes: "
                 f"replay or drop them with `logroute deadletters`"
             )
+        if self.state.unstored_bytes > UNSTORED_LETTER_BYTES:
+            return "its dead letters cannot be stored: they must not fill the memory"
         return ""
 
     def retried(self, records: int) -> None:
@@ -313,11 +405,14 @@ class Route:
         self._failures += 1
         self._is_down(str(error) or type(error).__name__)
         if isinstance(error, Retryable | StateError):
-            self.warn("cannot deliver, trying again", reason=self._reason)
+            said = self._say(logging.WARNING, "cannot deliver, trying again", {"reason": self._reason})
         else:
-            self._log.error("the sink failed, trying again", reason=self._reason, exc_info=error)
+            details = {"reason": self._reason, "exc_info": error}
+            said = self._say(logging.ERROR, "the sink failed, trying again", details)
+        self._failure_said = self._failure_said or said
 
     def _is_down(self, reason: str) -> None:
+        self.tried.set()
         if self._up:
             self._since = time.time()
         self._up, self._reason = False, reason
@@ -325,17 +420,24 @@ class Route:
     def succeeded(self) -> None:
         if not self._up:
             self._since = time.time()
-            self._log.info("the route delivers again", attempts=self._failures + 1)
-            self._up, self._reason, self._failures = True, "", 0
-            self._said.clear()
+            # As often as its failures are said, however often the receiver comes and goes.
+            if self._failure_said:
+                self._log.info("the route delivers again", attempts=self._failures + 1)
+            self._up, self._reason, self._failures, self._failure_said = True, "", 0, False
 
     # --- the loop -------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Load what was stored. Raises StateError."""
-        await self.state.open()
+    async def open(self, *, within_s: float = math.inf) -> None:
+        """Load what was stored. Raises StateError; until it has succeeded, the route is down."""
+        try:
+            await self.state.open(within_s=within_s)
+        except StateError as error:
+            self._is_down(str(error))
+            raise
+        self._up, self._reason = True, ""
         self.queue.load()
-        self._books.received = self.queue.records
+        self._books.received = self.queue.records + self.state.lost_records
+        self._books.drop("damaged", self.state.lost_records)
         self._overflow.behind = not self.queue.empty
 
     async def run(self) -> None:
@@ -346,13 +448,17 @@ class Route:
         """
         try:
             attempt = 0
+            equipped = True
             while True:
                 failure: Exception | None = None
                 began = trio.current_time()
                 try:
+                    if not equipped:
+                        self._equip_anew()
                     await self._serve()
                 except* Exception as errors:
                     failure = cause_of(errors)
+                equipped = False
                 if self.gone is not None:
                     self._give_up(self.gone)
                     return
@@ -365,12 +471,19 @@ class Route:
                     wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
                     self._is_down(str(failure) or repr(failure))
                     self._log.error("the route failed, starting it again", after_s=wait_s, exc_info=failure)
-                    await trio.sleep(wait_s)
-                settings, make_sink = self._replacement or (self.settings, self._make_sink)
-                self._replacement, self._make_sink = None, make_sink
-                self._equip(settings, make_sink(self))
+                    with trio.move_on_after(wait_s):
+                        await self._replaced.wait()
         finally:
             await self._end()
+
+    def _equip_anew(self) -> None:
+        """Have a new sink: the one that we were told to have, if we were, else another of its kind."""
+        settings, make_sink = self._replacement or (self.settings, self._make_sink)
+        self._replacement, self._make_sink = None, make_sink
+        self._replaced = trio.Event()
+        # Before the sink is made, which may fail: then this is what is tried again.
+        self.settings = settings
+        self._equip(settings, make_sink(self))
 
     async def _serve(self) -> None:
         """One sink's life: until everything is delivered, it is gone or replaced, or something fails."""
@@ -393,6 +506,7 @@ class Route:
         The old sink ends the attempts that are under way first, and is closed.
         """
         self._replacement = settings, make_sink
+        self._replaced.set()
         self._delivery.stop()
 
     async def _close_sink(self) -> None:
@@ -405,17 +519,26 @@ class Route:
     async def _end(self) -> None:
         """Store what was acknowledged, and spool the rest, even when we are cancelled: it has its time."""
         with trio.move_on_after(END_WITHIN_S, shield=True):
-            try:
-                if self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
-                    await self._overflow.spool()
-                await self.state.commit()
-            except StateError as error:
-                self._log.error("the last checkpoints are not stored", error=str(error))
-            await self.state.close()
+            for what, step in (
+                ("what is not delivered is not spooled", self._spool_the_rest),
+                ("the last checkpoints are not stored", self.state.commit),
+                ("the state is not closed", self.state.close),
+            ):
+                try:
+                    await step()
+                except StateError as error:
+                    self._log.error(what, error=str(error))
+                except Exception as error:  # it ends nobody but this route
+                    self._log.error(what, exc_info=error)
+
+    async def _spool_the_rest(self) -> None:
+        if self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
+            await self._overflow.spool()
 
     async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""
         await self._delivery.opened.wait()
+        self.tried.set()
         attempt = 0
         while True:
             failure: Exception | None = None
@@ -438,7 +561,7 @@ class Route:
             await self.state.wait_changed()
             await trio.sleep(COMMIT_EVERY_S)
             try:
-                await self.state.commit()
+                await self._commit()
                 await self._bound_dead_letters()
             except StateError as error:
                 self.warn("checkpoints are not stored; a crash now would deliver again", reason=str(error))
@@ -448,3 +571,5 @@ class Route:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
         self._is_down(str(error))
         self._books.drop("gone", self.queue.abandon())
+        self.unstored.clear()
+        self._on_room()

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.books import Gaps
 from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
@@ -25,7 +26,10 @@ from logroute.router.record import (
     iso_time,
 )
 from logroute.router.route import Route
-from logroute.sources import Behind, Start
+from logroute.sources import Behind, Lost, Start
+
+MANY_VANISHED = 1000
+"""So many origins that are gone may be remembered for nothing."""
 
 
 class Takers(msgspec.Struct):
@@ -71,6 +75,10 @@ class Router:
         they are read for: what is before that they have been given."""
         self._late: set[str] = set()
         """Routes that may get batches of origins which they have not met."""
+        self._vanished: dict[str, str] = {}
+        """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
+        self._look_at_vanished = MANY_VANISHED
+        """With so many it is worth a look of which of them nothing waits any more."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
@@ -130,8 +138,10 @@ class Router:
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
-        behind: list[Behind] = []
-        met: set[Route] = set()
+        behind = await self._meet_late_ones(batches) if self._late else []
+        for batch in batches:
+            if batch.reader is None:
+                await self._until_stored(batch.origin)
         for batch in batches:
             takers = self.takers(batch.origin)
             read = self.read.get(batch.origin.source)
@@ -152,16 +162,7 @@ class Router:
                 gone = {each.route for each in behind if each.reader is batch.reader}
                 routes = [taker for taker in takers.routes if taker[0].name in only - gone]
             for route, streams in routes:
-                if route.gone is not None:
-                    continue
-                if route.name in self._late and route.state.position(batch.origin.key) is None:
-                    met.add(route)
-                    before = batch.before if isinstance(batch.before, Position) else batch.before.position()
-                    position = self._meet_late(route, batch.origin, before, batch.reader)
-                    if position is not None and batch.reader is not None:
-                        behind.append(Behind(batch.reader, route.name, position))
-                        continue
-                if batch.reader is not None and route.blocks(batch.reader):
+                if batch.reader is not None and self._blocks(route, batch.origin, batch.reader):
                     behind.append(self._part(batch, batch.reader, route))
                     continue
                 part: Batch | None = batch
@@ -169,16 +170,45 @@ class Router:
                     part = self._unacknowledged(batch, route, batch.acknowledged[route.name])
                 if part is not None and streams != ALL_STREAMS:
                     part = part.of_streams(streams)
-                if begins:
+                if begins and route.gone is None:
                     self._recognise(batch, route)
                 if part is not None:
                     pending.setdefault(route, []).append(part)
-        for route in met:
-            await self._store(route)
         for route, parts in pending.items():
             route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
+
+    async def _meet_late_ones(self, batches: Sequence[Batch]) -> list[Behind]:
+        """Have routes that came, or take more, while we run meet the origins of these.
+
+        Those that do not begin here are to be read for apart.
+        """
+        met: dict[Route, None] = {}
+        behind: list[Behind] = []
+        for batch in batches:
+            only = batch.reader.routes if batch.reader is not None else None
+            apart = self._apart.get(batch.origin.key, {})
+            for route, _ in self.takers(batch.origin).routes:
+                if route.name not in self._late or route.gone is not None:
+                    continue
+                if route.name in apart if only is None else route.name not in only:
+                    continue
+                if route.state.position(batch.origin.key) is not None:
+                    continue
+                met[route] = None
+                before = batch.before if isinstance(batch.before, Position) else batch.before.position()
+                position = self._meet_late(route, batch.origin, before, batch.reader)
+                if position is not None and batch.reader is not None:
+                    behind.append(Behind(batch.reader, route.name, position))
+        for route in met:
+            await route.store()
+        return behind
+
+    async def _until_stored(self, origin: Origin) -> None:
+        """Whoever cannot read a log again, for those that it is not stored for where they begin, waits."""
+        while any(origin.key in route.unstored for route, _ in self.takers(origin).routes):
+            await self.wait_for_room()
 
     @staticmethod
     def _recognise(batch: Batch, route: Route) -> None:
@@ -204,7 +234,7 @@ class Router:
         if reader is None or reader.routes is not None:
             position = here
         route.state.met(origin.key)
-        route.state.note(origin.key, position)
+        route.begin(origin.key, position)
         if position == here:
             return None
         self.apart(origin, {route.name: position})
@@ -215,7 +245,7 @@ class Router:
         for route, _ in self.takers(origin).routes:
             if route.name in self._late and route.state.position(origin.key) is None:
                 position = self._meet_late(route, origin, here, _LIVE)
-                await self._store(route)
+                await route.store()
                 if position is not None:
                     apart[route.name] = position
         return apart
@@ -267,18 +297,10 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        routes = self.takers(origin).routes
-        if reader is None:
-            for route, _ in routes:  # noqa: SIM110  # faster than any(): once a log and sweep
-                if route.holds:
-                    return False
-            return True
-        for route, _ in routes:
-            if route.holds:
-                break
-        else:
-            return True
-        return self._can_part(origin, reader)
+        for route, _ in self.takers(origin).routes:
+            if route.holds or (route.unstored and origin.key in route.unstored):
+                return reader is not None and self._can_part(origin, reader)
+        return True
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""
@@ -287,12 +309,18 @@ class Router:
         for route, _ in self.takers(origin).routes:
             if route.name in apart if reader.routes is None else route.name not in reader.routes:
                 continue
-            if not route.holds:
-                others = True
-            elif not route.blocks(reader):
+            if self._blocks(route, origin, reader):
+                continue
+            if route.holds:
                 route.hurry()
                 return False
+            others = True
         return others
+
+    @staticmethod
+    def _blocks(route: Route, origin: Origin, reader: Reader) -> bool:
+        """Whether nobody else shall wait for this route: it is full, or cannot store where it begins."""
+        return route.blocks(reader) or (bool(route.unstored) and origin.key in route.unstored)
 
     async def wait_for_room(self) -> None:
         await self._room.wait()
@@ -304,6 +332,7 @@ class Router:
         changed: set[Route] = set()
         for origin, start in starts.items():
             found[origin] = {}
+            self._vanished.pop(origin.key, None)
             if start.position == BEGINNING or start.position.since is not None:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
@@ -312,13 +341,14 @@ class Router:
                 position = self._place(route, origin)
                 if position is None:
                     position = _first_position(route, start)
-                    route.state.note(origin.key, position)
+                    route.begin(origin.key, position)
                     changed.add(route)
                 found[origin][route.name] = position
-        if changed:
-            async with trio.open_nursery() as nursery:
-                for route in changed:
-                    nursery.start_soon(self._store, route)
+        async with trio.open_nursery() as nursery:
+            for route in changed:
+                # One whose disk fails is read for apart, once it has stored where: nobody waits for that.
+                if not route.cannot_store:
+                    nursery.start_soon(route.store)
         return found
 
     @staticmethod
@@ -329,37 +359,39 @@ class Router:
             return route.state.position(origin.key)
         return reached if isinstance(reached, Position) else reached.position()
 
-    async def _store(self, route: Route) -> None:
-        """Store what was just noted: nothing may be read of an origin before."""
-        while True:
-            try:
-                await route.state.commit()
-            except Exception as error:  # a full disk must not end the source
-                route.warn("cannot store a checkpoint, trying again before reading", reason=str(error))
-                await trio.sleep(1)
-            else:
-                return
+    def vanished(self, route: Route) -> list[str]:
+        """Of which origins, that are gone, the route has something in memory, and nobody else."""
+        waiting = route.queue.reached()
+        return sorted(name for key, name in self._vanished.items() if key in waiting)
 
     def gone(self, origin: Origin) -> None:
+        self._vanished[origin.key] = origin.name or origin.file
+        if len(self._vanished) >= self._look_at_vanished:
+            waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
+            self._vanished = {key: name for key, name in self._vanished.items() if key in waiting}
+            self._look_at_vanished = MANY_VANISHED + 2 * len(self._vanished)
         for route in self.routes.values():
             route.state.gone(origin.key)
 
-    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        names = list(routes) or self.live_routes(origin)
+    def lost(self, origin: Origin, lost: Lost) -> None:
+        names = list(lost.routes) or self.live_routes(origin)
         for route in [self.routes[name] for name in names if name in self.routes]:
-            route.lost[reason] = route.lost.get(reason, 0) + 1
+            route.lost.setdefault(lost.reason, Gaps()).add(lost.since, lost.until, lost.size_bytes)
+        known = {"since": lost.since, "until": lost.until, "bytes": lost.size_bytes}
         self._log.error(
             "records are lost: they were gone before they could be read",
             container=origin.name or origin.file,
             routes=names,
-            reason=reason,
-            **details,
+            reason=lost.reason,
+            **{name: value for name, value in known.items() if value not in ("", None)},
         )
 
 
 def _first_position(route: Route, start: Start) -> Position:
     """Where a route begins with an origin it has never met."""
     wanted = route.settings.start
+    if not route.state.born:  # it had a damaged state, and has forgotten what it had read
+        return BEGINNING
     # Younger than the route: it came while we were away, and all of it is wanted.
     if start.created and start.created > iso_time(int(route.state.born * 1e9)):
         return BEGINNING

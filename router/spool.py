@@ -10,13 +10,14 @@ are padded and sequences are counted, the last record of each stream before it, 
 times, and further columns of records that have details. Columns cost a tenth less than records in a row.
 
 A row is what one delivery takes, so that removing it and storing what the delivery has changed (a file's
-length, a dead letter) is one transaction. Nothing here awaits; all but `pack` is for a worker thread.
+length, a dead letter) is one transaction. Nothing here awaits; all but `pack` and `unpack` is for a worker
+thread.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -106,7 +107,8 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
 
     sequences: list[int] | None
     levels: list[str | None] | None
-    fields: list[dict[str, Any] | None] | None
+    fields: list[dict[Any, Any] | str | None] | None
+    """JSON as text where msgpack has no form for a value, such as a number of more than 64 bits."""
     truncated: list[bool] | None
     places: list[str | None] | None
     parts: list[str] | None
@@ -116,7 +118,7 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
         return cls(
             _column([record.sequence for record in records], Record.sequence),
             _column([record.level for record in records], Record.level),
-            _column([record.fields for record in records], Record.fields),
+            _column([record.fields for record in records], None),
             _column([record.truncated for record in records], Record.truncated),
             _column([record.place for record in records], Record.place),
             _column([record.part for record in records], Record.part),
@@ -125,7 +127,8 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
     def columns(self) -> Iterator[Iterable[Any]]:
         yield self.sequences or repeat(Record.sequence)
         yield self.levels or repeat(Record.level)
-        yield self.fields or repeat(Record.fields)
+        fields = self.fields or repeat(Record.fields)
+        yield (msgspec.json.decode(each) if type(each) is str else each for each in fields)
         yield self.truncated or repeat(Record.truncated)
         yield self.places or repeat(Record.place)
         yield self.parts or repeat(Record.part)
@@ -195,31 +198,70 @@ def pack(id_: int, batches: Sequence[Batch], origins: StoredOrigins) -> Packed:
     records = sum(len(batch.lines) for batch in filled)
     try:
         body = _encode(stored)
-    except UnicodeEncodeError:
-        body = _encode(encodable(msgspec.to_builtins(stored)))
+    except Exception:  # whatever a processor, or somebody's JSON, has put there: one record must not stop it
+        body = _encode([_as_text(part) for part in stored])
     return Packed(id_, records, total_size_bytes(filled), first, body)
 
 
+def _as_text(part: _Stored) -> _Stored:
+    """The same with nothing in it that cannot be stored; its fields as JSON."""
+    details = part.details
+    if details is not None:
+        details = msgspec.structs.replace(
+            details,
+            levels=encodable(details.levels),
+            fields=details.fields and [each and json_text(each) for each in details.fields],
+            places=encodable(details.places),
+            parts=encodable(details.parts),
+        )
+    return msgspec.structs.replace(
+        part, messages=encodable(part.messages), times=encodable(part.times), details=details
+    )
+
+
+def json_text(value: Any) -> str:
+    """As JSON, as near as can be: a record that cannot be stored would stop its route for ever."""
+    try:
+        return msgspec.json.encode(encodable(value)).decode()
+    except RecursionError:
+        return '{"not_stored":"nested too deeply"}'
+
+
 def encodable(value: Any) -> Any:
-    """A copy without halves of surrogate pairs, which a processor may have made, or a path may have."""
+    """A copy of what JSON has a form for.
+
+    Without halves of surrogate pairs, which a processor may have made, or a path may have; what is of another
+    type becomes text.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {encodable(key): encodable(below) for key, below in value.items()}
-    return [encodable(below) for below in value] if isinstance(value, list) else value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(encodable(key)): encodable(below) for key, below in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [encodable(below) for below in value]
+    return encodable(str(value))
 
 
-def unpack(body: bytes, origins: StoredOrigins) -> list[Batch]:
-    """The batches of a row's body. Raises Damaged."""
+def decompress(body: bytes) -> bytes:
+    """What was packed. Raises Damaged. For a worker thread: it holds up nobody."""
     import zstandard
 
     try:
         size = zstandard.get_frame_parameters(body).content_size
         if not 0 < size < _MOST_BYTES:
             raise Damaged(f"its size cannot be {size}")
-        stored = _decode(zstandard.ZstdDecompressor().decompress(body))
-        return [part.batch(origins.origin(part.origin)) for part in stored]
-    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+        return zstandard.ZstdDecompressor().decompress(body)
+    except zstandard.ZstdError as error:
+        raise Damaged(str(error)) from error
+
+
+def unpack(packed: bytes, origins: StoredOrigins) -> list[Batch]:
+    """The batches of a row. Raises Damaged. On the trio thread, as all that makes objects."""
+    try:
+        return [part.batch(origins.origin(part.origin)) for part in _decode(packed)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
         raise Damaged(str(error) or type(error).__name__) from error
 
 

@@ -3,7 +3,7 @@
 One file a route, `routes/<name>.db` in the state directory, so that whatever belongs together is one
 transaction. The tables are plain enough for the `sqlite3` tool:
 
-    meta(key, value)                                 version, route, born
+    meta                                             see state_file.py
     checkpoints, files                               see checkpoints.py
     origins, spool, damaged, deadletters             see stored_origins.py, spool.py, dead_letters.py
 
@@ -12,6 +12,7 @@ What a commit survives is told in database.py. Without a state directory the sam
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,22 +27,21 @@ import trio
 
 from logroute.router import checkpoints, dead_letters, spool, stored_origins
 from logroute.router.checkpoints import FORGET_AFTER_S, as_position
-from logroute.router.database import connect, give_back_space, prepare, transaction
+from logroute.router.database import StateError, give_back_space, is_damage, transaction
 from logroute.router.dead_letters import Letter, StoredLetter
 from logroute.router.record import Batch, Position, Reached
+from logroute.router.state_file import Contents, Recovered, StateFile
 from logroute.router.stored_origins import StoredOrigins
 from logroute.sinks import FileLength
 
 T = TypeVar("T")
 
-VERSION = 2
 TIDY_EVERY_S = 3600.0
 """How often a commit also looks for checkpoints that may be forgotten."""
+SPOOL_AT_ONCE = 4
+"""How many routes may write to their spools at the same time."""
 STORE_WITHIN_S = 10.0
 """A disk that does not answer for so long is an error like any other: it must not keep us from ending."""
-
-_SCHEMA = "create table if not exists meta (key text primary key, value text not null) without rowid;"
-_SCHEMA += checkpoints.SCHEMA + stored_origins.SCHEMA + spool.SCHEMA + dead_letters.SCHEMA
 
 
 class _Changes(msgspec.Struct):
@@ -69,8 +69,16 @@ class _Changes(msgspec.Struct):
         )
 
 
-class StateError(Exception):
-    """The state directory cannot be used; the text says why and what to do."""
+_TURNS = trio.lowlevel.RunVar[trio.Semaphore]("spool turns")
+
+
+def _turns() -> trio.Semaphore:
+    """What all routes of this run share: a body costs memory several times while it is packed and written."""
+    try:
+        return _TURNS.get()
+    except LookupError:
+        _TURNS.set(turns := trio.Semaphore(SPOOL_AT_ONCE))
+        return turns
 
 
 class RouteState:
@@ -94,17 +102,23 @@ class RouteState:
         self.files: dict[str, FileLength] = {}
         self.born = 0.0
         """When the route was first seen, seconds since the epoch."""
-        self._durable = durable
         self._clock = clock
-        self._database: sqlite3.Connection | None = None
+        self.lost_records = 0
+        """Spooled records that a damaged file had, and that could not be read when it was opened."""
+        self._file = StateFile(self.path, route, durable=durable, clock=clock)
         self.spooled = spool.Totals()
         """What the spool held when it was opened."""
         self.spooled_since = ""
         """The time of its first record then."""
         self.dead = dead_letters.Grave()
         """The dead letters, stored or not yet."""
+        self.unstored_bytes = 0
+        """What dead letters hold in memory because they are not stored yet."""
         self._next_letter = 1
         self._changes = _Changes()
+        self._storing: _Changes | None = None
+        """What a transaction is storing now."""
+        self._open = False
         self._origins = StoredOrigins()
         self._next_row = 1
         self._met: set[str] = set()
@@ -123,85 +137,48 @@ class RouteState:
 
     # --- life ---------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Open or create the database and load it. Raises StateError."""
-        await trio.to_thread.run_sync(self._open, limiter=self._threads)
+    async def open(self, *, within_s: float = math.inf) -> None:
+        """Open or create the database and load it. Raises StateError; then it may be tried again.
+
+        Of a large file that is damaged a whole copy is made, which takes its time, and goes on meanwhile.
+        """
+        contents = await self._in_thread("open", self._file.open, within_s=within_s)
+        self._open = True
         self._tidy_at = trio.current_time() + TIDY_EVERY_S
+        self.born = contents.born
+        self._reached, self._gone, self.files = contents.positions, contents.gone, contents.files
+        self._stored_files = dict(self.files)
+        self.spooled, self.spooled_since = contents.spooled, contents.spooled_since
+        self.lost_records = contents.lost_records
+        self._next_row = contents.newest_row + 1
+        self.dead = contents.dead
+        self._next_letter = contents.newest_letter + 1
+        self._origins = contents.origins
 
     async def close(self) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            await trio.to_thread.run_sync(database.close, limiter=self._threads)
+        if self._open:
+            self._open = False
+            await trio.to_thread.run_sync(self._file.close, limiter=self._threads)
 
-    def _open(self) -> None:
-        try:
-            self._load()
-        except (sqlite3.OperationalError, OSError) as error:  # locked, not permitted, no space … or not ours
-            self._abandon()
-            foreign = "; it is no state of a route: move it away" if "column" in str(error) else ""
-            raise StateError(f"cannot open {self.path}: {error}{foreign}") from error
-        except (sqlite3.DatabaseError, ValueError, msgspec.MsgspecError) as error:
-            self._abandon()
-            self._move_aside(error)
-            try:
-                self._load()
-            except (sqlite3.Error, OSError) as second:
-                self._abandon()
-                raise StateError(f"cannot open {self.path} anew: {second}") from second
-        except BaseException:
-            self._abandon()
-            raise
+    def set_durable(self, durable: bool) -> None:
+        """Whether a commit survives power loss, from the next one on."""
+        self._file.durable = durable
 
-    def _abandon(self) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            database.close()
+    @property
+    def _database(self) -> sqlite3.Connection | None:
+        return self._file.database
 
-    def _move_aside(self, error: Exception) -> None:
-        """Keep what is damaged: the `sqlite3` tool may still read it. Closing it has put its log into it."""
-        assert self.path is not None
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
-        try:
-            self.path.rename(aside)
-        except OSError as failure:
-            raise StateError(f"{self.path} is damaged ({error}) and cannot be moved: {failure}") from failure
-        self._log.error(
-            "the route's state is damaged: moved aside, beginning anew",
-            path=str(self.path),
-            moved_to=str(aside),
-            error=str(error),
-            hint="the route begins like a new one; records may arrive twice, or from `start` on",
-        )
-
-    def _load(self) -> None:
-        if self.path is not None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._database = database = connect(self.path)
-        if self.path is not None:
-            prepare(database, self.path, durable=self._durable)
-        database.executescript(_SCHEMA)
-        meta = dict(database.execute("select key, value from meta"))
-        if int(meta.get("version", VERSION)) > VERSION:
-            raise StateError(
-                f"{self.path} was written by a newer logroute (format {meta['version']}, this one knows "
-                f"{VERSION}): use that version, or another state_dir"
-            )
-        now = self._clock()
-        self.born = float(meta.get("born", now))
-        database.executemany(
-            "insert or replace into meta values (?, ?)",
-            [("version", str(VERSION)), ("route", self.route), ("born", repr(self.born))],
-        )
-        stored = checkpoints.load(database, now)
-        self._reached, self._gone, self.files = stored.positions, stored.gone, stored.files
-        self._stored_files = dict(self.files)
-        self.spooled = spool.totals(database)
-        self.spooled_since = spool.first_time(database)
-        self._next_row = spool.newest(database) + 1
-        self.dead = dead_letters.totals(database)
-        self._next_letter = dead_letters.newest(database) + 1
-        in_use = spool.holds_any(database) or dead_letters.holds_any(database)
-        self._origins.load(database, in_use=in_use)
+    def _take_over(self, contents: Contents) -> None:
+        """The file was made anew while we ran: what we know besides is to be stored again."""
+        changes = self._changes
+        self._changes = _Changes(dict(self._reached), dict(self._gone)).older_than(changes)
+        self._stored_files = contents.files
+        self._origins.store_again()
+        letters = changes.letters | (self._storing.letters if self._storing is not None else {})
+        unstored = [dead_letters.size_of(row) for row in letters.values()]
+        self.dead.letters = contents.dead.letters + len(unstored)
+        self.dead.size_bytes = contents.dead.size_bytes + sum(unstored)
+        self._changed.set()
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -247,7 +224,7 @@ class RouteState:
         commit stores it.
         """
         async with self._lock:
-            if self._database is None:
+            if not self._open:
                 return
             if trio.current_time() >= self._tidy_at:
                 self._tidy()
@@ -255,32 +232,31 @@ class RouteState:
 
     async def _commit(self, what: str, packed: Sequence[spool.Packed] = ()) -> list[spool.Row]:
         """One transaction with all that was noted and these rows. Raises StateError. The lock is held."""
-        changes, self._changes = self._changes, _Changes()
+        changes = self._storing = self._changes
+        self._changes = _Changes()
         files = dict(self.files)
         origins = self._origins.new_rows()
         # Whoever waits for a change waits for this very event, so an unset one stays.
         if self._changed.is_set():
             self._changed = trio.Event()
-        failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
-        # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
-        with trio.move_on_after(STORE_WITHIN_S, shield=True):
-            try:
-                rows, more = await trio.to_thread.run_sync(
-                    partial(self._store, changes, files, packed, origins),
-                    limiter=self._threads,
-                    abandon_on_cancel=True,
+        try:
+            # Shielded for the few milliseconds it takes: what was acknowledged must not be half noted.
+            with trio.CancelScope(shield=True):
+                rows, more = await self._in_thread(
+                    f"store {what} in", partial(self._store, changes, files, packed, origins)
                 )
-            except (sqlite3.Error, ValueError, TypeError) as error:
-                failure = error
-            else:
-                self._origins.stored(origins)
-                if more:
-                    self._changed.set()
-                return rows
-        # The thread that we no longer wait for may yet succeed; storing the same again changes nothing.
-        self._changes = changes.older_than(self._changes)
-        self._changed.set()
-        raise StateError(f"cannot store {what} in {self.path}: {failure}") from failure
+        except BaseException:
+            # A thread that we no longer wait for may yet succeed; storing the same again changes nothing.
+            self._changes = changes.older_than(self._changes)
+            self._changed.set()
+            raise
+        finally:
+            self._storing = None
+        self._origins.stored(origins)
+        self.unstored_bytes = sum(map(dead_letters.size_of, self._changes.letters.values()))
+        if more:
+            self._changed.set()
+        return rows
 
     # --- the spool ----------------------------------------------------------------------------------
 
@@ -293,11 +269,14 @@ class RouteState:
         stored, with the rows' numbers: a delivery of one of these groups that ends meanwhile is a row to
         be removed. Returns the rows, none for a group without records; raises StateError.
         """
-        async with self._lock:
-            if self._database is None:
+        async with self._lock, _turns():
+            if not self._open:
                 raise StateError(f"{self.path} is closed")
             first = self._next_row
-            packed = [spool.pack(first + index, group, self._origins) for index, group in enumerate(groups)]
+            packed = []
+            for index, group in enumerate(groups):
+                packed.append(spool.pack(first + index, group, self._origins))
+                await trio.lowlevel.checkpoint()  # others wait for no more than one row
             behind: dict[str, Position | Reached] = {
                 batch.origin.key: batch.reached for group in groups for batch in group
             }
@@ -333,7 +312,17 @@ class RouteState:
         None if there is no such row. One that cannot be read has been put aside. Raises StateError.
         """
         async with self._lock:
-            return await self._in_thread("read the spool", partial(self._load_row, above, set(others)))
+            found = await self._in_thread("read the spool in", partial(self._load_row, above, set(others)))
+            if found is None:
+                return None
+            row, packed = found
+            try:
+                if isinstance(packed, spool.Damaged):
+                    raise packed
+                return row, spool.unpack(packed, self._origins)
+            except spool.Damaged as error:
+                await self._in_thread("read the spool in", partial(self._set_aside, row, str(error)))
+                return row, None
 
     async def oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
         """The first rows, likewise, that hold so many bytes on the disk together, or all there are.
@@ -342,7 +331,7 @@ class RouteState:
         """
         async with self._lock:
             return await self._in_thread(
-                "read the spool", partial(self._oldest_rows, above, set(others), stored_bytes)
+                "read the spool in", partial(self._oldest_rows, above, set(others), stored_bytes)
             )
 
     # --- dead letters -------------------------------------------------------------------------------
@@ -356,6 +345,7 @@ class RouteState:
             self._next_letter += 1
             self.dead.letters += 1
             self.dead.size_bytes += dead_letters.size_of(row)
+            self.unstored_bytes += dead_letters.size_of(row)
         if letters:
             self._changed.set()
 
@@ -386,7 +376,7 @@ class RouteState:
 
         await self.commit()
         async with self._lock:
-            return await self._in_thread("read the dead letters", work)
+            return await self._in_thread("read the dead letters in", work)
 
     async def forget_letters(self, ids: Sequence[int] | None) -> int:
         """Drop these dead letters, or all; how many there were. Raises StateError."""
@@ -432,40 +422,64 @@ class RouteState:
             self._without({id_: dead_letters.size_of(row) for id_, row in letters.items()})
             return rows
 
-    async def _in_thread(self, what: str, work: Callable[[], T]) -> T:
-        """Raises StateError where the disk fails, or does not answer."""
-        if self._database is None:
-            raise StateError(f"cannot {what}: {self.path} is closed")
-        failure: Exception = TimeoutError(f"it has not answered for {STORE_WITHIN_S:g} s")
-        with trio.move_on_after(STORE_WITHIN_S):
-            try:
-                return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
-            except sqlite3.Error as error:
-                failure = error
-        raise StateError(f"cannot {what} in {self.path}: {failure}") from failure
+    async def _in_thread(self, what: str, work: Callable[[], T], *, within_s: float | None = None) -> T:
+        """Raises StateError where the disk fails, or does not answer.
 
-    def _load_row(self, above: int, others: Collection[int]) -> tuple[spool.Row, list[Batch] | None] | None:
-        database = self._database
-        assert database is not None
-        found = spool.read(database, above, others)
+        A file that turns out to be damaged is made anew; then what was to be done can be tried again.
+        """
+        within_s = STORE_WITHIN_S if within_s is None else within_s
+        failure: Exception = TimeoutError(f"it has not answered for {within_s:g} s")
+        with trio.move_on_after(within_s):
+            try:
+                return await trio.to_thread.run_sync(
+                    partial(self._in_order, work), limiter=self._threads, abandon_on_cancel=True
+                )
+            except StateError:
+                raise
+            except Recovered as recovered:
+                self._take_over(recovered.contents)
+                failure = recovered
+            except Exception as error:  # whatever it is: nothing is stored, and nothing forgotten
+                failure = error
+        raise StateError.of(what, self.path, failure) from failure
+
+    def _in_order(self, work: Callable[[], T]) -> T:
+        """Do it, in the thread; raises Recovered where the file had to be made anew, or opened, first."""
+        if self._open and self._file.database is None:
+            raise Recovered(self._file.open(), "it was closed after an error, and is open again")
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if self.path is None or not is_damage(error):
+                raise
+            raise self._file.recover(error) from error
+
+    def _load_row(
+        self, above: int, others: Collection[int]
+    ) -> tuple[spool.Row, bytes | spool.Damaged] | None:
+        assert self._database is not None
+        found = spool.read(self._database, above, others)
         if found is None:
             return None
         row, body = found
         try:
-            return row, spool.unpack(body, self._origins)
+            return row, spool.decompress(body)
         except spool.Damaged as error:
-            with transaction(database):
-                spool.set_aside(database, row.id)
-            self._log.error(
-                "a row of the spool is damaged: put aside, its records are lost",
-                path=str(self.path),
-                table="damaged",
-                row=row.id,
-                records=row.records,
-                since=row.first_time,
-                error=str(error),
-            )
-            return row, None
+            return row, error
+
+    def _set_aside(self, row: spool.Row, reason: str) -> None:
+        assert self._database is not None
+        with transaction(self._database):
+            spool.set_aside(self._database, row.id)
+        self._log.error(
+            "a row of the spool is damaged: put aside, its records are lost",
+            path=str(self.path),
+            table="damaged",
+            row=row.id,
+            records=row.records,
+            since=row.first_time,
+            error=reason,
+        )
 
     def _oldest_rows(self, above: int, others: Collection[int], stored_bytes: int) -> list[spool.Row]:
         assert self._database is not None
@@ -502,6 +516,7 @@ class RouteState:
         database = self._database
         assert database is not None
         now = self._clock()
+        self._file.keep()
         rows = [row.compressed() for row in packed]
         with transaction(database):
             checkpoints.store(database, changes.positions, changes.gone, changes.forgotten, now)

@@ -35,10 +35,10 @@ class StoredOrigins:
 
     def load(self, database: sqlite3.Connection, *, in_use: bool) -> None:
         """Read what is stored; remove it if nothing refers to any. Raises ValueError if it is damaged."""
-        if not in_use:
+        if not in_use and database.execute("select exists(select 1 from origins)").fetchone()[0]:
             database.execute("delete from origins")
         for number, text in database.execute("select id, json from origins"):
-            self._origins[number] = _from_json(text)
+            self._origins[number] = decode(text)
             self._numbers[text] = number
             self._next = max(self._next, number + 1)
 
@@ -50,12 +50,17 @@ class StoredOrigins:
             number = self._numbers[text] = self._next
             self._next += 1
             self._origins[number] = origin
-            self._unstored[number] = (origin.key.encode("utf-8", "replace").decode(), text)
+            self._unstored[number] = _as_row(origin, text)
         return number
 
     def origin(self, number: int) -> Origin:
         """The origin of a number; raises KeyError where a damaged database does not know it."""
         return self._origins[number]
+
+    def store_again(self) -> None:
+        """The database has lost some: all are to be inserted."""
+        for text, number in self._numbers.items():
+            self._unstored[number] = _as_row(self._origins[number], text)
 
     def new_rows(self) -> dict[int, tuple[str, str]]:
         """What is to be inserted by the next transaction; `stored` once that has succeeded."""
@@ -72,6 +77,10 @@ def insert(database: sqlite3.Connection, rows: Mapping[int, tuple[str, str]]) ->
         "insert or ignore into origins values (?, ?, ?)",
         [(number, key, text) for number, (key, text) in rows.items()],
     )
+
+
+def _as_row(origin: Origin, text: str) -> tuple[str, str]:
+    return origin.key.encode("utf-8", "replace").decode(), text
 
 
 def _to_json(origin: Origin) -> str:
@@ -91,7 +100,7 @@ def _to_json(origin: Origin) -> str:
     return json.dumps({name: value for name, value in values.items() if value})
 
 
-def _from_json(text: str) -> Origin:
+def decode(text: str) -> Origin:
     """Raises ValueError where it is not what `_to_json` wrote."""
     try:
         values = json.loads(text)

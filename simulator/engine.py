@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
@@ -51,6 +52,8 @@ class SimulatedEngine:
         """By id, in the order of their creation."""
         self.events = EventLog(ring=self.quirks.event_ring, buffer=self.quirks.event_buffer)
         self.is_up = False
+        self.log_refusals: deque[tuple[int, str]] = deque()
+        """With which status, and in which words, the next requests for a log are refused."""
         self._short_folder: str | None = None
         self.socket_path = socket or self._socket_path()
         self._server = Server(self, self.socket_path, tcp=tcp)

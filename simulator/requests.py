@@ -280,6 +280,8 @@ def _logs(
         raise Refused(400, _NO_STREAM[engine.quirks.wording])
     if container is None:
         raise Refused(404, f"No such container: {reference}")
+    if engine.log_refusals:
+        raise Refused(*engine.log_refusals.popleft())
     if container.state.status in ("removing", "dead"):
         raise Refused(409, "can not get logs from container which is dead or marked for removal")
     until = query.get("until", "")

@@ -91,6 +91,21 @@ class Emit(Protocol):
         """These routes have been given all that the live reader has read: they are with it again."""
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """Records between a checkpoint and what can still be read are gone."""
+
+    routes: tuple[str, ...]
+    """Who has not got them. Empty: every route that takes the origin."""
+    reason: str
+    """`rotated`, `removed` or `unreadable`."""
+    since: str = ""
+    """Time of the last record before the gap, if known."""
+    until: str = ""
+    """Time of the first record behind it, if there is one."""
+    size_bytes: int | None = None
+    """What is gone, if known."""
+
+
 class Checkpoints(Protocol):
     """What the router gives a source to resume from."""
 
@@ -104,11 +119,8 @@ class Checkpoints(Protocol):
     def gone(self, origin: Origin) -> None:
         """The origin has been removed, and everything of it was emitted: forget it in time."""
 
-    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        """Records between the checkpoint of these routes and what could be read are gone: count, and say so.
-
-        `reason` is `rotated` or `removed`; details are the bytes, where known, and the time span.
-        """
+    def lost(self, origin: Origin, lost: Lost) -> None:
+        """Records of this origin cannot be read any more: count them, and say so."""
 
 
 class SourceContext(msgspec.Struct, frozen=True):
@@ -144,3 +156,7 @@ class Source(ABC, Generic[OptionsT]):
 
         What is read meanwhile they get anyway. A source that cannot read anything again need not do anything.
         """
+
+    def notes(self) -> Sequence[str]:
+        """What somebody should know although it runs: what cannot be read just now, and why."""
+        return ()

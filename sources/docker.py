@@ -7,48 +7,44 @@ and survive an engine that is away; what is read by API goes on when the engine 
 
 from __future__ import annotations
 
-import logging
-import os
-import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import structlog
 import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import Duration, MatchField
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, iso_time
-from logroute.sources import Behind, Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
-from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, origin_from
+from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.sources import Behind, Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
+from logroute.sources.docker_container import Container, own_container_id
+from logroute.sources.docker_files import ContainerFiles
+from logroute.sources.engine import (
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    Engine,
+    EngineAway,
+    EngineError,
+    EngineRefused,
+    origin_from,
+    share,
+)
 from logroute.sources.engine_address import EngineAddress, EngineTls
-from logroute.sources.engine_answers import ContainerDetails, Event
-from logroute.sources.log_file import LogFile, Lost
+from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.letting_go import say_what_the_end_loses
+from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
-    from logroute.sources.engine_logs import EngineLog
+    from logroute.sources.docker_readers import ContainerReaders
 
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
-AT_ONCE = 8
 GROUP = 64
-FORKS_AT_ONCE = 4
-"""How many logs are read by API for routes that are behind; each makes the engine decode a whole log."""
-CATCH_UP_EVERY_S = 1.0
-RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 15.0
-
-# Drivers whose file is json-file's; `local` files are not read yet, the API can.
-FILE_DRIVERS = ("json-file",)
-T = TypeVar("T")
-
-_CONTAINER_ID = re.compile(r"/(?:docker|containers|libpod)[/-]([0-9a-f]{64})")
 
 
 class EngineTlsOptions(Options):
@@ -98,30 +94,6 @@ class DockerOptions(SourceOptions):
         return EngineAddress.resolve(self.host, tls=EngineTls(**self.tls.model_dump()) if self.tls else None)
 
 
-class Container(msgspec.Struct, eq=False):
-    """One container that is read, or was looked at and is not."""
-
-    details: ContainerDetails
-    origin: Origin
-    log: LogFile | None = None
-    reader: trio.CancelScope | None = None
-    """Of the task that reads it by API."""
-    engine_log: EngineLog | None = None
-    places: dict[str, Position] = msgspec.field(default_factory=dict)
-    """Read by API: where the routes are that are behind, and wait to be read for."""
-    catching_up: bool = False
-    """A task reads for them, or waits until it can."""
-    ended: bool = False
-    """It does not run now."""
-    removed: bool = False
-    opening: bool = False
-    """It is being opened: whoever hears of it meanwhile must not open it again."""
-    drained: bool = False
-    """With `--once`: everything that was there has been emitted."""
-    ignored: str = ""
-    """Why it is not read."""
-
-
 @SOURCES.register(DockerOptions)
 class DockerSource(Source[DockerOptions]):
     """One engine's containers."""
@@ -132,16 +104,13 @@ class DockerSource(Source[DockerOptions]):
         self._engine = Engine(options.address())
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
-        self._forks = trio.Semaphore(FORKS_AT_ONCE)
+        self._readers: ContainerReaders | None = None
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
-        self._root = ""
-        self._away = False
+        self._away = ""
+        """Why the engine does not answer; empty while it does."""
         self._self_id = own_container_id()
         self._some_drained = trio.Event()
-        self._expected: dict[str, LogFile] = {}
-        """Logs of containers that were created and not started yet, by container."""
-        self._unreadable: dict[str, int] = {}
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
@@ -154,6 +123,9 @@ class DockerSource(Source[DockerOptions]):
             on_behind=self._fell_behind,
             held_bytes=self.context.held_bytes,
         )
+        self._files = ContainerFiles(
+            self._engine, self._sweep, self.context, self.options.read, self._threads
+        )
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -164,11 +136,11 @@ class DockerSource(Source[DockerOptions]):
                 else:
                     await self._follow_engine(task_status)
         finally:
+            await self._let_go()
             for container in self.containers.values():
                 if container.log is not None:
                     container.log.close()
-            for log in self._expected.values():
-                log.close()
+            self._files.close()
 
     # --- the engine -----------------------------------------------------------------------------------
 
@@ -198,7 +170,7 @@ class DockerSource(Source[DockerOptions]):
                 async with self._engine.events() as events:
                     await self._reconcile()
                     if self._away:
-                        self._away = False
+                        self._away = ""
                         self._log.info("the engine is back", containers=len(self.containers))
                     wait_s = RETRY_FIRST_S
                     task_status.started()
@@ -216,15 +188,15 @@ class DockerSource(Source[DockerOptions]):
 
     def _say_away(self, error: BaseException) -> None:
         if not self._away:
-            self._away = True
             self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
+        self._away = str(error) or type(error).__name__
 
     async def _learn(self) -> None:
         """Who the engine is. Raises EngineAway, EngineRefused."""
         await self._engine.ping()
         info = await self._engine.info()
         self._host = info.name
-        self._root = info.docker_root_dir
+        self._files.root = info.docker_root_dir
 
     async def _reconcile_on(self) -> None:
         while True:
@@ -252,7 +224,7 @@ class DockerSource(Source[DockerOptions]):
         # what is known of them only meanwhile takes no room.
         for start in range(0, len(appeared), GROUP):
             found: list[ContainerDetails] = []
-            await _share(partial(self._inspect_into, found), appeared[start : start + GROUP])
+            await share(partial(self._inspect_into, found), appeared[start : start + GROUP])
             await self._appear([details for details in found if details.id not in self.containers])
 
     async def _inspect_into(self, found: list[ContainerDetails], id_: str) -> None:
@@ -327,8 +299,7 @@ class DockerSource(Source[DockerOptions]):
         elif container.engine_log is not None:
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
-            if container.reader is None:
-                self._read_on(container, {})
+            self._by_api().read_on(container, {})
         else:
             try:
                 details = await self._engine.inspect(container.details.id)
@@ -364,6 +335,8 @@ class DockerSource(Source[DockerOptions]):
             return "it is logroute itself"
         if origin.labels.get("logroute.enable", "").lower() in ("false", "0", "no"):
             return "its label logroute.enable says so"
+        if details.log_driver == "none":
+            return "its logging driver keeps nothing"
         if any(line == "LOGSPOUT=ignore" for line in details.config.env or ()):
             return "its environment says LOGSPOUT=ignore"
         if self.options.include is not None and not self.options.include.decide(origin):
@@ -390,126 +363,26 @@ class DockerSource(Source[DockerOptions]):
                 # Created, never started: nothing to read yet. Its start event brings it back here.
                 container.ended = True
                 self._set_drained(container)
-                await self._expect(container)
+                await self._files.expect(container)
             else:
                 container.opening = True
                 opened.append(container)
         if not opened:
             return
-        await self._open(opened)
+        try:
+            await self._files.open(opened)
+        except EngineError:
+            # Whoever looks again when the engine is back finds them as if for the first time.
+            for container in opened:
+                del self.containers[container.details.id]
+            raise
         starts = await trio.to_thread.run_sync(self._starts, opened, limiter=self._threads)
         checkpoints = await self._checkpoints.meet(starts)
         await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
         for container in opened:
             container.opening = False
 
-    def _log_file(self, container: Container) -> LogFile | None:
-        """Its log as a file, not open; None if it is not to be read as one."""
-        details = container.details
-        if self.options.read == "api" or details.log_driver not in FILE_DRIVERS:
-            return None
-        path = details.log_path
-        if not path and self._root:
-            path = f"{self._root}/containers/{details.id}/{details.id}-json.log"
-        return LogFile(path, container.origin, limit=self.context.record_limit_bytes) if path else None
-
-    async def _expect(self, container: Container) -> None:
-        """It was created: its log is opened as soon as it is there.
-
-        One that removes itself at its end (`--rm`) may be gone with its log before its start event has come
-        and been answered.
-        """
-        log = self._log_file(container)
-        if log is not None and not self.context.once:
-            self._expected[container.details.id] = log
-            self._sweep.expect(log)
-            # It may have been started meanwhile.
-            await trio.to_thread.run_sync(log.open_once, limiter=self._threads)
-
-    def _expected_log(self, id_: str) -> LogFile | None:
-        log = self._expected.pop(id_, None)
-        if log is not None:
-            self._sweep.expect_no_more(log)
-        return log
-
-    async def _open(self, containers: Sequence[Container]) -> None:
-        """Open the files of those that are to be read as such. Leaves `log` None where one is read by API.
-
-        One hop to a thread for all of them: there may be thousands when the daemon starts.
-        """
-        logs: dict[Container, LogFile] = {}
-        for container in containers:
-            log = self._expected_log(container.details.id)
-            if log is None or not log.is_open:
-                log = self._log_file(container)
-            if log is not None:
-                log.origin = container.origin
-                logs[container] = log
-        problems = await trio.to_thread.run_sync(_open_files, logs, limiter=self._threads)
-        for container, why in problems.items():
-            if why or self.options.read == "file":
-                self._say_unreadable(container, logs[container].path, why or "no such file")
-            del logs[container]
-        if self.options.read == "auto":
-            for container in await self._strange(logs):
-                log = logs.pop(container)
-                log.close()
-                self._say_unreadable(container, log.path, "it is not the log that the engine has")
-        for container, log in logs.items():
-            log.complete = container.ended
-            container.log = log
-
-    def _say_unreadable(self, container: Container, path: str, why: str) -> None:
-        """Once for each reason, where it is the user's wish that the API is the other way."""
-        self._unreadable[why] = self._unreadable.get(why, 0) + 1
-        again = self.options.read == "auto" and self._unreadable[why] > 1
-        self._log.log(
-            logging.DEBUG if again else logging.WARNING,
-            "cannot read the log file, reading by API instead",
-            container=container.origin.name,
-            path=path,
-            why=why,
-            hint="others with the same reason are not named" if self.options.read == "auto" else None,
-        )
-
-    async def _strange(self, logs: Mapping[Container, LogFile]) -> list[Container]:
-        """Those whose file is not the log that the engine has."""
-        strange: list[Container] = []
-
-        async def compare(container: Container) -> None:
-            if not await self._is_its_log(container, logs[container]):
-                strange.append(container)
-
-        await _share(compare, list(logs))
-        return strange
-
-    async def _is_its_log(self, container: Container, log: LogFile) -> bool:
-        """Whether the file's first record is the engine's: in a container the path may be another file."""
-        ours = await trio.to_thread.run_sync(log.first_record, limiter=self._threads)
-        if ours is None:
-            return True  # empty as yet; its path holds the container's whole id
-        try:
-            theirs = await self._engine_first_record(container.details)
-        except EngineRefused:
-            return True  # removed meanwhile, or not readable by API at all: the file is what there is
-        if theirs is None:
-            return False
-        # The engine rotates under our eyes: what it has now may begin later than what we hold.
-        return ours.time <= theirs.time and (ours.time != theirs.time or ours.stream == theirs.stream)
-
-    async def _engine_first_record(self, details: ContainerDetails) -> Record | None:
-        """The oldest record that the engine has; None if it has none."""
-        from logroute.sources.frames import FrameDecoder, TerminalDecoder
-
-        limit = self.context.record_limit_bytes
-        decoder = TerminalDecoder(limit) if details.tty else FrameDecoder(limit)
-        async with self._engine.logs(details.id, follow=False) as stream:
-            while data := await stream.receive(64 << 10):
-                if records := decoder.feed(data):
-                    return records[0]
-        return next(iter(decoder.finish()), None)
-
-    def _starts(self, containers: Sequence[Container]) -> dict[Origin, Start]:
+    def _starts(self, containers: list[Container]) -> dict[Origin, Start]:
         """Where `start` says that a route begins with them, if they were there before. In a worker thread."""
         return {c.origin: Start(c.details.created_time, self._start_position(c)) for c in containers}
 
@@ -519,52 +392,67 @@ class DockerSource(Source[DockerOptions]):
             return BEGINNING
         if start == "now":
             if container.log is not None:
-                return container.log.end()
+                with suppress(OSError):  # whoever reads it says so
+                    return container.log.end()
             return Position(since=iso_time(self._engine.now_ns()))
         return Position(since=iso_time(self._engine.now_ns() - int(float(start) * 1e9)))
 
     async def _begin(self, checkpoints: Mapping[Container, Mapping[str, Position]]) -> None:
         by_file = {c.log: where for c, where in checkpoints.items() if c.log is not None}
-        losses = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
+        losses, failed = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
         for container, where in checkpoints.items():
             if container.log is None:
-                self._begin_by_api(container, where)
+                self._by_api().begin(container, where)
+                continue
+            if container.log in failed:
+                self._try_again(container.log, where, failed[container.log])
                 continue
             for lost in losses.get(container.log, ()):
-                self._report(container, lost.routes, lost.reason, **lost.details())
+                self._report(container, lost)
             self._sweep.add(container.log)
             self._log.debug("reading", container=container.origin.name, read="file", path=container.log.path)
 
-    def _resume(self, logs: Mapping[LogFile, Mapping[str, Position]]) -> dict[LogFile, list[Lost]]:
-        """Bring these to where they begin; what is gone. In a worker thread."""
+    def _resume(
+        self, logs: Mapping[LogFile, Mapping[str, Position]]
+    ) -> tuple[dict[LogFile, list[Lost]], dict[LogFile, OSError]]:
+        """Bring these to where they begin; what is gone, and what failed. In a worker thread."""
         losses: dict[LogFile, list[Lost]] = {}
+        failed: dict[LogFile, OSError] = {}
         for log, checkpoints in logs.items():
-            if lost := log.begin(checkpoints):
-                losses[log] = lost
-            if self.context.once:
-                log.stop_at = log.end_spot()
+            try:
+                losses[log] = self._begin_log(log, checkpoints)
+            except OSError as error:
+                failed[log] = error
+        return losses, failed
+
+    def _begin_log(
+        self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES
+    ) -> list[Lost]:
+        losses = log.begin(checkpoints, near_bytes)
+        if self.context.once and log.is_open:
+            log.stop_at = log.end_spot()
         return losses
 
-    def _begin_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
-        from logroute.sources.engine_logs import EngineLog  # only where something is read by API
-
-        container.engine_log = EngineLog(
-            self._engine,
-            container.details,
-            container.origin,
-            limit=self.context.record_limit_bytes,
-            lost=partial(self._report, container),
-        )
-        self._read_on(container, checkpoints)
-
-    def _report(self, container: Container | None, routes: Any, reason: str, **details: object) -> None:
-        if container is None:
-            return
-        known = [route for route in routes if route]
-        self._checkpoints.lost(container.origin, known, reason, **details)
+    def _report(self, container: Container | None, lost: Lost) -> None:
+        if container is not None:
+            self._checkpoints.lost(container.origin, lost)
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
+
+    def notes(self) -> list[str]:
+        away = [f"the engine is away: {self._away}; files are read on"] if self._away else []
+        return away + (self._readers.notes() if self._readers is not None else [])
+
+    async def _let_go(self) -> None:
+        if self.context.once:
+            return  # all of it was read, or whoever asks is told that not all was
+        owners = {c.log: c for c in self.containers.values() if c.log is not None and c.log.is_open}
+
+        def report(log: LogFile, lost: Lost) -> None:
+            self._report(owners[log], lost)
+
+        await say_what_the_end_loses(list(owners), report, self._threads)
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True
@@ -592,208 +480,73 @@ class DockerSource(Source[DockerOptions]):
         """Of a log, or of a fork of it."""
         container = self.containers.get(log.origin.id)
         for lost in log.take_losses():
-            self._report(container, lost.routes, lost.reason, **lost.details())
+            self._report(container, lost)
 
     def _failed(self, log: LogFile, error: Exception) -> None:
+        self._try_again(log, log.places(), error)
+
+    def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
+        """Later, from these places: what was emitted is not emitted again."""
         container = self.containers.get(log.origin.id)
         name = container.origin.name if container is not None else log.path
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
-        places = log.places()
         log.close()
         if container is not None:
             self._nursery.start_soon(self._again, container, log, places)
 
     async def _again(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
-        """Go on with a log that could not be read, where it was: what was emitted is not emitted again."""
         await trio.sleep(RETRY_MAX_S)
         if container.log is log and not log.is_open:
             await self._reopen(container, log, places)
 
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
-        if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-            for lost in await trio.to_thread.run_sync(log.begin, places, 0, limiter=self._threads):
-                self._report(container, lost.routes, lost.reason, **lost.details())
+        """Go on with a log that was closed."""
+        try:
+            there = await trio.to_thread.run_sync(log.open, limiter=self._threads)
+            losses = await trio.to_thread.run_sync(self._begin_log, log, places, 0, limiter=self._threads)
+        except OSError as error:
+            self._try_again(log, places, error)
+            return
+        for lost in losses:
+            self._report(container, lost)
+        if there:
             self._sweep.add(log)
+        elif self.context.once:
+            self._set_drained(container)
+        elif container.removed:
+            self._forget(container)
 
     def _forget(self, container: Container) -> None:
-        if container.reader is None:
+        if container.reader is None and not container.catching_up:
             self.containers.pop(container.details.id, None)
-            if (log := self._expected_log(container.details.id)) is not None:
-                log.close()
+            self._files.expect_no_more(container.details.id)
             self._checkpoints.gone(container.origin)
 
     # --- by API ---------------------------------------------------------------------------------------
 
+    def _by_api(self) -> ContainerReaders:
+        if self._readers is None:
+            # Only where something is read by API.
+            from logroute.sources.docker_readers import ContainerReaders
+
+            self._readers = ContainerReaders(
+                self._engine,
+                self._emit,
+                self._sweep.offer,
+                self.context,
+                self._nursery,
+                on_lost=self._report,
+                on_ended=self._ended_by_api,
+            )
+        return self._readers
+
     def _fell_behind(self, behind: Behind) -> None:
-        """A route has no room for what was read by API: it is read for apart, from there, when it has."""
+        """A route has no room for what was read by API."""
         reader: Any = behind.reader
-        container = self.containers.get(reader.origin.id)
-        if container is None:
-            return
-        if reader.routes is not None:
-            reader.routes -= {behind.route}
-        container.places[behind.route] = behind.position
-        if not container.catching_up:
-            container.catching_up = True
-            self._nursery.start_soon(self._catch_up, container)
+        if (container := self.containers.get(reader.origin.id)) is not None:
+            self._by_api().fell_behind(container, behind)
 
-    async def _catch_up(self, container: Container) -> None:
-        """Read for the routes that are behind, as soon as they have room, until they are with the others."""
-        from logroute.sources.engine_logs import EngineLog
-
-        try:
-            while container.places:
-                routes = await self._with_room(container)
-                fork = EngineLog(
-                    self._engine,
-                    container.details,
-                    container.origin,
-                    limit=self.context.record_limit_bytes,
-                    lost=partial(self._report, container),
-                )
-                fork.routes = frozenset(routes)
-                places = {route: container.places.pop(route) for route in routes}
-                began = trio.current_time()
-                async with self._forks:
-                    await self._read_apart(container, fork, places)
-                self._join(container, fork)
-                # Opening makes the engine decode the log from its beginning.
-                await trio.sleep_until(began + CATCH_UP_EVERY_S)
-        finally:
-            container.catching_up = False
-
-    async def _with_room(self, container: Container) -> list[str]:
-        """Wait until routes that are behind have room; which."""
-        while True:
-            routes = [r for r in container.places if self._emit.has_room(container.origin, _Apart(r))]
-            if routes:
-                return routes
-            await self._emit.wait_for_room()
-
-    async def _read_apart(
-        self, container: Container, fork: EngineLog, places: Mapping[str, Position]
-    ) -> None:
-        """All that the engine has now; an engine that is away is waited for."""
-        wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                await fork.run(self._offer, places, follow=False)
-            except EngineAway:
-                await trio.sleep(wait_s)
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
-                continue
-            except EngineRefused as error:
-                name = container.origin.name
-                self._log.error("cannot read a container", container=name, error=str(error))
-            return
-
-    def _join(self, container: Container, fork: EngineLog) -> None:
-        """The routes of a fork are near the live reader: it goes back to where they are, and has them again.
-
-        Where nothing is read live any more, the fork has come to the end as well.
-        """
-        live, routes = container.engine_log, fork.routes or frozenset()
-        if not routes:
-            return
-
-        def places() -> Mapping[str, Position]:
-            assert live is not None
-            others = dict.fromkeys(self._emit.live_routes(container.origin), live.position)
-            self._emit.joined(container.origin, routes)
-            return others | dict.fromkeys(routes, fork.position)
-
-        if live is not None and container.reader is not None:
-            live.join(places)
-        else:
-            self._emit.joined(container.origin, routes)
-
-    def _read_on(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
-        # Set here and not in the task, so that one container never has two readers.
-        container.reader = trio.CancelScope()
-        self._nursery.start_soon(self._read_by_api, container, checkpoints)
-
-    async def _read_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
-        """Read a container's log through the engine until it ends; wait for an engine that is away."""
-        log = container.engine_log
-        assert log is not None
-        assert container.reader is not None
-        wait_s = RETRY_FIRST_S
-        with container.reader:
-            while True:
-                try:
-                    await log.run(self._offer, checkpoints, follow=not self.context.once)
-                except EngineAway:
-                    await trio.sleep(wait_s)
-                    wait_s = min(RETRY_MAX_S, wait_s * 2)
-                    continue
-                except EngineRefused as error:
-                    if not error.gone:
-                        self._log.error(
-                            "cannot read a container", container=container.origin.name, error=str(error)
-                        )
-                break
-        container.reader = None
+    def _ended_by_api(self, container: Container) -> None:
         self._set_drained(container)
         if container.removed:
             self._forget(container)
-
-    async def _offer(self, batch: Batch) -> None:
-        await self._sweep.offer(batch)
-
-
-class _Apart:
-    """Stands for the reader of a route that is behind, before there is one."""
-
-    cheap = False
-
-    def __init__(self, route: str) -> None:
-        self.routes = frozenset([route])
-
-
-async def _share(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
-    """Some tasks share the work on these items; the engine's first error ends it, and is raised as it is."""
-    rest = iter(items)
-    errors: list[EngineError] = []
-
-    async def take() -> None:
-        try:
-            for item in rest:
-                await work(item)
-        except EngineError as error:
-            errors.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(AT_ONCE, len(items))):
-            nursery.start_soon(take)
-    if errors:
-        raise errors[0]
-
-
-def _open_files(logs: Mapping[Container, LogFile]) -> dict[Container, str]:
-    """Open those that are not. Why some cannot be: empty where there is no such file. In a worker thread."""
-    problems: dict[Container, str] = {}
-    for container, log in logs.items():
-        try:
-            if not log.is_open and not log.open():
-                problems[container] = ""
-        except PermissionError:
-            problems[container] = "no permission"
-    return problems
-
-
-def own_container_id() -> str:
-    """The id of the container that we run in ourselves; empty outside of one."""
-    for path in ("/proc/self/mountinfo", "/proc/self/cgroup"):
-        try:
-            text = Path(path).read_text()
-        except OSError:
-            continue
-        if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
-            found = _CONTAINER_ID.search(text)
-            if found:
-                return found[1]
-    return ""
-
-
-__all__ = ["DockerOptions", "DockerSource", "Event"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from logroute.router.record import Image, Origin
-from logroute.sources.engine_address import AddressError, EngineAddress, EngineTls
+from logroute.sources.engine_address import AddressError, EngineAddress
 from logroute.sources.engine_answers import (
     ContainerDetails,
     ContainerSummary,
@@ -39,6 +39,10 @@ NEWEST_API = (1, 47)
 UNKNOWN_API = (1, 24)
 
 DEADLINE_S = 30.0
+# Between two attempts at an engine that is away: twice as long each time.
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 15.0
+AT_ONCE = 8
 # An inspect is some 10 KiB, a list of 10,000 containers some 20 MiB.
 ANSWER_LIMIT_BYTES = 8 << 20
 LIST_LIMIT_BYTES = 64 << 20
@@ -61,6 +65,7 @@ NETWORK_ERRORS = (
 )
 
 AnswerT = TypeVar("AnswerT")
+T = TypeVar("T")
 
 
 class EngineError(Exception):
@@ -420,6 +425,26 @@ class LogStream:
         return bytes(await self._response.receive(max_bytes))
 
 
+async def share(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Some tasks share the work on these items; the engine's first error ends it, and is raised as it is."""
+    rest = iter(items)
+    errors: list[EngineError] = []
+
+    async def take() -> None:
+        try:
+            for item in rest:
+                await work(item)
+        except EngineError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(AT_ONCE, len(items))):
+            nursery.start_soon(take)
+    if errors:
+        raise errors[0]
+
+
 def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: str) -> Origin:
     """The origin that stands for a container from now on (until it is renamed)."""
     reference = details.config.image
@@ -469,24 +494,3 @@ def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
-
-
-__all__ = [
-    "ANSWER_LIMIT_BYTES",
-    "CONTAINER_EVENTS",
-    "AddressError",
-    "ContainerDetails",
-    "ContainerSummary",
-    "Engine",
-    "EngineAddress",
-    "EngineAway",
-    "EngineError",
-    "EngineInfo",
-    "EngineRefused",
-    "EngineTls",
-    "EngineVersion",
-    "Event",
-    "EventStream",
-    "LogStream",
-    "origin_from",
-]

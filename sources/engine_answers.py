@@ -6,6 +6,7 @@ is required but ids.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -214,3 +215,19 @@ def time_ns(time: str) -> int:
     """Nanoseconds since 1970 of a record's time (UTC, nine digits). ValueError if it is none."""
     whole = datetime.fromisoformat(time[:19]).replace(tzinfo=UTC)
     return int(whole.timestamp()) * 10**9 + int(f"{time[20:-1]:0<9}")
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_LOCAL_DRIVER_BYTES = 20 * 10**6
+
+
+def rotation_bytes(details: ContainerDetails) -> int | None:
+    """How large a file of this log gets before it is rotated; None if it is not, as far as we know."""
+    if details.log_driver not in ("json-file", "local", "k8s-file"):
+        return None
+    text = details.log_options.get("max-size", "")
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return _LOCAL_DRIVER_BYTES if details.log_driver == "local" and not text.startswith("-") else None
+    return int(float(match[1]) * _UNITS[match[2].lower()]) or None

@@ -8,11 +8,9 @@ record of each stream. What is unfinished at a cut is read again.
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import structlog
@@ -22,23 +20,22 @@ from logroute.router.record import (
     BEGINNING,
     STREAMS,
     Anchor,
-    Batch,
     Origin,
     Position,
     Record,
     Stream,
     StreamPosition,
-    batch_size_bytes,
     iso_time,
     message_hash,
 )
+from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
-from logroute.sources.engine_answers import ContainerDetails, time_ns
+from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns
+from logroute.sources.engine_batches import Offer, PendingBatches
 from logroute.sources.engine_resume import (
     Ahead,
     Locator,
     Skipper,
-    advanced,
     first_of,
     goes_back,
     oldest,
@@ -48,12 +45,8 @@ from logroute.sources.engine_resume import (
 from logroute.sources.frames import LogDecoder, log_decoder
 
 RECEIVE_BYTES = 64 << 10
-# Read but not taken yet, as batches count it: for usual lines half of it is text.
-PENDING_BYTES = 2 << 20
 # While much comes, this much of it gathers between reads.
 GATHER_S = 0.002
-# As long as nobody takes anything a stream stays open for so long.
-STALL_S = 5.0
 # Opening a log makes the engine decode it from its beginning.
 REOPEN_S = 0.25
 REOPEN_MAX_S = 2.0
@@ -66,16 +59,13 @@ SILENCE_S = 60.0
 # How often the end of a log is read again that is not the end that the engine says it is.
 END_ATTEMPTS = 3
 
-Offer = Callable[[Batch], Awaitable[None]]
 Outcome = Literal["ended", "removed"]
 """Why a log was read to its end: the container does not run (or: all was read that there was, where reading
 does not follow), or it does not exist any more."""
 
 
-class Lost(Protocol):
-    """What to call when records are gone that these routes have not got."""
-
-    def __call__(self, routes: Sequence[str], reason: str, /, **details: object) -> None: ...
+class LogBroken(EngineRefused):
+    """The engine cannot read its own log any further, whenever it is asked: what is missing was counted."""
 
 
 class _End(Enum):
@@ -123,15 +113,7 @@ class _Reading(msgspec.Struct):
     """When it was known to stand at the end of the log, and not of a file that is not the newest any more."""
 
 
-class _Filling(msgspec.Struct):
-    """A batch that grows until somebody takes it."""
-
-    origin: Origin
-    records: list[Record]
-    before: Position
-    after: Position
-    size_bytes: int
-    acknowledged: Mapping[str, frozenset[Stream]] | None
+def _nothing() -> None: ...
 
 
 class EngineLog:
@@ -143,7 +125,13 @@ class EngineLog:
     cheap = False
 
     def __init__(
-        self, engine: Engine, details: ContainerDetails, origin: Origin, *, limit: int, lost: Lost
+        self,
+        engine: Engine,
+        details: ContainerDetails,
+        origin: Origin,
+        *,
+        limit: int,
+        lost: Callable[[Lost], None],
     ) -> None:
         self.origin = origin
         """May be replaced (renaming): batches have the one that was there when they were read."""
@@ -151,6 +139,8 @@ class EngineLog:
         """The routes that are behind, and that it reads for alone; None: it is the live reader."""
         self.ended = False
         """What the events say; only a hint, the engine is asked."""
+        self.on_opened: Callable[[], None] = _nothing
+        """Called when the engine has begun to give the log."""
         self.statistics = EngineLogStatistics()
         self._engine = engine
         self._id = details.id
@@ -159,10 +149,9 @@ class EngineLog:
         self._lost = lost
         self._log = structlog.get_logger("logroute.sources")
         self._rotation_bytes = rotation_bytes(details)
-        # How far records were taken into `_filled`.
-        self._position: Position | None = None
+        self._pending = PendingBatches()
+        self._begun = False
         self._routes: tuple[str, ...] = ()
-        self._ahead: list[Ahead] = []
         # The clock was set back: their times do not say which of several positions is ahead of which.
         self._order_unknown = False
         # Times of records that had begun when a reading was cut.
@@ -174,17 +163,11 @@ class EngineLog:
         self._following: trio.CancelScope | None = None
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
-        # Invariant: _filled_bytes == the sizes of what is in _filled and of what is being offered.
-        self._filled: deque[_Filling] = deque()
-        self._filled_bytes = 0
-        self._offering = False
-        self._to_take = trio.lowlevel.ParkingLot()
-        self._taken = trio.lowlevel.ParkingLot()
 
     @property
     def position(self) -> Position:
         """Behind the last record that was read."""
-        return self._position or BEGINNING
+        return self._pending.position
 
     async def run(
         self, offer: Offer, checkpoints: Mapping[str, Position] | Position, *, follow: bool = True
@@ -192,15 +175,15 @@ class EngineLog:
         """Read on; with `follow` until the container has ended, else to where the log ends now.
 
         Begins at the oldest of the checkpoints (by route); batches say which routes have already what in
-        them. Later calls go on where the one before ended. Raises EngineAway (call again later) and
-        EngineRefused (the log cannot be read), when everything that was read has been taken by `offer`.
+        them. Later calls go on where the one before ended. Raises EngineAway and EngineRefused (call again
+        later) and LogBroken, when everything that was read has been taken by `offer`.
         """
-        if self._position is None:
+        if not self._begun:
             self._begin({"": checkpoints} if isinstance(checkpoints, Position) else checkpoints)
         failure: EngineError | None = None
         outcome: Outcome = "ended"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hand_on, offer)
+            nursery.start_soon(self._pending.hand_on, offer, self)
             try:
                 await (self._follow() if follow else self._read_to_end())
             except EngineRefused as refusal:
@@ -212,7 +195,7 @@ class EngineLog:
             except EngineAway as away:
                 self._reading = None
                 failure = away
-            await self._handed_on()
+            await self._pending.handed_on()
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -238,13 +221,14 @@ class EngineLog:
             )
             groups.setdefault(bare, []).append(route)
         self._routes = tuple(checkpoints)
-        self._position = begin = oldest(list(groups)) if groups else BEGINNING
+        self._begun = True
+        self._pending.position = begin = oldest(list(groups)) if groups else BEGINNING
         self._unfinished = {stream: time for stream in STREAMS if (time := begin.of(stream).begun)}
         ahead = (Ahead(routes, position, begin) for position, routes in groups.items() if position != begin)
-        self._ahead = [group for group in ahead if not group.done]
+        self._pending.ahead = [group for group in ahead if not group.done]
         times = [anchor.time for p in groups for stream in STREAMS if (anchor := p.of(stream).anchor)]
         now = iso_time(self._engine.now_ns())
-        self._order_unknown = bool(self._ahead) and max(times, default="") > now
+        self._order_unknown = bool(self._pending.ahead) and max(times, default="") > now
 
     # --- what to read next --------------------------------------------------------------------------
 
@@ -252,7 +236,7 @@ class EngineLog:
         exact = False
         while True:
             if self._joining is not None:
-                await self._handed_on()
+                await self._pending.handed_on()
                 places, self._joining = self._joining, None
                 self._reading = None
                 self._begin(places())
@@ -266,7 +250,7 @@ class EngineLog:
             elif end is _End.BACKWARDS:
                 exact = True
             elif end is _End.STALLED:
-                await self._handed_on()
+                await self._pending.handed_on()
             elif end is _End.OVER:
                 if exact:
                     exact = False
@@ -286,14 +270,14 @@ class EngineLog:
             if end is _End.MISSING:
                 await self._locate()
             elif end is _End.STALLED:
-                await self._handed_on()
+                await self._pending.handed_on()
             elif end is _End.OVER:
                 attempts += 1
                 if self._finish(last, running=running, anyway=attempts == END_ATTEMPTS):
                     break
         error = self._reading.decoder.error if self._reading else None
         if error is not None:
-            raise EngineRefused(f"the engine cannot read the log of {self.origin.name}: {error}", 0, error)
+            raise LogBroken(f"the engine cannot read the log of {self.origin.name}: {error}", 0, error)
 
     async def _last(self) -> Record | None:
         """The log's last piece: what every other reading must have reached, to be whole. None if empty."""
@@ -317,9 +301,10 @@ class EngineLog:
         if not self._reached(reading, last, [*rest, *([reading.last] if reading.last else [])]):
             if not anyway:
                 return False
-            if last is not None:
+            if last is not None or reading.decoder.error is not None:
                 # An engine that meets a broken line in a log may end there without a word.
-                self._lost(self._routes, "unreadable", since=self._newest_time(), until=last.time)
+                until = last.time if last is not None else ""
+                self._lost(Lost(self._routes, "unreadable", since=self.newest_time, until=until))
         if not running:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
@@ -343,7 +328,8 @@ class EngineLog:
             return open_.discarding or open_.parts[-1:] == [last.message]
         return any(_ends_with(record, last) for record in came)
 
-    def _newest_time(self) -> str:
+    @property
+    def newest_time(self) -> str:
         """Time of the newest record that was read; empty if none was."""
         anchors = [self.position.of(stream).anchor for stream in STREAMS]
         return max((anchor.time for anchor in anchors if anchor), default="")
@@ -353,11 +339,11 @@ class EngineLog:
         if self._reading is not None:
             self._finish(None, running=False)
             return
-        self._lost(self._routes, "removed", since=self._newest_time(), until="")
+        self._lost(Lost(self._routes, "removed", since=self.newest_time))
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""
-        groups = [(group.routes, group.reached(self.position)) for group in self._ahead]
+        groups = [(group.routes, group.reached(self.position)) for group in self._pending.ahead]
         elsewhere = {route for routes, _ in groups for route in routes}
         groups.insert(0, (tuple(route for route in self._routes if route not in elsewhere), self.position))
         locators = [Locator.of(position) for _, position in groups]
@@ -392,20 +378,20 @@ class EngineLog:
         lost = [anchor.time for anchor in gone.values() if anchor.time > known]
         if lost:
             until = min(locators[0].first.values(), default="")
-            self._lost(self._routes, "rotated", since=max(lost), until=until)
+            self._lost(Lost(self._routes, "rotated", since=max(lost), until=until))
         self._since_ns = 0 if known else since_ns(position, self._engine.now_ns())
         empty = StreamPosition()
-        self._position = Position(
+        self._pending.position = Position(
             empty if "stdout" in gone else position.stdout,
             empty if "stderr" in gone else position.stderr,
             position.since,
         )
         ahead = [
-            Ahead(routes, of, self._position, locator.located, self._located)
+            Ahead(routes, of, self._pending.position, locator.located, self._located)
             for index, ((routes, of), locator) in enumerate(zip(groups, locators, strict=True))
             if set(first.values()) != {index}
         ]
-        self._ahead = [group for group in ahead if not group.done]
+        self._pending.ahead = [group for group in ahead if not group.done]
         self._order_unknown = False
 
     # --- one reading --------------------------------------------------------------------------------
@@ -434,6 +420,7 @@ class EngineLog:
         self.statistics.openings += 1
         try:
             async with self._engine.logs(self._id, follow=follow, since_ns=since) as stream:
+                self.on_opened()
                 end = await self._read_stream(reading, stream)
         finally:
             for name, unfinished in reading.decoder.joiner.unfinished.items():
@@ -471,7 +458,7 @@ class EngineLog:
                 break
             if self._may_have_rotated(reading, now):
                 return _End.ROTATED
-            if self._filled_bytes >= PENDING_BYTES and not await self._room():
+            if self._pending.full and not await self._pending.room():
                 self.statistics.stalls += 1
                 return _End.STALLED
             if now - came_at < 2 * GATHER_S and len(data) < RECEIVE_BYTES:
@@ -546,8 +533,8 @@ class EngineLog:
             if end is None:
                 discarding = [name for name, open_ in unfinished.items() if open_.discarding]
             begun = {name: open_.time for name, open_ in unfinished.items() if not open_.discarding}
-            self._fill(new, discarding, begun)
-            if any(group.missing for group in self._ahead):
+            self.statistics.records += self._pending.put(self.origin, new, discarding, begun)
+            if self._pending.missing:
                 end = _End.MISSING
             for name, time in list(self._unfinished.items()) if end is None else ():
                 anchor = self.position.of(name).anchor
@@ -559,7 +546,7 @@ class EngineLog:
         """It stood still where it was not verified, and a whole file may have been written since then."""
         if not reading.quiet or reading.verified_at is not None or self._rotation_bytes is None:
             return False
-        before = self._newest_time()
+        before = self.newest_time
         if not before or not first.time:
             return False
         return (time_ns(first.time) - time_ns(before)) * FASTEST_BYTES_PER_S >= self._rotation_bytes * 10**9
@@ -572,113 +559,9 @@ class EngineLog:
             error=error,
         )
 
-    # --- handing on ---------------------------------------------------------------------------------
-
-    def _fill(self, records: list[Record], discarding: Sequence[Stream], begun: Mapping[Stream, str]) -> None:
-        """Make batches of new records, cut where a route that is ahead has no more of a stream."""
-        self.statistics.records += len(records)
-        if not self._ahead:
-            self._append(records, discarding, begun, None)
-            return
-        start = 0
-        current: tuple[frozenset[Stream], ...] | None = None
-        for index, record in enumerate(records):
-            state = tuple(group.acknowledged(record) for group in self._ahead)
-            if any(group.missing for group in self._ahead):
-                # Whether they have it can only be told by another reading, to which it is left.
-                records = records[:index]
-                discarding, begun = (), {}
-                break
-            if current is not None and state != current:
-                rest = {**begun, **_first_times(records[index:])}
-                self._append(records[start:index], (), rest, self._by_route(current))
-                start = index
-            current = state
-        if current is not None:
-            self._append(records[start:], discarding, begun, self._by_route(current))
-        self._ahead = [group for group in self._ahead if not group.done]
-
-    def _by_route(self, state: Sequence[frozenset[Stream]]) -> dict[str, frozenset[Stream]] | None:
-        ahead = zip(self._ahead, state, strict=True)
-        return {route: streams for group, streams in ahead if streams for route in group.routes} or None
-
-    def _append(
-        self,
-        records: list[Record],
-        discarding: Sequence[Stream],
-        begun: Mapping[Stream, str],
-        acknowledged: Mapping[str, frozenset[Stream]] | None,
-    ) -> None:
-        before = self.position
-        self._position = after = advanced(before, records, discarding, begun)
-        size = batch_size_bytes(records, sum([len(record.message) for record in records]))
-        self._filled_bytes += size
-        last = self._filled[-1] if self._filled else None
-        if last is not None and last.origin is self.origin and last.acknowledged == acknowledged:
-            last.records += records
-            last.after = after
-            last.size_bytes += size
-        else:
-            self._filled.append(_Filling(self.origin, records, before, after, size, acknowledged))
-        self._to_take.unpark_all()
-
-    async def _hand_on(self, offer: Offer) -> None:
-        """Offer what was read, one batch at a time; meanwhile the next one grows."""
-        while True:
-            while not self._filled:
-                await self._to_take.park()
-            filling = self._filled.popleft()
-            batch = Batch(
-                filling.origin,
-                filling.records,
-                before=filling.before,
-                after=filling.after,
-                size_bytes=filling.size_bytes,
-                acknowledged=filling.acknowledged,
-                reader=self,
-            )
-            self._offering = True
-            await offer(batch)
-            self._offering = False
-            self._filled_bytes -= filling.size_bytes
-            self._taken.unpark_all()
-
-    async def _room(self) -> bool:
-        """Wait until there is some; False if that takes too long for a stream to stay open."""
-        with trio.move_on_after(STALL_S) as scope:
-            while self._filled_bytes >= PENDING_BYTES:
-                await self._taken.park()
-        return not scope.cancelled_caught
-
-    async def _handed_on(self) -> None:
-        """Wait until everything has been taken."""
-        while self._filled or self._offering:
-            await self._taken.park()
-
-
-def _first_times(records: Sequence[Record]) -> dict[Stream, str]:
-    """The time of each stream's first record."""
-    return {record.stream: record.time for record in reversed(records)}
-
 
 def _ends_with(record: Record, last: Record) -> bool:
     """Whether a record is, or ends with, the log's last piece."""
     if record.stream != last.stream or record.time != last.time:
         return False
     return record.truncated or last.truncated or record.message.endswith(last.message)
-
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)i?b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_LOCAL_DRIVER_BYTES = 20 * 10**6
-
-
-def rotation_bytes(details: ContainerDetails) -> int | None:
-    """How large a file of this log gets before it is rotated; None if it is not, as far as we know."""
-    if details.log_driver not in ("json-file", "local", "k8s-file"):
-        return None
-    text = details.log_options.get("max-size", "")
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        return _LOCAL_DRIVER_BYTES if details.log_driver == "local" and not text.startswith("-") else None
-    return int(float(match[1]) * _UNITS[match[2].lower()]) or None

@@ -22,10 +22,11 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
+from logroute.sources import Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
+from logroute.sources.letting_go import say_what_the_end_loses
 from logroute.sources.log_chain import is_rotated_name
-from logroute.sources.log_file import NEAR_BYTES, LogFile, Lost
+from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -111,6 +112,9 @@ class FileSource(Source[FileSourceOptions]):
                 else:
                     await self._scan_on()
         finally:
+            if not self.context.once:
+                logs = [file.log for file in self._files.values() if file.log.is_open]
+                await say_what_the_end_loses(logs, self._report, self._threads)
             for file in self._files.values():
                 file.log.close()
 
@@ -161,9 +165,7 @@ class FileSource(Source[FileSourceOptions]):
         for path, (log, places, at) in list(self._stuck.items()):
             if now >= at:
                 del self._stuck[path]
-                # Where it was: what was emitted is not emitted again.
-                if await trio.to_thread.run_sync(log.open, limiter=self._threads):
-                    await self._read(log, places, 0)
+                await self._reopen(log, places)
         there = set(paths)
         for path, file in self._files.items():
             if path in there or file.gone or self.context.once:
@@ -195,14 +197,19 @@ class FileSource(Source[FileSourceOptions]):
         log = LogFile(path, origin, limit=self.context.record_limit_bytes, format=self.options.format)
         if not log.open():
             return None
+        try:
+            return log, self._start_position(log), iso_time(birth_ns(path))
+        except OSError:
+            log.close()
+            raise
+
+    def _start_position(self, log: LogFile) -> Position:
         start = self.options.start
         if start == "beginning":
-            position = BEGINNING
-        elif start == "now":
-            position = log.end()
-        else:
-            position = Position(since=iso_time(time.time_ns() - int(float(start) * 1e9)))
-        return log, position, iso_time(birth_ns(path))
+            return BEGINNING
+        if start == "now":
+            return log.end()
+        return Position(since=iso_time(time.time_ns() - int(float(start) * 1e9)))
 
     async def _begin(self, paths: list[str], *, first: bool) -> None:
         opened: dict[Origin, LogFile] = {}
@@ -232,14 +239,29 @@ class FileSource(Source[FileSourceOptions]):
     async def _read(
         self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES
     ) -> None:
-        losses = await trio.to_thread.run_sync(log.begin, checkpoints, near_bytes, limiter=self._threads)
+        try:
+            losses = await trio.to_thread.run_sync(log.begin, checkpoints, near_bytes, limiter=self._threads)
+        except OSError as error:
+            self._try_again(log, checkpoints, error)
+            return
         for lost in losses:
             self._report(log, lost)
+        if not log.is_open:
+            return
         if self.context.once:
             log.stop_at = log.end_spot()
             log.complete = True
         self._files[log.path] = _File(log)
         self._sweep.add(log)
+
+    async def _reopen(self, log: LogFile, places: Mapping[str, Position]) -> None:
+        """Go on where it was: what was emitted is not emitted again."""
+        try:
+            await trio.to_thread.run_sync(log.open, limiter=self._threads)
+        except OSError as error:
+            self._try_again(log, places, error)
+        else:
+            await self._read(log, places, 0)
 
     # --- what the sweep says --------------------------------------------------------------------------
 
@@ -263,8 +285,10 @@ class FileSource(Source[FileSourceOptions]):
             self._checkpoints.gone(log.origin)
 
     def _failed(self, log: LogFile, error: Exception) -> None:
+        self._try_again(log, log.places(), error)
+
+    def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
         self._log.error("cannot read a file, trying again", path=log.path, exc_info=error)
-        places = log.places()
         log.close()
         self._files.pop(log.path, None)
         self._stuck[log.path] = log, places, trio.current_time() + RETRY_S
@@ -274,5 +298,4 @@ class FileSource(Source[FileSourceOptions]):
             self._report(log, lost)
 
     def _report(self, log: LogFile, lost: Lost) -> None:
-        routes = [route for route in lost.routes if route]
-        self._checkpoints.lost(log.origin, routes, lost.reason, **lost.details())
+        self._checkpoints.lost(log.origin, lost)

@@ -7,12 +7,14 @@ inodes and compression makes a new file.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import os
 import re
 import stat
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,10 @@ import msgspec
 
 FINGERPRINT_LINE_BYTES = 4096
 TAIL_BYTES = 64
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What a compressed file says that is cut off, or is none."""
+ATTEMPTS = 20
+"""How often the files of a log are opened anew, because rotation renamed them meanwhile."""
 
 # What rotation appends: json-file's and logrotate's numbers, logrotate's dates, the compressors' endings.
 _NUMBERED = re.compile(r"\.(\d{1,4})(\.gz)?$")
@@ -44,29 +50,56 @@ class Segment(msgspec.Struct, eq=False):
     """Its fingerprint; empty while it has no complete first line."""
     offset: int = 0
     """Where reading goes on: always the beginning of a line. Uncompressed bytes."""
+    damaged_at: int | None = None
+    """It is compressed, and behind so many bytes it is cut off, or not what a compressor wrote. Known once
+    that was come to."""
+    damage_told: bool = False
     _stream: gzip.GzipFile | None = None
     _raw: BinaryIO | None = None
 
     def read_into(self, buffer: bytearray, offset: int) -> int:
-        """Fill the buffer from `offset`; how many bytes there were."""
+        """Fill the buffer from `offset`; how many bytes there were. Raises OSError."""
         if not self.compressed:
             return os.preadv(self.fd, [buffer], offset)
-        if self._stream is None:
+        with memoryview(buffer) as view:
+            try:
+                return self._inflate_into(view, offset)
+            except DAMAGE:
+                self.damaged_at = self._bytes_before_damage()
+                self._from_the_start()
+            try:
+                return self._inflate_into(view, offset)
+            except DAMAGE:
+                return 0
+
+    def _inflate_into(self, view: memoryview, offset: int) -> int:
+        size = len(view)
+        if self.damaged_at is not None:
+            size = max(0, min(size, self.damaged_at - offset))
+        stream = self._stream or self._from_the_start()
+        stream.seek(offset)
+        filled = 0
+        while filled < size and (count := stream.readinto1(view[filled:size])):
+            filled += count
+        return filled
+
+    def _bytes_before_damage(self) -> int:
+        """All that can be had, to the last byte: an attempt at more than there is gives nothing at all."""
+        count = 0
+        for step in (1 << 16, 1):
+            with contextlib.suppress(*DAMAGE):
+                stream = self._from_the_start()
+                stream.seek(count)
+                while more := len(stream.read1(step)):
+                    count += more
+        return count
+
+    def _from_the_start(self) -> gzip.GzipFile:
+        if self._raw is None:
             self._raw = os.fdopen(os.dup(self.fd), "rb")
-            self._stream = gzip.GzipFile(fileobj=self._raw, mode="rb")
-        try:
-            self._stream.seek(offset)
-            filled = 0
-            with memoryview(buffer) as view:
-                while filled < len(view):
-                    count = self._stream.readinto(view[filled:])
-                    if not count:
-                        break
-                    filled += count
-            return filled
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            # Cut short, or not gzip at all: what could be had of it was had.
-            return 0
+        self._raw.seek(0)
+        self._stream = gzip.GzipFile(fileobj=self._raw, mode="rb")
+        return self._stream
 
     def read(self, offset: int, size: int) -> bytes:
         buffer = bytearray(size)
@@ -111,19 +144,22 @@ class Segment(msgspec.Struct, eq=False):
             self.fd = -1
 
 
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_NO_FILE = (errno.ENXIO, errno.ENODEV)
+"""What opening a socket or a device without a driver says."""
+
+
 def open_segment(path: str | Path) -> Segment | None:
     """Open one file for reading; None if it is not there, or is no regular file.
 
-    Raises PermissionError.
+    Raises OSError for everything else: a disk that fails, or a want of descriptors, says nothing of the file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if isinstance(error, PermissionError):
-            raise
-        return None
+        if error.errno in (*_NOT_THERE, *_NO_FILE):
+            return None
+        raise
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
@@ -132,12 +168,15 @@ def open_segment(path: str | Path) -> Segment | None:
 
 
 def rotated_names(path: str) -> list[str]:
-    """The files beside `path` that rotation made of it, oldest first; `path` itself is not among them."""
+    """The files beside `path` that rotation made of it, oldest first; `path` itself is not among them.
+
+    None where the folder may not be listed. Raises OSError where it cannot be.
+    """
     folder, base = os.path.split(path)
     found: list[tuple[tuple[int, float, str], str]] = []
     try:
         entries = list(os.scandir(folder or "."))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     for entry in entries:
         if not entry.name.startswith(base) or entry.name == base:
@@ -165,34 +204,44 @@ def is_rotated_name(path: str, among: Collection[str]) -> bool:
 def open_chain(path: str, *, rotated: bool = True) -> list[Segment]:
     """Open all files of a log, oldest first, each once, although rotation may run meanwhile.
 
-    Raises PermissionError if the current one cannot be read.
+    Raises OSError if one cannot be opened that is there; of the rotated ones those count that we may read.
     """
-    for _ in range(20):
+    for _ in range(ATTEMPTS):
         segments: list[Segment] = []
-        seen: set[tuple[int, int]] = set()
-        for name in [*(rotated_names(path) if rotated else []), path]:
-            try:
-                segment = open_segment(name)
-            except PermissionError:
-                if name == path:
-                    for opened in segments:
-                        opened.close()
-                    raise
-                continue
-            if segment is None:
-                continue
-            if (segment.device, segment.inode) in seen:
-                segment.close()
-                continue
-            seen.add((segment.device, segment.inode))
-            segments.append(segment)
+        try:
+            _open_each([*(rotated_names(path) if rotated else []), path], segments)
+        except OSError:
+            close_all(segments)
+            raise
         if all(_still(segment) for segment in segments):
-            break
+            return segments
         # Renamed between the listing and the opening: the order may be wrong. Look again.
-        for segment in segments:
+        close_all(segments)
+    raise OSError(errno.EAGAIN, "its files are renamed faster than they can be opened", path)
+
+
+def _open_each(names: Sequence[str], segments: list[Segment]) -> None:
+    """Add the files of these names, the log's own last, each once."""
+    seen: set[tuple[int, int]] = set()
+    for name in names:
+        try:
+            segment = open_segment(name)
+        except PermissionError:
+            if name == names[-1]:
+                raise
+            continue
+        if segment is None:
+            continue
+        if (segment.device, segment.inode) in seen:
             segment.close()
-        segments = []
-    return segments
+            continue
+        seen.add((segment.device, segment.inode))
+        segments.append(segment)
+
+
+def close_all(segments: Iterable[Segment]) -> None:
+    for segment in segments:
+        segment.close()
 
 
 def _still(segment: Segment) -> bool:
@@ -208,31 +257,49 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
     """Files of the chain that came after those that are open, oldest first, and whether none is missing.
 
     Usually none or the current file; more where rotation ran several times before it was noticed. One is
-    missing where the walk from the newest file backwards meets none of the known ones.
+    missing where the walk from the newest file backwards meets none of the known ones. Raises OSError if one
+    cannot be opened that is there.
     """
     inodes = {(segment.device, segment.inode) for segment in known}
-    for _ in range(20):
+    for _ in range(ATTEMPTS):
         fresh: list[Segment] = []
         # The oldest file goes first: while the newest that is known has a name, all that came after it have
         # theirs. It may lose it during the walk, and is not met then.
         met = bool(known) and os.fstat(known[-1].fd).st_nlink > 0
-        for name in _newest_first(path):
-            segment = open_segment(name)
-            if segment is None:
-                continue
-            # What was compressed since is another inode with the same content.
-            if (segment.device, segment.inode) in inodes or (
-                segment.compressed and segment.identify() in {each.identify() for each in known}
-            ):
-                met = True
-                segment.close()
-                break
-            fresh.insert(0, segment)
+        try:
+            for name in _newest_first(path):
+                segment = open_segment(name)
+                if segment is None:
+                    continue
+                fresh.insert(0, segment)
+                # What was compressed since is another inode with the same content.
+                if (segment.device, segment.inode) in inodes or (
+                    segment.compressed and segment.identify() in {each.identify() for each in known}
+                ):
+                    met = True
+                    fresh.pop(0).close()
+                    break
+        except OSError:
+            close_all(fresh)
+            raise
         if all(_still(segment) for segment in fresh):
             return fresh, met or len(fresh) < 2
-        for segment in fresh:
-            segment.close()
+        close_all(fresh)
     return [], True
+
+
+def older_segments(path: str, known: Sequence[Segment], *, rotated: bool = True) -> list[Segment]:
+    """Files of the chain that are older than those that are open, oldest first. Raises OSError."""
+    inodes = {(segment.device, segment.inode) for segment in known}
+    identities = {segment.identify() for segment in known} - {""}
+    older: list[Segment] = []
+    chain = open_chain(path, rotated=rotated)
+    for index, segment in enumerate(chain):
+        if (segment.device, segment.inode) in inodes or segment.identify() in identities:
+            close_all(chain[index:])
+            break
+        older.append(segment)
+    return older
 
 
 def _newest_first(path: str) -> Iterator[str]:

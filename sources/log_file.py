@@ -12,67 +12,49 @@ a quarter more CPU and gains nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from logroute.router.record import (
-    RECORD_OVERHEAD_BYTES,
     STREAMS,
-    Anchor,
     Batch,
     Origin,
     Place,
     Position,
-    Reached,
     Record,
     Stream,
     StreamPosition,
-    full_time,
-    iso_time,
-    message_hash,
 )
-from logroute.sources.joiner import Joiner
-from logroute.sources.log_chain import TAIL_BYTES, Segment, lines_of, newer_segments, open_chain
-from logroute.sources.log_formats import FORMATS, Chunk, FormatName, LogStatistics, Spot
+from logroute.sources import Lost
+from logroute.sources.log_ahead import AheadRoutes
+from logroute.sources.log_batches import LogBatches
+from logroute.sources.log_chain import (
+    TAIL_BYTES,
+    Segment,
+    close_all,
+    newer_segments,
+    older_segments,
+    open_chain,
+)
+from logroute.sources.log_formats import FORMATS, Chunk, Fetched, FormatName, LogStatistics, Spot
+from logroute.sources.log_search import (
+    bytes_between,
+    end_position,
+    first_record,
+    first_time,
+    last_time,
+    locate,
+)
 
 BUFFER_BYTES = 1 << 19
-_NOTHING: Mapping[str, Mapping[Stream, Spot]] = {}
 NEAR_BYTES = 4 << 20
 """What a reader may read again for one route while others, which have had it, wait."""
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """Records between a checkpoint and what can still be read are gone."""
-
-    routes: tuple[str, ...]
-    """Empty: every route that takes the origin."""
-    reason: str
-    since: str
-    """Time of the last record that was acknowledged, if known."""
-    until: str
-    """Time of the first record that is still there, if there is one."""
-    size_bytes: int | None = None
-
-    def details(self) -> dict[str, object]:
-        """What is known of it, for the log."""
-        known = {"since": self.since, "until": self.until, "bytes": self.size_bytes}
-        return {name: value for name, value in known.items() if value not in ("", None)}
-
-
-class Fetched(msgspec.Struct):
-    """What one call of `fetch` gives."""
-
-    chunks: list[Chunk]
-    more: bool = False
-    """There may be more at once."""
-    drained: bool = False
-    """It is the last of a log that is complete, or is read to `stop_at`."""
 
 
 class LogFile:
@@ -83,8 +65,8 @@ class LogFile:
     looks for new files, and shares them. A fork that has come to the spot of the reader before it is done.
 
     Life: `open` (descriptors first, other work later), `end`/`resume`, then `fetch`, `parse` and `look` until
-    `close`. Two halves, each with its invariant: everything before `_segments[0].offset`, and nothing behind
-    it, has been fetched; everything before `_end`, and nothing behind it, is in batches or in the joiner.
+    `close`. Everything before `_segments[0].offset`, and nothing behind it, has been fetched; what has been
+    parsed of it `_batches` knows.
 
     There are thousands of them: what most never need is not kept, or shared.
     """
@@ -92,15 +74,14 @@ class LogFile:
     cheap = True
 
     __slots__ = (
-        "_acknowledged",
+        "_ahead",
         "_at_end",
+        "_batches",
         "_chain",
-        "_end",
         "_format",
         "_looked",
         "_losses",
         "_passed",
-        "_reached",
         "_segments",
         "_spent",
         "_stranded",
@@ -146,12 +127,9 @@ class LogFile:
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
         self._format = FORMATS[format](limit, self.statistics)
-        self._reached = Reached()
-        # Behind everything that was parsed; `_reached` is before it where a record is unfinished.
-        self._end = Place("", 0)
+        self._batches = LogBatches(self._format)
         self._tail = b""
-        # While some routes have acknowledged what others have not: per route and stream, up to where.
-        self._acknowledged: Mapping[str, Mapping[Stream, Spot]] = _NOTHING
+        self._ahead: AheadRoutes | None = None
         self._at_end = False
         self._looked = False
         self._losses: tuple[Lost, ...] = ()
@@ -159,16 +137,16 @@ class LogFile:
     # --- the chain ----------------------------------------------------------------------------------
 
     def open(self) -> bool:
-        """Open every file of the log now. False if there is none. Raises PermissionError."""
+        """Open every file of the log now. False if there is none. Raises OSError."""
         with self._chain:
             self._segments = open_chain(self.path, rotated=self.rotated)
         return bool(self._segments)
 
     def open_once(self) -> None:
-        """Open it unless it is, or cannot be: whoever needs it will see."""
+        """Open it unless it is, or cannot be: whoever needs it will see why."""
         with self._chain:
             if not self._segments:
-                with contextlib.suppress(PermissionError):
+                with contextlib.suppress(OSError):
                     self._segments = open_chain(self.path, rotated=False)
 
     @property
@@ -189,7 +167,7 @@ class LogFile:
     @property
     def position(self) -> Position:
         """Behind what has been read."""
-        return self._reached.position()
+        return self._batches.reached.position()
 
     def close(self) -> None:
         """Close all files, of the forks too."""
@@ -210,32 +188,57 @@ class LogFile:
         self._spent = self._spent[keep:]
 
     def look(self) -> bool:
-        """Notice rotation: open files that are newer than those we hold. True if there are any."""
+        """Notice rotation: open files that are newer than those we hold. True if there are any.
+
+        Raises OSError: nothing has changed then, and it can be called again.
+        """
         with self._chain:
             if not self._segments:
                 return False
             newest = self._segments[-1]
             try:
                 status = os.stat(self.path)
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 return False
             if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
                 return False
             fresh, whole = newer_segments(self.path, self._segments)
-            self._segments.extend(fresh)
-            until = "" if whole else self._first_time(fresh)
-            if not whole:
-                self._lose(until)
-            for fork in self.forks:
-                fork._follow(fresh, whole, until)
+            try:
+                gap = () if whole else self._gap(newest, fresh)
+                copies = self._copies(fresh)
+            except OSError:
+                # All of them or none, so that it can be tried again.
+                close_all(fresh)
+                raise
+            self._follow(fresh, gap)
+            for fork, segments in zip(self.forks, copies, strict=True):
+                with fork._chain:
+                    fork._follow(segments, gap)
             return bool(fresh)
 
-    def _follow(self, fresh: Sequence[Segment], whole: bool, until: str) -> None:
-        """The live reader has found these files."""
-        with self._chain:
-            self._segments.extend([segment.again() for segment in fresh])
-            if not whole:
-                self._lose(until)
+    def _gap(self, newest: Segment, fresh: Sequence[Segment]) -> tuple[str, str]:
+        """Between which times there were files that nobody has opened."""
+        return last_time(newest, self._format) or self._batches.last_time, first_time(fresh, self._format)
+
+    def _copies(self, fresh: Sequence[Segment]) -> list[list[Segment]]:
+        """These files once more for each fork."""
+        copies: list[list[Segment]] = [[] for _ in self.forks]
+        try:
+            for segments in copies:
+                segments.extend(segment.again() for segment in fresh)
+        except OSError:
+            close_all(itertools.chain.from_iterable(copies))
+            raise
+        return copies
+
+    def _follow(self, fresh: Sequence[Segment], gap: tuple[str, str] | tuple[()]) -> None:
+        """These files come behind those it has; after a gap between these times, if there is one.
+
+        To be called with the chain locked.
+        """
+        self._segments.extend(fresh)
+        if gap:
+            self._losses += (Lost(self._named(), "rotated", *gap),)
 
     def has_news(self) -> bool:
         """Whether there is something to read: more bytes, fewer (truncated), or a newer file."""
@@ -244,11 +247,6 @@ class LogFile:
                 return False
             first = self._segments[0]
             return len(self._segments) > 1 or first.compressed or first.size() != first.offset
-
-    def backlog_bytes(self) -> int:
-        """Bytes that are there and not yet read; compressed files count as they lie on the disk."""
-        with self._chain:
-            return sum(max(0, s.size() - (0 if s.compressed else s.offset)) for s in self._segments)
 
     def held_bytes(self) -> int:
         """Bytes of files that exist only because we hold them: rotated away or removed."""
@@ -260,12 +258,12 @@ class LogFile:
         with self._chain:
             first = self._segments[0]
             reason = "rotated" if len(self._segments) > 1 else "removed"
-            unread = max(0, first.size() - (0 if first.compressed else first.offset))
+            unread = None if first.compressed else max(0, first.size() - first.offset)
             self._segments.pop(0).close()
             self._passed += 1
             self._tail = b""
-            until = self._first_time(self._segments[:1])
-            self._losses += (Lost(self._named(), reason, self._last_time(), until, unread),)
+            until = first_time(self._segments[:1], self._format)
+            self._losses += (Lost(self._named(), reason, self._batches.last_time, until, unread),)
 
     def end_spot(self) -> Spot:
         """The end of the log as it is now."""
@@ -296,28 +294,21 @@ class LogFile:
         # Locked, so that what `look` finds meanwhile is found for it as well.
         with self._chain:
             known = [*of._spent, *of._segments]
-            older = self._older(known) if any(_in_older_files(p) for p in checkpoints.values()) else []
+            older: list[Segment] = []
+            if any(_in_older_files(p) for p in checkpoints.values()):
+                older = older_segments(self.path, known, rotated=self.rotated)
             fork._passed = of._passed - len(of._spent) - len(older)
-            fork._segments = [*older, *(segment.again() for segment in known)]
-            fork._losses = tuple(fork.resume(checkpoints))
+            fork._segments = older
+            try:
+                older.extend(segment.again() for segment in known)
+                fork._losses = tuple(fork.resume(checkpoints))
+            except OSError:
+                close_all(fork._segments)
+                raise
             fork._looked = True
             self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
         self._stranded = {}
         return fork
-
-    def _older(self, known: Sequence[Segment]) -> list[Segment]:
-        """Files of the log that were read to their end long ago, or never, opened."""
-        inodes = {(segment.device, segment.inode) for segment in known}
-        identities = {segment.identify() for segment in known} - {""}
-        older: list[Segment] = []
-        chain = open_chain(self.path, rotated=self.rotated)
-        for index, segment in enumerate(chain):
-            if (segment.device, segment.inode) in inodes or segment.identify() in identities:
-                for newer in chain[index:]:
-                    newer.close()
-                break
-            older.append(segment)
-        return older
 
     def leave(self, fork: LogFile) -> None:
         """The fork is done; it is the caller's to close."""
@@ -341,10 +332,10 @@ class LogFile:
 
     def finish_like(self, other: LogFile) -> list[Batch]:
         """At the same spot: what the other one has finished, because the log has ended, is finished here."""
-        batches: list[Batch] = []
-        if self._format.unfinished and not other._format.unfinished:
-            self._finish(batches)
-        return batches
+        if other._format.unfinished:
+            return []
+        batch = self._batches.finish(self.origin, self)
+        return [batch] if batch is not None else []
 
     def gap_bytes(self, other: LogFile) -> int | None:
         """How far the other one is ahead in the same file; None where it is in a later one."""
@@ -359,33 +350,11 @@ class LogFile:
     def end(self) -> Position:
         """The position behind the last complete line there is now, for `start: now`."""
         with self._chain:
-            if not self._segments:
-                return Position()
-            # Just rotated, the newest file is empty: its beginning is the end of the one before.
-            last = next((s for s in reversed(self._segments) if s.size()), self._segments[-1])
-            offset, line = _last_line(last)
-            place = Place(last.identify(), offset, last.tail_before(offset))
-        anchor = None
-        position = StreamPosition(place)
-        if line:
-            record = self._format.decode(line)
-            if record is None:
-                return Position(position, position)
-            anchor = _anchor(record, 0)
-            with_anchor = StreamPosition(place, anchor)
-            if record.stream == "stdout":
-                return Position(with_anchor, position)
-            return Position(position, with_anchor)
-        return Position(position, position)
+            return end_position(self._segments, self._format)
 
     def first_record(self) -> Record | None:
         """The oldest record that is still there: what `read: auto` compares with the engine's."""
-        for segment in list(self._segments):
-            for _, line in lines_of(segment):
-                if (record := self._format.decode(line)) is not None:
-                    record.time = full_time(record.time)
-                    return record
-        return None
+        return first_record(list(self._segments), self._format)
 
     def begin(self, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES) -> list[Lost]:
         """Begin where the routes are.
@@ -399,9 +368,11 @@ class LogFile:
             segments = list(self._segments)
             for segment in segments:
                 segment.identify()
-            spots = {r: min(self._locate(segments, p)[0].values()) for r, p in checkpoints.items()}
+            spots = {r: min(locate(segments, self._format, p)[0].values()) for r, p in checkpoints.items()}
         furthest = spots[""] if "" in spots else max(spots.values())
-        far = {r: p for r, p in checkpoints.items() if _between(segments, spots[r], furthest) > near_bytes}
+        far = {
+            r: p for r, p in checkpoints.items() if bytes_between(segments, spots[r], furthest) > near_bytes
+        }
         losses: list[Lost] = []
         if far:
             losses += self.fork(far).take_losses()
@@ -421,10 +392,10 @@ class LogFile:
             for segment in segments:
                 segment.identify()
             for route, checkpoint in checkpoints.items():
-                spots, missing = self._locate(segments, checkpoint)
+                spots, missing = locate(segments, self._format, checkpoint)
                 found[route] = {s: (self._passed + index, offset) for s, (index, offset) in spots.items()}
                 if missing is not None:
-                    lost.append(Lost((route,), "rotated", missing, self._first_time(segments)))
+                    lost.append(Lost((route,), "rotated", missing, first_time(segments, self._format)))
             if not segments:
                 return lost
             lowest = min((min(spots.values()) for spots in found.values()), default=(self._passed, 0))
@@ -434,190 +405,118 @@ class LogFile:
             first = self._segments[0]
             first.offset = lowest[1]
             self._tail = first.tail_before(first.offset)
-            self._end = Place(first.identity, first.offset, self._tail)
-            position = Position()
+            end = Place(first.identity, first.offset, self._tail)
+            parts: dict[Stream, StreamPosition] = {}
             for stream in STREAMS:
                 # Sequences and discarding go on where the pair that is furthest behind left them.
                 holder = min(found, key=lambda route, s=stream: found[route][s], default=None)  # type: ignore[misc]
                 anchor = checkpoints[holder].of(stream).anchor if holder is not None else None
-                part = StreamPosition(self._end, anchor)
-                position = _with_stream(position, stream, part)
+                parts[stream] = StreamPosition(end, anchor)
                 if anchor is not None and anchor.discard:
                     self._format.resume_discarding(stream, anchor.time, lowest)
-            self._reached = Reached.at(position)
+            self._batches.begin(Position(parts["stdout"], parts["stderr"]), end)
             self._looked = False
-        self._acknowledged = {
-            route: spots for route, spots in found.items() if any(spot > lowest for spot in spots.values())
-        } or _NOTHING
+        ahead = {route: spots for route, spots in found.items() if max(spots.values()) > lowest}
+        self._ahead = AheadRoutes(ahead) if ahead else None
         return lost
-
-    def _locate(self, segments: list[Segment], checkpoint: Position) -> tuple[dict[Stream, Spot], str | None]:
-        """Where each stream of a checkpoint is in the chain; and, if something is gone, since what time."""
-        spots: dict[Stream, Spot] = {}
-        missing: str | None = None
-        for stream in STREAMS:
-            position = checkpoint.of(stream)
-            spot = self._verified(segments, position.place) if position.place else None
-            if spot is None and position.anchor is not None:
-                spot = self._find_record(segments, stream, position.anchor)
-            if spot is None and position.place is None and position.anchor is None:
-                spot = self._find_time(segments, checkpoint.since) if checkpoint.since else (0, 0)
-            elif spot is None and position.place is not None and not position.place.file:
-                spot = (0, 0)  # stored when the file was still empty: its beginning
-            if spot is None:
-                missing = max(missing or "", position.anchor.time if position.anchor else "")
-                spot = (0, 0)
-            spots[stream] = spot
-        return spots, missing
-
-    @staticmethod
-    def _verified(segments: list[Segment], place: Place) -> Spot | None:
-        for index, segment in enumerate(segments):
-            if not place.file or segment.identity != place.file:
-                continue
-            if segment.tail_before(place.offset) == place.tail:
-                return index, place.offset
-        return None
-
-    def _first_time(self, segments: Sequence[Segment]) -> str:
-        """The time of the oldest record; empty if there is none, or lines say no times."""
-        for segment in segments:
-            for _, line in lines_of(segment):
-                if (record := self._format.decode(line)) is not None:
-                    return full_time(record.time)
-        return ""
-
-    def _find_record(self, segments: list[Segment], stream: Stream, anchor: Anchor) -> Spot | None:
-        """The spot behind an anchor's record, searched for by its time and verified by its hash."""
-        if not self._format.timed:
-            return None
-        trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
-        # A long record's pieces all have its time.
-        joiner = Joiner(self.limit)
-        seen = -1
-        for index, segment in enumerate(segments):
-            for offset, line in lines_of(segment):
-                if trimmed not in line or (piece := self._format.decode(line)) is None:
-                    continue
-                piece.time = full_time(piece.time)
-                if piece.stream != stream or piece.time != anchor.time:
-                    continue
-                out: list[Record] = []
-                joiner.add(piece, (index, offset), out)
-                for record in out:
-                    seen += 1
-                    if seen >= anchor.sequence and _anchor(record, 0).hash == anchor.hash:
-                        return index, offset + len(line) + 1
-        return None
-
-    def _find_time(self, segments: list[Segment], since: str) -> Spot:
-        """The spot of the first record at or after a time; the end if there is none.
-
-        Where lines say no times, the beginning of the first file that was written to since then.
-        """
-        for index, segment in enumerate(segments):
-            if not self._format.timed:
-                if iso_time(os.fstat(segment.fd).st_mtime_ns) >= since:
-                    return index, 0
-                continue
-            later = segments[index + 1 : index + 2]
-            if later and (first := self._first_time(later)) and first < since:
-                continue
-            for offset, line in lines_of(segment):
-                record = self._format.decode(line)
-                if record is not None and full_time(record.time) >= since:
-                    return index, offset
-        last = len(segments) - 1
-        if last < 0:
-            return 0, 0
-        return last, _last_line(segments[last])[0]
 
     # --- fetching: blocks on the disk, knows bytes and no records -------------------------------------
 
     def fetch(self, buffer: bytearray, budget_bytes: int) -> Fetched:
         """Take what is new, whole lines, at most about `budget_bytes`; to be parsed in the same order.
 
-        `buffer` (1 MiB) is the caller's, shared by all logs. Never raises for what stands in the file.
+        `buffer` is the caller's, shared by all logs. Never raises for what stands in the file; OSError where
+        it cannot be read.
         """
         fetched = Fetched([])
         if self._spent:
             with self._chain:
-                self._close_spent(but=(self._reached.stdout_place, self._reached.stderr_place))
+                reached = self._batches.reached
+                self._close_spent(but=(reached.stdout_place, reached.stderr_place))
         if not self._looked:
             # It may have been rotated after it was opened and before anybody watched it.
-            self._looked = True
             self.look()
+            self._looked = True
         while budget_bytes > 0:
-            if not self._segments:
+            if (taken := self._fetch_chunk(buffer, fetched)) is None:
                 return fetched
-            segment = self._segments[0]
-            start = max(0, segment.offset - len(self._tail))
-            count = segment.read_into(buffer, start)
-            skip = segment.offset - start
-            if count < skip or buffer[:skip] != self._tail:
-                self._truncated(segment, fetched)
-                continue
-            if self.cap is not None:
-                index, offset = self.cap
-                if (self._passed, segment.offset) >= self.cap:
-                    return fetched
-                if self._passed == index:
-                    count = max(skip, min(count, offset - start))
-            if self.stop_at is not None:
-                index, offset = self.stop_at
-                if self._passed == index and not segment.compressed:
-                    count = max(skip, min(count, offset - start))
-                if self._passed > index:
-                    fetched.drained = True
-                    return fetched
-
-            end = buffer.rfind(b"\n", skip, count) + 1
-            if end == 0:
-                if self._format.pieces and count > skip and (count == len(buffer) or self._over(segment)):
-                    self._take(segment, buffer, skip, count, fetched)
-                    budget_bytes -= count - skip
-                    continue
-                if count == len(buffer):
-                    self._pass_over_monster(segment, buffer, skip, count)
-                    budget_bytes -= count
-                    continue
-                complete = self.complete
-                if not self._next_segment(count > skip):
-                    fetched.drained = complete or self.stop_at is not None
-                    if complete:
-                        fetched.chunks.append(Chunk(finish=True))
-                    return fetched
-                if self._format.pieces:
-                    # Lines do not go on in the next file; json-file's records do.
-                    fetched.chunks.append(Chunk(finish=True))
-                continue
-            cut = self._cut(segment, buffer, start, skip, end)
-            self._take(segment, buffer, skip, cut, fetched)
-            budget_bytes -= cut - skip
-            self._at_end = count < len(buffer)
-            read_out = self._at_end and cut == end and len(self._segments) == 1
-            if read_out and not self.complete and self.stop_at is None:
-                # The writer may have written more meanwhile; inotify will say so.
-                return fetched
+            budget_bytes -= taken
         fetched.more = True
         return fetched
 
-    def _cut(self, segment: Segment, buffer: bytearray, start: int, skip: int, end: int) -> int:
-        """Where the next chunk ends: at another route's checkpoint, if one lies before `end`."""
-        if not self._acknowledged:
-            return end
-        here = (self._passed, segment.offset)
-        limit = (self._passed, start + end)
-        stops = [
-            spot for spots in self._acknowledged.values() for spot in spots.values() if here < spot < limit
-        ]
-        return min(stops)[1] - start if stops else end
+    def _fetch_chunk(self, buffer: bytearray, fetched: Fetched) -> int | None:
+        """Take one chunk, or go on to where the next one is; its bytes. None: there is nothing more now."""
+        if not self._segments:
+            return None
+        segment = self._segments[0]
+        start = max(0, segment.offset - len(self._tail))
+        count = segment.read_into(buffer, start)
+        skip = segment.offset - start
+        if count < skip or buffer[:skip] != self._tail:
+            self._truncated(segment, fetched)
+            return 0
+        if self.cap is not None and (self._passed, segment.offset) >= self.cap:
+            return None
+        if self.stop_at is not None and self._passed > self.stop_at[0]:
+            fetched.drained = True
+            return None
+        count = max(skip, min(count, self._limit(segment) - start))
+        end = buffer.rfind(b"\n", skip, count) + 1
+        if end == 0:
+            return self._without_newline(segment, buffer, skip, count, fetched)
+        cut = end
+        if self._ahead is not None:
+            cut = self._ahead.cut((self._passed, segment.offset), (self._passed, start + end))[1] - start
+        self._take(segment, buffer, skip, cut, fetched)
+        self._at_end = count < len(buffer)
+        read_out = self._at_end and cut == end and len(self._segments) == 1
+        if read_out and not self.complete and self.stop_at is None:
+            # The writer may have written more meanwhile; inotify will say so.
+            return None
+        return cut - skip
+
+    def _limit(self, segment: Segment) -> int:
+        """How far the first file may be read now."""
+        limit = sys.maxsize
+        if self.cap is not None and self._passed == self.cap[0]:
+            limit = self.cap[1]
+        if self.stop_at is not None and self._passed == self.stop_at[0] and not segment.compressed:
+            limit = min(limit, self.stop_at[1])
+        return limit
+
+    def _without_newline(
+        self, segment: Segment, buffer: bytearray, skip: int, count: int, fetched: Fetched
+    ) -> int | None:
+        """What is left of a file holds no whole line: a piece of one, or nothing, and then the next file."""
+        if self._format.pieces and count > skip and (count == len(buffer) or self._over(segment)):
+            self._take(segment, buffer, skip, count, fetched)
+            return count - skip
+        if count == len(buffer):
+            self._pass_over_monster(segment, buffer, skip, count)
+            return count
+        if segment.damaged_at is not None and not segment.damage_told:
+            segment.damage_told = True
+            until = first_time(self._segments[1:], self._format)
+            fetched.chunks.append(Chunk(lost="unreadable", until=until))
+        complete = self.complete
+        if not self._next_segment(count > skip):
+            fetched.drained = complete or self.stop_at is not None
+            if complete:
+                fetched.chunks.append(Chunk(finish=True))
+            return None
+        if self._format.pieces:
+            # Lines do not go on in the next file; json-file's records do.
+            fetched.chunks.append(Chunk(finish=True))
+        return 0
 
     def _take(self, segment: Segment, buffer: bytearray, skip: int, end: int, fetched: Fetched) -> None:
         """Make a chunk of the lines in `buffer[skip:end]`, which begin at the segment's offset."""
         if not segment.identity:
             segment.identify()
         spot = (self._passed, segment.offset)
+        acknowledged = self._ahead.at(spot) if self._ahead is not None else None
+        if acknowledged is None:
+            self._ahead = None
         tail, self._tail = self._tail, bytes(buffer[max(0, end - TAIL_BYTES) : end])
         fetched.chunks.append(
             Chunk(
@@ -626,22 +525,10 @@ class LogFile:
                 segment.identity,
                 tail,
                 self._tail,
-                self._acknowledged_at(spot) if self._acknowledged else None,
+                acknowledged,
             )
         )
         segment.offset += end - skip
-
-    def _acknowledged_at(self, spot: Spot) -> Mapping[str, frozenset[Stream]] | None:
-        """Which routes have acknowledged which streams of the chunk that begins here."""
-        current: dict[str, frozenset[Stream]] = {}
-        for route, spots in self._acknowledged.items():
-            streams = frozenset(stream for stream, until in spots.items() if until > spot)
-            if streams:
-                current[route] = streams
-        if not current:
-            self._acknowledged = _NOTHING
-            return None
-        return current
 
     def _next_segment(self, unterminated: bool) -> bool:
         """The first segment is read to its end: go on with the next, if there is one."""
@@ -680,7 +567,7 @@ class LogFile:
         self._passed += 1
         self._tail = b""
         if not self._at_end:
-            fetched.chunks.append(Chunk(lost=True))
+            fetched.chunks.append(Chunk(lost="rotated", until=first_time([segment], self._format)))
 
     def _pass_over_monster(self, segment: Segment, buffer: bytearray, skip: int, count: int) -> None:
         """A buffer without a newline is no json-file line (moby's are below 100 KiB): pass over it."""
@@ -696,177 +583,14 @@ class LogFile:
         for chunk in chunks:
             if chunk.lost:
                 with self._chain:
-                    self._lose("")
-            elif chunk.finish:
-                self._finish(batches)
-            else:
-                self._consume(chunk, batches)
+                    self._losses += (Lost(self._named(), chunk.lost, self._batches.last_time, chunk.until),)
+            elif not chunk.finish:
+                batches.append(self._batches.take(chunk, self.origin, self))
+            elif (batch := self._batches.finish(self.origin, self)) is not None:
+                batches.append(batch)
         return batches
-
-    def _consume(self, chunk: Chunk, out: list[Batch]) -> None:
-        before = self._reached
-        if before.stdout_place is not None and not before.stdout_place.file and chunk.spot[1] == 0:
-            # It was empty when reading began there; now it can be recognised.
-            begin = Place(chunk.file, 0)
-            before = msgspec.structs.replace(before, stdout_place=begin, stderr_place=begin)
-        size = len(chunk.data)
-        lines, newlines = self._format.parse(chunk)
-        self._advance(chunk, lines)
-        self.statistics.records += len(lines)
-        self.statistics.bytes += size
-        out.append(
-            Batch(
-                self.origin,
-                lines,
-                before=before,
-                after=self._reached,
-                size_bytes=size + RECORD_OVERHEAD_BYTES * len(lines),
-                newlines=newlines,
-                ready=self._format.ready,
-                acknowledged=chunk.acknowledged,
-                reader=self,
-            )
-        )
-
-    def _advance(self, chunk: Chunk, lines: list[Record]) -> None:
-        """Move what was reached behind what was just consumed."""
-        reached = self._reached
-        size = len(chunk.data)
-        index, offset = chunk.spot
-        place = self._end = Place(chunk.file, offset + size, chunk.tail_at(size))
-        streams = [line.stream for line in lines]
-        stdout = _last(lines, streams, "stdout", reached.stdout)
-        stderr = _last(lines, streams, "stderr", reached.stderr)
-        places: dict[Stream, Place | None] = {"stdout": place, "stderr": place}
-        for stream, open_ in self._format.unfinished.items():
-            if open_.discarding:
-                continue
-            # Begun in an earlier file or chunk: its place is what was reached already.
-            begun_in, begun_at = open_.start
-            if begun_in == index and begun_at >= offset:
-                places[stream] = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
-            else:
-                places[stream] = reached.stdout_place if stream == "stdout" else reached.stderr_place
-            if self._format.pieces:
-                # A line is not told to be of one stream or the other before it has ended.
-                places["stderr"] = places["stdout"]
-        stdout, stderr = self._discarding("stdout", stdout), self._discarding("stderr", stderr)
-        self._reached = Reached(places["stdout"], places["stderr"], stdout, stderr)
-
-    def _discarding(self, stream: Stream, last: Anchor | None) -> Anchor | None:
-        """The same, marked where, and only where, the rest of its line is still to be discarded."""
-        if last is None:
-            return None
-        open_ = self._format.unfinished.get(stream)
-        discard = open_ is not None and open_.discarding
-        return last if last.discard == discard else msgspec.structs.replace(last, discard=discard)
-
-    def _finish(self, out: list[Batch]) -> None:
-        """At the end of the log of an ended container no record can get a further piece.
-
-        Of a running one it may: moby writes a piece without a newline when its buffer is full, too.
-        """
-        if not self._format.unfinished:
-            return
-        finished = self._format.finish()
-        before = self._reached
-        streams = [record.stream for record in finished]
-        self._reached = Reached(
-            self._end,
-            self._end,
-            _last(finished, streams, "stdout", before.stdout),
-            _last(finished, streams, "stderr", before.stderr),
-        )
-        if not finished:
-            return
-        size = sum(len(record.message) for record in finished)
-        self.statistics.records += len(finished)
-        out.append(
-            Batch(
-                self.origin,
-                finished,
-                before=before,
-                after=self._reached,
-                size_bytes=size + RECORD_OVERHEAD_BYTES * len(finished),
-                reader=self,
-            )
-        )
-
-    def _lose(self, until: str) -> None:
-        """To be called with the chain locked."""
-        self._losses += (Lost(self._named(), "rotated", self._last_time(), until),)
-
-    def _last_time(self) -> str:
-        """Of what has been read."""
-        return max((last.time for last in (self._reached.stdout, self._reached.stderr) if last), default="")
-
-
-# --- plain functions ----------------------------------------------------------------------------------
 
 
 def _in_older_files(position: Position) -> bool:
     """Whether a position may be in files that a reader at the end of the log does not hold."""
     return position.since is not None or not (position.stdout.place or position.stderr.place)
-
-
-def _between(segments: Sequence[Segment], spot: Spot, later: Spot) -> int:
-    """Bytes from one spot to another; compressed files count as they lie on the disk."""
-    if spot[0] == later[0]:
-        return later[1] - spot[1]
-    sizes = sum(segment.size() for segment in segments[spot[0] : later[0]])
-    return sizes - (0 if segments[spot[0]].compressed else spot[1]) + later[1]
-
-
-def _with_stream(position: Position, stream: Stream, part: StreamPosition) -> Position:
-    if stream == "stdout":
-        return Position(part, position.stderr, position.since)
-    return Position(position.stdout, part, position.since)
-
-
-def _anchor(record: Record, sequence: int) -> Anchor:
-    """Of a record as it was read: its message may still have its newline, its time may be short."""
-    hash = message_hash(record.message.removesuffix("\n"))
-    return Anchor(full_time(record.time), sequence, hash, record.truncated)
-
-
-def _last(
-    lines: list[Record], streams: list[Stream], stream: Stream, previous: Anchor | None
-) -> Anchor | None:
-    """The anchor of the stream's last record in these lines; the previous one if there is none."""
-    if stream not in streams:  # a container that uses only one of them: no loop over every batch
-        return previous
-    index = len(lines) - 1
-    while streams[index] != stream:
-        index -= 1
-    last = lines[index]
-    sequence = 0
-    while index > 0:
-        index -= 1
-        if streams[index] == stream:
-            if lines[index].time != last.time:
-                return _anchor(last, sequence)
-            sequence += 1
-    if previous is not None and previous.time == full_time(last.time):
-        sequence += previous.sequence + 1
-    return _anchor(last, sequence)
-
-
-def _last_line(segment: Segment) -> tuple[int, bytes]:
-    """The offset behind the last complete line of a file, and that line."""
-    if segment.compressed:
-        offset, line = 0, b""
-        for start, line in lines_of(segment):  # the last one counts
-            offset = start + len(line) + 1
-        return offset, line
-    size = segment.size()
-    reach = 64 * 1024
-    while True:
-        start = max(0, size - reach)
-        data = segment.read(start, size - start)
-        end = data.rfind(b"\n")
-        begin = data.rfind(b"\n", 0, max(0, end)) + 1 if end >= 0 else 0
-        if end >= 0 and (begin > 0 or start == 0):
-            return start + end + 1, data[begin:end]
-        if start == 0:
-            return 0, b""
-        reach *= 4

@@ -42,8 +42,10 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Streams of it that a route has acknowledged already."""
     finish: bool = False
     """The log, or this file of it, has ended: what is unfinished gets no further piece."""
-    lost: bool = False
-    """The file was truncated before it was read to its end."""
+    lost: Literal["", "rotated", "unreadable"] = ""
+    """From here on there was something that could not be read: the file was truncated, or it is damaged."""
+    until: str = ""
+    """Where it is `lost`: time of the first record behind that, if known."""
 
     def tail_at(self, offset: int) -> bytes:
         """Up to 64 bytes of the file before this offset in `data`."""
@@ -52,6 +54,16 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         if offset >= TAIL_BYTES:
             return self.data[offset - TAIL_BYTES : offset]
         return (self.tail + self.data[:offset])[-TAIL_BYTES:]
+
+
+class Fetched(msgspec.Struct):
+    """What was fetched of a log at once."""
+
+    chunks: list[Chunk]
+    more: bool = False
+    """There may be more at once."""
+    drained: bool = False
+    """It is the last of a log that is complete, or is read to `stop_at`."""
 
 
 class LogStatistics(msgspec.Struct, gc=False):

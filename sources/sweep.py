@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import select
 import threading
@@ -26,7 +27,8 @@ import trio
 from logroute.router.record import Batch, Position
 from logroute.sources import Behind, Emit
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
-from logroute.sources.log_file import BUFFER_BYTES, Fetched, LogFile
+from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from logroute.sources.log_formats import Fetched
 
 INTERVAL_S = 0.02
 """Between the beginnings of two sweeps, at least."""
@@ -39,6 +41,7 @@ LOG_BUDGET_BYTES = 64 << 10
 # Behind inotify, which network and shared file systems do not have; alone, where there is none.
 POLL_S = 2.0
 POLL_ALONE_S = 0.2
+SAY_AGAIN_S = 60.0
 # How often the thread that watches names looks whether it shall end.
 STOP_POLL_MS = 500
 
@@ -102,6 +105,7 @@ class Sweep:
         self._offers: deque[_Offer] = deque()
         self._buffer = bytearray(BUFFER_BYTES)
         self._idle: trio.CancelScope | None = None
+        self._overlooked_at = -math.inf
         self._sweeps = 0
         self._threads = trio.CapacityLimiter(2)
         self._watching = trio.CapacityLimiter(1)
@@ -462,7 +466,9 @@ class Sweep:
         logs = [reader for log in self._logs.values() for reader in (*log.forks, log)]
         if not logs:
             return
-        fresh, given_up = await trio.to_thread.run_sync(self._look_at, logs, limiter=self._threads)
+        fresh, given_up, failed = await trio.to_thread.run_sync(self._look_at, logs, limiter=self._threads)
+        if failed:
+            self._say_overlooked(*failed[0])
         for log in self._still(fresh):
             self._ready[log] = None
         for log in self._still(given_up):
@@ -471,9 +477,33 @@ class Sweep:
                 self.remove(log)
                 self._on_drained(log)
 
-    def _look_at(self, logs: list[LogFile]) -> tuple[list[LogFile], list[LogFile]]:
-        """Logs with something new; logs of which something was given up. In a worker thread."""
-        fresh = [log for log in logs if (log.routes is None and log.look()) or log.has_news()]
+    def _say_overlooked(self, log: LogFile, error: OSError) -> None:
+        """Its readers go on with what they hold, and the next poll looks again."""
+        now = trio.current_time()
+        if now - self._overlooked_at >= SAY_AGAIN_S:
+            self._overlooked_at = now
+            self._log.error(
+                "cannot open what rotation made of a log, trying again", path=log.path, error=error.strerror
+            )
+
+    def _look_at(
+        self, logs: list[LogFile]
+    ) -> tuple[list[LogFile], list[LogFile], list[tuple[LogFile, OSError]]]:
+        """Logs with something new; of which something was given up; whose new files could not be opened.
+
+        In a worker thread.
+        """
+        fresh: list[LogFile] = []
+        failed: list[tuple[LogFile, OSError]] = []
+        for log in logs:
+            try:
+                if log.routes is None and log.look():
+                    fresh.append(log)
+                    continue
+            except OSError as error:
+                failed.append((log, error))
+            if log.has_news():
+                fresh.append(log)
         # A fork holds all that the live reader does.
         held = {log: size for log in logs if not log.forks and (size := log.held_bytes())}
         given_up: dict[LogFile, None] = {}
@@ -482,7 +512,7 @@ class Sweep:
             largest.let_go()
             given_up[largest] = None
             held[largest] = largest.held_bytes()
-        return fresh, list(given_up)
+        return fresh, list(given_up), failed
 
     async def _follow_names(self, inotify: Inotify) -> None:
         """Open what rotation made at once, whatever the sweep and the routes are doing.
@@ -516,11 +546,19 @@ class Sweep:
             for folder, name in changed or ():
                 if (expected := self._expected.get(f"{folder}/{name}")) is not None:
                     expected.open_once()
-                    expected.look()
-            fresh = [log for log in dict.fromkeys(logs) if log.look()]
+                    self._look(expected)
+            fresh = [log for log in dict.fromkeys(logs) if self._look(log)]
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._names_changed, fresh, changed or set())
         inotify.close()
+
+    @staticmethod
+    def _look(log: LogFile) -> bool:
+        """As the log does; what fails, the next poll finds, and says."""
+        try:
+            return log.look()
+        except OSError:
+            return False
 
     def _names_changed(self, fresh: list[LogFile], changed: set[tuple[str, str]]) -> None:
         for log in fresh:

@@ -112,6 +112,22 @@ async def test_the_lag_is_the_age_of_the_oldest_record_that_is_not_delivered(
 # --- health -----------------------------------------------------------------------------------------
 
 
+async def test_health_says_what_a_source_cannot_read(state: Path, address: Address) -> None:
+    async with (
+        daemon_with(state, {"a": picky()}, [1], address=address) as daemon,
+        client_of(address) as client,
+    ):
+        (source,) = daemon.sources.values()
+        answer = await client.get("/v1/health")
+        assert "sources" not in answer.json()
+        assert answer.json()["healthy"]
+        source.notes = lambda: ["the engine is away"]  # type: ignore[method-assign]
+        answer = await client.get("/v1/health")
+        assert (answer.status_code, answer.json()["healthy"]) == (503, False)
+        (notes,) = answer.json()["sources"].values()
+        assert notes == {"notes": ["the engine is away"]}
+
+
 async def test_health_says_which_route_does_not_deliver_since_when_and_why(
     state: Path, address: Address
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from logroute.cli.run import NOTHING_TO_DO, state_dir_of
+from logroute.cli.run import NOTHING_TO_DO, Reloading, state_dir_of
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
+from logroute.router.daemon import Daemon, Plan
 
 LINES = 300
 
@@ -245,6 +247,25 @@ class Running:
         self._log.close()
 
 
+def test_a_daemon_starts_with_every_receiver_down_and_says_so(engine: Engine, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    uris = [f"syslog+tcp://127.0.0.1:{port}", f"syslog+tcp://localhost:{port}"]
+    running = Running(folder, engine.host, "--listen", f"unix://{folder}/api.sock", *uris)
+    try:
+        running.wait_for("started")
+        running.wait_for("started degraded: some routes cannot deliver, and go on trying")
+        (said,) = [said for said in running.log() if said["event"].startswith("started degraded")]
+        assert set(said["routes"]) == {"syslog+tcp", "syslog+tcp-2"}
+        assert all("Connection refused" in reason for reason in said["routes"].values())
+        health = logroute("health", "--api", f"unix://{folder}/api.sock")
+        assert health.returncode == 1
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+    finally:
+        running.close()
+
+
 def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> None:
     first = Running(folder, engine.host, "--state-dir", "state", "null:")
     try:
@@ -264,6 +285,14 @@ def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> N
         )
     finally:
         first.close()
+
+
+def test_a_state_dir_that_nobody_can_write_to_ends_it_with_1() -> None:
+    done = logroute("run", "--state-dir", "/proc/logroute", "null:")
+    assert (done.returncode, done.stdout) == (1, "")
+    (said,) = events(done.stderr)
+    assert said["reason"].startswith("cannot use state_dir /proc/logroute: ")
+    assert said["reason"].endswith("; give another one with --state-dir")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -286,6 +315,60 @@ def test_a_signal_ends_it_with_everything_delivered(
         assert running.log()[-1]["signal"] == number.name
     finally:
         running.close()
+
+
+# --- reloading ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(engine: Engine, folder: Path) -> Iterator[Running]:
+    (folder / "logroute.yaml").write_text(configuration(engine, "a"))
+    running = Running(folder, "", "-c", "logroute.yaml")
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def configuration(engine: Engine, *routes: str, more: str = "") -> str:
+    sinks = ", ".join(f"{name}: {{sink: 'null:'}}" for name in routes)
+    return f"state_dir: state\nsources: {{docker: {{host: '{engine.host}'}}}}\nroutes: {{{sinks}}}\n{more}"
+
+
+def test_a_stop_that_follows_a_reload_at_once_is_no_crash(
+    engine: Engine, folder: Path, configured: Running
+) -> None:
+    configured.wait_for("started")
+    (folder / "logroute.yaml").write_text(configuration(engine, *(f"r{number}" for number in range(40))))
+    configured.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    configured.process.send_signal(signal.SIGTERM)
+    assert configured.process.wait(30) == 0
+
+
+def test_a_changed_api_is_said_to_need_a_restart(engine: Engine, folder: Path, configured: Running) -> None:
+    configured.wait_for("started")
+    more = f"api: {{listen: 'unix://{folder}/other.sock'}}\n"
+    (folder / "logroute.yaml").write_text(configuration(engine, "a", "b", more=more))
+    configured.process.send_signal(signal.SIGHUP)
+    configured.wait_for("reloaded")
+    (said,) = [said for said in configured.log() if "needs a restart" in said["event"]]
+    assert "`api`" in said["event"]
+    assert not (folder / "other.sock").exists()
+    configured.process.send_signal(signal.SIGTERM)
+    assert configured.process.wait(30) == 0
+
+
+async def test_whatever_goes_wrong_with_a_reload_is_said_and_ends_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load() -> Plan:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    await Reloading(load, []).reload(Daemon(Plan([], [])))
+    said = capsys.readouterr().out
+    assert "the reload failed; the daemon goes on" in said
+    assert "maximum recursion depth exceeded" in said
 
 
 # --- where the state is -------------------------------------------------------------------------------

@@ -15,9 +15,12 @@ import trio
 import trio.lowlevel
 from structlog.testing import LogCapture
 
+from logroute.api.books import health_of, stats_of
 from logroute.cli.run import make_plan
 from logroute.config.load import load_config
 from logroute.router.daemon import Daemon
+from logroute.router.database import StateError
+from logroute.router.state import RouteState
 from logroute.simulator import SimulatedContainer, SimulatedEngine
 from tests.conftest import missing
 
@@ -472,3 +475,42 @@ async def test_what_rotation_takes_before_the_first_acknowledgement_is_said(worl
         await world.until_true(lambda: bool(world.events("records are lost")), "the loss is said")
         got = await world.until(1)
         assert got == numbers(int(got[0].split()[1]), 200)
+
+
+# --- a state that cannot be stored ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", READS)
+async def test_a_route_whose_state_cannot_be_stored_keeps_no_new_container_from_the_others(
+    world: World, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets them when it can: nothing may be read before it is known where that began."""
+    world.configure({"good": {}, "bad": {}}, read=read)
+    full = True
+    commit = RouteState.commit
+
+    async def fail(state: RouteState) -> None:
+        if full and state.route == "bad":
+            raise StateError("cannot store checkpoints: database or disk is full")
+        await commit(state)
+
+    async with world.running() as daemon:
+        monkeypatch.setattr(RouteState, "commit", fail)
+        web = world.container()
+        write(web, 1, 100)
+        assert await world.until(100, "good") == numbers(1, 100)
+        write(web, 101, 200)
+        assert await world.until(200, "good") == numbers(1, 200)
+        assert world.messages("bad") == []
+        health = health_of(daemon).routes["bad"]
+        assert health.notes == (
+            "cannot store checkpoints: database or disk is full: a crash now would deliver again; "
+            "new logs that are not read for it yet: 1",
+        )
+        assert stats_of(daemon).routes["bad"].hindrance == health.notes[0]
+        full = False
+        assert await world.until(200, "bad") == numbers(1, 200)
+        write(web, 201, 300)
+        assert await world.until(300, "bad") == numbers(1, 300)
+        assert await world.until(300, "good") == numbers(1, 300)
+        assert health_of(daemon).routes["bad"].notes == ()

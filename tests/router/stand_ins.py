@@ -171,6 +171,10 @@ class StandInSource(Source[StandInSourceOptions]):
         self.start = start
         self.runs: list[float] = []
         self.met: list[dict[str, dict[str, int]]] = []
+        self.welcomed = 0
+
+    async def welcome(self) -> None:
+        self.welcomed += 1
 
     async def run(
         self,

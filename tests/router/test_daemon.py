@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
 import os
 import shutil
@@ -38,6 +40,7 @@ from logroute.router.match import Match
 from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Rejected, Retryable, SinkGone
+from logroute.sources import Lost
 from tests.router.stand_ins import StandInSink, StandInSource, origin, position
 
 DOWN = Retryable("connection refused")
@@ -165,7 +168,7 @@ async def test_once_is_no_success_if_something_was_gone_before_it_could_be_read(
 
     async def lose(run: Run) -> None:
         await trio.sleep(0.5)
-        run.daemon.router.lost(run.origin, ["all"], "rotated")
+        run.daemon.router.lost(run.origin, Lost(("all",), "rotated"))
 
     assert await run.run(lose) == UNDELIVERED
     assert run.numbers() == [1, 2, 3, 4, 5]
@@ -258,6 +261,27 @@ async def test_a_daemon_whose_sink_is_down_starts_and_delivers_when_it_is_back(
     assert await run.run(come_back) == DONE
 
 
+@pytest.mark.parametrize("answer", ["refused", "none", "good"])
+async def test_a_daemon_that_starts_with_its_sinks_down_says_which(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    class Down(StandInSink):
+        async def open(self) -> None:
+            if answer == "none":
+                await trio.sleep_forever()
+            if answer == "refused":
+                raise DOWN
+
+    run = Run({"good": []})
+    bad = RoutePlan(RouteSettings("bad"), Down)
+    run.daemon = Daemon(msgspec.structs.replace(run.plan, routes=[*run.plan.routes, bad]))
+    await run.run(stopping(20))
+    said = capsys.readouterr().out
+    assert said.index("started ") < said.find("started degraded") or answer == "good"
+    assert ("routes={'bad': 'connection refused'}" in said) is (answer == "refused")
+    assert ("routes={'bad': 'no answer yet'}" in said) is (answer == "none")
+
+
 async def test_started_means_that_every_source_has_started(autojump_clock: trio.testing.MockClock) -> None:
     run = Run(sources=[lambda: StandInSource({}, start_s=3)])
     async with trio.open_nursery() as nursery:
@@ -332,8 +356,48 @@ async def test_a_state_directory_that_cannot_be_had_is_said(
     (tmp_path / "state" / "routes" / "all.db").mkdir(parents=True)
     run = Run({"a": [], "all": []}, state_dir=tmp_path / "state")
     assert await run.run() == FAILED
-    assert [route.state._database for route in run.daemon.router.routes.values()] == [None, None]
+    assert run.daemon.router.routes == {}
     assert "all.db: unable to open database file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["/proc/logroute", "/proc/self"])
+async def test_a_state_directory_that_nobody_can_write_to_is_said(
+    autojump_clock: trio.testing.MockClock, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even root can write there."""
+    assert await Run(state_dir=Path(path)).run() == FAILED
+    said = capsys.readouterr().out
+    assert f"cannot use state_dir {path}: " in said
+    assert "give another one with --state-dir" in said
+
+
+async def test_a_file_system_without_locks_is_not_taken_for_another_daemon(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert await Run(state_dir=tmp_path).run() == FAILED
+    said = capsys.readouterr().out
+    assert f"cannot lock {tmp_path}/lock: No locks available" in said
+    assert "--state-dir" in said
+    assert "another logroute" not in said
+
+
+async def test_a_sink_that_cannot_be_made_is_said_and_ends_nothing_with_a_traceback(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(route: Route) -> StandInSink:
+        raise OSError("no such certificate")
+
+    run = Run()
+    plans = [RoutePlan(RouteSettings("bad"), make)]
+    assert await Daemon(msgspec.structs.replace(run.plan, routes=plans)).run() == FAILED
+    assert "routes.bad: cannot make its sink: no such certificate" in capsys.readouterr().out
 
 
 async def test_a_lock_is_held_also_where_its_file_cannot_be_written(
@@ -354,7 +418,7 @@ async def test_a_daemon_whose_state_is_damaged_says_so_and_runs(
     run = Run(state_dir=tmp_path, once=True)
     assert await run.run() == DONE
     assert run.numbers() == [1, 2, 3, 4, 5]
-    assert "the route's state is damaged: moved aside" in capsys.readouterr().out
+    assert "the route's state is damaged, or not ours: moved aside" in capsys.readouterr().out
 
 
 async def test_a_new_route_beside_old_ones_makes_these_see_nothing_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import trio
 import trio.testing
 
 from logroute.router import route as route_module
+from logroute.router.database import StateError
 from logroute.router.record import Batch, DetailedRecord
 from logroute.router.route import Route
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import Outcome, Rejected
 from tests.router.stand_ins import StandInSink, batch, number_of, origin, time_of
 from tests.router.test_route import make, numbers, opened, running
@@ -240,3 +242,33 @@ async def test_without_a_folder_they_are_kept_in_memory(autojump_clock: trio.tes
         sink.dislikes = frozenset()
         assert await route.replay(None) == 1
     assert sink.messages == ["2", "1"]
+
+
+async def test_dead_letters_that_cannot_be_stored_do_not_fill_the_memory(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the route waits, rather than to take in and reject whatever comes."""
+    monkeypatch.setattr(route_module, "UNSTORED_LETTER_BYTES", 1000)
+    store = RouteState._store
+    full = True
+
+    def refuse(self: RouteState, *args: Any) -> Any:
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return store(self, *args)
+
+    monkeypatch.setattr(RouteState, "_store", refuse)
+    route, _ = picky(tmp_path, *range(1, 101), batch_records=1)
+    async with running(route):
+        for number in range(1, 101):
+            route.put([batch(WEB, [number])])
+        await trio.sleep(60)
+        assert route.statistics().rejected < 10
+        assert route.undelivered > 90
+        assert "cannot be stored" in route.statistics().hindrance
+        full = False
+        await trio.sleep(60)
+        assert route.statistics().rejected == 100
+        assert route.statistics().hindrance == ""
+    async with opened(tmp_path) as state:
+        assert len(await state.letters(count=1000)) == 100

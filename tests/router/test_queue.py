@@ -15,9 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from logroute.router.database import StateError
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, Group, Queue, QueueStatistics
 from logroute.router.record import Batch
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from tests.router.stand_ins import batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -58,6 +59,14 @@ async def group_of(queue: Queue, max_bytes: int = MUCH, max_records: int = MUCH)
         group = await queue.take(max_bytes, max_records, 0)
     assert group is not None
     return group
+
+
+async def read_ahead(queue: Queue) -> None:
+    """Let it read what comes next, if it would."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.read_ahead)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 async def taken(queue: Queue, max_bytes: int = MUCH, max_records: int = MUCH) -> list[Batch]:
@@ -349,6 +358,22 @@ async def test_a_row_that_somebody_has_taken_away_is_missed(tmp_path: Path) -> N
         assert q.empty
 
 
+async def test_the_next_row_is_read_while_one_is_delivered(tmp_path: Path) -> None:
+    async with opened(tmp_path) as q:
+        q.put([of([n]) for n in range(1, 5)])
+        await q.spool(1, 1)
+        assert messages(await taken(q)) == ["1"]
+        await read_ahead(q)
+        before = q.statistics()
+        assert q._state._database is not None
+        q._state._database.execute("delete from spool where id = 2")
+        assert q.statistics() == before
+        assert messages(await taken(q)) == ["2"]
+        await read_ahead(q)
+        assert await q.drop_spooled(1) == 1  # the one that was read ahead
+        assert messages(await taken(q)) == ["4"]
+
+
 # --- dropping -------------------------------------------------------------------------------------------
 
 
@@ -458,6 +483,10 @@ class Books(RuleBasedStateMachine):
         others = {int(m) for flying in self.flying for m in messages(flying.batches)}
         assert numbers == sorted(self.open_ - others)[: len(numbers)]
         self.flying.append(group)
+
+    @rule()
+    def read_ahead(self) -> None:
+        self._run(read_ahead, self.queue)
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 5))

@@ -21,11 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logroute.router import load
+from logroute.router.database import StateError
 from logroute.router.overflow import PATIENCE_S
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import BEGINNING, Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import DELIVERED, FileLength, Outcome, Postponed, Refused, Rejected, Retryable, SinkGone
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
 
@@ -733,14 +734,26 @@ async def test_a_word_that_repeats_is_said_once_a_minute(
     assert sum("repeated=59" in line for line in lines) == 4
 
 
-async def test_a_failure_after_a_success_is_said_at_once(
-    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("failure", [Retryable("refused"), OSError("odd")])
+async def test_a_receiver_that_comes_and_goes_does_not_flood_the_log(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str], failure: Exception
 ) -> None:
-    down = Retryable("refused")
-    route = make([down, down, 0.0, down, down], batch_records=1, retry_max_s=1)
+    route = make([failure, 0.1] * 2000, batch_records=1, retry_initial_s=0.01, retry_max_s=0.01)
     async with running(route):
-        route.put(numbers(2))
-    assert capsys.readouterr().out.count("cannot deliver") == 2
+        for _ in range(600):
+            route.put(numbers(1))
+            await trio.sleep(0.2)
+        assert route.statistics().retried > 500
+        # It comes, and stays: whoever reads the log knows that.
+        sink_of(route).script.clear()
+        await trio.sleep(61)
+        route.put(numbers(1))
+        await trio.sleep(1)
+        assert route.statistics().up
+    said = capsys.readouterr().out
+    failures, successes = said.count("trying again"), said.count("the route delivers again")
+    assert (failures, successes) == (2, 2)
+    assert said.rindex("trying again") < said.rindex("the route delivers again")
 
 
 # --- whatever happens -------------------------------------------------------------------------------

@@ -12,13 +12,16 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logroute.router import router as module
+from logroute.router.books import Gaps
+from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
 from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
-from logroute.router.state import RouteState, StateError
+from logroute.router.state import RouteState
 from logroute.sinks import SinkGone
-from logroute.sources import Start
+from logroute.sources import Lost, Start
 from tests.router.stand_ins import StandInSink, batch, inline, number_of, origin, position
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -176,7 +179,7 @@ async def test_a_full_queue_holds_back_the_logs_that_it_takes_and_no_others(
     assert router.has_room(WEB)
 
 
-async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_gets_nothing(
+async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_what_comes_for_it_is_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     router = Router()
@@ -191,7 +194,8 @@ async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_gets_nothing(
         nursery.start_soon(gone.run)
     assert router.has_room(WEB)
     await router([batch(WEB, [3])])
-    assert gone.statistics().received == 2
+    assert gone.statistics().received == 3
+    assert gone.statistics().dropped == {"gone": 3}
     assert messages(await received(other)) == ["1", "2", "3"]
 
 
@@ -253,26 +257,125 @@ async def test_where_a_route_begins_with_a_container_that_it_has_never_met(
     assert await router.meet({WEB: Start(YOUNGER, BEGINNING)}) == {WEB: {"all": expected}}
 
 
-async def test_where_a_route_begins_is_stored_before_anything_is_read(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, capsys: Any
+class Reading:
+    """Whoever reads a log that it can read again."""
+
+    cheap = True
+
+    def __init__(self, *routes: str) -> None:
+        self.routes = frozenset(routes) or None
+
+
+class FullDisk:
+    """The state of some routes cannot be stored, as long as there is something in `failures`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *routes: str) -> None:
+        self.failures: list[Exception] = [StateError("no space")] * 1_000_000
+        commit = RouteState.commit
+
+        async def fail(state: RouteState) -> None:
+            if state.route in routes and self.failures:
+                await trio.lowlevel.checkpoint()
+                raise self.failures.pop(0)
+            await commit(state)
+
+        monkeypatch.setattr(RouteState, "commit", fail)
+
+
+@pytest.mark.parametrize("failure", [StateError("no space"), RuntimeError("odd")])
+async def test_where_a_route_begins_is_stored_before_anything_is_read_for_it(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Others do not wait for that: for this one the log is read apart, when it is stored."""
+    router = Router()
+    bad, good = add(router, "bad"), add(router, "good")
+    await opened(router)
+    disk = FullDisk(monkeypatch, "bad")
+    disk.failures[0] = failure
+    found = await router.meet({WEB: Start("", position(3)), DB: Start("", position(4))})
+    assert trio.current_time() == 0
+    assert found[WEB] == {"bad": position(3), "good": position(3)}
+    assert "cannot store a checkpoint, trying again before reading" in capsys.readouterr().out
+
+    live, apart = Reading(), Reading("bad")
+    assert router.has_room(WEB, live)
+    first = batch(WEB, [4])
+    first.reader = live
+    (behind,) = await router([first])
+    assert (behind.reader, behind.route, behind.position) == (live, "bad", position(3))
+    second = batch(WEB, [5])
+    second.reader = live
+    assert await router([second]) == []
+    assert (bad.queue.records, good.queue.records) == (0, 2)
+    assert not router.has_room(WEB, apart)
+    assert bad.statistics().hindrance == (
+        f"{failure}: a crash now would deliver again; new logs that are not read for it yet: 2"
+    )
+    assert good.statistics().hindrance == ""
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bad.run)
+        await trio.sleep(10)
+        assert not router.has_room(WEB, apart)
+        # Its neighbours do not wait for it again and again, either.
+        nursery.start_soon(router.wait_for_room)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.failures.clear()
+        await trio.sleep(2)
+        assert router.has_room(WEB, apart)
+        assert bad.statistics().hindrance == ""
+        bad.queue.close()
+    assert good.state._database is not None
+    assert good.state._database.execute("select count(*) from checkpoints").fetchone() == (2,)
+
+
+async def test_a_log_that_cannot_be_read_again_waits_until_it_is_stored_where_routes_begin(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = Router()
-    route, other = add(router, "all"), add(router, "other")
+    bad = add(router, "bad")
     await opened(router)
-    commit, failures = RouteState.commit, [StateError("no space"), RuntimeError("odd")]
+    disk = FullDisk(monkeypatch, "bad")
+    await router.meet({WEB: Start("", position(3))})
+    assert not router.has_room(WEB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bad.run)
+        nursery.start_soon(router, [batch(WEB, [4])])
+        await trio.sleep(10)
+        assert bad.statistics().received == 0
+        disk.failures.clear()
+        await trio.sleep(2)
+        assert router.has_room(WEB)
+        assert bad.statistics().received == 1
+        bad.queue.close()
 
-    async def fail(state: RouteState) -> None:
-        if state.route == "all" and failures:
-            raise failures.pop(0)
-        await commit(state)
 
-    monkeypatch.setattr(RouteState, "commit", fail)
-    await router.meet({WEB: Start("", position(3)), DB: Start("", position(4))})
-    assert trio.current_time() == pytest.approx(2)
-    assert "cannot store a checkpoint, trying again before reading" in capsys.readouterr().out
-    for each in (route, other):
-        assert each.state._database is not None
-        assert each.state._database.execute("select count(*) from checkpoints").fetchone() == (2,)
+async def test_a_route_that_comes_late_and_cannot_store_where_it_begins_holds_up_nobody(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, db = origin("web"), origin("db")
+    router = Router()
+    good = add(router, "good")
+    await opened(router)
+    await router.meet({web: Start("", position(3))})
+    late = Route(RouteSettings("late"), StandInSink, state_folder=None, on_room=router.room_again)
+    await late.open()
+    router.add(late, late=True)
+    FullDisk(monkeypatch, "late")
+    live = Reading()
+    first = batch(web, [4])
+    first.reader = live
+    (behind,) = await router([first])
+    assert (behind.route, behind.position) == ("late", position(3))
+    assert await router.meet_late(db, position(1)) == {}
+    second = batch(db, [2])
+    second.reader = live
+    (behind,) = await router([second])
+    assert (behind.route, behind.position) == ("late", position(1))
+    assert (late.statistics().received, good.statistics().received) == (0, 2)
 
 
 async def test_an_origin_that_no_route_takes_has_no_checkpoints() -> None:
@@ -305,14 +408,36 @@ async def test_an_origin_that_is_met_is_gone_no_more(monkeypatch: pytest.MonkeyP
     assert gone() == [0, 0]
 
 
+async def test_of_origins_that_are_gone_only_those_are_remembered_of_which_something_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MANY_VANISHED", 10)
+    router = Router()
+    all_, web = add(router, "all"), add(router, "web", {"container": "web"})
+    await opened(router)
+    await router([batch(WEB, [1]), batch(DB, [1])])
+    router.gone(WEB)
+    for number in range(1000):
+        router.gone(origin(f"short-{number}"))
+    assert (router.vanished(all_), router.vanished(web)) == (["web"], ["web"])
+    assert len(router._vanished) < 20
+    router.gone(DB)
+    assert (router.vanished(all_), router.vanished(web)) == (["db", "web"], ["web"])
+    await router.meet({WEB: Start("", position(1))})
+    assert (router.vanished(all_), router.vanished(web)) == (["db"], [])
+
+
 async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     router = Router()
     one, two = add(router, "one"), add(router, "two", {"container": "web"})
-    router.lost(WEB, ["one"], "rotated", since="a", until="b")
-    router.lost(WEB, [], "removed")
-    router.lost(DB, [], "removed")
-    assert one.statistics().lost == {"rotated": 1, "removed": 2}
-    assert two.statistics().lost == {"removed": 1}
+    router.lost(WEB, Lost(("one",), "rotated", "b", "c", 100))
+    router.lost(WEB, Lost(("one",), "rotated", "a", "b"))
+    router.lost(WEB, Lost((), "removed"))
+    router.lost(DB, Lost((), "removed", size_bytes=7))
+    rotated = Gaps(gaps=2, bytes=100, of_unknown_size=1, since="a", until="c")
+    assert one.statistics().lost == {"rotated": rotated, "removed": Gaps(2, 7, 1)}
+    assert two.statistics().lost == {"removed": Gaps(1, 0, 1)}
+    assert str(rotated) == "2, 100 bytes and 1 of unknown size, since a until c"
     said = capsys.readouterr().out
     assert "records are lost: they were gone before they could be read" in said
     assert "since=a until=b" in said

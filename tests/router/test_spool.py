@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logroute.router import spool, stored_origins
+from logroute.router.dead_letters import Letter
 from logroute.router.queue import Queue
 from logroute.router.record import Anchor, Batch, DetailedRecord, Image, Origin, Reached, Record, iso_time
 from logroute.router.state import RouteState
@@ -36,10 +38,7 @@ details = st.builds(
     seconds.map(iso_time),
     sequence=st.integers(0, 3),
     level=st.none() | texts,
-    fields=st.none()
-    | st.dictionaries(
-        texts, st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | texts, max_size=3
-    ),
+    fields=st.none() | st.dictionaries(texts, st.none() | st.booleans() | st.integers() | texts, max_size=3),
     truncated=st.booleans(),
     place=st.none() | texts,
     part=texts,
@@ -101,7 +100,7 @@ def test_a_row_gives_back_what_was_put_into_it(before: list[Batch]) -> None:
         stored_origins.insert(database, origins.new_rows())
         restarted = StoredOrigins()
         restarted.load(database, in_use=True)
-    after = spool.unpack(body, restarted)
+    after = spool.unpack(spool.decompress(body), restarted)
     assert (row.records, row.stored_bytes) == (sum(map(len, before)), len(body))
     assert [as_values(each) for each in after] == [as_values(each) for each in before]
 
@@ -111,7 +110,7 @@ def test_one_origin_is_one_object_and_one_row() -> None:
     web, again, db = origin("web"), origin("web"), origin("db")
     _, body = spool.pack(1, [batch(web, [1]), batch(db, [2]), batch(again, [3])], origins).compressed()
     assert len(origins.new_rows()) == 2
-    first, _, third = spool.unpack(body, origins)
+    first, _, third = spool.unpack(spool.decompress(body), origins)
     assert first.origin is third.origin
 
 
@@ -121,8 +120,61 @@ def test_a_record_that_is_no_text_is_stored_as_near_as_can_be() -> None:
     bad = batch(origin(), [1, 2])
     bad.lines[0].message = "half \ud800 a pair"
     _, body = spool.pack(1, [bad], origins).compressed()
-    (after,) = spool.unpack(body, origins)
+    (after,) = spool.unpack(spool.decompress(body), origins)
     assert [record.message for record in after.records] == ["half ? a pair", "2"]
+
+
+def nested(depth: int) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for _ in range(depth):
+        fields = {"in": fields}
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "stored"),
+    [
+        ({"n": 10**30, "half": "\ud800"}, {"n": 10**30, "half": "?"}),
+        (
+            {"when": datetime(2026, 1, 2, tzinfo=UTC), "n": 2},
+            {"when": datetime(2026, 1, 2, tzinfo=UTC), "n": 2},
+        ),
+        ({"path": Path("/x"), 5: (1, 2)}, {"path": "/x", "5": [1, 2]}),
+        ({5: 6}, {5: 6}),
+        (nested(5000), {"not_stored": "nested too deeply"}),
+    ],
+    ids=["numbers", "time", "types", "keys", "depth"],
+)
+async def test_fields_that_msgpack_has_no_form_for_stop_nothing(
+    fields: dict[object, object], stored: dict[object, object], tmp_path: Path
+) -> None:
+    """Through the spool, a restart, the dead letters and back: with the records beside them."""
+    bad = batch(origin(), [1, 2, 3])
+    bad.lines[1] = DetailedRecord("the message", "stdout", bad.lines[1].time, fields=fields)  # type: ignore[arg-type]
+    state = RouteState("all", tmp_path)
+    await state.open()
+    queue = Queue(state, 1 << 20, lambda: None)
+    queue.put([bad])
+    await queue.spool(1 << 20, 1000)
+    await state.close()
+
+    state = RouteState("all", tmp_path)
+    await state.open()
+    queue = Queue(state, 1 << 20, lambda: None)
+    queue.load()
+    group = await queue.take(1 << 20, 1000, 0)
+    assert group is not None
+    (after,) = group.batches
+    assert [record.message for record in after.records] == ["1", "the message", "3"]
+    assert [record.fields for record in after.records] == [None, stored, None]
+
+    queue.finish(group)
+    state.bury([Letter(after.origin, bad.lines[1], "why not")])
+    assert await queue.replay(None, 1 << 20, 1000) == 1
+    group = await queue.take(1 << 20, 1000, 0)
+    assert group is not None
+    assert [record.message for record in group.batches[0].records] == ["the message"]
+    await state.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None, "cut", "flipped", "origin"])
@@ -145,8 +197,6 @@ async def test_a_damaged_row_is_put_aside_and_the_next_one_read(
         database.execute("update spool set body = ? where id = 1", (bad,))
     first = await queue.take(1 << 20, 1 << 20, 0)
     assert first is not None
-    if damage == "flipped" and not first.damaged:
-        pytest.skip("zstd has made something of it")
     assert (first.damaged, first.records) == (True, 2)
     assert database.execute("select id, records from damaged").fetchall()[0] == (1, 2)
     assert "put aside" in capsys.readouterr().out

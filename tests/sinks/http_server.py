@@ -62,6 +62,8 @@ class HttpServer:
 
     max_body: int | None = None
     """Larger ones get a 413."""
+    reads: int | None = None
+    """Each connection is closed once so many bytes of it were read; what else has come never is."""
     requests: list[Request] = field(default_factory=list)
     """All, in the order in which their bodies were complete."""
     behaviours: deque[Behaviour] = field(default_factory=deque)
@@ -96,6 +98,10 @@ class HttpServer:
         number = self.connections
         self._open.add(stream)
         try:
+            for _ in range(self.reads or 0):
+                await stream.receive_some(1)
+            if self.reads is not None:
+                return
             while (request := await self._request(stream, number)) is not None:
                 self.requests.append(request)
                 if self.max_body is not None and len(request.body) > self.max_body:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from logroute.config.components import SINKS
 from logroute.config.uri import UriError, parse_uri
 from logroute.router.record import BEGINNING, Batch, Origin, Record
+from logroute.router.route import Route, RouteSettings
 from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
 from logroute.sinks.http import Answer, HttpOptions, HttpSink, outcome
 from tests.sinks.http_server import Behaviour, Close, HttpServer, Request, answer, say
@@ -361,6 +362,78 @@ async def test_a_server_that_closes_instead_of_answering_may_have_the_request(
     server.behaviours.append(say(b""))
     await failure(sink, "b")
     assert [messages(body) for body in server.bodies] == [["a"], ["b"]]
+
+
+BROKEN = (
+    "Connection reset by peer (ECONNRESET)",
+    "Broken pipe (EPIPE)",
+    "what was answered is no HTTP: Server disconnected without sending a response.",
+)
+"""How a connection ends that the server has closed: by what it had not read, and when."""
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2, 100])
+@pytest.mark.parametrize("size", [1, 10_000_000])
+async def test_a_server_that_closes_after_each_byte_that_it_reads_is_tried_again(
+    server: HttpServer, sink_to: Making, reads: int, size: int
+) -> None:
+    sink = await sink_to()
+    server.reads = reads
+    for _ in range(10):
+        said = str(await failure(sink, "x" * size))
+        assert said in [f"{server.url}/in: POST failed: {reason}" for reason in BROKEN]
+    assert server.requests == []
+    server.reads = None
+    assert await sink.deliver([batch("x" * size)]) == DELIVERED
+    assert [messages(body) for body in server.bodies] == [["x" * size]]
+
+
+async def test_a_server_that_closes_after_each_byte_of_its_answer(
+    server: HttpServer, sink_to: Making
+) -> None:
+    """Without a whole head there is no answer; with it the status has been said."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    whole = head + b"ok"
+    sink = await sink_to()
+    for length in range(len(whole) + 1):
+        server.behaviours.append(say(whole[:length]))
+        if length >= len(head):
+            assert await sink.deliver([batch("a")]) == DELIVERED
+        else:
+            said = str(await failure(sink, "a"))
+            assert said.startswith(f"{server.url}/in: POST failed: ")
+    assert len(server.requests) == server.connections == len(whole) + 1
+    assert await sink.deliver([batch("b")]) == DELIVERED
+
+
+async def test_a_route_to_a_server_that_closes_after_each_byte_delivers_when_it_is_well(
+    server: HttpServer, sink_to: Making
+) -> None:
+    """What it had read whole and not acknowledged comes twice, with the same ids and in order."""
+
+    def make_sink(route: Route) -> HttpSink:
+        return HttpSink(HttpOptions(url=server.url), route)
+
+    settings = RouteSettings("all", batch_records=10, retry_initial_s=0.001, retry_max_s=0.002)
+    route = Route(settings, make_sink, state_folder=None, on_room=lambda: None)
+    await route.open()
+    server.reads = 1
+    server.behaviours += [say(b"H"), say(b"HTTP/1.1 200 OK\r"), answer(200), say(b"")]
+    with trio.fail_after(60):
+        async with trio.open_nursery() as running:
+            running.start_soon(route.run)
+            for n in range(4):
+                route.put([batch(*[f"{n}{m}" for m in range(10)])])
+            while route.statistics().retried < 200:  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.001)
+            assert (server.requests, route.statistics().delivered) == ([], 0)
+            server.reads = None
+            route.queue.close()
+    first, second, third, fourth = ([f"{n}{m}" for m in range(10)] for n in range(4))
+    assert [messages(body) for body in server.bodies] == [first, first, first, second, second, third, fourth]
+    assert server.bodies[0] == server.bodies[1] == server.bodies[2]
+    book = route.statistics()
+    assert (book.received, book.delivered, book.dropped, book.rejected) == (40, 40, {}, 0)
 
 
 async def test_an_unused_connection_is_not_kept_for_long(

@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, iso_time
+from logroute.router.record import Origin, Position, iso_time
 from logroute.router.router import Router
-from logroute.sources.inotify import NAMES
+from logroute.sources import Lost
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import POLL_S, Sweep
-from tests.router.stand_ins import inline
+from tests.sources.stand_ins import Gate, refuse
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LIMIT = 1 << 20
 BEGAN_NS = 1_795_000_000 * 10**9
-
-
-class Settings:
-    match = EVERYTHING
-
-
-class Gate:
-    """A route that holds and blocks when the test says so, and acknowledges at once."""
-
-    def __init__(self, name: str, router: Router) -> None:
-        self.name = name
-        self.settings = Settings
-        self.gone = None
-        self.holds = self._blocks = False
-        self.got: list[str] = []
-        self.place: Position = BEGINNING
-        self.lost: dict[str, int] = {}
-        self.state = self
-        self._router = router
-        router.routes[name] = self  # type: ignore[assignment]  # what the router needs of a route
-
-    def put(self, batches: Sequence[Batch]) -> None:
-        assert not self._blocks
-        for batch in batches:
-            self.got += [record.message for record in batch.records]
-            self.place = batch.after
-
-    def position(self, origin: str) -> Position:
-        return self.place
-
-    def open(self) -> None:
-        self.holds = self._blocks = False
-        self._router.room_again()
-
-    def blocks(self, reader: Reader) -> bool:
-        return self._blocks
-
-    def hurry(self) -> None: ...
-
-    def note(self, origin: str, position: Position | Reached) -> None:
-        self.place = position if isinstance(position, Position) else position.position()
-
-    def block(self) -> None:
-        self.holds = self._blocks = True
-        self._router.room_again()
 
 
 class Log:
@@ -98,17 +54,21 @@ class Log:
             self._unfinished = ""
         else:
             self.number += 1
-            self._unfinished = iso_time(BEGAN_NS + self.number * 1000)
+            self._unfinished = self.time_of(self.number)
             self._file.write(self._line(f"{self.number:06d} piece ", self._unfinished))
 
     def _line(self, text: str, time: str = "") -> bytes:
-        time = time or iso_time(BEGAN_NS + self.number * 1000)
+        time = time or self.time_of(self.number)
         self.said.append(text.removesuffix("\n"))
         return (
             f'{{"log":"{text[:-1]}\\n","stream":"stdout","time":"{time}"}}\n'.encode()
             if text.endswith("\n")
             else f'{{"log":"{text}","stream":"stdout","time":"{time}"}}\n'.encode()
         )
+
+    @staticmethod
+    def time_of(number: int) -> str:
+        return iso_time(BEGAN_NS + number * 1000)
 
     def rotate(self) -> None:
         self._file.close()
@@ -131,6 +91,7 @@ class World:
         self.router = Router()
         self.gates = {name: Gate(name, self.router) for name in routes}
         self.drained = trio.Event()
+        self.losses: list[Lost] = []
         self.reader = LogFile(str(self.log.path), self.origin, limit=LIMIT)
         self.sweep = Sweep(
             self.router,
@@ -144,7 +105,8 @@ class World:
 
     def _lost(self, log: LogFile) -> None:
         for lost in log.take_losses():
-            self.router.lost(log.origin, lost.routes, lost.reason, **lost.details())
+            self.losses.append(lost)
+            self.router.lost(log.origin, lost)
 
     def begin(self, checkpoints: Mapping[str, Position] | None = None) -> None:
         assert self.reader.open()
@@ -154,6 +116,19 @@ class World:
     async def settle(self) -> None:
         """Let it read all there is to read."""
         await trio.sleep(2 * POLL_S)
+
+    async def write(self, count: int, *, width: int = 40) -> None:
+        """Have lines, and let them be read."""
+        self.log.write(count, width=width)
+        await self.settle()
+
+    async def rotate(self) -> None:
+        self.log.rotate()
+        await self.settle()
+
+    def all_have_everything(self) -> bool:
+        """Whether each route has got each line once and in order."""
+        return all(gate.got == self.said for gate in self.gates.values())
 
     def end(self) -> None:
         """The container has ended."""
@@ -178,21 +153,10 @@ async def world(folder: Path, routes: str = "abc") -> AsyncIterator[World]:
         there.log.close()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would run in a thread runs at once; names are looked at by polling, as the clock says."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
-    instance = Sweep._instance
-
-    def only_content(self: Sweep, mask: int) -> Any:
-        return None if mask == NAMES else instance(self, mask)
-
-    monkeypatch.setattr(Sweep, "_instance", only_content)
-    monkeypatch.setattr("logroute.sources.sweep.POLL_ALONE_S", POLL_S)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_files(folder: Path) -> int:
+    """How many files of this folder are open: others may still be closing theirs in threads."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(link).startswith(f"{folder}/") for link in links if os.path.islink(link))
 
 
 async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
@@ -200,23 +164,19 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        before = open_files()
-        w.log.write(10)
-        await w.settle()
+        before = open_files(tmp_path)
+        await w.write(10)
         w.gates["b"].block()
-        w.log.write(1000)
-        await w.settle()
+        await w.write(1000)
         assert len(w.gates["a"].got) == len(w.gates["c"].got) == 1010
         assert len(w.gates["b"].got) == 10
-        w.log.write(5)
-        await w.settle()
+        await w.write(5)
         w.gates["b"].open()
         await w.settle()
-        w.log.write(5)
-        await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        await w.write(5)
+        assert w.all_have_everything()
         assert w.reader.forks == ()
-        assert open_files() == before
+        assert open_files(tmp_path) == before
 
 
 async def test_it_joins_while_the_others_go_on(
@@ -225,15 +185,14 @@ async def test_it_joins_while_the_others_go_on(
     async with world(tmp_path) as w:
         w.begin()
         w.gates["b"].block()
-        w.log.write(20_000, width=200)
-        await w.settle()
+        await w.write(20_000, width=200)
         w.gates["b"].open()
         for _ in range(60):
             w.log.write(3)
             await trio.sleep(0.02)
         assert w.reader.forks == ()
         await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
 
 
 async def test_what_rotation_takes_away_is_held_for_it(
@@ -243,10 +202,8 @@ async def test_what_rotation_takes_away_is_held_for_it(
         w.begin()
         w.gates["b"].block()
         for _ in range(10):
-            w.log.write(100)
-            await w.settle()
-            w.log.rotate()
-            await w.settle()
+            await w.write(100)
+            await w.rotate()
         assert len(w.gates["b"].got) == 0
         assert len(os.listdir(tmp_path)) == 3
         w.end()
@@ -254,7 +211,7 @@ async def test_what_rotation_takes_away_is_held_for_it(
         assert not w.drained.is_set()
         w.gates["b"].open()
         await w.drained.wait()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
         assert all(gate.lost == {} for gate in w.gates.values())
 
 
@@ -264,19 +221,16 @@ async def test_routes_that_are_behind_together_share_a_reader(
     async with world(tmp_path) as w:
         w.begin()
         w.gates["a"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         assert [fork.routes for fork in w.reader.forks] == [{"a"}, {"b"}]
         w.gates["a"].open()
         await w.settle()
         # It went past where the other one waits, and waits for it no more than for any other.
         assert [fork.routes for fork in w.reader.forks] == [{"b"}]
         w.gates["a"].block()
-        w.log.write(40_000, width=200)
-        await w.settle()
+        await w.write(40_000, width=200)
         w.gates["b"].open()
         w.gates["a"].open()
         joined = 0
@@ -286,7 +240,7 @@ async def test_routes_that_are_behind_together_share_a_reader(
             await trio.sleep(0.02)
         assert joined > 5
         await w.settle()
-        assert [gate.got for gate in w.gates.values()] == [w.said] * 3
+        assert w.all_have_everything()
 
 
 async def test_when_all_block_nothing_is_read(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
@@ -294,8 +248,7 @@ async def test_when_all_block_nothing_is_read(autojump_clock: trio.testing.MockC
         w.begin()
         w.gates["a"].block()
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         assert w.reader.forks == ()
         assert w.reader.spot == (0, 0)
         w.gates["a"].open()
@@ -311,11 +264,9 @@ async def test_a_restart_reads_for_each_route_from_its_own_checkpoint(
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         kept = {name: (gate.got, gate.place) for name, gate in w.gates.items()}
     async with world(tmp_path) as w2:
         for name, (got, place) in kept.items():
@@ -329,7 +280,7 @@ async def test_a_restart_reads_for_each_route_from_its_own_checkpoint(
         assert len(w2.gates["b"].got) == 100
         w2.gates["b"].open()
         await w2.settle()
-        assert [gate.got for gate in w2.gates.values()] == [w2.said] * 3
+        assert w2.all_have_everything()
 
 
 async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alone(
@@ -338,17 +289,27 @@ async def test_what_is_given_up_for_a_route_that_is_behind_is_counted_for_it_alo
     async with world(tmp_path) as w:
         w.sweep._held_bytes = 10_000
         w.begin()
+        await w.write(10)
+        line_bytes = w.log.path.stat().st_size // 10
         w.gates["b"].block()
         for _ in range(8):
-            w.log.write(100)
-            await w.settle()
-            w.log.rotate()
-            await w.settle()
+            await w.write(100)
+            await w.rotate()
         w.gates["b"].open()
         await w.settle()
         assert w.gates["a"].got == w.said
-        assert w.gates["b"].got == w.said[-len(w.gates["b"].got) :]
-        assert w.gates["b"].lost["rotated"] > 0
+        there = w.gates["b"].got[10:]
+        missing = len(w.said) - 10 - len(there)
+        assert w.gates["b"].got == w.said[:10] + w.said[10 + missing :]
+        assert missing >= 300
+        assert [(lost.routes, lost.reason) for lost in w.losses] == [(("b",), "rotated")] * len(w.losses)
+        assert sum(lost.size_bytes or 0 for lost in w.losses) == missing * line_bytes
+        assert {lost.since for lost in w.losses} == {w.log.time_of(10)}
+        assert [lost.until for lost in w.losses] == [
+            w.log.time_of(10 + 100 * (count + 1) + 1) for count in range(len(w.losses))
+        ]
+        assert w.losses[-1].until == w.log.time_of(int(there[0][:6]))
+        assert w.gates["b"].lost["rotated"].gaps == len(w.losses)
         assert w.gates["a"].lost == {}
 
 
@@ -357,22 +318,43 @@ async def test_a_truncated_file_is_a_loss_for_who_was_behind_and_no_end_of_catch
 ) -> None:
     async with world(tmp_path) as w:
         w.begin()
-        w.log.write(50)
-        await w.settle()
+        await w.write(50)
         w.gates["b"].block()
-        w.log.write(100)
-        await w.settle()
+        await w.write(100)
         os.truncate(w.log.path, 0)
-        w.log.write(20)
-        await w.settle()
+        await w.write(20)
         assert w.gates["a"].got == w.said
         w.gates["b"].open()
         await w.settle()
-        w.log.write(20)
-        await w.settle()
+        await w.write(20)
         assert w.gates["b"].got == w.said[:50] + w.said[150:]
-        assert w.gates["b"].lost == {"rotated": 1}
+        assert w.losses == [Lost(("b",), "rotated", w.log.time_of(50), w.log.time_of(151))]
+        assert w.gates["b"].lost["rotated"].gaps == 1
         assert w.reader.forks == ()
+
+
+async def test_rotation_that_cannot_be_followed_for_want_of_descriptors_is_followed_later(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        before = open_files(tmp_path)
+        await w.write(10)
+        w.gates["b"].block()
+        await w.write(10)
+        refuse(monkeypatch, w.log.path, errno.EMFILE, times=3)
+        w.log.rotate()
+        await w.write(10)
+        assert len(w.gates["a"].got) == 20
+        for _ in range(5):
+            await w.settle()
+        assert w.gates["a"].got == w.said
+        w.gates["b"].open()
+        await w.settle()
+        assert w.all_have_everything()
+        assert all(gate.lost == {} for gate in w.gates.values())
+        await w.write(1)
+        assert open_files(tmp_path) == before
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -382,7 +364,7 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
     chance = random.Random(seed)
     async with world(tmp_path, "abcd") as w:
         w.begin()
-        before = open_files()
+        before = open_files(tmp_path)
         for _ in range(60):
             gate = w.gates[chance.choice("abcd")]
             match chance.randrange(9):
@@ -420,4 +402,4 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
         assert w.reader.forks == ()
         assert w.router._apart == {}
         # A file is kept until something of the one after it was read.
-        assert open_files() <= before + len(w.reader._spent)
+        assert open_files(tmp_path) <= before + len(w.reader._spent)

@@ -15,15 +15,8 @@ from trio.testing import MockClock
 
 from logroute.router.record import Image
 from logroute.simulator import DOCKER_20_10, NEWEST, Quirks, SimulatedEngine
-from logroute.sources.engine import (
-    AddressError,
-    Engine,
-    EngineAddress,
-    EngineAway,
-    EngineRefused,
-    EngineTls,
-    origin_from,
-)
+from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine_address import AddressError, EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, ContainerState, decode_event, time_ns, utc_time
 
 TLS = EngineTls()

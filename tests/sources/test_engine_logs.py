@@ -16,11 +16,14 @@ from trio.testing import MockClock
 
 from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
-from logroute.sources.engine import Engine, EngineAddress, EngineAway, EngineRefused, origin_from
-from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig
-from logroute.sources.engine_logs import PENDING_BYTES, STALL_S, EngineLog, Outcome, rotation_bytes
+from logroute.sources import Lost
+from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
+from logroute.sources.engine_address import EngineAddress
+from logroute.sources.engine_answers import ContainerDetails, HostConfig, LogConfig, rotation_bytes
+from logroute.sources.engine_batches import PENDING_BYTES, STALL_S
+from logroute.sources.engine_logs import EngineLog, Outcome
 from logroute.sources.engine_resume import advanced
-from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import records_of_file
 
 LIMIT = 1 << 20
 QUIRKS = [
@@ -66,16 +69,32 @@ class Reading:
                 await trio.sleep(0.5)
 
 
+def running(engine: SimulatedEngine, **options: Any) -> SimulatedContainer:
+    container = engine.create("web", **options)
+    container.start()
+    return container
+
+
+async def reading_new(engine: SimulatedEngine, **options: Any) -> tuple[SimulatedContainer, Reading]:
+    container = running(engine, **options)
+    return container, await reading_of(engine, container)
+
+
 async def reading_of(engine: SimulatedEngine, container: SimulatedContainer) -> Reading:
-    client = Engine(EngineAddress.parse(engine.host, "the test"))
-    details = await client.inspect(container.id)
+    reading, _ = await reading_at(engine.host, container.id)
+    return reading
+
+
+async def reading_at(host: str, reference: str) -> tuple[Reading, ContainerDetails]:
+    client = Engine(EngineAddress.parse(host, "the test"))
+    details = await client.inspect(reference)
     origin = origin_from(details, source="docker", host="node", runtime=client.runtime)
     losses: list[tuple[object, ...]] = []
 
-    def lost(routes: object, reason: str, /, **more: object) -> None:
-        losses.append((routes, reason, more))
+    def lost(gap: Lost) -> None:
+        losses.append((gap.routes, gap.reason, {"since": gap.since, "until": gap.until}))
 
-    return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses)
+    return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses), details
 
 
 @asynccontextmanager
@@ -92,19 +111,8 @@ def by_file(container: SimulatedContainer, reading: Reading) -> list[str]:
 
 
 def by_path(path: str, reading: Reading) -> list[str]:
-    log = LogFile(path, reading.log.origin, limit=LIMIT)
-    log.open()
-    log.resume({"all": BEGINNING})
-    log.complete = True
-    got: list[str] = []
-    more = True
-    while more:
-        fetched = log.fetch(bytearray(1 << 20), 1 << 20)
-        batches, more = log.parse(fetched.chunks), fetched.more
-        for batch in batches:
-            got += [f"{batch.origin.record_id(r)} {r.stream} {r.message}" for r in batch.records]
-    log.close()
-    return got
+    origin = reading.log.origin
+    return [f"{origin.record_id(r)} {r.stream} {r.message}" for r in records_of_file(path, origin, LIMIT)]
 
 
 @pytest.fixture(params=QUIRKS)
@@ -135,8 +143,7 @@ def write_everything(container: SimulatedContainer) -> None:
 
 @pytest.mark.parametrize("tty", [False, True], ids=["frames", "terminal"])
 async def test_records_are_those_of_the_file(engine: SimulatedEngine, tty: bool) -> None:
-    container = engine.create("web", tty=tty)
-    container.start()
+    container = running(engine, tty=tty)
     write_everything(container)
     reading = await reading_of(engine, container)
     async with following(reading):
@@ -152,8 +159,7 @@ async def test_records_are_those_of_the_file(engine: SimulatedEngine, tty: bool)
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 async def test_a_log_that_is_not_followed_is_read_to_its_end(engine: SimulatedEngine, driver: str) -> None:
-    container = engine.create("web", log_driver=driver)
-    container.start()
+    container = running(engine, log_driver=driver)
     container.write_many([b"line %d" % n for n in range(5000)])
     container.write("not finished yet")
     reading = await reading_of(engine, container)
@@ -165,8 +171,7 @@ async def test_a_log_that_is_not_followed_is_read_to_its_end(engine: SimulatedEn
 
 
 async def test_wherever_it_is_cut_each_record_comes_once(engine: SimulatedEngine) -> None:
-    container = engine.create("web")
-    container.start()
+    container = running(engine)
     write_everything(container)
     container.exit()
     first = await reading_of(engine, container)
@@ -184,9 +189,7 @@ async def test_wherever_it_is_cut_each_record_comes_once(engine: SimulatedEngine
 async def test_an_engine_that_restarts_is_gone_on_with(
     engine: SimulatedEngine, autojump_clock: MockClock
 ) -> None:
-    container = engine.create("web")
-    container.start()
-    reading = await reading_of(engine, container)
+    container, reading = await reading_new(engine)
     async with following(reading):
         for number in range(5):
             container.write(f"before {number}\n")
@@ -204,9 +207,7 @@ async def test_an_engine_that_restarts_is_gone_on_with(
 async def test_a_container_that_restarts_is_one_log(
     engine: SimulatedEngine, autojump_clock: MockClock
 ) -> None:
-    container = engine.create("web")
-    container.start()
-    reading = await reading_of(engine, container)
+    container, reading = await reading_new(engine)
     async with following(reading):
         container.write("first run\n")
         container.write("ends without newline")
@@ -225,9 +226,7 @@ async def test_a_container_that_restarts_is_one_log(
 
 
 async def test_a_container_that_is_removed_at_its_end_is_read_to_its_end(engine: SimulatedEngine) -> None:
-    container = engine.create("web", auto_remove=True)
-    container.start()
-    reading = await reading_of(engine, container)
+    container, reading = await reading_new(engine, auto_remove=True)
     async with following(reading):
         container.write("first\n")
         await reading.until("first")
@@ -239,8 +238,7 @@ async def test_a_container_that_is_removed_at_its_end_is_read_to_its_end(engine:
 
 
 async def test_a_container_that_went_unread_is_reported(plain_engine: SimulatedEngine) -> None:
-    container = plain_engine.create("web")
-    container.start()
+    container = running(plain_engine)
     container.write("never read\n")
     reading = await reading_of(plain_engine, container)
     container.remove(force=True)
@@ -249,9 +247,7 @@ async def test_a_container_that_went_unread_is_reported(plain_engine: SimulatedE
 
 
 async def test_a_driver_that_cannot_be_read_is_refused(plain_engine: SimulatedEngine) -> None:
-    container = plain_engine.create("web", log_driver="syslog")
-    container.start()
-    reading = await reading_of(plain_engine, container)
+    _, reading = await reading_new(plain_engine, log_driver="syslog")
     with pytest.raises(EngineRefused) as raised:
         await reading.run()
     assert raised.value.unreadable
@@ -260,9 +256,7 @@ async def test_a_driver_that_cannot_be_read_is_refused(plain_engine: SimulatedEn
 async def test_a_log_that_nobody_takes_is_not_kept_open(
     engine: SimulatedEngine, autojump_clock: MockClock
 ) -> None:
-    container = engine.create("web")
-    container.start()
-    reading = await reading_of(engine, container)
+    container, reading = await reading_new(engine)
     reading.taking = trio.Event()
     async with following(reading):
         container.write_many([b"%0150d" % n for n in range(40_000)])
@@ -281,9 +275,7 @@ async def test_a_log_that_nobody_takes_is_not_kept_open(
 async def test_rotation_under_a_writer_that_the_engine_follows(
     engine: SimulatedEngine, autojump_clock: MockClock, step: int
 ) -> None:
-    container = engine.create("web", log_opts={"max-size": "100k", "max-file": "3"})
-    container.start()
-    reading = await reading_of(engine, container)
+    container, reading = await reading_new(engine, log_opts={"max-size": "100k", "max-file": "3"})
     count = 8000
     async with following(reading):
         for start in range(0, count, step):
@@ -307,9 +299,7 @@ async def test_streams_opened_during_a_rotation_stand_still_and_cost_nothing(
 
     quirks = Quirks(rotation_glitch="skips and repeats", opening_race_s=0.25)
     async with SimulatedEngine(tmp_path / "engine", quirks=quirks, clock=clock) as engine:
-        container = engine.create("web", log_opts={"max-size": "100k", "max-file": "3"})
-        container.start()
-        reading = await reading_of(engine, container)
+        container, reading = await reading_new(engine, log_opts={"max-size": "100k", "max-file": "3"})
         count = 12_000
         async with following(reading):
             for lines in range(count):
@@ -326,8 +316,7 @@ async def test_streams_opened_during_a_rotation_stand_still_and_cost_nothing(
 async def test_what_was_rotated_away_meanwhile_is_reported_and_the_rest_comes(
     engine: SimulatedEngine,
 ) -> None:
-    container = engine.create("web", log_opts={"max-size": "20k", "max-file": "2"})
-    container.start()
+    container = running(engine, log_opts={"max-size": "20k", "max-file": "2"})
     container.write("seen\n")
     reading = await reading_of(engine, container)
     await reading.run(follow=False)
@@ -338,15 +327,12 @@ async def test_what_was_rotated_away_meanwhile_is_reported_and_the_rest_comes(
     there = by_file(container, reading)
     assert reading.records[1:] == there
     assert len(there) < 1000
-    [(routes, reason, more)] = reading.losses
-    assert (routes, reason) == (("all",), "rotated")
-    assert isinstance(more, dict)
-    assert str(more["since"]) < str(more["until"])
+    seen, *rest = [record for batch in reading.batches for record in batch.records]
+    assert reading.losses == [(("all",), "rotated", {"since": seen.time, "until": rest[0].time})]
 
 
 async def test_nothing_before_the_wanted_time_comes(engine: SimulatedEngine) -> None:
-    container = engine.create("web")
-    container.start()
+    container = running(engine)
     start = engine.clock()
     for number in range(10):
         container.write(f"line {number}\n", time_ns=start + number * 10**9)
@@ -367,9 +353,7 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
         return now
 
     async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
-        container = engine.create("web", log_opts={"max-size": "10m", "max-file": "2"})
-        container.start()
-        reading = await reading_of(engine, container)
+        container, reading = await reading_new(engine, log_opts={"max-size": "10m", "max-file": "2"})
         async with following(reading):
             container.write("before\n")
             await reading.until("before")
@@ -430,8 +414,7 @@ async def test_an_error_of_the_engine_is_told_and_ends_the_reading(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with SimulatedEngine(tmp_path / "engine", quirks=Quirks(tells_read_errors=1)) as engine:
-        container = engine.create("web")
-        container.start()
+        container = running(engine)
         container.write("good\n")
         container.exit()
         assert container.log_path is not None
@@ -444,8 +427,7 @@ async def test_an_error_of_the_engine_is_told_and_ends_the_reading(
 
 
 async def test_routes_that_are_further_on_are_told_what_they_have(engine: SimulatedEngine) -> None:
-    container = engine.create("web")
-    container.start()
+    container = running(engine)
     for number in range(100):
         container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
     container.exit()
@@ -472,8 +454,7 @@ async def test_routes_that_are_further_on_are_told_what_they_have(engine: Simula
 
 
 async def test_a_line_that_is_long_unfinished_is_whole_after_a_restart(engine: SimulatedEngine) -> None:
-    container = engine.create("web")
-    container.start()
+    container = running(engine)
     now = engine.clock()
     reading = await reading_of(engine, container)
     # A piece of a long line, and then, for a minute, the other stream alone.
@@ -496,9 +477,7 @@ async def test_a_line_that_is_long_unfinished_is_whole_after_a_restart(engine: S
 
 
 async def test_many_small_batches_grow_while_nobody_takes_them(plain_engine: SimulatedEngine) -> None:
-    container = plain_engine.create("web")
-    container.start()
-    reading = await reading_of(plain_engine, container)
+    container, reading = await reading_new(plain_engine)
     async with following(reading):
         container.write("first\n")
         await reading.until("first")
@@ -546,18 +525,6 @@ def real(request: pytest.FixtureRequest) -> Any:
         pytest.skip("no fixture for a real engine")
 
 
-async def real_reading(host: str, name: str) -> tuple[Reading, ContainerDetails]:
-    client = Engine(EngineAddress.parse(host, "the test"))
-    details = await client.inspect(name)
-    origin = origin_from(details, source="docker", host="node", runtime=client.runtime)
-    losses: list[tuple[object, ...]] = []
-
-    def lost(routes: object, reason: str, /, **more: object) -> None:
-        losses.append((routes, reason, more))
-
-    return Reading(EngineLog(client, details, origin, limit=LIMIT, lost=lost), losses), details
-
-
 AWKWARD = b"".join(
     [
         *(b"line\n", b"\n", b"\r\n", b"a\0b\x1b[2J\n", b"bad \xff\xfe\xe2\x82 \n", "ä€😀\n".encode()),
@@ -570,7 +537,7 @@ AWKWARD = b"".join(
 @pytest.mark.parametrize("tty", [False, True], ids=["frames", "terminal"])
 async def test_a_real_engines_records_are_those_of_the_file(real: Any, name: str, tty: bool) -> None:
     await trio.to_thread.run_sync(partial(real.print_bytes, name, AWKWARD, tty=tty))
-    reading, details = await real_reading(real.host, name)
+    reading, details = await reading_at(real.host, name)
     await reading.run()
     assert details.log_path is not None
     assert reading.records == by_path(details.log_path, reading)
@@ -578,7 +545,7 @@ async def test_a_real_engines_records_are_those_of_the_file(real: Any, name: str
     assert reading.losses == []
     records = [record for batch in reading.batches for record in batch.records]
     for cut in range(len(records) + 1):
-        again, _ = await real_reading(real.host, name)
+        again, _ = await reading_at(real.host, name)
         await again.run(advanced(BEGINNING, records[:cut]))
         assert again.records == reading.records[cut:]
         assert again.losses == []
@@ -587,7 +554,7 @@ async def test_a_real_engines_records_are_those_of_the_file(real: Any, name: str
 @pytest.mark.real_engine
 async def test_a_real_containers_many_lines(real: Any, name: str) -> None:
     await trio.to_thread.run_sync(real.print_lines, name, 1, 50_000)
-    reading, _ = await real_reading(real.host, name)
+    reading, _ = await reading_at(real.host, name)
     await reading.run()
     assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 50_001))
 
@@ -596,7 +563,7 @@ async def test_a_real_containers_many_lines(real: Any, name: str) -> None:
 async def test_a_real_container_that_removes_itself(real: Any, name: str) -> None:
     print_lines = partial(real.print_lines, name, 1, 3000, pause_every=500, remove=True)
     await trio.to_thread.run_sync(print_lines)
-    reading, _ = await real_reading(real.host, name)
+    reading, _ = await reading_at(real.host, name)
     await reading.run()
     assert [int(message.split()[1]) for message in reading.messages] == list(range(1, 3001))
 
@@ -612,7 +579,7 @@ async def test_a_real_log_that_is_rotated_under_a_writer(
     await trio.to_thread.run_sync(
         partial(real.print_lines, name, 1, lines, pause_every=pause_every, log_opts=options)
     )
-    reading, _ = await real_reading(real.host, name)
+    reading, _ = await reading_at(real.host, name)
     await reading.run()
     assert [int(message.split()[1]) for message in reading.messages] == list(range(1, lines + 1))
     assert reading.losses == []

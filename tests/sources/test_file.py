@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,73 +13,11 @@ from typing import Any
 import pytest
 import trio
 
-from logroute.router.record import Batch, Origin, Position, Reader, Record
-from logroute.sources import Behind, SourceContext, Start
+from logroute.sources import SourceContext
 from logroute.sources import file as module
 from logroute.sources.file import FileSource, FileSourceOptions
-
-
-class Routes:
-    """What the router would be: takes everything, remembers where it is, acknowledges at once."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[Origin, Record]] = []
-        self.positions: dict[str, Position] = {}
-        self.began: dict[str, Start] = {}
-        self.lost_at: list[str] = []
-        self.some_gone = trio.Event()
-        self._arrived = trio.Event()
-
-    async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
-        for batch in batches:
-            self.records += [(batch.origin, record) for record in batch.records]
-            self.positions[batch.origin.key] = batch.after
-        self._arrived.set()
-        self._arrived = trio.Event()
-        await trio.lowlevel.checkpoint()
-        return ()
-
-    def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        return True
-
-    async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
-        raise AssertionError("no route comes late")
-
-    def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
-        raise AssertionError("one route is never apart")
-
-    def live_routes(self, origin: Origin) -> Sequence[str]:
-        return ["all"]
-
-    def joined(self, origin: Origin, routes: Iterable[str]) -> None:
-        raise AssertionError("one route is never apart")
-
-    async def wait_for_room(self) -> None:
-        await trio.sleep_forever()
-
-    async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
-        found: dict[Origin, dict[str, Position]] = {}
-        for origin, start in starts.items():
-            self.began[origin.file] = start
-            found[origin] = {"all": self.positions.setdefault(origin.key, start.position)}
-        return found
-
-    def gone(self, origin: Origin) -> None:
-        self.some_gone.set()
-
-    def lost(self, origin: Origin, routes: Sequence[str], reason: str, **details: object) -> None:
-        self.lost_at.append(origin.file)
-
-    @property
-    def messages(self) -> list[str]:
-        return [record.message for _, record in self.records]
-
-    async def until(self, count: int) -> list[str]:
-        """Wait until so many records have come; all of their messages."""
-        with trio.fail_after(20):
-            while len(self.records) < count:
-                await self._arrived.wait()
-        return self.messages
+from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import Routes, refuse
 
 
 @asynccontextmanager
@@ -165,7 +104,7 @@ async def test_stop_and_start_lose_and_repeat_nothing(log: Path) -> None:
     append(log, "ee\nfour\n")
     async with reading(routes, log):
         assert await routes.until(4) == ["one", "two", "three", "four"]
-    assert not routes.lost_at
+    assert not routes.losses
 
 
 async def test_what_was_there_before_is_left_out_and_what_comes_later_is_not(tmp_path: Path) -> None:
@@ -192,7 +131,7 @@ async def test_renamed_files_are_read_to_the_end_of_what_their_writer_writes(log
         writer.close()
         append(log, "4\n")
         assert await routes.until(5) == ["1", "2", "half a line", "3", "4"]
-    assert not routes.lost_at
+    assert not routes.losses
 
 
 async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
@@ -204,7 +143,7 @@ async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
             file.truncate(0)
         append(log, "3\n")
         assert await routes.until(3) == ["1", "2", "3"]
-    assert not routes.lost_at
+    assert not routes.losses
 
 
 async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, log: Path) -> None:
@@ -220,7 +159,7 @@ async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, 
     os.utime(f"{log}.1", (1, 1))
     async with reading(routes, tmp_path / "*"):
         assert await routes.until(5) == ["1", "2", "3", "4", "5"]
-    assert not routes.lost_at
+    assert not routes.losses
     assert {origin.file for origin, _ in routes.records} == {str(log)}
 
 
@@ -236,7 +175,7 @@ async def test_a_removed_file_is_read_to_its_end_and_another_one_there_from_its_
             await routes.some_gone.wait()
         append(log, "another\n")
         assert await routes.until(4) == ["1", "2", "no newline", "another"]
-    assert not routes.lost_at
+    assert not routes.losses
 
 
 async def test_once_reads_to_the_end_and_includes_a_line_without_newline(log: Path) -> None:
@@ -326,3 +265,24 @@ async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -
 def test_relative_paths_are_refused() -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         FileSourceOptions.model_validate({"paths": ["app.log"]})
+
+
+async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    routes = Routes()
+    append(log, "one\n")
+    fetch = LogFile.fetch
+
+    def fails(*args: Any) -> Any:
+        monkeypatch.setattr(LogFile, "fetch", fetch)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with reading(routes, log):
+        await routes.until(1)
+        refuse(monkeypatch, log, errno.EMFILE, times=3)
+        monkeypatch.setattr(LogFile, "fetch", fails)
+        append(log, "two\n")
+        assert await routes.until(2) == ["one", "two"]
+    assert routes.losses == []

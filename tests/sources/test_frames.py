@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import BEGINNING, Origin, Record, Stream, iso_time
+from logroute.router.record import Origin, Record, Stream, iso_time
 from logroute.simulator.records import Copier, Piece, frame, json_line, rfc3339_padded
 from logroute.sources.frames import FrameDecoder, LogDecoder, TerminalDecoder, decode_text
-from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import records_of_file
 
 LIMIT = 1 << 20
 START = 1_700_000_000 * 10**9
@@ -60,20 +60,7 @@ def by_file(pieces: Sequence[Piece], limit: int = LIMIT) -> list[Plain]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x-json.log")
         path.write_bytes(b"".join(json_line(piece) for piece in pieces))
-        log = LogFile(str(path), Origin("docker:x", "docker"), limit=limit)
-        if not log.open():
-            return []
-        log.resume({"": BEGINNING})
-        log.complete = True
-        records: list[Record] = []
-        more = True
-        while more:
-            fetched = log.fetch(bytearray(1 << 20), 1 << 20)
-            batches, more = log.parse(fetched.chunks), fetched.more
-            for batch in batches:
-                records += batch.records
-        log.close()
-        return plain(records)
+        return plain(records_of_file(str(path), Origin("docker:x", "docker"), limit))
 
 
 def recoded(piece: Piece) -> bytes:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.sources import Lost
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from tests.sources.stand_ins import refuse
 
 ORIGIN = Origin("docker:1", "docker", id="3b74a877e0f9" + "0" * 52, name="web")
 
 
+def time_of(number: int) -> str:
+    return f"2026-11-23T20:{number // 60 % 60:02}:{number % 60:02}.{number:06}500Z"
+
+
 def line(number: int, stream: str = "stdout", *, text: str | None = None, end: str = "\n") -> bytes:
-    time = f"2026-11-23T20:{number // 60 % 60:02}:{number % 60:02}.{number:06}5Z"
-    entry = {"log": (f"n {number}" if text is None else text) + end, "stream": stream, "time": time}
+    message = f"n {number}" if text is None else text
+    entry = {"log": message + end, "stream": stream, "time": time_of(number).replace("00Z", "Z")}
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
@@ -133,9 +142,19 @@ def test_more_rotations_than_files_are_kept_is_said(path: Path) -> None:
         rotate(path)
         append(path, lines(first, first + 1))
     assert reader.read() == numbers(5, 10)
-    (lost,) = reader.log.take_losses()
-    assert lost.reason == "rotated"
-    assert lost.since < lost.until
+    assert reader.log.take_losses() == (Lost((), "rotated", time_of(2), time_of(5)),)
+
+
+def test_what_is_missing_begins_behind_what_is_held_and_not_read_yet(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    append(path, line(3))
+    for first in (4, 6, 8, 10):
+        rotate(path)
+        append(path, lines(first, first + 1))
+    assert reader.read() == [*numbers(3, 3), *numbers(6, 11)]
+    assert reader.log.take_losses() == (Lost((), "rotated", time_of(3), time_of(6)),)
 
 
 def test_truncation_begins_anew(path: Path) -> None:
@@ -172,7 +191,7 @@ def test_a_checkpoint_whose_file_is_gone_is_a_counted_loss(path: Path) -> None:
     reader.read()
     path.write_bytes(lines(50, 52))
     again = Reader(path, {"all": reader.position})
-    assert [lost.reason for lost in again.lost] == ["rotated"]
+    assert again.lost == [Lost(("all",), "rotated", time_of(4), time_of(50))]
     assert again.read() == numbers(50, 52)
 
 
@@ -281,3 +300,86 @@ def test_equal_times_are_numbered_across_batches_and_restarts(path: Path) -> Non
     again.read()
     ids = [ORIGIN.record_id(r) for b in (*reader.batches, *again.batches) for r in b.records]
     assert [id_.rpartition("-")[2] for id_ in ids[1:]] == ["1", "2", "3", "4", "5"]
+
+
+# --- what the disk says ---------------------------------------------------------------------------------
+
+
+def cut_short(packed: bytes) -> bytes:
+    return packed[: len(packed) * 2 // 3]
+
+
+def flipped(packed: bytes) -> bytes:
+    middle = len(packed) // 2
+    return packed[:middle] + bytes(byte ^ 0xFF for byte in packed[middle : middle + 8]) + packed[middle + 8 :]
+
+
+def no_gzip(packed: bytes) -> bytes:
+    return b"not what its name says\n" * 9
+
+
+@pytest.mark.parametrize("damage", [cut_short, flipped, no_gzip])
+def test_what_a_damaged_compressed_file_still_has_is_read_and_the_rest_is_a_loss(
+    path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    noise = random.Random(1)
+    said = [f"n {number} {noise.random()}" for number in range(3000)]
+    data = b"".join(line(number, text=text) for number, text in enumerate(said))
+    Path(f"{path}.1.gz").write_bytes(damage(gzip.compress(data)))
+    path.write_bytes(lines(3600, 3602))
+    reader = Reader(path)
+    messages = reader.read()
+    got = len(messages) - 3
+    assert messages == said[:got] + numbers(3600, 3602)
+    (lost,) = reader.log.take_losses()
+    assert lost.reason == "unreadable"
+    assert lost.until == time_of(3600)
+    if damage is no_gzip:
+        assert (got, lost.since) == (0, "")
+    else:
+        assert 500 < got < 2900
+        assert lost.since == time_of(got - 1)
+    assert reader.read() == []
+    assert not reader.log.take_losses()
+    # Who has the end of what could be read goes on there.
+    middle = Reader(path)
+    middle.log.stop_at = (1, 0)
+    middle.read()
+    again = Reader(path, {"all": middle.position})
+    assert again.lost == []
+    assert again.read() == numbers(3600, 3602)
+    for each in (reader, middle, again):
+        each.log.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_rotated_file_that_cannot_be_opened_for_now_is_not_passed_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    reader.read()
+    rotate(path)
+    append(path, lines(3, 4))
+    rotate(path)
+    append(path, lines(5, 6))
+    with monkeypatch.context() as patch:
+        refuse(patch, f"{path}.1", number)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            reader.log.look()
+        with pytest.raises(OSError, match=os.strerror(number)):
+            LogFile(str(path), ORIGIN, limit=1 << 20).open()
+    assert reader.read() == numbers(3, 6)
+    assert not reader.log.take_losses()
+
+
+def test_a_folder_that_cannot_be_listed_for_now_is_not_an_empty_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(folder: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), folder)
+
+    path.write_bytes(lines(1, 2))
+    monkeypatch.setattr(os, "scandir", too_many)
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        LogFile(str(path), ORIGIN, limit=1 << 20).open()

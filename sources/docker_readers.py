@@ -1,0 +1,239 @@
+"""Containers that a docker source reads by API: live, and apart for the routes that are behind.
+
+An engine that is away, or refuses a log that it should give, is asked again until it gives it; reading goes
+on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import structlog
+import trio
+
+from logroute.router.record import Position
+from logroute.sources import Behind, Emit, Lost, SourceContext
+from logroute.sources.docker_container import Container
+from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
+from logroute.sources.engine_batches import Offer
+from logroute.sources.engine_logs import EngineLog, LogBroken
+
+FORKS_AT_ONCE = 4
+"""How many logs are read for routes that are behind; each makes the engine decode a whole log."""
+CATCH_UP_EVERY_S = 1.0
+SAY_AGAIN_S = 60.0
+
+
+class ContainerReaders:
+    """Reads containers in tasks of its own, in the nursery it is given; batches go to `offer`.
+
+    `on_ended(container)` is called when nothing more of it is read, for any route, until it is started again.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        emit: Emit,
+        offer: Offer,
+        context: SourceContext,
+        nursery: trio.Nursery,
+        *,
+        on_lost: Callable[[Container, Lost], None],
+        on_ended: Callable[[Container], None],
+    ) -> None:
+        self._engine = engine
+        self._emit = emit
+        self._offer = offer
+        self._context = context
+        self._nursery = nursery
+        self._on_lost = on_lost
+        self._on_ended = on_ended
+        self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
+        self._forks = trio.Semaphore(FORKS_AT_ONCE)
+        self._refusals = Refusals(self._log)
+
+    def notes(self) -> list[str]:
+        """What somebody should know: what cannot be read just now, and why."""
+        return self._refusals.notes()
+
+    def begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        """Read a container for the first time."""
+        container.engine_log = self._engine_log(container)
+        self.read_on(container, checkpoints)
+
+    def _engine_log(self, container: Container) -> EngineLog:
+        return EngineLog(
+            self._engine,
+            container.details,
+            container.origin,
+            limit=self._context.record_limit_bytes,
+            lost=partial(self._on_lost, container),
+        )
+
+    def read_on(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        """Read it live, if nobody does; what it has read before decides where, else the checkpoints."""
+        if container.reader is not None:
+            return
+        # Set here and not in the task, so that one container never has two readers.
+        container.reader = trio.CancelScope()
+        self._nursery.start_soon(self._read_by_api, container, checkpoints)
+
+    async def _read_by_api(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
+        """Read a container's log through the engine until it ends; wait for an engine that is away."""
+        log = container.engine_log
+        assert log is not None
+        assert container.reader is not None
+        with container.reader:
+            read = partial(log.run, self._offer, checkpoints, follow=not self._context.once)
+            await self._persist(container, log, read)
+        container.reader = None
+        self._may_have_ended(container)
+
+    def _may_have_ended(self, container: Container) -> None:
+        if container.reader is None and not container.catching_up:
+            self._on_ended(container)
+
+    def fell_behind(self, container: Container, behind: Behind) -> None:
+        """A route has no room for what was read: it is read for apart, from there, when it has."""
+        reader = behind.reader
+        assert isinstance(reader, EngineLog)
+        if reader.routes is not None:
+            reader.routes -= {behind.route}
+        container.places[behind.route] = behind.position
+        if not container.catching_up:
+            container.catching_up = True
+            self._nursery.start_soon(self._catch_up, container)
+
+    async def _catch_up(self, container: Container) -> None:
+        """Read for the routes that are behind, as soon as they have room, until they are with the others."""
+        try:
+            while container.places:
+                routes = await self._with_room(container)
+                fork = self._engine_log(container)
+                fork.routes = frozenset(routes)
+                places = {route: container.places.pop(route) for route in routes}
+                began = trio.current_time()
+                await self._read_apart(container, fork, places)
+                self._join(container, fork)
+                # Opening makes the engine decode the log from its beginning.
+                await trio.sleep_until(began + CATCH_UP_EVERY_S)
+        finally:
+            container.catching_up = False
+        self._may_have_ended(container)
+
+    async def _with_room(self, container: Container) -> list[str]:
+        """Wait until routes that are behind have room; which."""
+        while True:
+            routes = [r for r in container.places if self._emit.has_room(container.origin, _Apart(r))]
+            if routes:
+                return routes
+            await self._emit.wait_for_room()
+
+    async def _read_apart(
+        self, container: Container, fork: EngineLog, places: Mapping[str, Position]
+    ) -> None:
+        """All that the engine has now."""
+
+        async def read() -> None:
+            async with self._forks:
+                await fork.run(self._offer, places, follow=False)
+
+        await self._persist(container, fork, read)
+
+    async def _persist(
+        self, container: Container, log: EngineLog, read: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Read until that is done: an engine that is away, or refuses for now, is asked again.
+
+        What cannot be read at all is given up, and counted.
+        """
+        log.on_opened = partial(self._refusals.over, container.details.id)
+        wait_s = RETRY_FIRST_S
+        while True:
+            records = log.statistics.records
+            try:
+                await read()
+                break
+            except EngineAway:
+                pass
+            except EngineRefused as error:
+                counted = isinstance(error, LogBroken)
+                if counted or error.unreadable:
+                    name = container.origin.name
+                    self._log.error("cannot read a container", container=name, error=str(error))
+                    if not counted:
+                        routes = tuple(sorted(log.routes or ()))
+                        self._on_lost(container, Lost(routes, "unreadable", since=log.newest_time))
+                    break
+                self._refusals.note(container.details.id, container.origin.name, str(error))
+            if log.statistics.records > records:
+                wait_s = RETRY_FIRST_S
+            await trio.sleep(wait_s)
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+        self._refusals.over(container.details.id)
+
+    def _join(self, container: Container, fork: EngineLog) -> None:
+        """The routes of a fork are near the live reader: it goes back to where they are, and has them again.
+
+        Where nothing is read live any more, the fork has come to the end as well.
+        """
+        live, routes = container.engine_log, fork.routes or frozenset()
+        if not routes:
+            return
+
+        def places() -> Mapping[str, Position]:
+            assert live is not None
+            others = dict.fromkeys(self._emit.live_routes(container.origin), live.position)
+            self._emit.joined(container.origin, routes)
+            return others | dict.fromkeys(routes, fork.position)
+
+        if live is not None and container.reader is not None:
+            live.join(places)
+        else:
+            self._emit.joined(container.origin, routes)
+
+
+class Refusals:
+    """Containers whose logs the engine refuses now, and should not: said at once, then once a minute."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        self._log = log
+        self._reasons: dict[str, tuple[str, str]] = {}
+        """By id: name, and what the engine said."""
+        self._said_at = -math.inf
+
+    def note(self, id_: str, name: str, reason: str) -> None:
+        self._reasons[id_] = name, reason
+        now = trio.current_time()
+        if now - self._said_at >= SAY_AGAIN_S:
+            self._said_at = now
+            others = len(self._reasons) - 1
+            self._log.error(
+                "the engine refuses the log of a container, trying again",
+                container=name,
+                error=reason,
+                others=others or None,
+            )
+
+    def over(self, id_: str) -> None:
+        """It gives this one, or it does not matter any more."""
+        if self._reasons.pop(id_, None) is not None and not self._reasons:
+            self._log.info("the engine gives all logs again")
+
+    def notes(self) -> list[str]:
+        """What somebody should know, a line a container."""
+        return [
+            f"the engine refuses the log of {name}, trying again: {reason}"
+            for name, reason in self._reasons.values()
+        ]
+
+
+class _Apart:
+    """Stands for the reader of a route that is behind, before there is one."""
+
+    cheap = False
+
+    def __init__(self, route: str) -> None:
+        self.routes = frozenset([route])

@@ -1,0 +1,164 @@
+"""What was read of a log by API and is not taken yet: batches that grow until somebody takes them.
+
+A stream of `/logs` is read on while the routes are slow, and the next batch is the larger, up to a bound.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import trio
+
+from logroute.router.record import (
+    BEGINNING,
+    Batch,
+    Origin,
+    Position,
+    Reader,
+    Record,
+    Stream,
+    batch_size_bytes,
+)
+from logroute.sources.engine_resume import Ahead, advanced
+
+# Read but not taken yet, as batches count it: for usual lines half of it is text.
+PENDING_BYTES = 2 << 20
+# As long as nobody takes anything a stream stays open for so long.
+STALL_S = 5.0
+
+Offer = Callable[[Batch], Awaitable[None]]
+
+
+class _Filling(msgspec.Struct):
+    """A batch that grows until somebody takes it."""
+
+    origin: Origin
+    records: list[Record]
+    before: Position
+    after: Position
+    size_bytes: int
+    acknowledged: Mapping[str, frozenset[Stream]] | None
+
+
+class PendingBatches:
+    """The batches of one log, in order, and how far it was read."""
+
+    def __init__(self) -> None:
+        self.position: Position = BEGINNING
+        """Behind the last record that was put in."""
+        self.ahead: list[Ahead] = []
+        """Routes that have already some of what is read."""
+        # Invariant: _size_bytes == the sizes of what is in _filled and of what is being offered.
+        self._filled: deque[_Filling] = deque()
+        self._size_bytes = 0
+        self._offering = False
+        self._to_take = trio.lowlevel.ParkingLot()
+        self._taken = trio.lowlevel.ParkingLot()
+
+    def put(
+        self,
+        origin: Origin,
+        records: list[Record],
+        discarding: Sequence[Stream],
+        begun: Mapping[Stream, str],
+    ) -> int:
+        """Make batches of new records, cut where a route that is ahead has no more of a stream.
+
+        `discarding` are streams of whose last record the rest is to be discarded; `begun` has the times of
+        records that have begun behind these. Returns how many were taken: not all, where one is `missing`.
+        """
+        if not self.ahead:
+            self._append(origin, records, discarding, begun, None)
+            return len(records)
+        start = 0
+        current: tuple[frozenset[Stream], ...] | None = None
+        for index, record in enumerate(records):
+            state = tuple(group.acknowledged(record) for group in self.ahead)
+            if self.missing:
+                # Whether they have it can only be told by another reading, to which it is left.
+                records = records[:index]
+                discarding, begun = (), {}
+                break
+            if current is not None and state != current:
+                rest = {**begun, **_first_times(records[index:])}
+                self._append(origin, records[start:index], (), rest, self._by_route(current))
+                start = index
+            current = state
+        if current is not None:
+            self._append(origin, records[start:], discarding, begun, self._by_route(current))
+        self.ahead = [group for group in self.ahead if not group.done]
+        return len(records)
+
+    @property
+    def missing(self) -> bool:
+        """What a route that is ahead has last should have come, and did not."""
+        return any(group.missing for group in self.ahead)
+
+    def _by_route(self, state: Sequence[frozenset[Stream]]) -> dict[str, frozenset[Stream]] | None:
+        ahead = zip(self.ahead, state, strict=True)
+        return {route: streams for group, streams in ahead if streams for route in group.routes} or None
+
+    def _append(
+        self,
+        origin: Origin,
+        records: list[Record],
+        discarding: Sequence[Stream],
+        begun: Mapping[Stream, str],
+        acknowledged: Mapping[str, frozenset[Stream]] | None,
+    ) -> None:
+        before = self.position
+        self.position = after = advanced(before, records, discarding, begun)
+        size = batch_size_bytes(records, sum([len(record.message) for record in records]))
+        self._size_bytes += size
+        last = self._filled[-1] if self._filled else None
+        if last is not None and last.origin is origin and last.acknowledged == acknowledged:
+            last.records += records
+            last.after = after
+            last.size_bytes += size
+        else:
+            self._filled.append(_Filling(origin, records, before, after, size, acknowledged))
+        self._to_take.unpark_all()
+
+    async def hand_on(self, offer: Offer, reader: Reader) -> None:
+        """Offer what was read, one batch at a time; meanwhile the next one grows."""
+        while True:
+            while not self._filled:
+                await self._to_take.park()
+            filling = self._filled.popleft()
+            batch = Batch(
+                filling.origin,
+                filling.records,
+                before=filling.before,
+                after=filling.after,
+                size_bytes=filling.size_bytes,
+                acknowledged=filling.acknowledged,
+                reader=reader,
+            )
+            self._offering = True
+            await offer(batch)
+            self._offering = False
+            self._size_bytes -= filling.size_bytes
+            self._taken.unpark_all()
+
+    @property
+    def full(self) -> bool:
+        return self._size_bytes >= PENDING_BYTES
+
+    async def room(self) -> bool:
+        """Wait until there is some; False if that takes too long for a stream to stay open."""
+        with trio.move_on_after(STALL_S) as scope:
+            while self.full:
+                await self._taken.park()
+        return not scope.cancelled_caught
+
+    async def handed_on(self) -> None:
+        """Wait until everything has been taken."""
+        while self._filled or self._offering:
+            await self._taken.park()
+
+
+def _first_times(records: Sequence[Record]) -> dict[Stream, str]:
+    """The time of each stream's first record."""
+    return {record.stream: record.time for record in reversed(records)}

@@ -1,0 +1,182 @@
+"""Where a checkpoint, a time or an end is in the files of a log, and what its first and last records are.
+
+Looks into the files, line by line where it must; blocks on the disk. Spots count from the first of the files
+that are given. Raises OSError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from logroute.router.record import (
+    STREAMS,
+    Anchor,
+    Place,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    full_time,
+    iso_time,
+)
+from logroute.sources.joiner import Joiner
+from logroute.sources.log_batches import anchor_of
+from logroute.sources.log_chain import Segment, lines_of
+from logroute.sources.log_formats import LineFormat, Spot
+
+
+def locate(
+    segments: Sequence[Segment], format: LineFormat, checkpoint: Position
+) -> tuple[dict[Stream, Spot], str | None]:
+    """Where each stream of a checkpoint is in the chain; and, if something is gone, since what time."""
+    spots: dict[Stream, Spot] = {}
+    missing: str | None = None
+    for stream in STREAMS:
+        position = checkpoint.of(stream)
+        spot = _verified(segments, position.place) if position.place else None
+        if spot is None and position.anchor is not None:
+            spot = _find_record(segments, format, stream, position.anchor)
+        if spot is None and position.place is None and position.anchor is None:
+            spot = _find_time(segments, format, checkpoint.since) if checkpoint.since else (0, 0)
+        elif spot is None and position.place is not None and not position.place.file:
+            spot = (0, 0)  # stored when the file was still empty: its beginning
+        if spot is None:
+            missing = max(missing or "", position.anchor.time if position.anchor else "")
+            spot = (0, 0)
+        spots[stream] = spot
+    return spots, missing
+
+
+def _verified(segments: Sequence[Segment], place: Place) -> Spot | None:
+    for index, segment in enumerate(segments):
+        if not place.file or segment.identity != place.file:
+            continue
+        if segment.tail_before(place.offset) == place.tail:
+            return index, place.offset
+    return None
+
+
+def first_time(segments: Sequence[Segment], format: LineFormat) -> str:
+    """The time of the oldest record; empty if there is none, or lines say no times."""
+    for segment in segments:
+        for _, line in lines_of(segment):
+            if (record := format.decode(line)) is not None:
+                return full_time(record.time)
+    return ""
+
+
+def _find_record(
+    segments: Sequence[Segment], format: LineFormat, stream: Stream, anchor: Anchor
+) -> Spot | None:
+    """The spot behind an anchor's record, searched for by its time and verified by its hash."""
+    if not format.timed:
+        return None
+    trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
+    # A long record's pieces all have its time.
+    joiner = Joiner(format.limit)
+    seen = -1
+    for index, segment in enumerate(segments):
+        for offset, line in lines_of(segment):
+            if trimmed not in line or (piece := format.decode(line)) is None:
+                continue
+            piece.time = full_time(piece.time)
+            if piece.stream != stream or piece.time != anchor.time:
+                continue
+            out: list[Record] = []
+            joiner.add(piece, (index, offset), out)
+            for record in out:
+                seen += 1
+                if seen >= anchor.sequence and anchor_of(record, 0).hash == anchor.hash:
+                    return index, offset + len(line) + 1
+    return None
+
+
+def _find_time(segments: Sequence[Segment], format: LineFormat, since: str) -> Spot:
+    """The spot of the first record at or after a time; the end if there is none.
+
+    Where lines say no times, the beginning of the first file that was written to since then.
+    """
+    for index, segment in enumerate(segments):
+        if not format.timed:
+            if iso_time(os.fstat(segment.fd).st_mtime_ns) >= since:
+                return index, 0
+            continue
+        later = segments[index + 1 : index + 2]
+        if later and (first := first_time(later, format)) and first < since:
+            continue
+        for offset, line in lines_of(segment):
+            record = format.decode(line)
+            if record is not None and full_time(record.time) >= since:
+                return index, offset
+    last = len(segments) - 1
+    if last < 0:
+        return 0, 0
+    return last, last_line(segments[last])[0]
+
+
+def end_position(segments: Sequence[Segment], format: LineFormat) -> Position:
+    """The position behind the last complete line."""
+    if not segments:
+        return Position()
+    # Just rotated, the newest file is empty: its beginning is the end of the one before.
+    last = next((s for s in reversed(segments) if s.size()), segments[-1])
+    offset, line = last_line(last)
+    place = Place(last.identify(), offset, last.tail_before(offset))
+    anchor = None
+    position = StreamPosition(place)
+    if line:
+        record = format.decode(line)
+        if record is None:
+            return Position(position, position)
+        anchor = anchor_of(record, 0)
+        with_anchor = StreamPosition(place, anchor)
+        if record.stream == "stdout":
+            return Position(with_anchor, position)
+        return Position(position, with_anchor)
+    return Position(position, position)
+
+
+def first_record(segments: Sequence[Segment], format: LineFormat) -> Record | None:
+    """The oldest record that is still there."""
+    for segment in segments:
+        for _, line in lines_of(segment):
+            if (record := format.decode(line)) is not None:
+                record.time = full_time(record.time)
+                return record
+    return None
+
+
+def last_time(segment: Segment, format: LineFormat) -> str:
+    """The time of a file's last record; empty if there is none, or lines say no times."""
+    record = format.decode(last_line(segment)[1])
+    return full_time(record.time) if record is not None else ""
+
+
+def bytes_between(segments: Sequence[Segment], spot: Spot, later: Spot) -> int:
+    """Bytes from one spot to another; compressed files count as they lie on the disk."""
+    if spot[0] == later[0]:
+        return later[1] - spot[1]
+    sizes = sum(segment.size() for segment in segments[spot[0] : later[0]])
+    return sizes - (0 if segments[spot[0]].compressed else spot[1]) + later[1]
+
+
+def last_line(segment: Segment) -> tuple[int, bytes]:
+    """The offset behind the last complete line of a file, and that line."""
+    if segment.compressed:
+        offset, line = 0, b""
+        for start, line in lines_of(segment):  # the last one counts
+            offset = start + len(line) + 1
+        return offset, line
+    size = segment.size()
+    reach = 64 * 1024
+    while True:
+        start = max(0, size - reach)
+        data = segment.read(start, size - start)
+        end = data.rfind(b"\n")
+        begin = data.rfind(b"\n", 0, max(0, end)) + 1 if end >= 0 else 0
+        if end >= 0 and (begin > 0 or start == 0):
+            return start + end + 1, data[begin:end]
+        if start == 0:
+            return 0, b""
+        reach *= 4

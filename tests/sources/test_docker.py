@@ -1,0 +1,286 @@
+"""A docker source on a simulated engine: what it does when the engine answers no."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import structlog
+import trio
+from structlog.testing import LogCapture
+from trio.testing import MockClock
+
+from logroute.router.router import Router
+from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
+from logroute.sources import Checkpoints, Emit, SourceContext
+from logroute.sources.docker import DockerOptions, DockerSource
+from logroute.sources.engine import Engine, EngineAway
+from logroute.sources.log_file import LogFile
+from tests.sources.stand_ins import Gate, Routes, refuse
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TOO_MANY = (500, "open /var/lib/docker/containers/web.log: too many open files")
+NO_READING = (501, "configured logging driver does not support reading")
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[SimulatedEngine]:
+    async with SimulatedEngine(tmp_path / "engine", seed=1) as engine:
+        yield engine
+
+
+@pytest.fixture
+def said() -> Any:
+    capture = LogCapture()
+    before = structlog.get_config()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.configure(**before)
+
+
+def source_of(
+    engine: SimulatedEngine, *, read: str = "api", start: str = "beginning", once: bool = False
+) -> DockerSource:
+    options = {"host": engine.host, "read": read, "start": start}
+    return DockerSource(DockerOptions.model_validate(options), SourceContext("docker", once=once))
+
+
+class Started:
+    """As the daemon's: a source may say more than once that it has started."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def started(self) -> None:
+        self.event.set()
+
+
+@asynccontextmanager
+async def reading(source: DockerSource, emit: Emit, checkpoints: Checkpoints) -> AsyncIterator[None]:
+    started = Started()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(source.run, emit, checkpoints, task_status=cast(Any, started)))
+        await started.event.wait()
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def container_that_said(engine: SimulatedEngine, count: int, **options: Any) -> SimulatedContainer:
+    container = engine.create("web", **options)
+    container.start()
+    container.write_many([f"n {number}".encode() for number in range(count)])
+    return container
+
+
+def numbers(count: int) -> list[str]:
+    return [f"n {number}" for number in range(count)]
+
+
+def events(said: LogCapture, text: str) -> list[Any]:
+    return [entry for entry in said.entries if text in entry["event"]]
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_a_log_that_the_engine_refuses_for_a_while_is_read_when_it_gives_it(
+    engine: SimulatedEngine, autojump_clock: MockClock, said: LogCapture, once: bool
+) -> None:
+    container_that_said(engine, 10)
+    engine.log_refusals.extend([TOO_MANY] * 3)
+    routes = Routes()
+    source = source_of(engine, once=once)
+    async with reading(source, routes, routes):
+        assert await routes.until(10) == numbers(10)
+        assert source.notes() == []
+    assert routes.losses == []
+    (refused,) = events(said, "refuses the log")
+    assert (refused["container"], refused["log_level"]) == ("web", "error")
+    assert "too many open files" in refused["error"]
+    assert len(events(said, "gives all logs again")) == 1
+
+
+async def test_while_the_engine_refuses_a_log_the_source_says_so(
+    engine: SimulatedEngine, autojump_clock: MockClock, said: LogCapture
+) -> None:
+    container_that_said(engine, 10)
+    engine.log_refusals.extend([TOO_MANY] * 100)
+    routes = Routes()
+    source = source_of(engine)
+    async with reading(source, routes, routes):
+        await trio.sleep(59)
+        (note,) = source.notes()
+        assert "web" in note
+        assert "too many open files" in note
+        assert len(events(said, "refuses the log")) == 1
+        await trio.sleep(600)
+        assert 5 < len(events(said, "refuses the log")) < 12
+        engine.log_refusals.clear()
+        assert await routes.until(10) == numbers(10)
+        assert source.notes() == []
+
+
+async def test_a_log_that_the_engine_refuses_in_between_goes_on_where_it_was(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container = container_that_said(engine, 10)
+    routes = Routes()
+    async with reading(source_of(engine), routes, routes):
+        await routes.until(10)
+        engine.log_refusals.extend([TOO_MANY] * 3)
+        await engine.restart()
+        container.write_many([f"n {number}".encode() for number in range(10, 20)])
+        assert await routes.until(20) == numbers(20)
+    assert routes.losses == []
+
+
+async def test_a_log_that_cannot_be_read_at_all_is_given_up_and_counted(
+    engine: SimulatedEngine, autojump_clock: MockClock, said: LogCapture
+) -> None:
+    container_that_said(engine, 10, log_driver="syslog")
+    routes = Routes()
+    source = source_of(engine)
+    async with reading(source, routes, routes):
+        await trio.sleep(600)
+        assert source.notes() == []
+    assert routes.losses == [("web", [], "unreadable", {})]
+    (refused,) = events(said, "cannot read a container")
+    assert refused["container"] == "web"
+
+
+async def test_a_container_that_keeps_no_log_is_none_that_could_not_be_read(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container_that_said(engine, 10, log_driver="none")
+    routes = Routes()
+    await source_of(engine, once=True).run(routes, routes, task_status=trio.TASK_STATUS_IGNORED)
+    assert routes.losses == []
+
+
+async def test_a_log_with_a_broken_end_is_given_up_and_counted_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    routes = Routes()
+    async with SimulatedEngine(tmp_path / "engine", quirks=Quirks(tells_read_errors=1)) as engine:
+        container = container_that_said(engine, 10)
+        container.exit()
+        assert container.log_path is not None
+        with container.log_path.open("ab") as file:
+            file.write(b"this is no JSON\n")
+        await source_of(engine, once=True).run(routes, routes, task_status=trio.TASK_STATUS_IGNORED)
+    assert routes.messages == numbers(10)
+    assert [(name, reason) for name, _, reason, _ in routes.losses] == [("web", "unreadable")]
+
+
+async def test_a_route_that_is_behind_gets_what_the_engine_refused_for_a_while(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    """The container has ended: nobody reads it live who could be gone back with."""
+    container = container_that_said(engine, 10)
+    router = Router()
+    good, bad = Gate("good", router), Gate("bad", router)
+    bad.block()
+    async with reading(source_of(engine), router, router):
+        container.exit()
+        await trio.sleep(10)
+        assert good.got == numbers(10)
+        engine.log_refusals.extend([TOO_MANY] * 3)
+        bad.open()
+        await trio.sleep(60)
+        assert bad.got == numbers(10)
+        assert router._apart == {}
+    assert bad.lost == {}
+
+
+@pytest.mark.parametrize("read", ["api", "file"])
+async def test_what_is_read_once_is_read_to_its_end_for_a_route_that_is_behind_too(
+    engine: SimulatedEngine, autojump_clock: MockClock, read: str
+) -> None:
+    container_that_said(engine, 10)
+    router = Router()
+    good, bad = Gate("good", router), Gate("bad", router)
+    bad.block()
+
+    async def open_later() -> None:
+        await trio.sleep(60)
+        assert (good.got, bad.got) == (numbers(10), [])
+        bad.open()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_later)
+        await source_of(engine, read=read, once=True).run(
+            router, router, task_status=trio.TASK_STATUS_IGNORED
+        )
+        assert bad.got == numbers(10)
+
+
+async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = container_that_said(engine, 10)
+    assert container.log_path is not None
+    routes = Routes()
+    async with reading(source_of(engine, read="file"), routes, routes):
+        await routes.until(10)
+        fail_once(monkeypatch, LogFile, "fetch")
+        refuse(monkeypatch, container.log_path, errno.EMFILE, times=3)
+        container.write_many([f"n {number}".encode() for number in range(10, 20)])
+        await trio.sleep(120)
+        assert routes.messages == numbers(20)
+    assert routes.losses == []
+
+
+@pytest.mark.parametrize("what", ["begin", "end", "first_record"])
+async def test_a_file_that_cannot_be_read_at_first_holds_up_no_other(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    containers = [engine.create(name) for name in ("web", "other")]
+    for container in containers:
+        container.start()
+    fail_once(monkeypatch, LogFile, what)
+    routes = Routes()
+    async with reading(source_of(engine, read="auto", start="now"), routes, routes):
+        for container in containers:
+            container.write("said\n")
+        await trio.sleep(60)
+        assert routes.messages == ["said", "said"]
+
+
+def fail_once(patch: pytest.MonkeyPatch, owner: type[Any], name: str) -> None:
+    """The next call of this method finds a disk that fails."""
+    method = getattr(owner, name)
+    failed = False
+
+    def fails(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return method(*args, **options)
+
+    patch.setattr(owner, name, fails)
+
+
+async def test_a_container_that_was_being_looked_at_when_the_engine_went_away_is_read_later(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_that_said(engine, 10)
+    asked = 0
+    logs = Engine.logs
+
+    def away_at_first(self: Engine, *args: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise EngineAway("it went away")
+        return logs(self, *args, **options)
+
+    monkeypatch.setattr(Engine, "logs", away_at_first)
+    routes = Routes()
+    async with reading(source_of(engine, read="auto"), routes, routes):
+        assert await routes.until(10) == numbers(10)
