@@ -46,6 +46,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     unconfirmed: int
     dead_letters: int
     """How many are kept now."""
+    dead_letters_dropped: int
+    """Rejected records that are not kept: there were too many."""
     lag_seconds: float
     """Age of the oldest record that is not acknowledged."""
     up: bool
@@ -157,6 +159,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         retried=book.retried,
         unconfirmed=book.unconfirmed,
         dead_letters=book.dead_letters,
+        dead_letters_dropped=book.dead_letters_dropped,
         lag_seconds=round(book.lag_s, 3),
         up=book.up,
         since=_time(book.since),
@@ -176,6 +179,8 @@ def _health(book: RouteStatistics) -> RouteHealth:
     if book.dead_letters:
         plural = "" if book.dead_letters == 1 else "s"
         notes.append(f"{book.dead_letters} dead letter{plural}: see `logroute deadletters`")
+    if book.dead_letters_dropped:
+        notes.append(f"{book.dead_letters_dropped} rejected records are not kept: there were too many")
     notes += [f"{records} records dropped: {reason}" for reason, records in book.dropped.items()]
     notes += [f"gaps in what could be read ({reason}): {gaps}" for reason, gaps in book.lost.items()]
     return RouteHealth(book.up, _time(book.since), book.reason, round(book.lag_s, 3), tuple(notes))

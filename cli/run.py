@@ -252,6 +252,7 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
         match=route.match,
         queue_bytes=route.queue.memory,
         disk_bytes=route.queue.disk,
+        dead_letter_bytes=route.queue.dead_letters,
         when_full=route.queue.when_full,
         batch_bytes=route.batch.bytes,
         batch_records=route.batch.records,

@@ -143,6 +143,9 @@ class QueueOptions(Options):
     when_full: Literal["block", "drop_oldest", "drop_newest"] = "block"
     """What to do when neither has room: `block` reads the logs that this route takes no further, and loses
     nothing that the engine still has; the others drop records, and count them."""
+    dead_letters: Size = Field(default=GIB, gt=0)
+    """Bytes that rejected records may take on the disk, until they are replayed or dropped; then as
+    `when_full` says. Without a `state_dir` they are in memory: 16 MiB at most, and the oldest make room."""
     fsync: bool = False
     """Wait for the disk itself with each step that is stored: then power loss costs nothing either. Without
     it, what was stored within the last seconds before it may be lost. A killed daemon loses nothing."""

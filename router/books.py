@@ -67,6 +67,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     queue: QueueStatistics
     dead_letters: int
     """How many are kept now."""
+    dead_letters_dropped: int
+    """Rejected records that are not kept any more, or never were: there were too many."""
     up: bool
     """Whether the last attempt at a delivery succeeded, or there was none."""
     reason: str
@@ -93,6 +95,7 @@ class Books(msgspec.Struct):
     dropped: dict[str, int] = msgspec.field(default_factory=dict)
     retried: int = 0
     unconfirmed: int = 0
+    letters_dropped: int = 0
 
     def drop(self, reason: str, records: int) -> None:
         if records:

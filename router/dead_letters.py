@@ -106,7 +106,7 @@ def to_row(letter: Letter, number: int, now: float) -> LetterRow:
         record.stream,
         encodable(record.message),
         text,
-        len(text) + RECORD_OVERHEAD_BYTES,
+        len(text) + len(record.message) + RECORD_OVERHEAD_BYTES,
     )
 
 

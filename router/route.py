@@ -20,6 +20,7 @@ import trio
 
 from logroute.router.books import Books, Gaps, RouteStatistics
 from logroute.router.database import StateError
+from logroute.router.dead_letters import Letter
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
@@ -45,12 +46,10 @@ RESTART_MAX_S = 60.0
 UNBOUNDED = 1 << 62
 """More memory than there is."""
 
-DEAD_LETTER_BYTES = 1 << 30
-"""What the dead letters of a route may take."""
 UNSTORED_LETTER_BYTES = 4 << 20
 """What they may hold in memory while they cannot be stored."""
 DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
-"""The same where there is no disk; then the oldest make room."""
+"""What all may take where there is no disk; then the oldest make room."""
 
 
 class RouteSettings(msgspec.Struct, frozen=True):
@@ -62,6 +61,8 @@ class RouteSettings(msgspec.Struct, frozen=True):
     disk_bytes: int = 0
     """What the spool may take on the disk; 0: there is none."""
     when_full: WhenFull = "block"
+    dead_letter_bytes: int = 1 << 30
+    """What the dead letters may take on the disk."""
     batch_bytes: int | None = None
     """None, as for the two below: what suits the sink."""
     batch_records: int | None = None
@@ -287,6 +288,7 @@ class Route:
             books.unconfirmed,
             self.queue.statistics(),
             self.state.dead.letters,
+            books.letters_dropped,
             self._up,
             self._reason,
             {reason: msgspec.structs.replace(gaps) for reason, gaps in self.lost.items()},
@@ -340,7 +342,9 @@ class Route:
 
     @property
     def _dead_letters_are_full(self) -> bool:
-        limit = DEAD_LETTER_BYTES if self._state_folder is not None else DEAD_LETTER_BYTES_IN_MEMORY
+        limit = self.settings.dead_letter_bytes
+        if self._state_folder is None:
+            limit = min(limit, DEAD_LETTER_BYTES_IN_MEMORY)
         return self.state.dead.size_bytes >= limit
 
     @property
@@ -350,7 +354,15 @@ class Route:
     async def _bound_dead_letters(self) -> None:
         if self._dead_letters_are_full and self._when_dead_full == "drop_oldest":
             dropped = await self.state.forget_oldest_letters(self.state.dead.size_bytes // 10)
+            self._books.letters_dropped += dropped
             self.warn("there are too many dead letters: the oldest are dropped", dead_letters=dropped)
+
+    def _bury(self, letters: Sequence[Letter]) -> None:
+        if letters and self._dead_letters_are_full and self._when_dead_full == "drop_newest":
+            self._books.letters_dropped += len(letters)
+            self.warn("there are too many dead letters: what is rejected now is not kept")
+        else:
+            self.state.bury(letters)
 
     # --- what a delivery says (Accounts) ----------------------------------------------------------------
 
@@ -373,8 +385,7 @@ class Route:
             books.drop("damaged", group.records)
         else:
             rejected = len(delivered.letters)
-            if rejected and not (self._dead_letters_are_full and self._when_dead_full == "drop_newest"):
-                self.state.bury(delivered.letters)
+            self._bury(delivered.letters)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
             books.rejected += rejected
@@ -386,8 +397,7 @@ class Route:
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books
         rejected = len(delivered.letters)
-        if rejected:
-            self.state.bury(delivered.letters)
+        self._bury(delivered.letters)
         done = group.records - sum(len(batch.lines) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
         books.duplicates += delivered.duplicates

@@ -74,7 +74,7 @@ def test_without_a_route_it_says_how_many_there_are_by_route(state: Path) -> Non
         assert done.stdout == (
             "ROUTE   LETTERS   SIZE  OLDEST               NEWEST\n"
             "audit         0    0 B  -                    -\n"
-            "search        3  1 KiB  2026-09-21 14:13:20  2026-09-21 14:13:20\n"
+            "search        3  2 KiB  2026-09-21 14:13:20  2026-09-21 14:13:20\n"
         )
 
 

@@ -209,10 +209,9 @@ async def test_a_letter_that_cannot_be_read_is_left_where_it_is(
 
 @pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
 async def test_dead_letters_are_bounded(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, policy: str
 ) -> None:
-    monkeypatch.setattr(route_module, "DEAD_LETTER_BYTES", 3000)
-    route, sink = picky(tmp_path, *range(1, 51), when_full=policy, batch_records=1)
+    route, sink = picky(tmp_path, *range(1, 51), when_full=policy, batch_records=1, dead_letter_bytes=3000)
     async with running(route):
         for each in numbers(50):
             route.put([each])
@@ -228,6 +227,7 @@ async def test_dead_letters_are_bounded(
             assert len(sink.messages) == 50 - book.rejected
         else:
             assert book.rejected == 50
+            assert book.dead_letters_dropped == 50 - book.dead_letters
             kept = [int(letter.message) for letter in await route.state.letters()]
             assert (kept[0] == 1) == (policy == "drop_newest")
             assert (kept[-1] == 50) == (policy == "drop_oldest")
