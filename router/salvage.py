@@ -19,6 +19,8 @@ from logroute.router.database import connect, transaction
 
 MOST_PROBED = 1_000_000
 """Numbers that are tried one by one between the two ends."""
+LOST_NUMBERS = 1 << 32
+"""More origins than a damaged page can have had."""
 AT_ONCE = 64
 """Rows of one transaction."""
 
@@ -83,10 +85,14 @@ def salvage(damaged: Path, fresh: sqlite3.Connection) -> Salvaged:
         if found.foreign:
             return found
         for table in _TABLES:
-            reader = _Reader(old, table)
+            reader = _Reader(old, table, _columns(fresh, table.name))
             copied = _copy(reader, fresh)
             if table.name == "checkpoints":
                 found.forgotten = not reader.whole
+            if table.name == "origins" and not reader.whole:
+                # A number that is lost must not mean another container: some records still have it.
+                first = max(copied, default=0) + LOST_NUMBERS
+                fresh.execute("insert or replace into meta values ('next_origin', ?)", (str(first),))
             if table.name == "spool" and not reader.whole:
                 _count_lost(old, copied, found)
         # A route that does not know how far it was begins with everything there is: rather twice than never.
@@ -121,13 +127,17 @@ def _born(old: sqlite3.Connection) -> str | None:
 class _Reader:
     """The rows of a table that can be read, in no certain order."""
 
-    def __init__(self, old: sqlite3.Connection, table: _Table) -> None:
+    def __init__(self, old: sqlite3.Connection, table: _Table, columns: list[str]) -> None:
         self.whole = True
         """Nothing was met that could not be read."""
         self.table = table
         self._old = old
+        self._columns = columns
 
     def rows(self) -> Iterator[Row]:
+        if _columns(self._old, self.table.name) != self._columns:
+            self.whole = False
+            return
         first = yield from self._from("asc", None)
         if self.whole:
             return
@@ -162,7 +172,7 @@ class _Reader:
     def _checked(self, row: Row) -> Iterator[Row]:
         try:
             self.table.check(row)
-        except (ValueError, TypeError, KeyError, msgspec.MsgspecError):
+        except (ValueError, TypeError, LookupError, msgspec.MsgspecError):
             self.whole = False
         else:
             yield row

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -119,8 +120,9 @@ class RouteState:
         self._storing: _Changes | None = None
         """What a transaction is storing now."""
         self._open = False
-        self.patience_s = STORE_WITHIN_S
-        """How long the disk may take for an answer."""
+        self._patience_s = STORE_WITHIN_S
+        self._waiting: set[trio.CancelScope] = set()
+        """Around whoever waits for the disk now."""
         self._origins = StoredOrigins()
         self._next_row = 1
         self._met: set[str] = set()
@@ -130,6 +132,9 @@ class RouteState:
         self._tidy_at = 0.0
         self._stored_files: dict[str, FileLength] = {}
         """`files` as the database has them. Only the thread that writes it touches it."""
+        self._recount = False
+        """The dead letters are to be counted anew with the next transaction."""
+        self._recounted: dead_letters.Grave | None = None
         self._unused = True
         """The file has more space than it needs. Only the thread that writes it touches it."""
         self._lock = trio.Lock()
@@ -144,8 +149,9 @@ class RouteState:
 
         Of a large file that is damaged a whole copy is made, which takes its time, and goes on meanwhile.
         """
+        self._file.unwanted = False
         contents = await self._in_thread("open", self._file.open, within_s=within_s)
-        self._open = True
+        self._open, self._file.anew = True, None
         self._tidy_at = trio.current_time() + TIDY_EVERY_S
         self.born = contents.born
         self._reached, self._gone, self.files = contents.positions, contents.gone, contents.files
@@ -158,9 +164,20 @@ class RouteState:
         self._origins = contents.origins
 
     async def close(self) -> None:
-        if self._open:
-            self._open = False
-            await trio.to_thread.run_sync(self._file.close, limiter=self._threads)
+        """Also where it could not be opened in time, and may be opened yet."""
+        self._open, self._file.unwanted = False, True
+        await trio.to_thread.run_sync(self._file.close, limiter=self._threads, abandon_on_cancel=True)
+
+    @property
+    def patience_s(self) -> float:
+        """How long the disk may take for an answer."""
+        return self._patience_s
+
+    @patience_s.setter
+    def patience_s(self, seconds: float) -> None:
+        self._patience_s = seconds
+        for scope in self._waiting:
+            scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
     def set_durable(self, durable: bool) -> None:
         """Whether a commit survives power loss, from the next one on."""
@@ -177,10 +194,15 @@ class RouteState:
         self._stored_files = contents.files
         self._origins.store_again()
         letters = changes.letters | (self._storing.letters if self._storing is not None else {})
-        unstored = [dead_letters.size_of(row) for row in letters.values()]
-        self.dead.letters = contents.dead.letters + len(unstored)
-        self.dead.size_bytes = contents.dead.size_bytes + sum(unstored)
+        self._count_dead(contents.dead, letters)
+        self._recount = True  # some may have been about to be removed
         self._changed.set()
+
+    def _count_dead(self, stored: dead_letters.Grave, letters: Mapping[int, dead_letters.LetterRow]) -> None:
+        """So many are stored, and these are not yet."""
+        unstored = list(map(dead_letters.size_of, letters.values()))
+        self.dead.letters = stored.letters + len(unstored)
+        self.dead.size_bytes = stored.size_bytes + sum(unstored)
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -256,6 +278,9 @@ class RouteState:
             self._storing = None
         self._origins.stored(origins)
         self.unstored_bytes = sum(map(dead_letters.size_of, self._changes.letters.values()))
+        recounted, self._recounted = self._recounted, None
+        if recounted is not None:
+            self._count_dead(recounted, self._changes.letters)
         if more:
             self._changed.set()
         return rows
@@ -431,7 +456,7 @@ class RouteState:
         """
         within_s = self.patience_s if within_s is None else within_s
         failure: Exception = TimeoutError(f"it has not answered for {within_s:g} s")
-        with trio.move_on_after(within_s):
+        with trio.move_on_after(within_s) as scope, self._waits(scope):
             try:
                 return await trio.to_thread.run_sync(
                     partial(self._in_order, work), limiter=self._threads, abandon_on_cancel=True
@@ -440,15 +465,26 @@ class RouteState:
                 raise
             except Recovered as recovered:
                 self._take_over(recovered.contents)
+                self._file.anew = None
                 failure = recovered
             except Exception as error:  # whatever it is: nothing is stored, and nothing forgotten
                 failure = error
         raise StateError.of(what, self.path, failure) from failure
 
+    @contextmanager
+    def _waits(self, scope: trio.CancelScope) -> Iterator[None]:
+        self._waiting.add(scope)
+        try:
+            yield
+        finally:
+            self._waiting.discard(scope)
+
     def _in_order(self, work: Callable[[], T]) -> T:
         """Do it, in the thread; raises Recovered where the file had to be made anew, or opened, first."""
         if self._open and self._file.database is None:
             raise Recovered(self._file.open(), "it was closed after an error, and is open again")
+        if self._open and self._file.anew is not None:
+            raise Recovered(self._file.anew, "it was damaged, and was made anew meanwhile")
         try:
             return work()
         except sqlite3.Error as error:
@@ -534,6 +570,8 @@ class RouteState:
             if changes.letters_removed:
                 dead_letters.remove(database, changes.letters_removed)
         self._stored_files = dict(files)
+        if self._recount:
+            self._recount, self._recounted = False, dead_letters.totals(database)
         if changes.removed or self._unused:
             self._unused = give_back_space(database)
         return [row for row, _ in rows], self._unused

@@ -7,7 +7,9 @@ What can be read of a damaged file is copied into the new one (salvage.py). For 
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -71,11 +73,26 @@ class StateFile:
         self.durable = durable
         """A commit survives power loss. May be changed while it is open; `keep` takes it over."""
         self._kept_durable = durable
+        self.anew: Contents | None = None
+        """The file was made anew, and whoever asked may have gone: to be taken over, then set to None."""
+        self.unwanted = False
+        """Nobody waits for it any more: whoever is opening it closes it."""
         self._clock = clock
         self._log = structlog.get_logger("logroute.router").bind(route=route)
 
     def open(self) -> Contents:
         """Open or create it. Raises StateError, with nothing changed."""
+        with _turn(self.path):
+            try:
+                contents = self._open()
+                if self.anew is not None:
+                    contents.lost_records = self.anew.lost_records
+                return contents
+            finally:
+                if self.unwanted:
+                    self.close()
+
+    def _open(self) -> Contents:
         self.close()
         try:
             try:
@@ -107,7 +124,8 @@ class StateFile:
     def recover(self, error: Exception) -> Recovered:
         """A damage was found in the open file: what to raise once there is a new one. Raises StateError."""
         try:
-            contents = self._make_anew(error)
+            with _turn(self.path):
+                contents = self._make_anew(error)
         except (sqlite3.Error, OSError) as failure:
             self.close()
             raise StateError.of("make anew", self.path, failure) from failure
@@ -120,7 +138,9 @@ class StateFile:
         if self.path is not None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.path.exists() and (fresh := self._beside(".anew")).exists():
-                fresh.rename(self.path)  # whole, since what it was made of is moved aside
+                # Whole, since what it was made of is moved aside; of that the log may still be here.
+                self._move_aside()
+                fresh.rename(self.path)
         # Kept before anything is done with it, so that whoever fails closes it.
         self.database = connect(self.path)
         version = _version(self.database)
@@ -148,7 +168,7 @@ class StateFile:
         stored = checkpoints.load(database, self._clock())
         origins = StoredOrigins()
         in_use = spool.holds_any(database) or dead_letters.holds_any(database)
-        origins.load(database, in_use=in_use)
+        origins.load(database, in_use=in_use, first=int(meta.get("next_origin", 1)))
         return Contents(
             born=float(wanted["born"]),
             positions=stored.positions,
@@ -171,21 +191,28 @@ class StateFile:
         fresh = self._beside(".anew")
         for stale in _with_logs(fresh):
             stale.unlink(missing_ok=True)
-        with closing(connect(fresh)) as database:
-            prepare(database, durable=self.durable)
-            database.executescript(_SCHEMA)
-            found = salvage(self.path, database)
-        aside = self._beside(f".corrupt-{time.time_ns()}")
-        for file, kept in zip(_with_logs(self.path), _with_logs(aside), strict=True):
-            if file.exists():
-                file.rename(kept)
+        try:
+            with closing(connect(fresh)) as database:
+                prepare(database, durable=self.durable)
+                database.executescript(_SCHEMA)
+                found = salvage(self.path, database)
+                # Closing it would not say that there was no space for it.
+                (busy, *_) = database.execute("pragma wal_checkpoint(truncate)").fetchone()
+            if busy or any(log.exists() and log.stat().st_size for log in _with_logs(fresh)[1:]):
+                raise OSError(errno.ENOSPC, f"what could be read cannot be written to {fresh}")
+        except BaseException:
+            for part in _with_logs(fresh):
+                part.unlink(missing_ok=True)
+            raise
+        aside = self._move_aside()
+        fresh.rename(self.path)
         self._log.error(
             "the route's state is damaged, or not ours: moved aside, and made anew",
             path=str(self.path),
             moved_to=str(aside),
             error=str(error),
         )
-        contents = self._load()
+        contents = self.anew = self._load()
         contents.lost_records = found.lost_records
         self._log.error(
             "what could be read of it is kept",
@@ -197,9 +224,26 @@ class StateFile:
         )
         return contents
 
+    def _move_aside(self) -> Path:
+        """What is there, with its log."""
+        assert self.path is not None
+        aside = self._beside(f".corrupt-{time.time_ns()}")
+        for file, kept in zip(_with_logs(self.path), _with_logs(aside), strict=True):
+            if file.exists():
+                file.rename(kept)
+        return aside
+
     def _beside(self, end: str) -> Path:
         assert self.path is not None
         return self.path.with_name(self.path.name + end)
+
+
+_TURNS: dict[Path | None, threading.Lock] = {}
+
+
+def _turn(path: Path | None) -> threading.Lock:
+    """Held while a file is opened, or made anew: another who would do the same may still be at it."""
+    return _TURNS.setdefault(path, threading.Lock()) if path is not None else threading.Lock()
 
 
 def _with_logs(path: Path) -> list[Path]:

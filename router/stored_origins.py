@@ -33,8 +33,12 @@ class StoredOrigins:
         self._unstored: dict[int, tuple[str, str]] = {}
         self._next = 1
 
-    def load(self, database: sqlite3.Connection, *, in_use: bool) -> None:
-        """Read what is stored; remove it if nothing refers to any. Raises ValueError if it is damaged."""
+    def load(self, database: sqlite3.Connection, *, in_use: bool, first: int = 1) -> None:
+        """Read what is stored; remove it if nothing refers to any. Raises ValueError if it is damaged.
+
+        New numbers begin at `first`, or behind all that there are.
+        """
+        self._next = first
         if not in_use and database.execute("select exists(select 1 from origins)").fetchone()[0]:
             database.execute("delete from origins")
         for number, text in database.execute("select id, json from origins"):

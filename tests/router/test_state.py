@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,12 @@ import trio.testing
 
 from logroute.router import state as module
 from logroute.router.checkpoints import FORGET_AFTER_S
-from logroute.router.database import PAGE_BYTES, StateError
-from logroute.router.queue import Queue
-from logroute.router.record import Anchor, Batch, Place, Position, Record, StreamPosition, iso_time
+from logroute.router.database import StateError
+from logroute.router.record import Anchor, Place, Position, StreamPosition
 from logroute.router.state import TIDY_EVERY_S, RouteState
-from logroute.router.state_file import VERSION, Contents, StateFile
+from logroute.router.state_file import Contents, StateFile
 from logroute.sinks import FileLength
-from tests.router.stand_ins import number_of, origin, position
+from tests.router.stand_ins import number_of, position
 
 T = TypeVar("T")
 DAY = 86400.0
@@ -399,207 +397,6 @@ async def stored(folder: Path) -> Path:
             state.note(f"docker:{number}", position(number))
         await state.commit()
     return folder / "routes" / "all.db"
-
-
-@pytest.mark.parametrize("damage", ["garbage", "cut", "middle", "position", "version", "details"])
-async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What can be read of it is kept; who has forgotten how far it was begins with everything there is."""
-    path = await stored(tmp_path)
-    data = path.read_bytes()
-    assert len(data) > 20_000
-    if damage == "garbage":
-        path.write_bytes(b"no database at all " * 1000)
-    elif damage == "cut":
-        path.write_bytes(data[:9000])
-    elif damage == "middle":
-        destroy_page(path, b"docker:150")
-    else:
-        change = {
-            "position": "update checkpoints set position = '{' where origin = 'docker:7'",
-            "version": "update meta set value = 'seven' where key = 'version'",
-            "details": "insert into files values ('/a', 'f', 1, 1, '{')",
-        }[damage]
-        with closing(sqlite3.connect(path)) as database, database:
-            database.execute(change)
-    async with opened(tmp_path) as state:
-        kept = state.positions
-        assert all(f"docker:{number_of(position)}" == origin for origin, position in kept.items())
-        if damage in ("garbage", "cut"):
-            assert kept == {}
-        elif damage == "middle":
-            assert 0 < len(kept) < 299
-            assert "docker:150" not in kept
-        else:
-            assert len(kept) == 299 - (damage == "position")
-        assert (state.born == 0.0) == (damage not in ("version", "details"))
-        state.note(WEB, position(1))
-        await state.commit()
-    async with opened(tmp_path) as state:
-        assert state.positions == kept | {WEB: position(1)}
-    (aside,) = path.parent.glob("all.db.corrupt-*[0-9]")
-    assert len(aside.read_bytes()) in (len(data), 9000, 19000)
-    said = capsys.readouterr().out
-    assert "moved aside" in said
-    assert str(aside) in said
-
-
-def destroy_page(path: Path, text: bytes) -> None:
-    """Overwrite the page with this text. It must be one that is read: others would not be noticed."""
-    data = path.read_bytes()
-    page = data.index(text) // PAGE_BYTES * PAGE_BYTES
-    path.write_bytes(data[:page] + b"\xa5" * PAGE_BYTES + data[page + PAGE_BYTES :])
-
-
-async def spooled(tmp_path: Path, rows: int) -> Path:
-    """A spool of so many rows of ten records, each of several pages, no page of two rows."""
-    chance = random.Random(1)
-    async with opened(tmp_path) as state:
-        queue = Queue(state, 1 << 20, lambda: None)
-        for row in range(rows):
-            texts = [f"{row} {each} {chance.randbytes(3000).hex()}" for each in range(10)]
-            records = [
-                Record(text, "stdout", iso_time(row * 10**9 + each)) for each, text in enumerate(texts)
-            ]
-            where = position(row)
-            queue.put([Batch(origin(), records, before=where, after=where, size_bytes=1, ready=True)])
-            await queue.spool(1, 1)
-    return tmp_path / "routes" / "all.db"
-
-
-async def drained(state: RouteState) -> tuple[list[int], int]:
-    """Take everything out: the rows that came, and how many records were damaged."""
-    queue = Queue(state, 1 << 20, lambda: None)
-    queue.load()
-    came: list[int] = []
-    damaged = 0
-    queue.close()
-    while True:
-        group = await again(partial(queue.take, 1 << 20, 1000, 0))
-        if group is None:
-            return came, damaged
-        if group.damaged:
-            damaged += group.records
-        else:
-            came.append(int(group.batches[0].records[0].message.split()[0]))
-        queue.finish(group)
-        await again(state.commit)
-
-
-async def again(work: Callable[[], Awaitable[T]]) -> T:
-    """Once more where the file had to be made anew."""
-    try:
-        return await work()
-    except StateError as error:
-        if "it was damaged" not in str(error):
-            raise
-        return await work()
-
-
-@pytest.mark.parametrize("table", ["spool", "origins", "checkpoints"])
-async def test_a_page_that_is_damaged_while_we_run_costs_what_lay_on_it(
-    table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = await spooled(tmp_path, 20)
-    with closing(sqlite3.connect(path)) as database:
-        database.execute(
-            "insert into checkpoints select 'docker:' || id, position, 1, null from spool, checkpoints"
-        )
-        database.commit()
-        pages = [
-            number
-            for (number,) in database.execute(
-                "select pageno from dbstat where name = ? and pagetype = 'leaf' order by path", (table,)
-            )
-        ]
-    async with opened(tmp_path) as state:
-        known = state.positions
-        page = (pages[len(pages) // 2] - 1) * PAGE_BYTES
-        with path.open("r+b") as file:
-            file.seek(page)
-            file.write(b"\xa5" * PAGE_BYTES)
-        came, damaged = await drained(state)
-        state.note(WEB, position(1))
-        await again(state.commit)
-        await state.commit()
-        assert len(came) * 10 + damaged == 200
-        assert came == sorted(came)
-        assert len(came) >= (18 if table == "spool" else 20)
-    async with opened(tmp_path) as state:
-        assert state.positions == known | {WEB: position(1)}
-        assert state.spooled.records == 0
-    said = capsys.readouterr().out
-    if table == "spool":
-        assert "moved aside" in said
-
-
-async def test_what_a_damaged_spool_had_and_cannot_be_read_is_counted_at_the_start(tmp_path: Path) -> None:
-    path = await spooled(tmp_path, 20)
-    with closing(sqlite3.connect(path)) as database:
-        (leaf,) = database.execute(
-            "select pageno from dbstat where name = 'spool' and pagetype = 'leaf' limit 1 offset 5"
-        ).fetchone()
-        database.execute("update meta set value = 'seven' where key = 'version'")
-        database.commit()
-    with path.open("r+b") as file:
-        file.seek((leaf - 1) * PAGE_BYTES)
-        file.write(b"\xa5" * PAGE_BYTES)
-    async with opened(tmp_path) as state:
-        assert state.lost_records in (10, 20)
-        assert state.spooled.records == 200 - state.lost_records
-        came, damaged = await drained(state)
-        assert (len(came) * 10, damaged) == (state.spooled.records, 0)
-
-
-async def test_a_kill_while_a_state_is_made_anew_leaves_one_that_is_whole(tmp_path: Path) -> None:
-    path = await stored(tmp_path)
-    fresh = path.with_name("all.db.anew")
-    fresh.write_bytes(b"half of one")
-    async with opened(tmp_path) as state:
-        assert len(state.positions) == 299
-    path.rename(fresh)  # between the two renames
-    async with opened(tmp_path) as state:
-        assert len(state.positions) == 299
-
-
-async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    path = await stored(tmp_path)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("update meta set value = ? where key = 'version'", (str(VERSION + 1),))
-        database.execute("alter table spool rename column size_bytes to bytes")
-        database.execute("drop table deadletters")
-    before = path.read_bytes()
-    with pytest.raises(
-        StateError, match=r"all\.db was written by a newer logroute \(format 4, .* use that version"
-    ):
-        await RouteState("all", tmp_path).open()
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "tables",
-    [
-        "create table checkpoints (a, b)",
-        "create table meta (name text, number integer)",
-        "create table meta (key text, value text)",
-        "create table files (path text primary key)",
-    ],
-)
-async def test_somebody_elses_database_is_moved_aside(
-    tmp_path: Path, tables: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "routes" / "all.db"
-    path.parent.mkdir()
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(tables)
-    before = path.read_bytes()
-    async with opened(tmp_path) as state:
-        assert state.positions == {}
-        assert state.born
-    (aside,) = path.parent.glob("all.db.corrupt-*[0-9]")
-    assert aside.read_bytes() == before
-    assert "it was not a state of a route" in capsys.readouterr().out
 
 
 async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:

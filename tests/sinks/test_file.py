@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -219,20 +218,6 @@ async def test_a_delivery_that_fails_leaves_every_file_as_it_was(
     await sink.deliver([batch("22", of=origin("a"))])
     assert read(tmp_path / "a.log") == "1\n22\n"
     assert not context.said
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        if os.environ.get("LOGROUTE_REQUIRE_SERVERS") == "1":
-            pytest.fail("a full disk cannot be had: mounting a tmpfs needs root")
-        pytest.skip("mounting a tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 async def test_on_a_full_disk_nothing_is_torn_and_it_goes_on_when_there_is_space(small_disk: Path) -> None:
