@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -266,6 +267,9 @@ def read_books(folder: Path) -> dict[str, Books] | None:
     except OSError:  # it does not run, or has no API
         return None
     head, _, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    if length is None or len(body) < int(length[1]):
+        return None  # it was killed while it answered
     if b" 200 " not in head.partition(b"\r\n")[0]:
         return None
     return {name: of.books() for name, of in msgspec.json.decode(body, type=_Stats).routes.items()}
