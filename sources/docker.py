@@ -35,7 +35,7 @@ from logroute.sources.engine import (
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails
-from logroute.sources.letting_go import say_what_the_end_loses
+from logroute.sources.letting_go import let_go
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
@@ -137,10 +137,6 @@ class DockerSource(Source[DockerOptions]):
                     await self._follow_engine(task_status)
         finally:
             await self._let_go()
-            for container in self.containers.values():
-                if container.log is not None:
-                    container.log.close()
-            self._files.close()
 
     # --- the engine -----------------------------------------------------------------------------------
 
@@ -445,14 +441,13 @@ class DockerSource(Source[DockerOptions]):
         return away + (self._readers.notes() if self._readers is not None else [])
 
     async def _let_go(self) -> None:
-        if self.context.once:
-            return  # all of it was read, or whoever asks is told that not all was
-        owners = {c.log: c for c in self.containers.values() if c.log is not None and c.log.is_open}
+        owners = {c.log: c for c in self.containers.values() if c.log is not None}
 
         def report(log: LogFile, lost: Lost) -> None:
-            self._report(owners[log], lost)
+            self._report(owners.get(log), lost)
 
-        await say_what_the_end_loses(list(owners), report, self._threads)
+        # With `--once` all of it was read, or whoever asks is told that not all was.
+        await let_go([*owners, *self._files.expected], None if self.context.once else report)
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True

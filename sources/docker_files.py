@@ -48,10 +48,10 @@ class ContainerFiles:
         self._unreadable: dict[str, int] = {}
         """How often what was the reason not to read a file."""
 
-    def close(self) -> None:
-        """Close those that are expected still."""
-        for log in self._expected.values():
-            log.close()
+    @property
+    def expected(self) -> Sequence[LogFile]:
+        """Those that may be open before their containers have begun."""
+        return list(self._expected.values())
 
     def _log_file(self, container: Container) -> LogFile | None:
         """Its log as a file, not open; None if it is not to be read as one."""

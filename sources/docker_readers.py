@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from logroute.router.record import Position
+from logroute.router.record import STREAMS, Position
 from logroute.sources import Behind, Emit, Lost, SourceContext
 from logroute.sources.docker_container import Container
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
@@ -88,7 +88,10 @@ class ContainerReaders:
         with container.reader:
             read = partial(log.run, self._offer, checkpoints, follow=not self._context.once)
             await self._persist(container, log, read)
+        # No await from here to the end of `run`, so that no fork joins between them unseen.
         container.reader = None
+        for fork in log.unjoined():
+            self._join_the_end(container, fork)
         self._may_have_ended(container)
 
     def _may_have_ended(self, container: Container) -> None:
@@ -101,7 +104,11 @@ class ContainerReaders:
         assert isinstance(reader, EngineLog)
         if reader.routes is not None:
             reader.routes -= {behind.route}
-        container.places[behind.route] = behind.position
+        self._read_later(container, {behind.route: behind.position})
+
+    def _read_later(self, container: Container, places: Mapping[str, Position]) -> None:
+        """Read for these routes apart, from there, as soon as they have room."""
+        container.places.update(places)
         if not container.catching_up:
             container.catching_up = True
             self._nursery.start_soon(self._catch_up, container)
@@ -114,9 +121,14 @@ class ContainerReaders:
                 fork = self._engine_log(container)
                 fork.routes = frozenset(routes)
                 places = {route: container.places.pop(route) for route in routes}
-                began = trio.current_time()
+                began, is_live = trio.current_time(), container.reader is not None
                 await self._read_apart(container, fork, places)
-                self._join(container, fork)
+                if container.reader is not None:
+                    self._join(container, fork)
+                elif is_live:
+                    self._join_the_end(container, fork)
+                else:  # it began when nothing was read live, and has come to the end
+                    self._emit.joined(container.origin, fork.routes or frozenset())
                 # Opening makes the engine decode the log from its beginning.
                 await trio.sleep_until(began + CATCH_UP_EVERY_S)
         finally:
@@ -175,24 +187,30 @@ class ContainerReaders:
         self._refusals.over(container.details.id)
 
     def _join(self, container: Container, fork: EngineLog) -> None:
-        """The routes of a fork are near the live reader: it goes back to where they are, and has them again.
-
-        Where nothing is read live any more, the fork has come to the end as well.
-        """
+        """The routes of a fork are near the live reader: it goes back to where they are, for all of them."""
         live, routes = container.engine_log, fork.routes or frozenset()
+        assert live is not None
         if not routes:
             return
 
         def places() -> Mapping[str, Position]:
-            assert live is not None
-            others = dict.fromkeys(self._emit.live_routes(container.origin), live.position)
+            others = {route: live.position_of(route) for route in self._emit.live_routes(container.origin)}
             self._emit.joined(container.origin, routes)
             return others | dict.fromkeys(routes, fork.position)
 
-        if live is not None and container.reader is not None:
-            live.join(places)
-        else:
+        live.join(fork, places)
+
+    def _join_the_end(self, container: Container, fork: EngineLog) -> None:
+        """Nothing is read live any more, and what was read last the routes of a fork may not have.
+
+        Then they are read for apart once more.
+        """
+        live, routes = container.engine_log, fork.routes or frozenset()
+        assert live is not None
+        if all(live.position.of(stream).anchor == fork.position.of(stream).anchor for stream in STREAMS):
             self._emit.joined(container.origin, routes)
+        elif routes:
+            self._read_later(container, dict.fromkeys(routes, fork.position))
 
 
 class Refusals:

@@ -159,7 +159,7 @@ class EngineLog:
         self._located: dict[Stream, int | None] = {}
         self._since_ns: int | None = None  # for the next reading only
         self._reading: _Reading | None = None
-        self._joining: Callable[[], Mapping[str, Position]] | None = None
+        self._joins: list[tuple[EngineLog, Callable[[], Mapping[str, Position]]]] = []
         self._following: trio.CancelScope | None = None
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
@@ -201,15 +201,38 @@ class EngineLog:
             raise failure
         return outcome
 
-    def join(self, places: Callable[[], Mapping[str, Position]]) -> None:
-        """Go on, as soon as everything is handed on, from where these routes are; asked for then.
+    def position_of(self, route: str) -> Position:
+        """Behind the last record of what was read that the route has: some have more than others."""
+        for group in self._pending.ahead:
+            if route in group.routes:
+                return group.reached(self.position)
+        return self.position
+
+    def join(self, fork: EngineLog, places: Callable[[], Mapping[str, Position]]) -> None:
+        """Go on, as soon as everything is handed on, from where the routes are; asked for then.
 
         It reads again what some of them have and others not: its batches say which. To be called of a live
-        reader that runs.
+        reader that runs. It may end before it has come to that: `unjoined` says for whom.
         """
-        self._joining = places
+        self._joins.append((fork, places))
         if self._following is not None:
             self._following.cancel()
+
+    def unjoined(self) -> list[EngineLog]:
+        """Forks that were to join, and have not when reading has ended; to be asked for once."""
+        forks = [fork for fork, _ in self._joins]
+        self._joins.clear()
+        return forks
+
+    def _go_back(self) -> None:
+        """Begin again, for the routes of all forks that join. When everything is handed on."""
+        joins, self._joins = self._joins, []
+        found: dict[str, Position] = {}
+        for _, places in joins:
+            # Routes of an earlier fork are live for a later one, but what the earlier one said stands.
+            found = {**places(), **found}
+        self._reading = None
+        self._begin(found)
 
     def _begin(self, checkpoints: Mapping[str, Position]) -> None:
         groups: dict[Position, list[str]] = {}
@@ -235,15 +258,13 @@ class EngineLog:
     async def _follow(self) -> None:
         exact = False
         while True:
-            if self._joining is not None:
+            if self._joins:
                 await self._pending.handed_on()
-                places, self._joining = self._joining, None
-                self._reading = None
-                self._begin(places())
+                self._go_back()
             with trio.CancelScope() as self._following:
                 end = await self._read(follow=not exact)
             self._following = None
-            if self._joining is not None:
+            if self._joins:
                 continue
             if end is _End.MISSING:
                 await self._locate()

@@ -24,7 +24,7 @@ from logroute.config.types import Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.sources import Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
-from logroute.sources.letting_go import say_what_the_end_loses
+from logroute.sources.letting_go import let_go
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
@@ -112,11 +112,9 @@ class FileSource(Source[FileSourceOptions]):
                 else:
                     await self._scan_on()
         finally:
-            if not self.context.once:
-                logs = [file.log for file in self._files.values() if file.log.is_open]
-                await say_what_the_end_loses(logs, self._report, self._threads)
-            for file in self._files.values():
-                file.log.close()
+            logs = [file.log for file in self._files.values()]
+            # With `--once` all of it was read, or whoever asks is told that not all was.
+            await let_go(logs, None if self.context.once else self._report)
 
     async def welcome(self) -> None:
         await self._sweep.welcome()

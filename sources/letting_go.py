@@ -1,10 +1,16 @@
-"""What the end of a source loses: files that exist only because a reader holds them, and are not read."""
+"""The end of a source: its logs are closed, and what nobody can read after that is said.
+
+Some files exist only because a reader holds them, and are lost if they were not read to their end. To find
+that out, and to close a file, the disk is asked, and one that hangs answers neither: all of it is done in a
+thread that may be abandoned, and that then has the logs, and their locks, for itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
 import trio
 
 from logroute.sources import Lost
@@ -14,32 +20,64 @@ WITHIN_S = 5.0
 """How long the end may take to find out."""
 
 
-async def say_what_the_end_loses(
-    logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None], threads: trio.CapacityLimiter
-) -> None:
-    """Report it, also when we are cancelled. To be called before these open logs are closed."""
-    lost: Sequence[tuple[LogFile, Lost]] = ()
-    with trio.move_on_after(WITHIN_S, shield=True):
-        lost = await trio.to_thread.run_sync(partial(_let_go, logs), limiter=threads, abandon_on_cancel=True)
-    for log, gap in lost:
-        report(log, gap)
+async def let_go(logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None] | None) -> None:
+    """Close these logs, and report what is lost thereby; without `report`, only close them.
 
-
-def _let_go(logs: Sequence[LogFile]) -> list[tuple[LogFile, Lost]]:
-    """Give up what would not be found again: one gap for each reader, with what is not read. In a thread."""
+    Also when we are cancelled. Nobody may use the logs after that: where the disk hangs, they are closed when
+    it answers again.
+    """
+    if not logs:
+        return
     lost: list[tuple[LogFile, Lost]] = []
+    with trio.move_on_after(WITHIN_S, shield=True) as scope:
+        # A limiter of its own: in the source's, threads that hang may have all places.
+        await trio.to_thread.run_sync(
+            partial(_let_go_of_all, logs, lost, find_out=report is not None),
+            limiter=trio.CapacityLimiter(1),
+            abandon_on_cancel=True,
+        )
+    if scope.cancelled_caught:
+        structlog.get_logger("logroute.sources").warning(
+            "logs are closed later: the disk does not answer; what is lost with them is not known",
+            logs=sum(log.is_open for log in logs),
+        )
+    if report is not None:
+        for log, gap in tuple(lost):
+            report(log, gap)
+
+
+def _let_go_of_all(logs: Sequence[LogFile], lost: list[tuple[LogFile, Lost]], *, find_out: bool) -> None:
+    """One gap for each reader of which something is lost, as soon as it is known. In a thread."""
     for log in logs:
-        for reader in (*log.forks, log):
-            if not reader.held_bytes() or _is_found_again(reader):
-                continue
-            while reader.held_bytes():
-                reader.let_go()
-            parts = [each for each in reader.take_losses() if each.size_bytes]
-            if parts:
-                size_bytes = sum(each.size_bytes or 0 for each in parts)
-                first, last = parts[0], parts[-1]
-                lost.append((log, Lost(first.routes, last.reason, first.since, last.until, size_bytes)))
-    return lost
+        try:
+            readers = (*log.forks, log) if find_out else ()
+            lost.extend((log, gap) for reader in readers if (gap := _let_go_of(reader)) is not None)
+        except OSError as error:
+            _say_unknown(log, error)
+        try:
+            log.close()
+        except OSError as error:
+            _say_unknown(log, error)
+
+
+def _let_go_of(reader: LogFile) -> Lost | None:
+    """Give up what would not be found again; what of it is not read. Raises OSError."""
+    if not reader.held_bytes() or _is_found_again(reader):
+        return None
+    while reader.held_bytes():
+        reader.let_go()
+    parts = [each for each in reader.take_losses() if each.size_bytes]
+    if not parts:
+        return None
+    size_bytes = sum(each.size_bytes or 0 for each in parts)
+    first, last = parts[0], parts[-1]
+    return Lost(first.routes, last.reason, first.since, last.until, size_bytes)
+
+
+def _say_unknown(log: LogFile, error: OSError) -> None:
+    structlog.get_logger("logroute.sources").warning(
+        "cannot find out what is lost with a log", path=log.path, error=error.strerror
+    )
 
 
 def _is_found_again(reader: LogFile) -> bool:

@@ -20,6 +20,7 @@ from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
 from logroute.sources.docker import DockerOptions, DockerSource
+from logroute.sources.docker_readers import ContainerReaders
 from logroute.sources.engine import Engine, EngineAway
 from logroute.sources.log_file import LogFile
 from tests.sources.stand_ins import Gate, Routes, refuse
@@ -77,6 +78,10 @@ def container_that_said(engine: SimulatedEngine, count: int, **options: Any) -> 
     container.start()
     container.write_many([f"n {number}".encode() for number in range(count)])
     return container
+
+
+def say(container: SimulatedContainer, first: int, end: int) -> None:
+    container.write_many([f"n {number}".encode() for number in range(first, end)])
 
 
 def numbers(count: int) -> list[str]:
@@ -195,6 +200,82 @@ async def test_a_route_that_is_behind_gets_what_the_engine_refused_for_a_while(
         assert bad.got == numbers(10)
         assert router._apart == {}
     assert bad.lost == {}
+
+
+async def test_routes_that_join_one_after_the_other_while_the_live_reader_waits_all_join(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    good, *late = gates = [Gate(name, router) for name in ("good", "first", "second")]
+    async with reading(source_of(engine), router, router):
+        await trio.sleep(5)
+        for gate in late:
+            gate.block()
+        say(container, 10, 20)
+        await trio.sleep(5)
+        good.holds = True
+        say(container, 20, 30)
+        await trio.sleep(5)
+        for gate in late:
+            gate.open()
+            await trio.sleep(5)
+            assert gate.got == numbers(30)
+        say(container, 30, 40)
+        good.open()
+        await trio.sleep(10)
+        assert [gate.got for gate in gates] == [numbers(40)] * 3
+        assert router._apart == {}
+    assert [gate.lost for gate in gates] == [{}] * 3
+
+
+@pytest.mark.parametrize("hands_on", [True, False], ids=["ended", "handing on"])
+@pytest.mark.parametrize("removed", [False, True], ids=["there", "removed"])
+async def test_what_is_said_between_the_end_of_a_fork_and_that_of_the_log_is_read_or_counted_for_its_route(
+    engine: SimulatedEngine,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    hands_on: bool,
+    removed: bool,
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    good, bad = Gate("good", router), Gate("bad", router)
+    monkeypatch.setattr(router, "gone", lambda origin: None)  # which stand-ins know nothing of
+    joins = trio.Event()
+    read_apart = ContainerReaders._read_apart
+
+    async def and_waits(self: ContainerReaders, *args: Any) -> None:
+        await read_apart(self, *args)
+        await joins.wait()
+
+    monkeypatch.setattr(ContainerReaders, "_read_apart", and_waits)
+    source = source_of(engine)
+    async with reading(source, router, router):
+        await trio.sleep(5)
+        bad.block()
+        say(container, 10, 20)
+        await trio.sleep(5)
+        bad.open()
+        await trio.sleep(5)
+        assert bad.got == numbers(20)
+        good.holds = not hands_on
+        say(container, 20, 30)
+        container.exit()
+        await trio.sleep(5)
+        if removed:
+            container.remove()
+            await trio.sleep(5)
+        joins.set()
+        await trio.sleep(5)
+        good.open()
+        await trio.sleep(30)
+        assert good.got == numbers(30)
+        assert bad.got == numbers(20 if removed else 30)
+        assert router._apart == {}
+        assert len(source.containers) == (0 if removed else 1)
+    assert good.lost == {}
+    assert list(bad.lost) == (["removed"] if removed else [])
 
 
 @pytest.mark.parametrize("read", ["api", "file"])

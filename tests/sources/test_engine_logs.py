@@ -509,6 +509,18 @@ def test_the_size_at_which_a_log_is_rotated(driver: str, options: dict[str, str]
     assert rotation_bytes(details) == size
 
 
+async def test_where_a_route_is_that_is_ahead_of_what_is_read(plain_engine: SimulatedEngine) -> None:
+    container, reading = await reading_new(plain_engine)
+    container.write("first\n")
+    container.exit()
+    await reading.run()
+    there = reading.log.position
+    again = await reading_of(plain_engine, container)
+    again.log._begin({"behind": BEGINNING, "ahead": there})
+    assert again.log.position_of("behind").stdout.anchor is None
+    assert again.log.position_of("ahead").stdout.anchor == there.stdout.anchor
+
+
 # --- the same on a real engine ------------------------------------------------------------------------
 
 
