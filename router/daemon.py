@@ -270,7 +270,7 @@ class Daemon:
             task.ended.set()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
-            if all(other.gone is not None for other in self.router.routes.values()):
+            if not self.unopened and all(other.gone is not None for other in self.router.routes.values()):
                 self._end()
 
     # --- reload -------------------------------------------------------------------------------------

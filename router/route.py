@@ -447,6 +447,8 @@ class Route:
         except StateError as error:
             self._is_down(str(error))
             raise
+        if not self._up:
+            self._since = time.time()
         self._up, self._reason = True, ""
         self.queue.load()
         self._books.received = self.queue.records + self.state.lost_records
@@ -461,7 +463,7 @@ class Route:
         """
         try:
             attempt = 0
-            equipped = True
+            equipped = self._replacement is None  # else the sink that we were made with is never opened
             while True:
                 failure: Exception | None = None
                 began = trio.current_time()
@@ -516,8 +518,10 @@ class Route:
     def replace(self, settings: RouteSettings, make_sink: Callable[[Route], Sink[Any]]) -> None:
         """Go on with other settings, and another sink: what waits, and the books, stay.
 
-        The old sink ends the attempts that are under way first, and is closed.
+        The old sink ends the attempts that are under way first, and is closed. The settings are the new ones
+        at once: the router asks for the match, and where to begin, before that.
         """
+        self.settings = settings
         self._replacement = settings, make_sink
         self._replaced.set()
         self._delivery.stop()

@@ -6,6 +6,7 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -75,6 +76,11 @@ class Router:
         they are read for: what is before that they have been given."""
         self._late: set[str] = set()
         """Routes that may get batches of origins which they have not met."""
+        self._met = defaultdict[str, set[str]](set)
+        """Of each route, the origins, by key, that it was shown in this run and has taken ever since. Of
+        others it may have a checkpoint, but what comes now does not follow on that."""
+        self._awaited: set[tuple[str, str]] = set()
+        """Origins and routes that are apart and not met: the live reader has not come to their checkpoint."""
         self._vanished: dict[str, str] = {}
         """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
         self._look_at_vanished = MANY_VANISHED
@@ -85,6 +91,7 @@ class Router:
     def add(self, route: Route, *, late: bool = False) -> None:
         """Have a route. `late`: sources are running, so that it meets origins whose batches flow already."""
         self.routes[route.name] = route
+        self._met[route.name] = set()
         if late:
             self._late.add(route.name)
         self._decide_anew()
@@ -98,6 +105,8 @@ class Router:
         """Have a route no longer: nothing more is handed to it."""
         route = self.routes.pop(name)
         self._late.discard(name)
+        self._met.pop(name, None)
+        self._awaited = {each for each in self._awaited if each[1] != name}
         for key, apart in list(self._apart.items()):
             apart.pop(name, None)
             if not apart:
@@ -131,6 +140,10 @@ class Router:
                 union = frozenset[Stream]().union(*(streams for _, streams in routes))
                 takers = self._combinations[key] = Takers(self._generation, routes, union)
             origin.takers = takers
+            names = {route.name for route, _ in routes}
+            for name, met in self._met.items():
+                if name not in names:
+                    met.discard(origin.key)
         return takers
 
     # --- Emit -----------------------------------------------------------------------------------------
@@ -138,10 +151,15 @@ class Router:
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
-        behind = await self._meet_late_ones(batches) if self._late else []
-        for batch in batches:
-            if batch.reader is None:
-                await self._until_stored(batch.origin)
+        behind: list[Behind] = []
+        generation = -1
+        while generation != self._generation:  # a route that comes while we wait has met nothing either
+            generation = self._generation
+            if self._late:
+                behind += await self._meet_late_ones(batches)
+            for batch in batches:
+                if batch.reader is None:
+                    await self._until_stored(batch.origin)
         for batch in batches:
             takers = self.takers(batch.origin)
             read = self.read.get(batch.origin.source)
@@ -188,17 +206,17 @@ class Router:
         behind: list[Behind] = []
         for batch in batches:
             only = batch.reader.routes if batch.reader is not None else None
-            apart = self._apart.get(batch.origin.key, {})
             for route, _ in self.takers(batch.origin).routes:
                 if route.name not in self._late or route.gone is not None:
                     continue
-                if route.name in apart if only is None else route.name not in only:
+                if only is not None and (route.name not in only or batch.origin.key in self._met[route.name]):
                     continue
-                if route.state.position(batch.origin.key) is not None:
+                if only is None and not self._meets_late(route, batch.origin):
                     continue
-                met[route] = None
                 before = batch.before if isinstance(batch.before, Position) else batch.before.position()
                 position = self._meet_late(route, batch.origin, before, batch.reader)
+                if batch.origin.key in route.unstored:
+                    met[route] = None
                 if position is not None and batch.reader is not None:
                     behind.append(Behind(batch.reader, route.name, position))
         for route in met:
@@ -223,19 +241,39 @@ class Router:
         if all(part.anchor is None and not (part.place and part.place.file) for part in parts):
             route.state.note(batch.origin.key, batch.before)
 
+    def _meets_late(self, route: Route, origin: Origin) -> bool:
+        """Whether the live reader is to show the route this origin: nobody has, or reads for it apart."""
+        if origin.key in self._met[route.name]:
+            return False
+        return route.name not in self._apart.get(origin.key, {}) or (origin.key, route.name) in self._awaited
+
     def _meet_late(
         self, route: Route, origin: Origin, here: Position, reader: Reader | None
     ) -> Position | None:
         """A route that came, or takes more, while we run meets an origin. It begins here, if this is None.
 
-        What a reader of the whole log has not read now, or cannot read again, is not to be had.
+        One that has been there before begins at its checkpoint. What a reader of the whole log has not read
+        now, or cannot read again, is not to be had.
         """
-        position = _first_position(route, Start("", origin.start or here))
-        if reader is None or reader.routes is not None:
+        position = self._place(route, origin)
+        if position is None:
+            position = _first_position(route, Start("", origin.start or here))
+            if reader is None or reader.routes is not None:
+                position = here
+            route.begin(origin.key, position)
+        elif reader is None:
             position = here
+        elif reader.routes is None and _is_before(here, position):
+            # The live one would wait for a reader apart to come to its spot, which has passed that already.
+            self.apart(origin, {route.name: position})
+            self._awaited.add((origin.key, route.name))
+            return None
         route.state.met(origin.key)
-        route.begin(origin.key, position)
-        if position == here:
+        self._met[route.name].add(origin.key)
+        awaited = (origin.key, route.name) in self._awaited
+        self._awaited.discard((origin.key, route.name))
+        # One that was awaited shall get nothing of what is before, in the same sweep.
+        if position == here and not awaited:
             return None
         self.apart(origin, {route.name: position})
         return position
@@ -243,11 +281,17 @@ class Router:
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
         apart: dict[str, Position] = {}
         for route, _ in self.takers(origin).routes:
-            if route.name in self._late and route.state.position(origin.key) is None:
-                position = self._meet_late(route, origin, here, _LIVE)
+            if route.name not in self._late or route.gone is not None:
+                continue
+            if self.routes.get(route.name) is not route:  # taken out while another one stored
+                continue
+            if not self._meets_late(route, origin):
+                continue
+            position = self._meet_late(route, origin, here, _LIVE)
+            if position is not None:
+                apart[route.name] = position
+            if origin.key in route.unstored:
                 await route.store()
-                if position is not None:
-                    apart[route.name] = position
         return apart
 
     def _part(self, batch: Batch, reader: Reader, route: Route) -> Behind:
@@ -337,6 +381,8 @@ class Router:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
             for route, _ in self.takers(origin).routes:
+                self._awaited.discard((origin.key, route.name))
+                self._met[route.name].add(origin.key)
                 route.state.met(origin.key)
                 position = self._place(route, origin)
                 if position is None:
@@ -372,6 +418,10 @@ class Router:
             self._look_at_vanished = MANY_VANISHED + 2 * len(self._vanished)
         for route in self.routes.values():
             route.state.gone(origin.key)
+            self._met[route.name].discard(origin.key)
+            if (origin.key, route.name) in self._awaited:
+                self._awaited.discard((origin.key, route.name))
+                self.joined(origin, [route.name])
 
     def lost(self, origin: Origin, lost: Lost) -> None:
         names = list(lost.routes) or self.live_routes(origin)
@@ -385,6 +435,15 @@ class Router:
             reason=lost.reason,
             **{name: value for name, value in known.items() if value not in ("", None)},
         )
+
+
+def _is_before(here: Position, other: Position) -> bool:
+    """Whether a reader that is here is certain to come to the other position in the same file."""
+    mine = [place for place in (here.stdout.place, here.stderr.place) if place is not None]
+    others = [place for place in (other.stdout.place, other.stderr.place) if place is not None]
+    if not mine or not others or len({place.file for place in (*mine, *others)}) != 1:
+        return False
+    return max(place.offset for place in mine) < min(place.offset for place in others)
 
 
 def _first_position(route: Route, start: Start) -> Position:

@@ -15,10 +15,12 @@ import trio
 
 from logroute.cli.run import make_plan
 from logroute.config.load import load_config
+from logroute.router import daemon as daemon_module
 from logroute.router.daemon import CannotReload, Daemon
 from logroute.simulator import SimulatedEngine
 from tests.end_to_end.daemon import wait_until
 from tests.end_to_end.test_simulated_engine import World
+from tests.router.test_daemon_reload import FullDisk
 
 
 @pytest.fixture
@@ -98,9 +100,34 @@ async def test_a_removed_route_ends_and_may_come_back(world: World) -> None:
         assert world.messages("more") == ["1"]
         await reload(world, daemon, {"all": {}, "more": {}})
         web.write("3\n")
-        # What came while it was not there is behind its checkpoint, and nobody has taken it back.
-        assert (await world.until(2, "more"))[-1] == "3"
+        # What came while it was not there is behind its checkpoint.
+        assert await world.until(3, "more") == ["1", "2", "3"]
         assert await world.until(3) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_route_whose_disk_was_full_at_the_start_is_given_what_came_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    web = world.engine.create("web")
+    web.start()
+    world.configure({"all": {}, "full": {}})
+    async with world.running():
+        web.write("1\n")
+        await world.until(1, "full")
+    disk = FullDisk(monkeypatch, "full")
+    monkeypatch.setattr(daemon_module, "OPEN_AGAIN_S", 0.3)
+    web.write("2\n")
+    async with world.running():
+        web.write("3\n")
+        await world.until(3)
+        assert world.messages("full") == ["1"]
+        disk.names.clear()
+        if not silent:
+            web.write("4\n")
+        wanted = ["1", "2", "3"] if silent else ["1", "2", "3", "4"]
+        assert await world.until(len(wanted), "full") == wanted
+    assert world.messages("full") == world.messages() == wanted
 
 
 async def test_a_source_that_changes_is_started_again_where_it_was(world: World) -> None:

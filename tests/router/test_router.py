@@ -16,7 +16,17 @@ from logroute.router import router as module
 from logroute.router.books import Gaps
 from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time
+from logroute.router.record import (
+    BEGINNING,
+    Batch,
+    Origin,
+    Place,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    iso_time,
+)
 from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
 from logroute.router.state import RouteState
@@ -376,6 +386,105 @@ async def test_a_route_that_comes_late_and_cannot_store_where_it_begins_holds_up
     (behind,) = await router([second])
     assert (behind.route, behind.position) == ("late", position(1))
     assert (late.statistics().received, good.statistics().received) == (0, 2)
+
+
+def read_by(reader: Any, of: Origin, numbers: Sequence[int]) -> Batch:
+    made = batch(of, numbers)
+    made.reader = reader
+    return made
+
+
+async def come_late(router: Router, checkpoint: Position | None = None) -> Route:
+    late = Route(RouteSettings("late"), StandInSink, state_folder=None, on_room=router.room_again)
+    await late.open()
+    if checkpoint is not None:
+        late.state.note(WEB.key, checkpoint)
+    router.add(late, late=True)
+    return late
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_route_that_comes_late_and_has_been_there_before_goes_on_at_its_checkpoint(
+    silent: bool,
+) -> None:
+    router = Router()
+    add(router, "good")
+    await opened(router)
+    await router.meet({WEB: Start("", position(7))})
+    late = await come_late(router, position(3))
+    if silent:
+        assert await router.meet_late(WEB, position(7)) == {"late": position(3)}
+        assert await router.meet_late(WEB, position(7)) == {}
+        assert await router([read_by(Reading(), WEB, [8])]) == []
+    else:
+        (behind,) = await router([read_by(Reading(), WEB, [8])])
+        assert (behind.route, behind.position) == ("late", position(3))
+    assert late.statistics().received == 0
+    assert number_of(late.state.positions[WEB.key]) == 3
+    router.joined(WEB, ["late"])
+    assert await router([read_by(Reading(), WEB, [9])]) == []
+    assert late.statistics().received == 1
+
+
+async def test_a_route_that_comes_late_to_a_log_that_cannot_be_read_again_begins_there() -> None:
+    router = Router()
+    await router.meet({WEB: Start("", position(7))})
+    late = await come_late(router, position(3))
+    assert await router([batch(WEB, [8])]) == []
+    assert late.statistics().received == 1
+
+
+def at(offset: int) -> Position:
+    place = Place("f", offset)
+    return Position(StreamPosition(place), StreamPosition(place))
+
+
+async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_waits_for_that() -> None:
+    """A reader apart would wait for the live one, and that for it."""
+    router = Router()
+    good = add(router, "good")
+    await opened(router)
+    await router.meet({WEB: Start("", at(10))})
+    late = await come_late(router, at(30))
+
+    def line(before: int, after: int) -> Batch:
+        made = Batch(WEB, [Record("x", "stdout", NOW)], before=at(before), after=at(after), size_bytes=100)
+        made.reader = Reading()
+        return made
+
+    assert await router.meet_late(WEB, at(10)) == {}
+    assert await router([line(10, 20)]) == []
+    (behind,) = await router([line(20, 30), line(30, 40)])
+    assert (behind.route, behind.position) == ("late", at(30))
+    assert (good.statistics().received, late.statistics().received) == (3, 0)
+    router.joined(WEB, ["late"])
+    assert await router([line(40, 50)]) == []
+    assert (good.statistics().received, late.statistics().received) == (4, 1)
+
+
+async def test_a_match_that_changes_is_followed_and_what_it_did_not_take_meanwhile_comes_later() -> None:
+    router = Router()
+    add(router, "good")
+    route = add(router, "all")
+    await opened(router)
+    await router.meet({WEB: Start("", position(1))})
+    reader = Reading()
+
+    def change(match: Match) -> None:
+        route.replace(RouteSettings("all", match), StandInSink)
+        router.changed("all")
+
+    await router([read_by(reader, WEB, [2])])
+    change(Match.parse({"container": "w*"}))
+    assert await router([read_by(reader, WEB, [3])]) == []
+    assert route.statistics().received == 2
+    change(Match.parse({"container": "db"}))
+    assert await router.meet_late(WEB, position(3)) == {}
+    assert await router([read_by(reader, WEB, [4])]) == []
+    assert route.statistics().received == 2
+    change(EVERYTHING)
+    # Further than its checkpoint, because some still wait.
+    assert await router.meet_late(WEB, position(4)) == {"all": position(3)}
 
 
 async def test_an_origin_that_no_route_takes_has_no_checkpoints() -> None:
