@@ -32,7 +32,8 @@ def tune() -> None:
     sys.setswitchinterval(SWITCH_S)
     # Buffers of a megabyte come and go with every batch. Given back to the kernel each time, their pages
     # would be cleared and mapped anew, which costs as much as encoding what goes into them.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    libc = ctypes.CDLL(None)
+    mallopt = getattr(libc, "mallopt", None)  # glibc's
     if mallopt is not None:
         # One heap for all threads, which anyway take turns: others would each keep their own largest buffers.
         mallopt(_M_ARENA_MAX, 1)
@@ -42,6 +43,8 @@ def tune() -> None:
     # tracked: there is little to look at, rarely.
     linecache.clearcache()
     gc.collect()
+    if mallopt is not None:
+        libc.malloc_trim(0)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
     gc.enable()

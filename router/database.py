@@ -23,7 +23,7 @@ with smaller blocks the rest is not there, and writing to it on a full disk ends
 the index is kept in our memory, and nobody else can read the file while we run."""
 PAGE_BYTES = 8 << 10
 """Of a new database: the spool's blobs are large, and a page costs a system call or two."""
-CACHE_KIB = 256
+CACHE_KIB = 64
 """Of each database in memory. What is stored besides is small, and the kernel caches it as well."""
 FREE_PAGES = 512
 """Unused pages that the file keeps, to write into; what is more is given back, so many in one commit."""
