@@ -82,7 +82,7 @@ def _say_unknown(log: LogFile, error: OSError) -> None:
 
 def _is_found_again(reader: LogFile) -> bool:
     """Whether whoever opens the log now finds where the reader is; it may have been compressed."""
-    again = LogFile(reader.path, reader.origin, limit=reader.limit)
+    again = reader.another()
     try:
         return again.open() and not again.resume({"": reader.position})
     except OSError:

@@ -278,6 +278,12 @@ class LogFile:
         """Where it is, between a `parse` and the next `fetch`."""
         return self._passed, self._segments[0].offset if self._segments else 0
 
+    def another(self) -> LogFile:
+        """A reader of the same log in the same way, not open."""
+        return LogFile(
+            self.path, self.origin, limit=self.limit, format=self._format.name, rotated=self.rotated
+        )
+
     def fork(self, checkpoints: Mapping[str, Position], of: LogFile | None = None) -> LogFile:
         """A further reader, for these routes, from where they are.
 
@@ -286,9 +292,7 @@ class LogFile:
         """
         of = of or self
         self._stranded = checkpoints
-        fork = LogFile(
-            self.path, self.origin, limit=self.limit, format=self._format.name, rotated=self.rotated
-        )
+        fork = self.another()
         fork.routes, fork.began = frozenset(checkpoints), checkpoints
         fork.complete, fork.stop_at = self.complete, self.stop_at
         # Locked, so that what `look` finds meanwhile is found for it as well.

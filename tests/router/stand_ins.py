@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import pytest
 import trio
 
 from logroute.router.match import ALL_STREAMS
@@ -20,6 +22,7 @@ from logroute.router.record import (
     message_hash,
 )
 from logroute.router.route import Route
+from logroute.router.state import RouteState
 from logroute.sinks import DELIVERED, Outcome, Rejected, Sink, SinkOptions
 from logroute.sources import Checkpoints, Emit, Source, SourceContext, SourceOptions, Start
 
@@ -201,6 +204,19 @@ class StandInSource(Source[StandInSourceOptions]):
                 await emit([batch(each, [number], acknowledged=done or None)])
         if not self.context.once:
             await trio.sleep_forever()
+
+
+def hanging_store(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have the disk not answer whoever stores something, until this is set."""
+    answers = threading.Event()
+    store = RouteState._store
+
+    def hang(*args: Any) -> Any:
+        assert answers.wait(10)
+        return store(*args)
+
+    monkeypatch.setattr(RouteState, "_store", hang)
+    return answers
 
 
 async def inline(work: Callable[..., Any], *args: Any, **_limits: Any) -> Any:

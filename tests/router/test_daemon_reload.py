@@ -179,6 +179,11 @@ class Broken:
         self.why: Exception | None = OSError("no such certificate")
         self.asked: list[float] = []
 
+    async def begin(self) -> None:
+        """Reload to it, once everything was delivered."""
+        await trio.sleep(1)
+        await self.world.reload("bad", "good", sink=self, options="others")
+
     def __call__(self, route: Route) -> StandInSink:
         if route.name == "bad" and self.why is not None:
             self.asked.append(trio.current_time())
@@ -193,8 +198,7 @@ async def test_a_changed_route_whose_sink_cannot_be_made_is_down_and_its_neighbo
     broken = Broken(world)
 
     async def reload() -> None:
-        await trio.sleep(1)
-        await world.reload("bad", "good", sink=broken, options="others")
+        await broken.begin()
         await trio.sleep(20)
         assert len(broken.asked) > 3
         assert (world.route("bad").statistics().up, world.route("bad").statistics().reason) == (
@@ -219,8 +223,7 @@ async def test_a_better_configuration_is_not_made_to_wait_for_the_next_try_of_a_
     broken = Broken(world)
 
     async def reload() -> None:
-        await trio.sleep(1)
-        await world.reload("bad", "good", sink=broken, options="others")
+        await broken.begin()
         await trio.sleep(200)
         asked = len(broken.asked)
         await world.reload("bad", "good", options="better")

@@ -23,7 +23,7 @@ from logroute.router.queue import Queue
 from logroute.router.record import Batch, Record, iso_time
 from logroute.router.state import RouteState
 from logroute.router.state_file import VERSION, StateFile
-from tests.router.stand_ins import number_of, origin, position
+from tests.router.stand_ins import hanging_store, number_of, origin, position
 from tests.router.test_state import WEB, opened, stored
 
 T = TypeVar("T")
@@ -340,15 +340,8 @@ async def test_a_close_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch:
 async def test_who_hurries_shortens_what_is_waited_for_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-    store = RouteState._store
-
-    def hang(*args: object) -> object:
-        assert go_on.wait(10)
-        return store(*args)  # type: ignore[arg-type]  # passed on as they came
-
     async with opened(tmp_path) as state:
-        monkeypatch.setattr(RouteState, "_store", hang)
+        go_on = hanging_store(monkeypatch)
         state.note(WEB, position(1))
 
         async def hurry() -> None:

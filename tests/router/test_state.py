@@ -23,7 +23,7 @@ from logroute.router.record import Anchor, Place, Position, StreamPosition
 from logroute.router.state import TIDY_EVERY_S, RouteState
 from logroute.router.state_file import Contents, StateFile
 from logroute.sinks import FileLength
-from tests.router.stand_ins import number_of, position
+from tests.router.stand_ins import hanging_store, number_of, position
 
 T = TypeVar("T")
 DAY = 86400.0
@@ -246,15 +246,8 @@ async def test_a_disk_that_does_not_answer_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STORE_WITHIN_S", 0.05)
-    answers = threading.Event()
-    store = RouteState._store
-
-    def hang(*args: object) -> object:
-        assert answers.wait(10)
-        return store(*args)  # type: ignore[arg-type]  # passed on as they came
-
     async with opened(tmp_path) as state:
-        monkeypatch.setattr(RouteState, "_store", hang)
+        answers = hanging_store(monkeypatch)
         state.note(WEB, position(1))
         state.files["/a"] = length(1)
         with pytest.raises(StateError, match="has not answered"):
