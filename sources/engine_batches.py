@@ -50,6 +50,8 @@ class PendingBatches:
         """Behind the last record that was put in."""
         self.ahead: list[Ahead] = []
         """Routes that have already some of what is read."""
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called when everything that was put in has been taken."""
         # Invariant: _size_bytes == the sizes of what is in _filled and of what is being offered.
         self._filled: deque[_Filling] = deque()
         self._size_bytes = 0
@@ -125,6 +127,7 @@ class PendingBatches:
         """Offer what was read, one batch at a time; meanwhile the next one grows."""
         while True:
             while not self._filled:
+                self.on_idle()
                 await self._to_take.park()
             filling = self._filled.popleft()
             batch = Batch(
@@ -153,9 +156,14 @@ class PendingBatches:
                 await self._taken.park()
         return not scope.cancelled_caught
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything has been taken."""
+        return not (self._filled or self._offering)
+
     async def handed_on(self) -> None:
         """Wait until everything has been taken."""
-        while self._filled or self._offering:
+        while not self.idle:
             await self._taken.park()
 
 

@@ -31,7 +31,7 @@ from logroute.router.record import (
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns
-from logroute.sources.engine_batches import Offer, PendingBatches
+from logroute.sources.engine_batches import STALL_S, Offer, PendingBatches
 from logroute.sources.engine_resume import (
     Ahead,
     Locator,
@@ -138,7 +138,7 @@ class EngineLog:
         self.routes: frozenset[str] | None = None
         """The routes that are behind, and that it reads for alone; None: it is the live reader."""
         self.ended = False
-        """What the events say; only a hint, the engine is asked."""
+        """The program has ended, say the events; only a hint, the engine is asked."""
         self.on_opened: Callable[[], None] = _nothing
         """Called when the engine has begun to give the log."""
         self.statistics = EngineLogStatistics()
@@ -150,6 +150,7 @@ class EngineLog:
         self._log = structlog.get_logger("logroute.sources")
         self._rotation_bytes = rotation_bytes(details)
         self._pending = PendingBatches()
+        self._pending.on_idle = self._join_now
         self._begun = False
         self._routes: tuple[str, ...] = ()
         # The clock was set back: their times do not say which of several positions is ahead of which.
@@ -215,7 +216,18 @@ class EngineLog:
         reader that runs. It may end before it has come to that: `unjoined` says for whom.
         """
         self._joins.append((fork, places))
-        if self._following is not None:
+        if self._pending.idle:
+            self._join_now()
+        elif self._following is not None:
+            # Until then the stream is read on: what is written, and removed, meanwhile would be missing.
+            self._following.deadline = trio.current_time() + STALL_S
+
+    def _join_now(self) -> None:
+        """Everything is handed on: what is being read may end, if somebody is to join.
+
+        Not where it ends by itself, which `unjoined` is for: it may be gone before it is read again.
+        """
+        if self._joins and self._following is not None and not self.ended:
             self._following.cancel()
 
     def unjoined(self) -> list[EngineLog]:
@@ -261,11 +273,10 @@ class EngineLog:
             if self._joins:
                 await self._pending.handed_on()
                 self._go_back()
+            end: _End | None = None
             with trio.CancelScope() as self._following:
                 end = await self._read(follow=not exact)
             self._following = None
-            if self._joins:
-                continue
             if end is _End.MISSING:
                 await self._locate()
             elif end is _End.BACKWARDS:

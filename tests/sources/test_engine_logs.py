@@ -237,6 +237,27 @@ async def test_a_container_that_is_removed_at_its_end_is_read_to_its_end(engine:
     assert reading.losses == []
 
 
+async def test_what_is_removed_while_a_route_is_about_to_join_was_read(engine: SimulatedEngine) -> None:
+    container, reading = await reading_new(engine)
+    fork = await reading_of(engine, container)
+    async with following(reading):
+        container.write("first\n")
+        await reading.until("first")
+        reading.taking = trio.Event()
+        container.write("held up\n")
+        while reading.log.position.stdout.anchor == reading.batches[-1].after.stdout.anchor:
+            await trio.sleep(0.001)
+        reading.log.join(fork.log, dict)
+        container.write("last words\n")
+        await trio.sleep(0.1)
+        container.remove(force=True)
+        reading.log.ended = True
+        reading.taking.set()
+    assert reading.messages == ["first", "held up", "last words"]
+    assert reading.losses == []
+    assert reading.log.unjoined() == [fork.log]
+
+
 async def test_a_container_that_went_unread_is_reported(plain_engine: SimulatedEngine) -> None:
     container = running(plain_engine)
     container.write("never read\n")
