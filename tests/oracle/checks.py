@@ -171,7 +171,8 @@ def _is_stored(history: History, delivery: Delivery) -> bool:
         stored_until = _stored_until(history.unstored, down.begin)
         # Ending in order is of no use where nothing can be stored.
         forgets = down.abrupt or stored_until < down.begin
-        if forgets and stored_until - COMMIT_S <= delivery.at <= down.end:
+        last_part = max(delivery.at, delivery.done_at)
+        if forgets and delivery.at <= down.end and stored_until - COMMIT_S <= last_part:
             return False
     return True
 
@@ -187,15 +188,19 @@ def _stored_until(unstored: Sequence[Span], at: float) -> float:
 def reordered(history: History, route: RouteHistory) -> Iterator[Violation]:
     """Of each stream, what comes for the first time comes in order. Repetitions begin further back.
 
-    Over plain TCP there may be some among them that come for the first time: a cut had cost them.
+    Over plain TCP there may be some among them that come for the first time: a cut had cost them. And
+    elsewhere what was refused the first time.
     """
     for name, arrivals in route.arrivals.items():
+        refused = {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
         arrived: set[int] = set()
         last = -1
         for run in _rising(arrivals.in_turn()):
             late = [(number, at) for number, at in run if number < last and number not in arrived]
-            repeats = any(number in arrived for number, _ in run)
-            if late and not (route.promise == "confirmed" and repeats):
+            if any(number in arrived for number, _ in run):
+                cost = route.promise == "confirmed"
+                late = [(number, at) for number, at in late if not cost and number not in refused]
+            if late:
                 number, at = late[0]
                 what = f"came behind #{last}, at {at:.2f} s"
                 yield Violation(route.name, "reordered", what, Key(*name, number))

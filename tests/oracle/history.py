@@ -57,6 +57,9 @@ class Delivery:
     """When it was accepted."""
     sure: bool = True
     """The daemon must have heard that it was: no answer was withheld and no connection cut."""
+    done_at: float = -math.inf
+    """When the last part of what was refused as a whole, and then came in parts, was accepted or refused: the
+    daemon acknowledges it as a whole. Infinite until then."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from random import Random
 from typing import ClassVar
@@ -291,6 +291,12 @@ class HttpReceiver(Receiver):
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}/logs?encoding=ndjson"
 
+    def __init__(self, name: str, history: History, random: Random) -> None:
+        super().__init__(name, history, random)
+        # Of what was refused as a whole: what has not been accepted yet, nor refused alone, and what has.
+        self._outstanding: set[Key] = set()
+        self._parts: list[Delivery] = []
+
     async def _converse(self, stream: trio.SocketStream, turn: int) -> None:
         parser = h11.Connection(h11.SERVER)
         while (body := await self._request(parser, stream)) is not None:
@@ -338,8 +344,10 @@ class HttpReceiver(Receiver):
             raise Cut
         if status == 204:
             delivery = self._accepted(turn)
-            for line in lines:
-                self._take(line, delivery)
+            keys = {key for line in lines if (key := self._take(line, delivery))}
+            if keys & self._outstanding:
+                self._parts.append(delivery)
+                self._finish_parts(keys)
         else:
             self._read_only(lines)
         headers = [] if status == 204 else headers  # RFC 9110, 8.6: no length with 204
@@ -349,12 +357,26 @@ class HttpReceiver(Receiver):
 
     def _refuses(self, lines: list[bytes]) -> bool:
         """Whether a request cannot be taken as it is; remembers a record that is refused alone."""
-        if sum(map(len, lines)) > TOO_LARGE_BYTES and len(lines) > 1:
-            return True
-        poisonous = [key for key in self._read_only(lines) if key.number % POISON == 0]
-        if poisonous and len(lines) == 1:
-            self.books.refused.add(poisonous[0])
+        keys = self._read_only(lines)
+        poisonous = [key for key in keys if key.number % POISON == 0]
+        if len(lines) > 1:
+            refused = bool(poisonous) or sum(map(len, lines)) > TOO_LARGE_BYTES
+            if refused and not self._outstanding.issuperset(keys):
+                self._finish_parts(self._outstanding)
+                self._outstanding = set(keys)
+            return refused
+        self.books.refused.update(poisonous)
+        if poisonous:
+            self._finish_parts(set(poisonous))
         return bool(poisonous)
+
+    def _finish_parts(self, keys: Set[Key]) -> None:
+        """These are not outstanding any more."""
+        self._outstanding = self._outstanding - keys
+        for delivery in self._parts:
+            delivery.done_at = math.inf if self._outstanding else self.history.now()
+        if not self._outstanding:
+            self._parts.clear()
 
     def _read_only(self, lines: list[bytes]) -> list[Key]:
         """Look whether records are whole, without accepting them."""

@@ -107,6 +107,28 @@ def test_what_a_cut_has_cost_may_come_with_a_repetition_over_plain_tcp(promise: 
     assert reordered == (promise != "confirmed")
 
 
+def test_what_was_refused_the_first_time_may_come_with_a_repetition() -> None:
+    story = Story("at least once")
+    story.arrive([*range(4), *range(5, 8)], at=18.0)
+    story.route.refused.add(key(4))
+    story.down(18.5, 19.0, abrupt=True)
+    story.arrive([4, 5, 6, 7, 8, 9], at=20.0, turn=2)
+    assert story.kinds() == []
+    story.route.refused.clear()
+    assert story.kinds() == [("reordered", key(4))]
+
+
+def test_what_came_in_parts_is_stored_as_a_whole() -> None:
+    story = Story("at least once")
+    part = story.arrive(range(5), at=10.0)
+    part.done_at = math.inf
+    story.down(18.0, 19.0, abrupt=True)
+    story.arrive(range(10), at=20.0, turn=2)
+    assert story.kinds() == []
+    part.done_at = 14.0
+    assert story.kinds() == [("doubled", key(0))]
+
+
 def test_streams_have_no_order_among_each_other() -> None:
     story = Story("exactly once")
     other = StreamName("web-1", "stderr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator
 from random import Random
@@ -166,6 +167,21 @@ async def test_http_one_that_is_busy_says_so(web: Stage) -> None:
     with web.receiver.misbehaving("busy"):
         assert await web.post(1) == 429
     assert not web.accepted()
+
+
+async def test_http_parts_of_what_was_refused_are_done_with_the_last_of_them(web: Stage) -> None:
+    with web.receiver.misbehaving("reject"):
+        assert await web.post(96, 97, 98) == 400
+        assert await web.post(96) == 204
+        (part,) = web.receiver.books.arrivals[WEB].deliveries
+        assert part.done_at == math.inf
+        assert await web.post(97, 98) == 400
+        assert await web.post(97) == 400
+        assert part.done_at == math.inf
+        assert await web.post(98) == 204
+    assert part.at <= part.done_at < math.inf
+    assert await web.post(99) == 204
+    assert web.receiver.books.arrivals[WEB].deliveries[-1].done_at < 0
 
 
 async def test_http_one_that_rejects_tells_what_it_refused_alone(web: Stage) -> None:
