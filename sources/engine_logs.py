@@ -355,10 +355,7 @@ class EngineLog:
                 return True
             if anchor.time == last.time and anchor.hash == message_hash(last.message):
                 return True
-        open_ = reading.decoder.joiner.unfinished.get(last.stream)
-        if open_ is not None and open_.time == last.time:
-            return open_.discarding or open_.parts[-1:] == [last.message]
-        return any(_ends_with(record, last) for record in came)
+        return _came_to(last, reading.decoder, came)
 
     @property
     def newest_time(self) -> str:
@@ -378,16 +375,10 @@ class EngineLog:
         groups = [(group.routes, group.reached(self.position)) for group in self._pending.ahead]
         elsewhere = {route for routes, _ in groups for route in routes}
         groups.insert(0, (tuple(route for route in self._routes if route not in elsewhere), self.position))
-        locators = [Locator.of(position) for _, position in groups]
-        decoder = log_decoder(tty=self._tty, limit=self._limit)
-        async with self._engine.logs(self._id, follow=False) as stream:
-            while data := await self._receive(stream, follow=False):
-                records = decoder.feed(data)
-                for each in locators:
-                    each.look(records)
-        rest = decoder.finish()
-        for each in locators:
-            each.look(rest)
+        for _ in range(END_ATTEMPTS):
+            locators = [Locator.of(position) for _, position in groups]
+            if await self._look_through(locators):
+                break
         # Usually the position is the first of them, but their times need not say so.
         first = {name: first_of(locators, name) for name in STREAMS}
         position = Position(
@@ -425,6 +416,25 @@ class EngineLog:
         ]
         self._pending.ahead = [group for group in ahead if not group.done]
         self._order_unknown = False
+
+    async def _look_through(self, locators: Sequence[Locator]) -> bool:
+        """Show them the whole log; whether it ended where the engine says it does.
+
+        A connection that is cut ends like a log: what was not shown then is not gone.
+        """
+        last = await self._last()
+        decoder = log_decoder(tty=self._tty, limit=self._limit)
+        whole = last is None
+        async with self._engine.logs(self._id, follow=False) as stream:
+            while data := await self._receive(stream, follow=False):
+                records = decoder.feed(data)
+                whole = whole or (last is not None and _came_to(last, decoder, records))
+                for each in locators:
+                    each.look(records)
+        rest = decoder.finish()
+        for each in locators:
+            each.look(rest)
+        return whole or (last is not None and _came_to(last, decoder, rest))
 
     # --- one reading --------------------------------------------------------------------------------
 
@@ -590,6 +600,14 @@ class EngineLog:
             container=self.origin.name,
             error=error,
         )
+
+
+def _came_to(last: Record, decoder: LogDecoder, came: Sequence[Record]) -> bool:
+    """Whether the log's last piece is among these records, or is what the decoder has unfinished."""
+    open_ = decoder.joiner.unfinished.get(last.stream)
+    if open_ is not None and open_.time == last.time:
+        return open_.discarding or open_.parts[-1:] == [last.message]
+    return any(_ends_with(record, last) for record in came)
 
 
 def _ends_with(record: Record, last: Record) -> bool:

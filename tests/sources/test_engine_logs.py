@@ -389,6 +389,39 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
     assert reading.losses == []
 
 
+async def test_a_look_through_the_log_that_was_cut_is_no_word_of_what_is_gone(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SimulatedEngine(tmp_path / "engine") as engine:
+        container = running(engine)
+        for number in range(100):
+            container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
+        first = await reading_of(engine, container)
+        await first.run(follow=False)
+        stored = first.log.position
+        again = await reading_of(engine, container)
+        receive, looks = again.log._receive, 0
+        look_through = again.log._look_through
+
+        async def cut(stream: Any, *, follow: bool) -> bytes:
+            # The log's last piece is told; then the connection ends, as it does when the engine goes away.
+            data = await receive(stream, follow=follow)
+            return data if looks != 1 or len(data) < 1000 else b""
+
+        async def look(locators: Any) -> bool:
+            nonlocal looks
+            looks += 1
+            return await look_through(locators)
+
+        monkeypatch.setattr(again.log, "_receive", cut)
+        monkeypatch.setattr(again.log, "_look_through", look)
+        again.log._begin({"all": stored})
+        await again.log._locate()
+        assert looks == 2
+        assert again.losses == []
+        assert again.log.position == stored
+
+
 @pytest.mark.parametrize(
     "back_ns",
     [
