@@ -66,22 +66,27 @@ class Replies:
     """Takes apart what a receiver says. Text stays bytes: a nonce may be of either type, and is no UTF-8."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=REPLY_BYTES)
+        # Its own limit is one on what it holds unread: of an array it reads the items as they come.
+        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=2 * REPLY_BYTES)
         self._last = b""
+        self._fed_bytes = self._whole_bytes = 0
+        """How much has come, and how much of that are whole replies."""
 
     def feed(self, data: bytes) -> Iterator[object]:
         """The replies that are whole by now. Raises ProtocolError for what is none, or has no end."""
         self._last = data
         try:
-            # Only what is left of a reply that is not whole counts for the limit.
-            for start in range(0, len(data), REPLY_BYTES // 4):
-                self._unpacker.feed(data[start : start + REPLY_BYTES // 4])
+            for start in range(0, len(data), REPLY_BYTES):
+                piece = data[start : start + REPLY_BYTES]
+                self._unpacker.feed(piece)
+                self._fed_bytes += len(piece)
                 for reply in self._unpacker:
                     if not isinstance(reply, dict | list):
                         raise self.unexpected()
+                    self._whole_bytes = self._unpacker.tell()
                     yield reply
-        except msgpack.BufferFull as error:
-            raise ProtocolError(f"sends a reply without end, longer than {REPLY_BYTES >> 10} KiB") from error
+                if self._fed_bytes - self._whole_bytes > REPLY_BYTES:
+                    raise ProtocolError(f"sends a reply without end, longer than {REPLY_BYTES >> 10} KiB")
         except (msgpack.UnpackException, ValueError) as error:
             raise self.unexpected() from error
 
