@@ -20,10 +20,10 @@ from pydantic import Field, field_validator, model_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.router.template import Template
-from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions, kernel_acknowledged
 from logroute.sinks.forward_connection import Connection
 from logroute.sinks.forward_entries import EntryEncoder
-from logroute.sinks.forward_protocol import PORT, Handshake, Message, message
+from logroute.sinks.forward_protocol import PORT, Handshake, message
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
@@ -42,22 +42,24 @@ class ForwardOptions(SinkOptions):
     """Send records to Fluentd, Fluent Bit, or another receiver of the Forward protocol."""
 
     type: Literal["forward"] = "forward"
-    address: str = Field(examples=["tcp://logs.example.com:24224", "tls://logs.example.com:24224"])
+    address: str = Field(examples=["tls://logs.example.com:24224"])
     """Where to: `tcp://HOST:PORT`, or `tls://HOST:PORT`, the port being 24224 by default."""
     tag: str = Field(default="logroute.{container.name|file}", examples=["docker.{compose.project|none}"])
     """What the receiver routes by, a template. In its values, whatever is no letter, digit, `-` or `_`, dots
     too, becomes `_`."""
     compress: Literal["none", "gzip"] = "none"
     """Compress the entries (CompressedPackedForward)."""
+    ack: bool = True
+    """Wait until the receiver acknowledges each message. Without, what its kernel has taken counts as
+    delivered, and what a broken connection may have cost is counted. Always on with `tls://`."""
     ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
     """How long the receiver may take nothing, or acknowledge nothing, before everything is sent again."""
-    shared_key: str | None = Field(
-        default=None, min_length=1, repr=False, examples=["${file:/run/secrets/key}"]
-    )
-    """The receiver's key, where it has one. It is never sent: each side proves that it knows it."""
+    shared_key: str | None = Field(default=None, repr=False, examples=["a-long-secret"])
+    """The receiver's key, where it has one. It is never sent: each side proves that it knows it. Keep it in a
+    file: `${file:/run/secrets/key}`."""
     username: str | None = Field(default=None, repr=False, examples=["ada"])
     """User, where the receiver asks for one beside the key."""
-    password: str | None = Field(default=None, repr=False, examples=["${FORWARD_PASSWORD}"])
+    password: str | None = Field(default=None, repr=False, examples=["another-secret"])
     """Their password."""
     tls: TlsOptions = TlsOptions()
 
@@ -78,10 +80,19 @@ class ForwardOptions(SinkOptions):
             raise ValueError("must not contain spaces or control characters")
         return text
 
+    @field_validator("shared_key")
+    @classmethod
+    def _key_is_one(cls, key: str | None) -> str | None:
+        if key == "":
+            raise ValueError("must not be empty: whoever knows that would know it; leave it out for none")
+        return key
+
     @model_validator(mode="after")
     def _user_has_a_key(self) -> ForwardOptions:
         if (self.username or self.password) and not self.shared_key:
             raise ValueError("receivers ask for a user only beside a key: set `shared_key` too")
+        if not self.ack and self.address.startswith("tls:"):
+            raise ValueError("behind `tls://` only acknowledgements tell what has come: leave `ack` on")
         return self
 
 
@@ -134,6 +145,8 @@ class ForwardStatistics(msgspec.Struct, frozen=True):
     """Made since the start."""
     chunks: int
     """Messages that were acknowledged."""
+    unconfirmed: int
+    """Records delivered without acknowledgement that a broken connection may have cost."""
 
 
 class _Chunk(msgspec.Struct):
@@ -154,8 +167,11 @@ class ForwardSink(Sink[ForwardOptions]):
         self._address = parse_address(options.address)
         self._tag = Template.parse(options.tag)
         self._encoder = EntryEncoder()
-        self._connection: Connection | None = None
-        self._connections = self._chunks = 0
+        self._connection: Connection | kernel_acknowledged.Connection | None = None
+        """The second kind where there are no acknowledgements."""
+        self._connected = trio.Event()
+        self._keepalive = True
+        self._connections = self._chunks = self._unconfirmed = 0
         # What of the delivery that failed last is acknowledged, so that its next attempt does not send it
         # again. Invariant: these batches become the same chunks each time, so that an index names one.
         self._attempted: list[Batch] = []
@@ -176,7 +192,7 @@ class ForwardSink(Sink[ForwardOptions]):
         return {"address": address, **user, **query}
 
     def statistics(self) -> ForwardStatistics:
-        return ForwardStatistics(self._connections, self._chunks)
+        return ForwardStatistics(self._connections, self._chunks, self._unconfirmed)
 
     async def open(self) -> None:
         await self.close()
@@ -190,10 +206,12 @@ class ForwardSink(Sink[ForwardOptions]):
                 options.shared_key, options.username or "", options.password or "", hostname
             )
         # The name is resolved anew: the receiver may have moved.
-        self._connection = await Connection.connect(
-            address.host, address.port, str(address), context, handshake
-        )
+        connection = await Connection.connect(address.host, address.port, str(address), context, handshake)
+        self._keepalive = connection.keepalive
+        self._connection = connection if options.ack else await connection.without_acknowledgements()
         self._connections += 1
+        self._connected.set()
+        self._connected = trio.Event()
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         if not self._attempted_before(batches):
@@ -212,6 +230,17 @@ class ForwardSink(Sink[ForwardOptions]):
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+            self._count(connection)
+
+    async def run(self) -> None:
+        """Without acknowledgements, notice the end of a connection before a delivery writes into it."""
+        while not self.options.ack:
+            connection = self._connection
+            if isinstance(connection, kernel_acknowledged.Connection) and not connection.failure:
+                await connection.watch()
+                self._count(connection)
+            else:
+                await self._connected.wait()
 
     # --- one delivery -----------------------------------------------------------------------------------
 
@@ -223,12 +252,9 @@ class ForwardSink(Sink[ForwardOptions]):
         gzip = self.options.compress == "gzip"
         if gzip:  # milliseconds in which others want to go on
             await trio.to_thread.run_sync(_compress, [chunk for _, chunk in chunks], abandon_on_cancel=True)
-        indices: dict[bytes, int] = {}
-        messages: list[Message] = []
-        for index, chunk in chunks:
-            made = message(chunk.tag, chunk.entries, chunk.records, gzip=gzip)
-            indices[made.chunk] = index
-            messages.append(made)
+        ack = self.options.ack
+        messages = [message(c.tag, c.entries, c.records, gzip=gzip, ack=ack) for _, c in chunks]
+        indices = {made.chunk: index for made, (index, _) in zip(messages, chunks, strict=True)}
 
         def settle(chunk: bytes) -> None:
             self._settled.add(indices[chunk])
@@ -239,9 +265,30 @@ class ForwardSink(Sink[ForwardOptions]):
             await self.open()
             connection = self._connection
             assert connection is not None
-        await connection.exchange(messages, settle, self.options.ack_timeout)
-        if not connection.keepalive:
+        if isinstance(connection, Connection):
+            await connection.exchange(messages, settle, self.options.ack_timeout)
+        else:
+            try:
+                data = b"".join([part for made in messages for part in made.parts])
+                await connection.send(data, sum([made.records for made in messages]))
+            finally:
+                self._count(connection)
+        if not self._keepalive:
             await self.close()
+
+    def _count(self, connection: Connection | kernel_acknowledged.Connection) -> None:
+        """What the end of a connection without acknowledgements, if it has ended, may have cost."""
+        if isinstance(connection, Connection):
+            return
+        if records := connection.take_unconfirmed():
+            self._unconfirmed += records
+            self.context.unconfirmed(records)
+            self.context.warn(
+                "records may be lost: the receiver had taken them and may not have read them",
+                receiver=connection.peer,
+                reason=connection.failure,
+                records=records,
+            )
 
     def _in_chunks(self, batches: Sequence[Batch]) -> list[_Chunk]:
         """Divide records by their tag, in the order of the first of each, and where they are too many."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import trio
 
-from logroute.sinks import Retryable
+from logroute.sinks import Retryable, kernel_acknowledged
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.forward_protocol import (
     REPLY_BYTES,
@@ -137,6 +137,19 @@ class Connection:
         if failure:
             await self.close()
             raise Retryable(f"{self.peer}: {failure}")
+
+    async def without_acknowledgements(self) -> kernel_acknowledged.Connection:
+        """The same connection for who asks for none: what the receiver's kernel has taken counts.
+
+        Only without TLS. Raises Retryable if it has ended already.
+        """
+        assert isinstance(self.stream, trio.SocketStream)
+        try:
+            kernel_acknowledged.set_up(self.stream.socket)
+            return kernel_acknowledged.Connection(self.stream, self.peer)
+        except OSError as error:
+            await self.close()
+            raise Retryable(f"{self.peer}: cannot connect: {cause_in_words(error)}") from error
 
     async def close(self) -> None:
         """At once: what counts is acknowledged. Never raises."""

@@ -41,16 +41,20 @@ class Message(msgspec.Struct, frozen=True):
     tag: str
     records: int
     chunk: bytes
-    """Its id, which the acknowledgement repeats."""
+    """Its id, which the acknowledgement repeats; empty: none is asked for."""
     parts: Sequence[bytes | memoryview]
     """The bytes, to be joined."""
 
 
-def message(tag: str, entries: Sequence[bytes | memoryview], records: int, *, gzip: bool) -> Message:
+def message(
+    tag: str, entries: Sequence[bytes | memoryview], records: int, *, gzip: bool, ack: bool
+) -> Message:
     """`[tag, entries, option]`. `entries` hold so many records, one behind the other; `gzip`: compressed."""
-    # "Base64 representation of 128 bits unique_id".
-    chunk = base64.b64encode(secrets.token_bytes(16))
-    options: dict[str, Any] = {"size": records, "chunk": chunk.decode()}
+    options: dict[str, Any] = {"size": records}
+    chunk = b""
+    if ack:  # "Base64 representation of 128 bits unique_id"
+        chunk = base64.b64encode(secrets.token_bytes(16))
+        options["chunk"] = chunk.decode()
     if gzip:
         options["compressed"] = "gzip"
     size_bytes = sum(map(len, entries))

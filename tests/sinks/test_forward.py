@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import struct
@@ -39,6 +40,7 @@ from tests.sinks.forward_receiver import (
     nothing,
     say,
 )
+from tests.sinks.tcp_receiver import TcpReceiver
 from tests.sinks.test_contract import Context
 
 TIME = "2026-11-03T20:06:26.123456789Z"
@@ -63,6 +65,19 @@ def batch(*messages: str, of: Origin = WEB) -> Batch:
 def sink_to(port: int, folder: Path, transport: str = "tcp", host: str = "127.0.0.1", **options: Any) -> Any:
     given_ = {"address": f"{transport}://{host}:{port}", **options}
     return ForwardSink(ForwardOptions.model_validate(given_), Context(folder))
+
+
+class Counting(Context):
+    """Counts what may be lost."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.lost = 0
+        self.told = trio.Event()
+
+    def unconfirmed(self, records: int) -> None:
+        self.lost += records
+        self.told.set()
 
 
 def came(receiver: ForwardReceiver) -> list[tuple[str, list[str]]]:
@@ -97,7 +112,7 @@ async def test_a_delivery_is_one_message_for_each_tag(receiver: ForwardReceiver,
     assert [{**m.option, "chunk": ""} for m in receiver.messages] == [
         {"size": size, "chunk": ""} for size in (3, 2, 1)
     ]
-    assert sink.statistics() == forward_module.ForwardStatistics(connections=1, chunks=3)
+    assert sink.statistics() == forward_module.ForwardStatistics(1, chunks=3, unconfirmed=0)
 
 
 async def test_compressed_entries_are_one_member_of_gzip(receiver: ForwardReceiver, tmp_path: Path) -> None:
@@ -304,6 +319,31 @@ async def test_a_cancelled_delivery_closes_its_connection(receiver: ForwardRecei
     assert await sink.deliver(batches) == DELIVERED
     await sink.close()
     assert [tag[9:] for tag, _ in came(receiver)] == ["web", "db", "db"]
+
+
+async def test_without_acknowledgements_the_kernels_word_counts(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    plain = TcpReceiver()
+    context = Counting(tmp_path)
+    sink = ForwardSink(ForwardOptions(address=f"tcp://127.0.0.1:{plain.port}", ack=False), context)
+    await sink.open()
+    nursery.start_soon(sink.run)
+    assert await sink.deliver([batch("1", "2"), batch("x", of=DB)]) == DELIVERED
+    plain.settle()
+    sent = [*msgpack.Unpacker(io.BytesIO(plain.received[0]))]
+    assert [(tag, option) for tag, _, option in sent] == [
+        ("logroute.web", {"size": 2}), ("logroute.db", {"size": 1}),
+    ]  # fmt: skip
+    plain.stop_reading()
+    assert await sink.deliver([batch("3")]) == DELIVERED
+    plain.reset()
+    await context.told.wait()
+    assert sink.statistics().unconfirmed == context.lost == 4
+    plain.close()
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await sink.close()
 
 
 # --- silence ------------------------------------------------------------------------------------------
@@ -727,8 +767,9 @@ def test_a_uri_that_means_no_receiver_is_told(uri: str, said: str) -> None:
         ({"tag": "a b"}, "must not contain spaces or control characters"),
         ({"tag": "{container.nmae}"}, 'did you mean "container.name"?'),
         ({"username": "ada"}, "set `shared_key` too"),
-        ({"shared_key": ""}, "at least 1 character"),
+        ({"shared_key": ""}, "must not be empty"),
         ({"compress": "zstd"}, "Input should be 'none' or 'gzip'"),
+        ({"address": "tls://h", "ack": False}, "behind `tls://` only acknowledgements tell what has come"),
         ({"ack_timeout": "0s"}, "greater than 0"),
     ],
 )
