@@ -71,7 +71,7 @@ class Replies:
 
     def __init__(self) -> None:
         # Its own limit is one on what it holds unread: of an array it reads the items as they come.
-        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=2 * REPLY_BYTES)
+        self._unpacker = msgpack.Unpacker(raw=True, max_buffer_size=2 * REPLY_BYTES)
         self._last = b""
         self._fed_bytes = self._whole_bytes = 0
         """How much has come, and how much of that are whole replies."""

@@ -77,6 +77,8 @@ class ForwardReceiver:
     messages: list[Message] = field(default_factory=list)
     behaviours: deque[Behaviour] = field(default_factory=deque)
     connections: int = 0
+    closed: int = 0
+    """Connections that have ended."""
     pings: list[list[Any]] = field(default_factory=list)
     port: int = 0
     _open: set[Stream] = field(default_factory=set)
@@ -118,6 +120,7 @@ class ForwardReceiver:
         except (Close, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
+            self.closed += 1
             self._open.discard(stream)
             await trio.aclose_forcefully(stream)
 
