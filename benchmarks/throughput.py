@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import engine_process
+from benchmarks.forward_receiver import ForwardReceiver
 from benchmarks.processes import BenchmarkError, Usage, run, warm
 from benchmarks.receiver import Receiver
 from benchmarks.workload import write_log
@@ -26,6 +27,7 @@ class Pipeline:
     limit: float
     """Of the floor."""
     read: str = "file"
+    receiver: type[Receiver] = Receiver
 
     @property
     def receives(self) -> bool:
@@ -37,12 +39,14 @@ NULL = "null:"
 RAW = "file://{folder}/raw.log?format=raw"
 JSON = "file://{folder}/out.ndjson"
 SYSLOG = "syslog+tcp://{receiver}"
+FORWARD = "forward://{receiver}"
 
 PIPELINES = (
     Pipeline("log file → null", {"nothing": NULL}, 2.2),
     Pipeline("log file → raw file", {"raw": RAW}, 2.8),
     Pipeline("log file → JSON file", {"json": JSON}, 4.3),
     Pipeline("log file → syslog TCP", {"syslog": SYSLOG}, 3.6),
+    Pipeline("log file → Fluent forward", {"forward": FORWARD}, 4.5, receiver=ForwardReceiver),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
@@ -130,7 +134,7 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
         shutil.rmtree(old, ignore_errors=True)
     warm(folder, lines * WRITTEN_BYTES)
     with ExitStack() as stack:
-        receiver = stack.enter_context(Receiver()) if pipeline.receives else None
+        receiver = stack.enter_context(pipeline.receiver()) if pipeline.receives else None
         address = f"127.0.0.1:{receiver.port}" if receiver else ""
         routes = {name: uri.format(folder=out, receiver=address) for name, uri in pipeline.routes.items()}
         usage = run_once(folder, pipeline, host, routes)

@@ -80,7 +80,7 @@ class Connection:
         except (OSError, UnicodeError) as error:  # the latter of a name that none can be
             raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
         try:
-            _set_up(stream.socket)
+            set_up(stream.socket)
             return cls(stream, peer)
         except OSError as error:  # it has gone already
             await trio.aclose_forcefully(stream)
@@ -225,7 +225,7 @@ def largest_window(socket: trio.socket.SocketType) -> int:
     return _WINDOW << (scale if scaled else 0)
 
 
-def _set_up(socket: trio.socket.SocketType) -> None:
+def set_up(socket: trio.socket.SocketType) -> None:
     """Have the kernel notice a peer that is gone without a word."""
     tcp = trio.socket.IPPROTO_TCP
     socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)

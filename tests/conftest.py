@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests.servers import docker_engine as real
+from tests.servers.fluent_server import FluentServer
+from tests.servers.forward_collector import ForwardCollector
 from tests.servers.rsyslog import Rsyslog
 
 # No test asserts a time: a machine that is busy fails none.
@@ -64,6 +67,41 @@ def rsyslog(tmp_path: Path) -> Iterator[Rsyslog]:
         server.start()
         yield server
     finally:
+        server.close()
+
+
+@pytest.fixture
+def forward_collector(tmp_path: Path) -> Iterator[ForwardCollector]:
+    """The OpenTelemetry Collector's Forward receiver, started."""
+    if reason := ForwardCollector.unavailable():
+        missing(reason)
+    folder = tmp_path / "collector"
+    folder.mkdir()
+    server = ForwardCollector(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
+    """Starts the Fluent project's receiver, with its options."""
+    if reason := FluentServer.unavailable():
+        missing(reason)
+    folder = tmp_path / "fluent"
+    folder.mkdir()
+    started: list[FluentServer] = []
+
+    def start(**options: Any) -> FluentServer:
+        server = FluentServer(folder, **options)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
         server.close()
 
 

@@ -15,6 +15,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +43,8 @@ from logroute.router.record import (
     message_hash,
 )
 from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, SinkOptions
+from tests.sinks.forward_receiver import ForwardReceiver, close
+from tests.sinks.forward_receiver import in_a_thread as receiving_in_a_thread
 from tests.sinks.http_server import HttpServer, answer, in_a_thread
 from tests.sinks.syslog_parser import octet_counted, parse_rfc5424
 from tests.sinks.tcp_receiver import TcpReceiver
@@ -57,6 +60,8 @@ class Receiver(ABC):
 
     exactly_once = False
     """Whether nothing arrives twice when a delivery that failed or was cancelled is made again."""
+    across_origins = True
+    """Whether there is an order among the records of different origins."""
     keeps = True
     """Whether what arrived can be read at all."""
     companions: typing.ClassVar[dict[str, tuple[str, str]]] = {}
@@ -186,6 +191,43 @@ class HttpReceiver(Receiver):
         self._running.close()
 
 
+class ForwardSinkReceiver(Receiver):
+    """A receiver that acknowledges at once. A delivery is a message for each tag, and so for each origin."""
+
+    across_origins = False
+    companions: typing.ClassVar = {
+        "tls.key": ("tls.cert", "/x/client.pem"),
+        "username": ("shared_key", "key"),
+        "password": ("shared_key", "key"),
+    }
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver = ForwardReceiver()
+        self._running = ExitStack()
+        self._running.enter_context(receiving_in_a_thread(self.receiver))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
+
+    @property
+    def uri(self) -> str:
+        return f"forward://127.0.0.1:{self.receiver.port}"
+
+    def records(self) -> list[dict[str, Any]]:
+        return self.receiver.records()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.behaviours.append(close)
+        yield
+        assert not self.receiver.behaviours
+
+    def close(self) -> None:
+        self._running.close()
+
+
 class SyslogReceiver(Receiver):
     """A receiver that reads at once. Messages are cut: of long ones only the beginning counts."""
 
@@ -229,6 +271,7 @@ class SyslogReceiver(Receiver):
 
 RECEIVERS: dict[str, type[Receiver]] = {
     "file": FileReceiver,
+    "forward": ForwardSinkReceiver,
     "http": HttpReceiver,
     "null": NullReceiver,
     "stdout": StdoutReceiver,
@@ -322,6 +365,9 @@ class Bench:
             (each.origin.name, self.receiver.shown(r.message)) for each in expected for r in each.records
         ]
         arrived = self.receiver.arrived()
+        if not self.receiver.across_origins:
+            wanted.sort(key=itemgetter(0))
+            arrived = sorted(arrived, key=itemgetter(0))
         if self.receiver.exactly_once:
             assert arrived == wanted
             return
