@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import select
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -24,18 +24,13 @@ from logroute.sinks.forward_protocol import (
     Replies,
     acknowledged,
 )
+from logroute.sinks.streams import Opened, Stream, open_stream, shaking_hands
 
-CONNECT_S = 10.0
-"""How long connecting may take, names included."""
-HANDSHAKE_S = 10.0
-"""How long each handshake may take: that of TLS, and that with the shared key."""
 PIECE_BYTES = 1 << 22
 """How much is sent before it counts that the receiver takes something."""
 UNSENT_BYTES = 1 << 22
 """How much the kernel takes that it cannot send yet. With the 16 KiB that trio sets, for data that ages, a
 delivery takes a dozen wake-ups instead of two or three, and a tenth more CPU."""
-
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Connection:
@@ -57,52 +52,29 @@ class Connection:
         cls, host: str, port: int, peer: str, context: ssl.SSLContext | None, handshake: Handshake | None
     ) -> Connection:
         """Resolve the name, connect to the first address that answers, and shake hands. Raises Retryable."""
-        try:
-            with trio.fail_after(CONNECT_S):
-                socket_stream = await trio.open_tcp_stream(host, port)
-        except trio.TooSlowError as error:
-            raise Retryable(f"{peer}: not connected within {CONNECT_S:g} s") from error
-        except (OSError, UnicodeError) as error:  # the latter of a name that none can be
-            raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+        opened = await open_stream(host, port, peer, context)
         with suppress(OSError):  # not everywhere, and the connection may have ended already
-            socket_stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        stream: Stream = socket_stream
-        if context is not None:
-            # A receiver that ends without TLS's farewell has ended: only acknowledgements count.
-            stream = trio.SSLStream(socket_stream, context, server_hostname=host, https_compatible=True)
-        connection = cls(stream, socket_stream.socket, peer)
+            opened.socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        connection = cls(opened.stream, opened.socket, peer)
         try:
-            if isinstance(stream, trio.SSLStream):
-                with connection._in_words("the TLS handshake is not finished"):
-                    await stream.do_handshake()
             if handshake is not None:
-                with connection._in_words("the handshake with the `shared_key` is not finished"):
+                with shaking_hands(peer, "the handshake with the `shared_key` is not finished"):
                     await connection._shake_hands(handshake)
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    @contextmanager
-    def _in_words(self, late: str) -> Iterator[None]:
-        """Raise Retryable for whatever fails in a handshake, or is late."""
+    async def _shake_hands(self, handshake: Handshake) -> None:
         try:
-            with trio.fail_after(HANDSHAKE_S):
-                yield
-        except trio.TooSlowError as error:
-            raise Retryable(f"{self.peer}: {late} after {HANDSHAKE_S:g} s") from error
+            helo = Helo.parse(await self._reply())
+            if helo is None:
+                raise ProtocolError("does not begin with a HELO")
+            self.keepalive = helo.keepalive
+            await self.stream.send_all(handshake.ping(helo))
+            handshake.check(await self._reply())
         except ProtocolError as error:
             raise Retryable(f"{self.peer}: the receiver {error}") from error
-        except (trio.BrokenResourceError, ssl.CertificateError) as error:
-            raise Retryable(f"{self.peer}: cannot connect: {cause_in_words(error)}") from error
-
-    async def _shake_hands(self, handshake: Handshake) -> None:
-        helo = Helo.parse(await self._reply())
-        if helo is None:
-            raise ProtocolError("does not begin with a HELO")
-        self.keepalive = helo.keepalive
-        await self.stream.send_all(handshake.ping(helo))
-        handshake.check(await self._reply())
 
     async def _reply(self) -> object:
         """The next reply of a handshake, in which each waits for the other's word."""
@@ -144,12 +116,7 @@ class Connection:
         Only without TLS. Raises Retryable if it has ended already.
         """
         assert isinstance(self.stream, trio.SocketStream)
-        try:
-            kernel_acknowledged.set_up(self.stream.socket)
-            return kernel_acknowledged.Connection(self.stream, self.peer)
-        except OSError as error:
-            await self.close()
-            raise Retryable(f"{self.peer}: cannot connect: {cause_in_words(error)}") from error
+        return await kernel_acknowledged.Connection.of(Opened(self.stream, self.stream.socket), self.peer)
 
     async def close(self) -> None:
         """At once: what counts is acknowledged. Never raises."""

@@ -1,4 +1,6 @@
-"""A TCP connection to a receiver that answers nothing: what its kernel has taken counts as delivered.
+"""A connection to a receiver that answers nothing: what its kernel has taken counts as delivered.
+
+By TCP, with or without TLS, or to a socket of this host.
 
 The kernel says how much of what was sent is not acknowledged yet (`SIOCOUTQ`, tcp(7)). When that is nothing
 and the peer has not closed, the peer's kernel has everything; the program behind it may not have read it.
@@ -27,9 +29,8 @@ import trio
 
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words
+from logroute.sinks.streams import Opened
 
-CONNECT_S = 10.0
-"""How long connecting may take, names included."""
 SILENCE_S = 60.0
 """How long the peer's kernel may say nothing to what was sent, or have no room, before it counts as gone."""
 KEEPALIVE_S = 30
@@ -51,15 +52,17 @@ _WINDOW = 1 << 16
 class Connection:
     """One connection. Its end is noted once, by whoever sees it first: `send`, `watch` or `close`."""
 
-    def __init__(self, stream: trio.SocketStream, peer: str) -> None:
+    def __init__(self, opened: Opened, peer: str) -> None:
+        """Raises OSError where the connection has ended already."""
         self.peer = peer
         """How people call it, for errors."""
         self.failure = ""
         """Why it is not to be used any more."""
-        self._stream = stream
-        self._socket = stream.socket
+        self._stream = opened.stream
+        self._socket = opened.socket
         self._poll = select.poll()
         self._poll.register(self._socket.fileno(), select.POLLRDHUP)
+        set_up(self._socket)
         self._window_bytes = largest_window(self._socket)
         self._lossy = False
         """Whether the failure may have cost what the peer had not read."""
@@ -70,20 +73,12 @@ class Connection:
         self._sent_bytes = 0
 
     @classmethod
-    async def connect(cls, host: str, port: int, peer: str) -> Connection:
-        """Resolve the name, and connect to the first address that answers. Raises Retryable."""
+    async def of(cls, opened: Opened, peer: str) -> Connection:
+        """A connection that was just made. Raises Retryable where it has ended already."""
         try:
-            with trio.fail_after(CONNECT_S):
-                stream = await trio.open_tcp_stream(host, port)
-        except trio.TooSlowError as error:
-            raise Retryable(f"{peer}: not connected within {CONNECT_S:g} s") from error
-        except (OSError, UnicodeError) as error:  # the latter of a name that none can be
-            raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
-        try:
-            set_up(stream.socket)
-            return cls(stream, peer)
-        except OSError as error:  # it has gone already
-            await trio.aclose_forcefully(stream)
+            return cls(opened, peer)
+        except OSError as error:
+            await trio.aclose_forcefully(opened.stream)
             raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
 
     # --- what is known without waiting ------------------------------------------------------------------
@@ -136,7 +131,7 @@ class Connection:
     def _acknowledged(self, size_bytes: int, records: int) -> None:
         self._sent_bytes += size_bytes
         self._unread.append((self._sent_bytes, records))
-        while self._unread[0][0] <= self._sent_bytes - self._window_bytes:
+        while self._unread and self._unread[0][0] <= self._sent_bytes - self._window_bytes:
             self._unread.popleft()
 
     # --- waiting ----------------------------------------------------------------------------------------
@@ -198,6 +193,10 @@ class Connection:
             return
         self._closing = True
         try:
+            if isinstance(self._stream, trio.SSLStream):
+                with trio.move_on_after(CLOSE_S):
+                    await self._stream.aclose()  # with its farewell
+                return
             self._socket.shutdown(trio.socket.SHUT_WR)
             with trio.move_on_after(CLOSE_S):
                 await _until(lambda: not self.usable())
@@ -217,7 +216,10 @@ async def _until(done: Callable[[], bool]) -> None:
 
 
 def largest_window(socket: trio.socket.SocketType) -> int:
-    """Bytes that the peer's kernel can hold unread at most: see the module."""
+    """Bytes that the peer's kernel can hold unread at most: see the module. None of a socket of this host's
+    own, where what is not outstanding has been read (unix(7), SIOCINQ)."""
+    if socket.family == trio.socket.AF_UNIX:
+        return 0
     info = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, 8)
     scaled = info[_TCPI_OPTIONS] & _TCPI_OPT_WSCALE
     # A bit-field: its first half is the low one, or where numbers begin with their high end the high one.
@@ -227,6 +229,8 @@ def largest_window(socket: trio.socket.SocketType) -> int:
 
 def set_up(socket: trio.socket.SocketType) -> None:
     """Have the kernel notice a peer that is gone without a word."""
+    if socket.family == trio.socket.AF_UNIX:
+        return
     tcp = trio.socket.IPPROTO_TCP
     socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
     socket.setsockopt(tcp, trio.socket.TCP_KEEPIDLE, KEEPALIVE_S)

@@ -1,7 +1,8 @@
-"""Syslog sink: RFC 5424 and 3164 messages over TCP (RFC 6587).
+"""Syslog sink: RFC 5424 and 3164 messages over UDP (RFC 5426), TCP (RFC 6587), TLS (RFC 5425), unix sockets.
 
-Owns one connection. TCP syslog has no acknowledgement: what the receiver's kernel has taken counts as
-delivered (`kernel_acknowledged`), and what a reset may have cost beyond that is counted. See docs/syslog.md.
+None of them has an acknowledgement. Of a stream, what the receiver's kernel has taken counts as delivered
+(`kernel_acknowledged`), and what a reset may have cost beyond that is counted; a datagram has been delivered
+when it was sent. RELP, which acknowledges, is a sink of its own. See docs/syslog.md.
 """
 
 from __future__ import annotations
@@ -12,34 +13,42 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import trio
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.router.template import Template
-from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkOptions
+from logroute.sinks.datagrams import Datagrams, UdpDatagrams, UnixDatagrams, WrongKind
 from logroute.sinks.kernel_acknowledged import Connection
-from logroute.sinks.syslog_message import Facility, Format, Framing, HeaderTemplates, SyslogEncoder
+from logroute.sinks.streams import open_stream, open_unix_stream
+from logroute.sinks.syslog_message import (
+    Facility,
+    Format,
+    Framing,
+    HeaderTemplates,
+    StructuredData,
+    SyslogEncoder,
+    check_structured_data,
+)
+from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
-PORTS = {"tcp": 514}
-"""The transports there are, and where receivers usually listen."""
+PORTS = {"udp": 514, "tcp": 514, "tls": 6514}
+"""Where receivers usually listen."""
+LARGEST_BYTES = {"udp": 1024, "tcp": 8192, "tls": 8192, "unix": 8192, "relp": 8192}
+"""The largest messages that go everywhere, by transport: a datagram of 1024 octets is not fragmented on any
+path, and receivers should take 2048 (RFC 5426, 3.2; RFC 5425, 4.3.1)."""
 
 
-class SyslogOptions(SinkOptions):
-    """Send records to a syslog receiver."""
+class MessageOptions(SinkOptions):
+    """What messages look like, whatever carries them."""
 
-    type: Literal["syslog"] = "syslog"
-    address: str = Field(examples=["tcp://logs.example.com:514"])
-    """Where to: `tcp://HOST:PORT`, the port being 514 by default."""
     format: Format = "rfc5424"
     """What messages look like. `rfc3164` is the older form: its times have neither year nor zone (they are in
     UTC), nor parts of a second."""
-    framing: Framing = "octet-counting"
-    """How a message's end is told: its length stands before it, or a newline behind it. With `newline`,
-    newlines inside of messages become `#012`."""
     facility: Facility = Field(default=1, examples=["local0", 16])
     """What kind of program speaks, by name or number."""
     hostname: str = Field(default="{host.name|-}", examples=["{host.name|-}"])
@@ -50,14 +59,15 @@ class SyslogOptions(SinkOptions):
     """Process in the header, a template. Default: the first 12 digits of the container's id."""
     msgid: str = Field(default="-", examples=["{label.kind|-}"])
     """Kind of message in the header, a template; `rfc3164` has none."""
-    max_size: Size = Field(default=8192, ge=1024, examples=["8KiB"])
-    """Largest message, header included. What is longer is cut and ends with `[truncated]`."""
-
-    @field_validator("address")
-    @classmethod
-    def _address_is_one(cls, address: str) -> str:
-        parse_address(address)
-        return address
+    structured_data: StructuredData = Field(
+        default={},
+        examples=[{"docker@32473": {"image": "{container.image}", "project": "{compose.project|}"}}],
+    )
+    """Elements of structured data, each with its parameters and their values, which are templates; one that
+    is empty is left out. `rfc3164` has none."""
+    max_size: Size | None = Field(default=None, ge=480, examples=["8KiB"])
+    """Largest message, header included; default 8 KiB, by UDP 1 KiB. What is longer is cut and ends with
+    `[truncated]`."""
 
     @field_validator("hostname", "app_name", "procid", "msgid")
     @classmethod
@@ -66,6 +76,42 @@ class SyslogOptions(SinkOptions):
             Template.parse(text)
         return text
 
+    @field_validator("structured_data")
+    @classmethod
+    def _structured_data_is_some(cls, data: StructuredData) -> StructuredData:
+        return check_structured_data(data)
+
+    def templates(self) -> HeaderTemplates:
+        return HeaderTemplates.parse(
+            self.hostname, self.app_name, self.procid, self.msgid, self.structured_data
+        )
+
+
+class SyslogOptions(MessageOptions):
+    """Send records to a syslog receiver."""
+
+    type: Literal["syslog"] = "syslog"
+    address: str = Field(examples=["tcp://logs.example.com:514", "unix:///dev/log"])
+    """Where to: `udp://HOST`, `tcp://HOST:PORT` (the port is 514 by default), `tls://HOST:PORT` (6514), or
+    `unix:///PATH`, a socket of either kind."""
+    framing: Framing | None = Field(default=None, examples=["newline"])
+    """How a message's end is told in a stream: `octet-counting`, its length stands before it, or `newline`
+    behind it; then newlines inside of messages become `#012`. Default: `octet-counting`, on a unix socket
+    `newline`."""
+    tls: TlsOptions = TlsOptions()
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_one(cls, address: str) -> str:
+        parse_address(address)
+        return address
+
+    @model_validator(mode="after")
+    def _datagrams_have_no_framing(self) -> SyslogOptions:
+        if self.framing is not None and self.address.startswith("udp:"):
+            raise ValueError("`framing` is of streams: a datagram is a message")
+        return self
+
 
 class Address(msgspec.Struct, frozen=True):
     """Where a receiver listens."""
@@ -73,10 +119,12 @@ class Address(msgspec.Struct, frozen=True):
     transport: str
     host: str
     port: int
+    path: str = ""
+    """Of a unix socket."""
 
 
 def parse_address(text: str) -> Address:
-    """`tcp://HOST:PORT`. Raises ValueError; its text shows no password."""
+    """`udp://HOST:PORT`, `tcp://…`, `tls://…` or `unix:///PATH`. Raises ValueError; it shows no password."""
     if not text.isprintable() or " " in text:
         raise ValueError("must not contain spaces or control characters")
     try:
@@ -84,17 +132,26 @@ def parse_address(text: str) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError("is no address such as tcp://logs.example.com:514") from error
-    if parts.scheme not in PORTS:
-        there_are = ", ".join(f"{transport}://" for transport in PORTS)
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+            raise ValueError("is no socket such as unix:///dev/log")
+        return Address("unix", "", 0, parts.path)
+    return network_address(parts, host, port, PORTS | {"unix": 0})
+
+
+def network_address(parts: SplitResult, host: str | None, port: int | None, ports: dict[str, int]) -> Address:
+    """Host and port of a URL whose scheme is one of these transports. Raises ValueError."""
+    if parts.scheme not in ports:
+        there_are = ", ".join(f"{transport}://" for transport in ports)
         said = f'no transport "{parts.scheme}://"' if parts.scheme else "no transport"
-        raise ValueError(f"{said}; there is {there_are}")
+        raise ValueError(f"{said}; there are {there_are}")
     if not host:
         raise ValueError("names no host")
     if "@" in parts.netloc:
         raise ValueError("takes no user: syslog knows none")
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("has something behind the port")
-    return Address(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
+    return Address(parts.scheme, host, ports[parts.scheme] if port is None else port)
 
 
 class SyslogStatistics(msgspec.Struct, frozen=True):
@@ -103,28 +160,26 @@ class SyslogStatistics(msgspec.Struct, frozen=True):
     connections: int
     """Made since the start."""
     truncated: int
-    """Messages cut to `max_size`."""
+    """Messages cut to the largest size."""
     unconfirmed: int
     """Records delivered that a broken connection may have cost."""
 
 
 @SINKS.register(SyslogOptions)
 class SyslogSink(Sink[SyslogOptions]):
-    """One connection, made anew when it has ended."""
+    """One connection, or socket for datagrams, made anew when it has ended."""
 
     def __init__(self, options: SyslogOptions, context: SinkContext) -> None:
         super().__init__(options, context)
-        templates = HeaderTemplates(
-            hostname=Template.parse(options.hostname),
-            app_name=Template.parse(options.app_name) if options.app_name is not None else None,
-            procid=Template.parse(options.procid) if options.procid is not None else None,
-            msgid=Template.parse(options.msgid),
-        )
+        self._address = address = parse_address(options.address)
+        self._max_bytes = options.max_size or LARGEST_BYTES[address.transport]
+        framing = options.framing or ("newline" if address.transport == "unix" else "octet-counting")
         self._encoder = SyslogEncoder(
-            options.format, options.framing, options.facility, templates, options.max_size
+            options.format, framing, options.facility, options.templates(), self._max_bytes
         )
-        self._address = parse_address(options.address)
+        self._peer = f"syslog+{options.address}"
         self._connection: Connection | None = None
+        self._datagrams: Datagrams | None = None
         self._connected = trio.Event()
         self._connections = self._truncated = self._unconfirmed = 0
 
@@ -132,9 +187,7 @@ class SyslogSink(Sink[SyslogOptions]):
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
         if "address" in query:
             raise ValueError("the URI is the address, `address` is no parameter")
-        transport = uri.scheme.partition("+")[2]
-        if not transport:
-            raise ValueError(f"over which transport? Write syslog+tcp://{uri.netloc.rpartition('@')[2]}")
+        transport = uri.scheme.partition("+")[2] or "udp"
         address = uri._replace(scheme=transport, query="").geturl()
         parse_address(address)
         return {"address": address, **query}
@@ -144,33 +197,64 @@ class SyslogSink(Sink[SyslogOptions]):
 
     async def open(self) -> None:
         await self.close()
-        # The name is resolved anew: the receiver may have moved.
-        self._connection = await Connection.connect(
-            self._address.host, self._address.port, f"syslog+{self.options.address}"
-        )
+        address, peer = self._address, self._peer
+        # Names are resolved anew: the receiver may have moved.
+        if address.transport == "udp":
+            self._datagrams = await UdpDatagrams.open(address.host, address.port, peer)
+        elif address.transport == "unix":
+            try:
+                self._datagrams = await UnixDatagrams.open(address.path, peer)
+            except WrongKind:
+                self._connection = await Connection.of(await open_unix_stream(address.path, peer), peer)
+        else:
+            context = await client_context(self.options.tls) if address.transport == "tls" else None
+            opened = await open_stream(address.host, address.port, peer, context)
+            self._connection = await Connection.of(opened, peer)
         self._connections += 1
         self._connected.set()
         self._connected = trio.Event()
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        truncated = self._encoder.truncated
-        encode = self._encoder.encode
-        data = b"".join([encode(batch) for batch in batches])
-        if not data:
+        if not any(len(batch) for batch in batches):
             return DELIVERED
         connection = self._connection
-        if connection is None or not connection.usable():
+        if self._datagrams is None and (connection is None or not connection.usable()):
             await self.open()
-            connection = self._connection
-            assert connection is not None
+        truncated = self._encoder.truncated
+        if self._datagrams is not None:
+            await self._send_datagrams(self._datagrams, batches)
+        else:
+            await self._send_stream(batches)
+        if cut := self._encoder.truncated - truncated:
+            self._truncated += cut
+            self.context.warn("messages were cut to max_size", messages=cut, max_size=self._max_bytes)
+        return DELIVERED
+
+    async def _send_stream(self, batches: Sequence[Batch]) -> None:
+        connection = self._connection
+        assert connection is not None
+        encode = self._encoder.encode
+        data = b"".join([encode(batch) for batch in batches])
         try:
             await connection.send(data, sum([len(batch) for batch in batches]))
         finally:
             self._count(connection)
-        if cut := self._encoder.truncated - truncated:
-            self._truncated += cut
-            self.context.warn("messages were cut to max_size", messages=cut, max_size=self.options.max_size)
-        return DELIVERED
+
+    async def _send_datagrams(self, datagrams: Datagrams, batches: Sequence[Batch]) -> None:
+        messages = [message for batch in batches for message in self._encoder.messages(batch)]
+        try:
+            shortened = await datagrams.send(messages)
+        except Retryable:
+            if lost := datagrams.unconfirmed:
+                self._unconfirmed += lost
+                self.context.unconfirmed(lost)
+            await self.close()
+            raise
+        if shortened:
+            self._truncated += shortened
+            self.context.warn(
+                "messages were cut to what the path takes", messages=shortened, max_size=datagrams.max_bytes
+            )
 
     async def run(self) -> None:
         """Notice the end of a connection before the next delivery writes into it."""
@@ -184,6 +268,9 @@ class SyslogSink(Sink[SyslogOptions]):
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
+        datagrams, self._datagrams = self._datagrams, None
+        if datagrams is not None:
+            datagrams.close()
         if connection is not None:
             await connection.close()
             self._count(connection)

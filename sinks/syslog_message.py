@@ -8,7 +8,7 @@ characters and the lengths of RFC 5424 (section 6), and a frame ends where its l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import add
@@ -26,6 +26,8 @@ from logroute.router.template import Template
 
 Format = Literal["rfc5424", "rfc3164"]
 Framing = Literal["octet-counting", "newline"]
+StructuredData = dict[str, dict[str, str]]
+"""Templates by the names of elements and of their parameters (RFC 5424, 6.3)."""
 
 FACILITIES = (
     *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"),
@@ -65,6 +67,7 @@ _SHAPE = b"0000-00-00T00:00:00.000000"
 _MICROSECONDS = len("2026-11-23T20:06:26.123456")
 _SECONDS = len("2026-11-23T20:06:26")
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPES = {"\n": "#012", "\0": "#000"}
 """What would end a message that ends with a newline (RFC 6587, 3.4.2), written as rsyslog writes it."""
 
@@ -94,6 +97,34 @@ Facility = Annotated[
 """A facility's number."""
 
 
+_SD_NAME = re.compile(r"[!#-<>-\\^-~]{1,32}")
+SD_VALUE_BYTES = 1024
+"""A longer value is cut: headers have to leave room for what is said."""
+
+
+def check_structured_data(data: StructuredData) -> StructuredData:
+    """Raises ValueError where a name cannot be one (RFC 5424, 6.3.2 and 6.3.3), or a template is none."""
+    for element, parameters in data.items():
+        _check_sd_name(element)
+        if "@" not in element and element not in ("timeQuality", "origin", "meta"):
+            raise ValueError(
+                f'"{element}" needs an enterprise number (RFC 5424, 7.2.2), such as {element}@32473'
+            )
+        if not parameters:
+            raise ValueError(f'"{element}" has no parameter')
+        for name, text in parameters.items():
+            _check_sd_name(name)
+            Template.parse(text)
+    return data
+
+
+def _check_sd_name(name: str) -> None:
+    if not _SD_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a name: up to 32 characters of ASCII, no spaces, =, ] or quotes"
+        )
+
+
 class HeaderTemplates(msgspec.Struct, frozen=True):
     """What the header of each message says; None means what suits the origin."""
 
@@ -101,6 +132,29 @@ class HeaderTemplates(msgspec.Struct, frozen=True):
     app_name: Template | None
     procid: Template | None
     msgid: Template
+    structured_data: tuple[tuple[str, tuple[tuple[str, Template], ...]], ...] = ()
+    """Elements with their parameters, in order."""
+
+    @classmethod
+    def parse(
+        cls,
+        hostname: str,
+        app_name: str | None = None,
+        procid: str | None = None,
+        msgid: str = "-",
+        structured_data: StructuredData | None = None,
+    ) -> HeaderTemplates:
+        """From texts. Raises TemplateError."""
+        return cls(
+            Template.parse(hostname),
+            Template.parse(app_name) if app_name is not None else None,
+            Template.parse(procid) if procid is not None else None,
+            Template.parse(msgid),
+            tuple(
+                (element, tuple((name, Template.parse(text)) for name, text in parameters.items()))
+                for element, parameters in (structured_data or {}).items()
+            ),
+        )
 
 
 Tail = str | Callable[[Record], str]
@@ -134,28 +188,41 @@ class SyslogEncoder:
 
     def encode(self, batch: Batch) -> bytes:
         """All records of a batch, in order, framed. No text makes it fail."""
-        lines = batch.lines
-        if not lines:
+        if not batch.lines:
             return b""
+        sizes, columns = self._columns(batch, escape=self._newline)
+        if self._newline:
+            return _woven([*columns, ["\n"] * len(sizes)])
+        counts = {size: f"{size} " for size in set(sizes)}
+        return _woven([[counts[size] for size in sizes], *columns])
+
+    def frames(self, batch: Batch, before: Sequence[str], after: str) -> bytes:
+        """Likewise, each message with its number of octets between two texts in front, and one behind."""
+        sizes, columns = self._columns(batch, escape=False)
+        counts = {size: f"{size} " for size in set(sizes)}
+        return _woven([list(before), [counts[size] for size in sizes], *columns, [after] * len(sizes)])
+
+    def messages(self, batch: Batch) -> list[bytes]:
+        """Each record by itself, without a frame."""
+        if not batch.lines:
+            return []
+        _, columns = self._columns(batch, escape=False)
+        return ["".join(parts).encode("utf-8", "replace") for parts in zip(*columns, strict=True)]
+
+    def _columns(self, batch: Batch, *, escape: bool) -> tuple[list[int], list[list[str]]]:
+        """Of each message its octets, and what it is made of, in columns."""
+        lines = batch.lines
         heads, messages = self._heads_and_messages(batch)
         times, behind = self._times([record.time for record in lines])
         tail = self._tail(batch.origin)
         tails = [behind + tail] * len(lines) if isinstance(tail, str) else [behind + tail(r) for r in lines]
-        if self._newline:
+        if escape:
             messages = _escaped(messages)
         sizes = _sizes_bytes(heads, times, tails, messages)
         if max(sizes) > self._max_bytes:
             messages = [self._cut(*each) for each in zip(messages, sizes, strict=True)]
             sizes = _sizes_bytes(heads, times, tails, messages)
-        if self._newline:
-            columns = [heads, times, tails, messages, ["\n"] * len(lines)]
-        else:
-            counts = {size: f"{size} " for size in set(sizes)}
-            columns = [[counts[size] for size in sizes], heads, times, tails, messages]
-        woven = [""] * (len(columns) * len(lines))
-        for index, column in enumerate(columns):
-            woven[index :: len(columns)] = column
-        return "".join(woven).encode("utf-8", "replace")
+        return sizes, [heads, times, tails, messages]
 
     def _heads_and_messages(self, batch: Batch) -> tuple[list[str], list[str]]:
         """What stands before each time, and each text."""
@@ -187,7 +254,7 @@ class SyslogEncoder:
             return message
         self.truncated += 1
         data = message.encode("utf-8", "replace")
-        room = self._max_bytes - (size_bytes - len(data)) - len(TRUNCATED)
+        room = max(0, self._max_bytes - (size_bytes - len(data)) - len(TRUNCATED))
         return data[:room].decode("utf-8", "ignore") + TRUNCATED
 
     # --- headers --------------------------------------------------------------------------------------
@@ -198,6 +265,8 @@ class SyslogEncoder:
         if tail is not None:
             return tail
         values = [self._value(name, origin) for name in _LENGTHS]
+        if self._rfc5424:
+            values.append(self._structured_data(origin))
         compose = _rfc5424_tail if self._rfc5424 else _rfc3164_tail
         constant = [value for value in values if isinstance(value, str)]
         if len(constant) < len(values):
@@ -205,6 +274,33 @@ class SyslogEncoder:
             return lambda record: compose(*[v if isinstance(v, str) else v(record) for v in values])
         self._tails[origin] = tail = compose(*constant)
         return tail
+
+    def _structured_data(self, origin: Origin) -> str | Callable[[Record], str]:
+        """Likewise of the elements. A parameter whose value is empty is left out."""
+        elements = [
+            (element, [(name, template.bind(origin)) for name, template in parameters])
+            for element, parameters in self._templates.structured_data
+        ]
+        most = self._max_bytes // 2
+
+        def render(record: Record | None) -> str:
+            whole = ""
+            for element, parameters in elements:
+                said = ""
+                for name, bound in parameters:
+                    text = bound.constant
+                    if text is None:
+                        assert record is not None
+                        text = bound.render(record)
+                    if text:
+                        said += f' {name}="{sd_value(text)}"'
+                if said and _size_bytes(whole) + _size_bytes(said) + len(element) + 2 <= most:
+                    whole += f"[{element}{said}]"
+            return whole or NIL
+
+        if all(bound.constant is not None for _, parameters in elements for _, bound in parameters):
+            return render(None)
+        return render
 
     def _value(self, name: str, origin: Origin) -> str | Callable[[Record], str]:
         """The value of one part of the header, or how to make it for a record."""
@@ -229,8 +325,16 @@ def header_value(name: str, text: str) -> str:
     return _NOT_PRINTUSASCII.sub("_", text)[: _LENGTHS[name]] or NIL
 
 
-def _rfc5424_tail(hostname: str, app_name: str, procid: str, msgid: str) -> str:
-    return f" {hostname} {app_name} {procid} {msgid} {NIL} "
+def sd_value(text: str) -> str:
+    """A parameter's value (RFC 5424, 6.3.3): what would end it is escaped, and what is long is cut."""
+    if len(text) * 4 > SD_VALUE_BYTES:
+        text = text.encode("utf-8", "replace")[:SD_VALUE_BYTES].decode("utf-8", "ignore")
+    text = _CONTROLS.sub(lambda found: f"#{ord(found[0]):03o}", text)
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
+
+
+def _rfc5424_tail(hostname: str, app_name: str, procid: str, msgid: str, structured_data: str) -> str:
+    return f" {hostname} {app_name} {procid} {msgid} {structured_data} "
 
 
 def _rfc3164_tail(hostname: str, app_name: str, procid: str, _msgid: str) -> str:
@@ -267,14 +371,25 @@ def _escaped(messages: list[str]) -> list[str]:
 
 
 def _sizes_bytes(heads: list[str], times: list[str], tails: list[str], messages: list[str]) -> list[int]:
-    """Octets, not characters, of each whole message. Headers are ASCII, and usually equally long."""
+    """Octets, not characters, of each whole message. Headers are mostly ASCII, and usually equally long."""
     ascii_only = "".join(messages).isascii()
     sizes = list(map(len, messages) if ascii_only else map(_size_bytes, messages))
+    # Only values of structured data may be anything but ASCII.
+    measure = len if "".join(set(tails)).isascii() else _size_bytes
     columns = (heads, times, tails)
-    if all(len(set(map(len, column))) == 1 for column in columns):
-        header = sum(len(column[0]) for column in columns)
+    if all(len(set(map(measure, column))) == 1 for column in columns):
+        header = sum(measure(column[0]) for column in columns)
         return [header + size for size in sizes]
-    return [sum(map(len, header)) + size for *header, size in zip(*columns, sizes, strict=True)]
+    return [sum(map(measure, header)) + size for *header, size in zip(*columns, sizes, strict=True)]
+
+
+def _woven(columns: Sequence[list[str]]) -> bytes:
+    """The first of each column, one behind the other, then the second of each …"""
+    count = len(columns)
+    woven = [""] * (count * len(columns[0]))
+    for index, column in enumerate(columns):
+        woven[index::count] = column
+    return "".join(woven).encode("utf-8", "replace")
 
 
 def _size_bytes(text: str) -> int:

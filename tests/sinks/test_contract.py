@@ -46,6 +46,7 @@ from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, Sin
 from tests.sinks.forward_receiver import ForwardReceiver, close
 from tests.sinks.forward_receiver import in_a_thread as receiving_in_a_thread
 from tests.sinks.http_server import HttpServer, answer, in_a_thread
+from tests.sinks.relp_receiver import RelpReceiver
 from tests.sinks.syslog_parser import octet_counted, parse_rfc5424
 from tests.sinks.tcp_receiver import TcpReceiver
 
@@ -228,8 +229,51 @@ class ForwardSinkReceiver(Receiver):
         self._running.close()
 
 
+class RelpSinkReceiver(Receiver):
+    """A receiver that acknowledges each message at once. Messages are cut, as by the other ways of syslog."""
+
+    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver = RelpReceiver()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
+
+    @property
+    def uri(self) -> str:
+        return f"relp://127.0.0.1:{self.receiver.port}"
+
+    def records(self) -> list[dict[str, Any]]:
+        found = []
+        for frame in self.receiver.messages:
+            message = parse_rfc5424(frame)
+            text = message.text.removesuffix(" [truncated]")
+            found.append({"container": {"name": message.app_name}, "message": text})
+        return found
+
+    def arrived(self) -> list[tuple[str, str]]:
+        return [(name, self.shown(message)) for name, message in super().arrived()]
+
+    def shown(self, message: str) -> str:
+        return shown(message).encode()[:4096].decode(errors="ignore")
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.behaviours.append(lambda *_: None)
+        yield
+        assert not self.receiver.behaviours
+
+    def close(self) -> None:
+        self.receiver.close()
+
+
 class SyslogReceiver(Receiver):
     """A receiver that reads at once. Messages are cut: of long ones only the beginning counts."""
+
+    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -274,6 +318,7 @@ RECEIVERS: dict[str, type[Receiver]] = {
     "forward": ForwardSinkReceiver,
     "http": HttpReceiver,
     "null": NullReceiver,
+    "relp": RelpSinkReceiver,
     "stdout": StdoutReceiver,
     "syslog": SyslogReceiver,
 }
@@ -846,6 +891,14 @@ def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
             into[key] = value
 
 
+def flat(path: str, value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, below_it in value.items():
+        if isinstance(below_it, dict):
+            yield from flat(f"{path}.{key}", below_it)
+        else:
+            yield f"{path}.{key}", below_it
+
+
 def test_every_option_can_be_given_in_the_uri_and_in_the_mapping_alike(bench: Bench) -> None:
     for path, model, name in below(bench.model):
         field = model.model_fields[name]
@@ -856,7 +909,7 @@ def test_every_option_can_be_given_in_the_uri_and_in_the_mapping_alike(bench: Be
         for example in examples:
             given = [(path, f"{example:g}s" if isinstance(example, float) else example)]  # a duration
             if isinstance(example, dict):
-                given = [(f"{path}.{key}", value) for key, value in example.items()]
+                given = [*flat(path, example)]
             if path in bench.receiver.companions:
                 given.append(bench.receiver.companions[path])
             mapping: dict[str, Any] = {"type": bench.type, **bench.receiver.options}

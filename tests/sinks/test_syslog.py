@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from logroute.config.uri import UriError, parse_uri
 from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
-from logroute.router.template import Template
 from logroute.sinks import DELIVERED, Retryable, kernel_acknowledged
 from logroute.sinks.syslog import SyslogOptions, SyslogSink
 from logroute.sinks.syslog_message import FACILITIES, HeaderTemplates, SyslogEncoder, header_value
@@ -49,13 +48,9 @@ def encoder(
     app_name: str | None = None,
     procid: str | None = None,
     msgid: str = "-",
+    structured_data: Any = None,
 ) -> SyslogEncoder:
-    templates = HeaderTemplates(
-        Template.parse(hostname),
-        Template.parse(app_name) if app_name is not None else None,
-        Template.parse(procid) if procid is not None else None,
-        Template.parse(msgid),
-    )
+    templates = HeaderTemplates.parse(hostname, app_name, procid, msgid, structured_data)
     return SyslogEncoder(format_, framing, facility, templates, max_bytes)
 
 
@@ -690,8 +685,13 @@ def test_uris() -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("syslog://logs.test", "syslog://logs.test: over which transport? Write syslog+tcp://logs.test"),
-        ("syslog+pigeon://h", 'syslog+pigeon://h: no transport "pigeon://"; there is tcp://'),
+        (
+            "syslog+pigeon://h",
+            'syslog+pigeon://h: no transport "pigeon://"; there are udp://, tcp://, tls://, unix://',
+        ),
+        ("syslog+unix://dev/log", "syslog+unix://dev/log: is no socket such as unix:///dev/log"),
+        ("relp://h:1/x", "relp://h:1/x: has something behind the port"),
+        ("relp+udp://h:1", 'relp+udp://h:1: no transport "udp://"; there are tcp://, tls://'),
         ("syslog+tcp://:514", "syslog+tcp://:514: names no host"),
         ("syslog+tcp:h", "syslog+tcp:h: names no host"),
         ("syslog+tcp://h:port", "syslog+tcp://h:port: is no address such as tcp://logs.example.com:514"),
@@ -712,15 +712,21 @@ def test_a_uri_that_means_no_receiver_is_told(uri: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"address": "logs.test:514"}, 'no transport "logs.test://"; there is tcp://'),
-        ({"address": "//h"}, "no transport; there is tcp://"),
+        ({"address": "logs.test:514"}, 'no transport "logs.test://"; there are udp://, tcp://'),
+        ({"address": "//h"}, "no transport; there are udp://, tcp://"),
         ({"address": "tcp://h\n:1"}, "must not contain spaces or control characters"),
         ({"facility": "locl0"}, 'or local0, or its number; did you mean "local0"?'),
         ({"facility": 24}, "expected a facility such as user, daemon or local0, or its number"),
         ({"facility": "-1"}, "expected a facility"),
         ({"facility": True}, "expected a facility"),
         ({"facility": None}, "expected a facility"),
-        ({"max_size": "100"}, "Input should be greater than or equal to 1024"),
+        ({"max_size": "100"}, "Input should be greater than or equal to 480"),
+        ({"address": "udp://h", "framing": "newline"}, "`framing` is of streams"),
+        ({"structured_data": {"docker": {"a": "b"}}}, "such as docker@32473"),
+        ({"structured_data": {"a b@1": {"a": "b"}}}, "'a b@1' cannot be a name"),
+        ({"structured_data": {"a@1": {}}}, '"a@1" has no parameter'),
+        ({"structured_data": {"a@1": {'"': "b"}}}, "cannot be a name"),
+        ({"structured_data": {"a@1": {"b": "{nope}"}}}, 'unknown path "nope"'),
         ({"app_name": "{container.nmae}"}, 'did you mean "container.name"?'),
         ({"format": "rfc5425"}, "Input should be 'rfc5424' or 'rfc3164'"),
     ],

@@ -1,0 +1,271 @@
+"""RELP sink: syslog messages that the receiver acknowledges, each of them.
+
+All messages of a delivery are sent without waiting, and their answers read meanwhile. What was acknowledged
+when a connection ends is not sent again, as long as we live. See docs/syslog.md.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+import trio
+from pydantic import Field, field_validator
+
+from logroute.config.components import SINKS
+from logroute.config.types import Duration
+from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext
+from logroute.sinks.failures import cause_in_words
+from logroute.sinks.kernel_acknowledged import set_up
+from logroute.sinks.relp_protocol import Answers, RelpError, closing, number_of, opening
+from logroute.sinks.streams import Opened, open_stream, shaking_hands
+from logroute.sinks.syslog import LARGEST_BYTES, Address, MessageOptions, network_address
+from logroute.sinks.syslog_message import SyslogEncoder
+from logroute.sinks.tls import TlsOptions, client_context
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch
+
+PORTS = {"tcp": 2514, "tls": 2514}
+"""No port is registered; this one stands in rsyslog's examples."""
+READ_BYTES = 1 << 16
+CLOSE_S = 1.0
+"""How long the receiver may take to say farewell."""
+
+
+class RelpOptions(MessageOptions):
+    """Send records to a syslog receiver that acknowledges them (rsyslog's imrelp)."""
+
+    type: Literal["relp"] = "relp"
+    address: str = Field(examples=["tcp://logs.example.com:2514"])
+    """Where to: `tcp://HOST:PORT`, or `tls://HOST:PORT`, the port being 2514 by default."""
+    ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
+    """How long the receiver may take nothing, or acknowledge nothing, before the rest is sent again."""
+    tls: TlsOptions = TlsOptions()
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_one(cls, address: str) -> str:
+        parse_address(address)
+        return address
+
+
+def parse_address(text: str) -> Address:
+    """`tcp://HOST:PORT` or `tls://HOST:PORT`. Raises ValueError."""
+    if not text.isprintable() or " " in text:
+        raise ValueError("must not contain spaces or control characters")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError("is no address such as tcp://logs.example.com:2514") from error
+    return network_address(parts, host, port, PORTS)
+
+
+class RelpStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a RELP sink."""
+
+    connections: int
+    """Made since the start."""
+    truncated: int
+    """Messages cut to the largest size."""
+
+
+@SINKS.register(RelpOptions)
+class RelpSink(Sink[RelpOptions]):
+    """One session, begun anew when it has ended."""
+
+    def __init__(self, options: RelpOptions, context: SinkContext) -> None:
+        super().__init__(options, context)
+        self._address = parse_address(options.address)
+        self._max_bytes = options.max_size or LARGEST_BYTES["relp"]
+        # The framing is RELP's own.
+        self._encoder = SyslogEncoder(
+            options.format, "octet-counting", options.facility, options.templates(), self._max_bytes
+        )
+        secure = "+tls" if self._address.transport == "tls" else ""
+        self._peer = f"relp{secure}://{urlsplit(options.address).netloc}"
+        self._session: Session | None = None
+        self._connections = self._truncated = 0
+        # What of the delivery that failed last was acknowledged, so that its next attempt does not send it
+        # again. Invariant: so many of the first records of these batches.
+        self._attempted: list[Batch] = []
+        self._settled = 0
+
+    @classmethod
+    def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
+        if "address" in query:
+            raise ValueError("the URI is the address, `address` is no parameter")
+        address = uri._replace(scheme=uri.scheme.partition("+")[2] or "tcp", query="").geturl()
+        parse_address(address)
+        return {"address": address, **query}
+
+    def statistics(self) -> RelpStatistics:
+        return RelpStatistics(self._connections, self._truncated)
+
+    async def open(self) -> None:
+        await self.close()
+        address = self._address
+        context = await client_context(self.options.tls) if address.transport == "tls" else None
+        # The name is resolved anew: the receiver may have moved.
+        opened = await open_stream(address.host, address.port, self._peer, context)
+        self._session = await Session.begin(opened, self._peer)
+        self._connections += 1
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        before = self._attempted
+        if len(before) != len(batches) or any(a is not b for a, b in zip(before, batches, strict=True)):
+            self._attempted, self._settled = list(batches), 0
+        left = [batch for batch in batches if batch.lines]
+        skip = self._settled
+        while skip and left:
+            first = left[0]
+            if skip < len(first):
+                left[0] = first.with_records(first.records[skip:], first.size_bytes)
+                break
+            skip -= len(first)
+            left.pop(0)
+        if left:
+            await self._send(left)
+        self._attempted, self._settled = [], 0
+        return DELIVERED
+
+    async def _send(self, batches: Sequence[Batch]) -> None:
+        session = self._session
+        if session is None or not session.usable():
+            await self.open()
+            session = self._session
+            assert session is not None
+        truncated = self._encoder.truncated
+        number, parts = session.sent, []
+        for batch in batches:
+            heads = [f"{number_of(number + index)} syslog " for index in range(len(batch))]
+            parts.append(self._encoder.frames(batch, heads, "\n"))
+            number += len(batch)
+        try:
+            await session.exchange(parts, number, self.options.ack_timeout)
+        finally:
+            self._settled += session.take_settled()
+        if cut := self._encoder.truncated - truncated:
+            self._truncated += cut
+            self.context.warn("messages were cut to max_size", messages=cut, max_size=self._max_bytes)
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class Session:
+    """One connection on which a session has begun."""
+
+    def __init__(self, opened: Opened, peer: str) -> None:
+        self.sent = 0
+        """Frames so far, the opening one included."""
+        self._peer = peer
+        self._stream = opened.stream
+        self._answers = Answers()
+        self._settled = 0
+        self._closed = False
+        self._poll = select.poll()
+        self._poll.register(opened.socket.fileno(), select.POLLIN | select.POLLRDHUP)
+
+    @classmethod
+    async def begin(cls, opened: Opened, peer: str) -> Session:
+        """Offer what we know, and hear that it is taken. Raises Retryable."""
+        session = cls(opened, peer)
+        try:
+            with suppress(OSError):
+                set_up(opened.socket)
+            with shaking_hands(peer, "the receiver has not begun a session"):
+                await session._stream.send_all(opening(number_of(0)))
+                session.sent = 1
+                while not session._answers.answered:
+                    await session._read()
+        except BaseException:
+            await trio.aclose_forcefully(opened.stream)
+            raise
+        session._settled = 1
+        return session
+
+    def usable(self) -> bool:
+        """Whether the receiver is still there: between deliveries it has nothing to say but that it ends."""
+        return not self._closed and not self._poll.poll(0)
+
+    def take_settled(self) -> int:
+        """How many further messages are acknowledged; told once."""
+        settled, self._settled = self._settled, self._answers.answered
+        return self._settled - settled
+
+    async def exchange(self, parts: Sequence[bytes], until: int, silence_s: float) -> None:
+        """Send frames, so that there are so many, and hear yes to all of them.
+
+        Raises Retryable where the receiver ends, refuses one, or does nothing for so long. Then, and when it
+        is cancelled, the connection is closed.
+        """
+        failure: Retryable | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope(deadline=trio.current_time() + silence_s) as scope:
+
+                    async def send() -> None:
+                        for part in parts:
+                            await self._stream.send_all(part)
+                            scope.deadline = trio.current_time() + silence_s
+
+                    nursery.start_soon(self._quietly, send)
+                    try:
+                        while self._answers.answered < until:
+                            await self._read()
+                            scope.deadline = trio.current_time() + silence_s
+                    except Retryable as error:  # not through the nursery, which would put a group around it
+                        failure = error
+                if scope.cancelled_caught:
+                    failure = Retryable(f"{self._peer}: nothing was acknowledged for {silence_s:g} s")
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            await self._abandon()
+            raise
+        if failure is not None:
+            await self._abandon()
+            raise failure
+        self.sent = until
+
+    @staticmethod
+    async def _quietly(send: Any) -> None:
+        """What breaks is heard by who reads."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await send()
+
+    async def _read(self) -> None:
+        """Raises Retryable."""
+        try:
+            data = await self._stream.receive_some(READ_BYTES)
+            if not data:
+                raise RelpError("has closed the connection")
+            self._answers.feed(bytes(data))
+        except RelpError as error:
+            raise Retryable(f"{self._peer}: the receiver {error}") from error
+        except trio.BrokenResourceError as error:
+            raise Retryable(f"{self._peer}: the connection broke: {cause_in_words(error)}") from error
+
+    async def _abandon(self) -> None:
+        self._closed = True
+        await trio.aclose_forcefully(self._stream)
+
+    async def close(self) -> None:
+        """Say farewell, and give the receiver a moment to do so too. Never raises."""
+        if self._closed:
+            return
+        with (
+            suppress(Retryable, trio.BrokenResourceError, trio.ClosedResourceError),
+            trio.move_on_after(CLOSE_S),
+        ):
+            await self._stream.send_all(closing(number_of(self.sent)))
+            while self._answers.answered <= self.sent:
+                await self._read()
+        await self._abandon()

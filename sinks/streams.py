@@ -1,0 +1,78 @@
+"""Streams to receivers: a name resolved, a connection made, TLS agreed on, with deadlines and with words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import trio
+
+from logroute.sinks import Retryable
+from logroute.sinks.failures import cause_in_words
+
+CONNECT_S = 10.0
+"""How long connecting may take, names included."""
+HANDSHAKE_S = 10.0
+"""How long a handshake may take."""
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A stream, and the socket below it."""
+
+    stream: Stream
+    socket: trio.socket.SocketType
+
+
+async def open_stream(host: str, port: int, peer: str, context: ssl.SSLContext | None = None) -> Opened:
+    """Resolve the name anew, connect to the first address that answers, and with a context agree on TLS.
+
+    `peer` is how people call the receiver, for errors. Raises Retryable.
+    """
+    with connecting(peer):
+        tcp = await trio.open_tcp_stream(host, port)
+    if context is None:
+        return Opened(tcp, tcp.socket)
+    # A receiver that ends without TLS's farewell has ended all the same.
+    stream = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+    try:
+        with shaking_hands(peer, "the TLS handshake is not finished"):
+            await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return Opened(stream, tcp.socket)
+
+
+async def open_unix_stream(path: str, peer: str) -> Opened:
+    """Connect to a socket in the file system. Raises Retryable."""
+    with connecting(peer):
+        stream = await trio.open_unix_socket(path)
+    return Opened(stream, stream.socket)
+
+
+@contextmanager
+def connecting(peer: str) -> Iterator[None]:
+    """Raise Retryable for whatever keeps us from connecting, or takes too long."""
+    try:
+        with trio.fail_after(CONNECT_S):
+            yield
+    except trio.TooSlowError as error:
+        raise Retryable(f"{peer}: not connected within {CONNECT_S:g} s") from error
+    except (OSError, UnicodeError) as error:  # the latter of a name that none can be
+        raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+
+
+@contextmanager
+def shaking_hands(peer: str, late: str) -> Iterator[None]:
+    """Raise Retryable for whatever fails in a handshake, or takes too long."""
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            yield
+    except trio.TooSlowError as error:
+        raise Retryable(f"{peer}: {late} after {HANDSHAKE_S:g} s") from error
+    except (trio.BrokenResourceError, ssl.CertificateError) as error:
+        raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
