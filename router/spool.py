@@ -273,6 +273,12 @@ def totals(database: sqlite3.Connection) -> Totals:
     return Totals(*(number or 0 for number in row))
 
 
+def damaged_records(database: sqlite3.Connection) -> int:
+    """Records in rows that were put aside because they cannot be read."""
+    (records,) = database.execute("select coalesce(sum(records), 0) from damaged").fetchone()
+    return int(records)
+
+
 def first_time(database: sqlite3.Connection) -> str:
     """Of the first row; empty if there is none."""
     row = database.execute("select first_time from spool order by id limit 1").fetchone()
