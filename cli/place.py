@@ -29,7 +29,7 @@ _OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it."
 )
 _WHERE: tuple[_Decorator, ...] = (
-    click.option("--state-dir", metavar="DIR", help="Without a daemon: its state."),
+    click.option("--state-dir", metavar="DIR", help="Look into this state_dir."),
     click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration that names it."),
     click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API."),
     click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket."),

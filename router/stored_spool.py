@@ -1,7 +1,7 @@
 """The spool of a route as it lies on the disk, for whoever only looks: a daemon may have it open, or not.
 
-Nothing is changed, and nothing is locked. What is read is what is stored: a row stays for up to 250 ms after
-it was delivered.
+Nothing is changed, nor locked; SQLite may leave its log, empty, beside the file. What is read is what
+is stored: a row stays for up to 250 ms after it was delivered.
 """
 
 from __future__ import annotations
