@@ -483,35 +483,43 @@ class Sweep:
         if now - self._overlooked_at >= SAY_AGAIN_S:
             self._overlooked_at = now
             self._log.error(
-                "cannot open what rotation made of a log, trying again", path=log.path, error=error.strerror
+                "cannot look what is new in a log, trying again", path=log.path, error=error.strerror
             )
 
     def _look_at(
         self, logs: list[LogFile]
     ) -> tuple[list[LogFile], list[LogFile], list[tuple[LogFile, OSError]]]:
-        """Logs with something new; of which something was given up; whose new files could not be opened.
+        """Logs with something new; of which something was given up; and that could not be looked at, and why.
 
-        In a worker thread.
+        One of these harms no other. In a worker thread.
         """
         fresh: list[LogFile] = []
         failed: list[tuple[LogFile, OSError]] = []
+        held: dict[LogFile, int] = {}
         for log in logs:
             try:
                 if log.routes is None and log.look():
                     fresh.append(log)
-                    continue
             except OSError as error:
                 failed.append((log, error))
-            if log.has_news():
-                fresh.append(log)
-        # A fork holds all that the live reader does.
-        held = {log: size for log in logs if not log.forks and (size := log.held_bytes())}
+            try:
+                if log.has_news():
+                    fresh.append(log)
+                # A fork holds all that the live reader does.
+                if not log.forks and (size := log.held_bytes()):
+                    held[log] = size
+            except OSError as error:
+                failed.append((log, error))
         given_up: dict[LogFile, None] = {}
         while sum(held.values()) > self._held_bytes:
             largest = max(held, key=lambda log: held[log])
-            largest.let_go()
+            try:
+                largest.let_go()
+                held[largest] = largest.held_bytes()
+            except OSError as error:
+                failed.append((largest, error))
+                del held[largest]
             given_up[largest] = None
-            held[largest] = largest.held_bytes()
         return fresh, list(given_up), failed
 
     async def _follow_names(self, inotify: Inotify) -> None:

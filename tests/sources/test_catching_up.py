@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
-from logroute.router.record import Origin, Position, iso_time
+from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.router.router import Router
 from logroute.sources import Lost
 from logroute.sources.log_file import LogFile
@@ -151,6 +152,17 @@ async def world(folder: Path, routes: str = "abc") -> AsyncIterator[World]:
     finally:
         there.reader.close()
         there.log.close()
+
+
+def another_log(w: World, log: Log) -> LogFile:
+    """Have the sweep read one more."""
+    name = log.path.stem
+    origin = Origin(f"docker:{name}", "docker", id=name * 8, name=name)
+    reader = LogFile(str(log.path), origin, limit=LIMIT)
+    assert reader.open()
+    reader.resume({"a": BEGINNING})
+    w.sweep.add(reader)
+    return reader
 
 
 def open_files(folder: Path) -> int:
@@ -355,6 +367,39 @@ async def test_rotation_that_cannot_be_followed_for_want_of_descriptors_is_follo
         assert all(gate.lost == {} for gate in w.gates.values())
         await w.write(1)
         assert open_files(tmp_path) == before
+
+
+async def test_a_log_that_cannot_be_looked_at_harms_no_other_and_is_looked_at_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing tells of changes: they are found by looking.
+    monkeypatch.setattr(Sweep, "_instance", lambda self, mask: None)
+    fstat = os.fstat
+    bad = Log(tmp_path / "bad.json")
+    inode = bad.path.stat().st_ino
+
+    def fails(fd: int) -> os.stat_result:
+        status = fstat(fd)
+        if status.st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return status
+
+    async with world(tmp_path, "a") as w:
+        reader = another_log(w, bad)
+        w.begin()
+        await w.settle()
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as said:
+            patch.setattr(os, "fstat", fails)
+            bad.write(1)
+            await w.write(3)
+            await w.settle()
+            assert w.gates["a"].got == w.said
+        errors = [each for each in said if each["log_level"] == "error"]
+        assert [(each["path"], each["error"]) for each in errors] == [(str(bad.path), os.strerror(errno.EIO))]
+        await w.settle()
+        assert w.gates["a"].got == w.said + bad.said
+        reader.close()
+    bad.close()
 
 
 @pytest.mark.parametrize("seed", range(40))
