@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -17,6 +18,7 @@ import trio.testing
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.router.router import Router
 from logroute.sources import Lost
+from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import POLL_S, Sweep
 from tests.sources.stand_ins import Gate, refuse
@@ -81,6 +83,39 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
+
+
+class SomeHang(Disks):
+    """Disks that sometimes do not answer for a while. The work is done when they do."""
+
+    def __init__(self, disks: Disks, chance: random.Random) -> None:
+        super().__init__(disks._on_answer)
+        self._chance = chance
+        self.hung = 0
+
+    async def ask(
+        self,
+        logs: Sequence[LogFile],
+        work: Callable[[LogFile], Any],
+        late: Callable[[LogFile, Any], None],
+    ) -> tuple[list[tuple[LogFile, Any]], list[LogFile]]:
+        if not logs or self._chance.random() < 0.8:
+            return await super().ask(logs, work, late)
+        at = self._chance.randrange(len(logs))
+        answers, unreached = await super().ask(logs[:at], work, late)
+        log = logs[at]
+        hanging = log.device, log.path
+        self._hang(hanging)
+        self.hung += 1
+
+        async def answer() -> None:
+            await trio.sleep(self._chance.random() * 5)
+            self._answers_again(hanging)
+            late(log, work(log))
+            self._on_answer()
+
+        trio.lowlevel.spawn_system_task(answer)
+        return answers, [*unreached, *logs[at + 1 :]]
 
 
 class World:
@@ -408,6 +443,8 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
 ) -> None:
     chance = random.Random(seed)
     async with world(tmp_path, "abcd") as w:
+        if seed % 2:
+            w.sweep._disks = SomeHang(w.sweep._disks, chance)
         w.begin()
         before = open_files(tmp_path)
         for _ in range(60):
@@ -446,5 +483,6 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
             assert gate.lost == {}
         assert w.reader.forks == ()
         assert w.router._apart == {}
+        await trio.sleep(60)  # what is done is closed, by disks that answer
         # A file is kept until something of the one after it was read.
         assert open_files(tmp_path) <= before + len(w.reader._spent)

@@ -257,6 +257,19 @@ def test_an_unfinished_last_line_comes_when_the_container_has_ended(path: Path) 
     assert reader.read() == ["password: "]
 
 
+def test_a_log_that_was_rotated_just_before_its_end_is_read_to_its_end(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    rotate(path)
+    append(path, line(3))
+    reader.log.complete = True
+    fetched = reader.log.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+    assert fetched.drained
+    records = [record for batch in reader.log.parse(fetched.chunks) for record in batch.records]
+    assert [record.message for record in records] == ["n 3"]
+
+
 def test_a_line_beyond_the_limit_is_truncated_and_marked(path: Path) -> None:
     pieces = b"".join(line(1, text="x" * 16384, end="") for _ in range(200))
     path.write_bytes(pieces + line(1, text="end") + line(2))
