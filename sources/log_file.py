@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from logroute.router.record import (
     STREAMS,
@@ -328,7 +328,8 @@ class LogFile:
         with self._chain:
             known = [*of._spent, *of._segments]
             older: list[Segment] = []
-            if any(_in_older_files(p) for p in checkpoints.values()):
+            held = {segment.identify() for segment in known}
+            if any(_in_older_files(p, held) for p in checkpoints.values()):
                 older = older_segments(self.path, known, rotated=self.rotated)
             fork._passed = of._passed - len(of._spent) - len(older)
             fork._segments = older
@@ -632,6 +633,7 @@ class LogFile:
         return batches
 
 
-def _in_older_files(position: Position) -> bool:
-    """Whether a position may be in files that a reader at the end of the log does not hold."""
-    return position.since is not None or not (position.stdout.place or position.stderr.place)
+def _in_older_files(position: Position, held: Collection[str]) -> bool:
+    """Whether a position may be in other files than those that a reader holds, of these fingerprints."""
+    places = [place for place in (position.stdout.place, position.stderr.place) if place is not None]
+    return position.since is not None or not places or any(place.file not in held for place in places)
