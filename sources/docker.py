@@ -41,6 +41,7 @@ from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
     from logroute.sources.docker_readers import ContainerReaders
+    from logroute.sources.engine_logs import EngineLog
 
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
@@ -315,12 +316,13 @@ class DockerSource(Source[DockerOptions]):
         container.details = details.slim()
         self._log.info("a container was renamed", container=origin.name, before=old.name)
         container.origin = origin
-        position = container.log.position if container.log is not None else BEGINNING
-        await self._checkpoints.meet({origin: Start(container.details.created_time, position)})
+        # Routes that take it under this name alone meet it where it is; what is read from now on has it.
         if container.log is not None:
             container.log.origin = origin
+            await self._sweep.meet_late(container.log)
         if container.engine_log is not None:
             container.engine_log.origin = origin
+            await self._meet_late_by_api(container, container.engine_log)
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -437,6 +439,14 @@ class DockerSource(Source[DockerOptions]):
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
+        for container in list(self.containers.values()):
+            # Of what it hands on now routes are told with the batches themselves.
+            if container.engine_log is not None and container.engine_log.settled:
+                await self._meet_late_by_api(container, container.engine_log)
+
+    async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
+        if places := await self._emit.meet_late(log.origin, log.position):
+            self._by_api().read_later(container, places)
 
     def notes(self) -> list[str]:
         away = [f"the engine is away: {self._away}; files are read on"] if self._away else []

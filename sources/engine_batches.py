@@ -143,6 +143,11 @@ class PendingBatches:
             self._taken.unpark_all()
 
     @property
+    def idle(self) -> bool:
+        """Whether everything has been taken."""
+        return not (self._filled or self._offering)
+
+    @property
     def full(self) -> bool:
         return self._size_bytes >= PENDING_BYTES
 
@@ -155,7 +160,7 @@ class PendingBatches:
 
     async def handed_on(self) -> None:
         """Wait until everything has been taken."""
-        while self._filled or self._offering:
+        while not self.idle:
             await self._taken.park()
 
 

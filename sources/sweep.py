@@ -184,10 +184,15 @@ class Sweep:
     async def welcome(self) -> None:
         """Have routes that came while we run meet the origins of all logs; read for them what is there."""
         for log in list(self._logs.values()):
-            if places := await self._emit.meet_late(log.origin, log.position):
-                log.strand(places)
+            await self.meet_late(log)
+
+    async def meet_late(self, log: LogFile) -> None:
+        """The same for one log. Of one that is closed it is known then where to begin for them."""
+        if places := await self._emit.meet_late(log.origin, log.position):
+            log.strand(places)
+            if self._logs.get(log.path) is log:
                 self._wanted.append((log, places))
-        self._kick()
+                self._kick()
 
     def wake(self, log: LogFile) -> None:
         """There may be something new in it."""
