@@ -6,7 +6,6 @@ Asks the daemon; where none runs, opens its state itself.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +18,15 @@ import msgspec
 
 from logroute.api.client import ApiError, Client, NoDaemon, find_daemon, in_path
 from logroute.api.letters import MOST_LISTED, MOST_NAMED, Dropped, Page, Replayed, Summaries, WholeLetter
+from logroute.cli.place import Place, configured_api, default_state_dir, place_of, place_options
 from logroute.cli.stored_letters import letters_in
+from logroute.cli.tables import cut, size, table, terminal_width, when
 from logroute.config.problems import ConfigError
 from logroute.router.database import StateError
 from logroute.router.dead_letters import Summary
 from logroute.sinks.stdout import visible
 
 USAGE = 2
-WIDTH = 80
-"""Where there is no terminal."""
 REASON_LINES = 4
 """Of a reason, in a list."""
 
@@ -80,38 +79,6 @@ def _parts(ids: Sequence[int]) -> list[Sequence[int]]:
     return [ids[first : first + MOST_NAMED] for first in range(0, len(ids), MOST_NAMED)]
 
 
-class Place(msgspec.Struct):
-    """What was typed of where the letters are."""
-
-    api: str | None
-    token_file: str | None
-    config_file: str | None
-    state_dir: str | None
-    output: str
-
-
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option(
-            "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it."
-        ),
-        click.option("--state-dir", metavar="DIR", help="Without a daemon: its state."),
-        click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration that names it."),
-        click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API."),
-        click.option(
-            "--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _place(
-    api: str | None, token_file: str | None, config_file: str | None, state_dir: str | None, output: str
-) -> Place:
-    return Place(api, token_file, config_file, state_dir, output)
-
-
 class _Verbs(click.Group):
     """`logroute deadletters` alone lists."""
 
@@ -137,10 +104,10 @@ def command() -> None:
 @click.argument("route", required=False)
 @click.option("--after", default=0, metavar="ID", help="Only later ones.")
 @click.option("-n", "--count", type=click.IntRange(1, MOST_LISTED), default=50, show_default=True)
-@_options
+@place_options
 def list_letters(route: str | None, after: int, count: int, **place: Any) -> None:
     """How many there are, by route; or those of one route."""
-    where = _place(**place)
+    where = place_of(**place)
     with _letters(where) as letters:
         if route is None:
             summaries = letters.summaries()
@@ -153,10 +120,10 @@ def list_letters(route: str | None, after: int, count: int, **place: Any) -> Non
 @command.command("show")
 @click.argument("route")
 @click.argument("id_", metavar="ID", type=click.IntRange(1, (1 << 63) - 1))
-@_options
+@place_options
 def show(route: str, id_: int, **place: Any) -> None:
     """One of them: why, and its whole record."""
-    where = _place(**place)
+    where = place_of(**place)
     with _letters(where) as letters:
         letter = letters.whole(route, id_)
         _say(where, letter, lambda: _whole_lines(route, letter))
@@ -166,10 +133,10 @@ def show(route: str, id_: int, **place: Any) -> None:
 @click.argument("route")
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, (1 << 63) - 1))
 @click.option("--all", "all_", is_flag=True, help="All of this route.")
-@_options
+@place_options
 def replay(route: str, ids: tuple[int, ...], all_: bool, **place: Any) -> None:
     """Deliver them again, behind what waits. One that is rejected again is a new dead letter."""
-    where, wanted = _place(**place), _wanted(ids, all_)
+    where, wanted = place_of(**place), _wanted(ids, all_)
     with _letters(where) as letters:
         done = letters.replay(route, wanted)
         when = "" if letters.where == AskedLetters.where else "; they are delivered when the daemon runs"
@@ -181,10 +148,10 @@ def replay(route: str, ids: tuple[int, ...], all_: bool, **place: Any) -> None:
 @click.argument("route")
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, (1 << 63) - 1))
 @click.option("--all", "all_", is_flag=True, help="All of this route.")
-@_options
+@place_options
 def drop(route: str, ids: tuple[int, ...], all_: bool, **place: Any) -> None:
     """Forget them, for good."""
-    where, wanted = _place(**place), _wanted(ids, all_)
+    where, wanted = place_of(**place), _wanted(ids, all_)
     with _letters(where) as letters:
         done = letters.drop(route, wanted)
         _say(where, Dropped(done), lambda: [f"{_count(done, wanted)} dropped"])
@@ -244,13 +211,13 @@ def _found(place: Place) -> Iterator[Letters]:
             yield letters
         return
     try:
-        with find_daemon(place.api or _configured_api(place), place.token_file) as client:
+        with find_daemon(place.api or configured_api(place), place.token_file) as client:
             letters = AskedLetters(client)
             letters.summaries()
             yield letters
             return
     except NoDaemon:
-        state_dir = None if place.api is not None else _state_dir(place)
+        state_dir = None if place.api is not None else default_state_dir(place)
         if state_dir is None or not (state_dir / "routes").is_dir():
             raise
     with letters_in(state_dir) as stored:
@@ -266,7 +233,7 @@ def _in_state_dir(state_dir: Path, place: Place) -> Iterator[Letters]:
         held = letters_in(state_dir)
         stored = held.__enter__()
     except StateError:
-        with suppress(NoDaemon, ApiError), find_daemon(_configured_api(place), place.token_file) as client:
+        with suppress(NoDaemon, ApiError), find_daemon(configured_api(place), place.token_file) as client:
             of = client.get("/v1/stats", Stats).daemon.state_dir
             if of and os.path.realpath(of) == os.path.realpath(state_dir):
                 yield AskedLetters(client)
@@ -276,25 +243,6 @@ def _in_state_dir(state_dir: Path, place: Place) -> Iterator[Letters]:
         yield stored
     finally:
         held.__exit__(None, None, None)
-
-
-def _configured_api(place: Place) -> str | None:
-    """What the configuration that was named says of it."""
-    if place.config_file is None or os.environ.get("LOGROUTE_API"):
-        return None
-    from logroute.config.load import load_config
-
-    return load_config(Path(place.config_file)).config.api.listen
-
-
-def _state_dir(place: Place) -> Path | None:
-    """Where a daemon with this configuration keeps its state; without one, where it would by default."""
-    from logroute.cli.run import state_dir_of
-    from logroute.config.load import find_config, load_config
-
-    path = find_config(place.config_file)
-    config = load_config(path, () if path is not None else ("null:",)).config
-    return state_dir_of(config, None, from_file=True)
 
 
 # --- how it is said -----------------------------------------------------------------------------------
@@ -312,22 +260,22 @@ def _summary_lines(summaries: dict[str, Summary]) -> list[str]:
     if not any(summary.letters for summary in summaries.values()):
         return ["there are no dead letters"]
     rows = [
-        (visible(name), str(of.letters), _size(of.size_bytes), _when(of.oldest), _when(of.newest))
+        (visible(name), str(of.letters), size(of.size_bytes), when(of.oldest), when(of.newest))
         for name, of in summaries.items()
     ]
-    return _table(("ROUTE", "LETTERS", "SIZE", "OLDEST", "NEWEST"), rows, right=(1, 2))
+    return table(("ROUTE", "LETTERS", "SIZE", "OLDEST", "NEWEST"), rows, right=(1, 2))
 
 
 def _page_lines(route: str, page: Page) -> list[str]:
     if not page.letters:
         return [f"route {visible(route)} has no dead letters" + (" after that" if page.next else "")]
     lines = []
-    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    width = terminal_width()
     for letter in page.letters:
         lines += [
-            _cut(f"{letter.id:>6}  {_when(letter.failed)}  {visible(letter.container)}", width),
+            cut(f"{letter.id:>6}  {when(letter.failed)}  {visible(letter.container)}", width),
             *_wrapped(_one_line(letter.reason), width),
-            _cut(f"        > {_one_line(letter.message)}", width),
+            cut(f"        > {_one_line(letter.message)}", width),
         ]
     if page.next:
         lines.append(f"there are more: --after {page.next}")
@@ -346,21 +294,6 @@ def _whole_lines(route: str, letter: WholeLetter) -> list[str]:
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
-    width = shutil.get_terminal_size((WIDTH, 24)).columns
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return [
-        _cut(
-            "  ".join(
-                cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
-                for column, cell in enumerate(row)
-            ).rstrip(),
-            width,
-        )
-        for row in (head, *rows)
-    ]
-
-
 def _wrapped(text: str, width: int) -> list[str]:
     """What a receiver says often has the point at its end: a few lines of it."""
     indent = " " * 8
@@ -374,23 +307,5 @@ def _wrapped(text: str, width: int) -> list[str]:
     )
 
 
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
 def _one_line(text: str) -> str:
     return visible(text.replace("\t", " ")).replace("\n", " ⏎ ")
-
-
-def _when(time: str) -> str:
-    """To the second, UTC."""
-    return f"{time[:10]} {time[11:19]}" if time else "-"
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -281,12 +281,13 @@ class Router:
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
         apart: dict[str, Position] = {}
         for route, _ in self.takers(origin).routes:
-            if route.name not in self._late or route.gone is not None:
+            if route.gone is not None:
                 continue
             if self.routes.get(route.name) is not route:  # taken out while another one stored
                 continue
             if not self._meets_late(route, origin):
                 continue
+            self._late.add(route.name)
             position = self._meet_late(route, origin, here, _LIVE)
             if position is not None:
                 apart[route.name] = position

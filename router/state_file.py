@@ -8,12 +8,14 @@ What can be read of a damaged file is copied into the new one (salvage.py). For 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -61,6 +63,25 @@ class Recovered(Exception):
     def __init__(self, contents: Contents, reason: str) -> None:
         super().__init__(reason)
         self.contents = contents
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A route's file, to look at only, whether a daemon has it open or not.
+
+    Raises StateError, also for what SQLite raises within. Whoever looks for long must not stay in one
+    statement: what a daemon writes meanwhile could not leave SQLite's log.
+    """
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, isolation_level=None)
+        ) as database:
+            version = _version(database)
+            if version is None or version > VERSION:
+                raise StateError(_newer(path, version) if version else f"{path} holds no state yet")
+            yield database
+    except (sqlite3.Error, ValueError) as error:
+        raise StateError.of("read", path, error) from error
 
 
 class StateFile:
@@ -145,10 +166,7 @@ class StateFile:
         self.database = connect(self.path)
         version = _version(self.database)
         if version is not None and version > VERSION:
-            raise StateError(
-                f"{self.path} was written by a newer logroute (format {version}, this one knows {VERSION}): "
-                "use that version, or another state_dir"
-            )
+            raise StateError(f"{_newer(self.path, version)}, or another state_dir")
         return self._prepare(self._clock())
 
     def _prepare(self, born: float) -> Contents:
@@ -248,6 +266,13 @@ def _turn(path: Path | None) -> threading.Lock:
 
 def _with_logs(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))]
+
+
+def _newer(path: Path | None, version: int) -> str:
+    return (
+        f"{path} was written by a newer logroute (format {version}, this one knows {VERSION}): "
+        "use that version"
+    )
 
 
 def _version(database: sqlite3.Connection) -> int | None:

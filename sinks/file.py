@@ -156,6 +156,7 @@ class FileSink(Sink[FileOptions]):
         self.idle_s = min(60.0, max(1.0, rotate.idle / 4))
         self._encode = encoder(options.format)
         self._template, base, fixed = _resolved(options.path)
+        self._fixed_path = str(self._template.parts[0]) if fixed else None
         self._finishing = bool(rotate.size or rotate.every or options.compress != "none")
         self._retention = Retention(rotate.keep, rotate.age, rotate.total)
         tree = Tree(base, options.mode | (options.mode & 0o444) >> 2, options.fsync)
@@ -219,7 +220,7 @@ class FileSink(Sink[FileOptions]):
         self._closed = {
             family_of_entry(path, entry): path for path, entry in files.items() if is_closed(entry)
         }
-        repairs = await self._blocking(self._files.recover, dict(files))
+        repairs = await self._blocking(self._files.recover, dict(files), self._fixed_path)
         self._report(repairs)
         if repairs.changes:
             await self._store(repairs.changes)

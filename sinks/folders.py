@@ -112,6 +112,24 @@ class Tree(msgspec.Struct, frozen=True):
         finally:
             os.close(folder)
 
+    def check(self, file: str | None) -> None:
+        """Raises OSError if it is certain that nothing can be written. Changes nothing.
+
+        The base cannot be made; or `file`, if the path is always that one, cannot be made or written to.
+        """
+        if file is not None and os.path.exists(file):
+            place = file
+        else:
+            place = self.base
+            while not os.path.lexists(place) and os.path.dirname(place) != place:
+                place = os.path.dirname(place)
+            os.close(os.open(place, _FOLDER))
+            if file is None and place == self.base:  # there may be folders in it that we may write to
+                return
+        if not os.access(place, os.W_OK, effective_ids=True):
+            number = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number), place)
+
     def _make_base(self, folder: str) -> None:
         parent = os.path.dirname(folder)
         if parent and not os.path.isdir(parent):

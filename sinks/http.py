@@ -26,7 +26,7 @@ from logroute.config.components import SINKS
 from logroute.config.uri import shown
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import Encoder, encoder
-from logroute.sinks.failures import excerpt
+from logroute.sinks.failures import cause_in_words, excerpt
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 LONGEST_RETRY_AFTER_S = 3600.0
 """No server keeps a route waiting for longer without being asked again."""
+
+REACH_S = 10.0
+"""How long connecting may take at the start, names included."""
+_PORTS = {"http": 80, "https": 443}
 
 # Statuses below 500 that speak of the moment, of who we are, of the address, or of how requests are made:
 # people put all of that right, and then every record is welcome. The others speak of what was sent.
@@ -169,6 +173,8 @@ class HttpSink(Sink[HttpOptions]):
         self._url, self._headers = _request(options, self._encoding.content_type)
         self._asked = f"{shown(self._url)}: {options.method}"
         self._client: HttpClient | None = None
+        self._reached = False
+        """It was connected to once."""
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
@@ -180,8 +186,31 @@ class HttpSink(Sink[HttpOptions]):
         await self.close()
         from logroute.sinks._http_client import HttpClient
 
-        secure = self._url.startswith("https:")
-        self._client = HttpClient(await client_context(self.options.tls) if secure else None)
+        context = await client_context(self.options.tls) if self._url.startswith("https:") else None
+        if not self._reached:
+            await self._reach()
+        self._client = HttpClient(context)
+
+    async def _reach(self) -> None:
+        """Connect once, and ask for nothing: that a server is down is said before there are records.
+
+        Not where a proxy is asked instead, which decides that itself. Raises Retryable.
+        """
+        from urllib.request import getproxies, proxy_bypass
+
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        proxies = getproxies()
+        if proxy_bypass(host) or not (parts.scheme in proxies or "all" in proxies):
+            try:
+                with trio.fail_after(REACH_S):
+                    stream = await trio.open_tcp_stream(host, parts.port or _PORTS[parts.scheme])
+                    await trio.aclose_forcefully(stream)
+            except trio.TooSlowError:
+                raise Retryable(f"{shown(self._url)}: not connected within {REACH_S:g} s") from None
+            except OSError as error:
+                raise Retryable(f"{shown(self._url)}: cannot connect: {cause_in_words(error)}") from error
+        self._reached = True
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         encode = self._encoding.encode

@@ -345,9 +345,16 @@ class OpenFiles:
 
     # --- between deliveries ---------------------------------------------------------------------------
 
-    def recover(self, entries: Mapping[str, FileLength]) -> Repairs:
-        """After a start, and after a delivery whose outcome is unknown. Raises Retryable."""
+    def recover(self, entries: Mapping[str, FileLength], file: str | None = None) -> Repairs:
+        """After a start, and after a delivery whose outcome is unknown; `file` is the only path, if fixed.
+
+        Raises Retryable, also where it is certain that nothing can be written.
+        """
         self.close()
+        try:
+            self._tree.check(file)
+        except OSError as error:
+            raise refused(error, file or self._tree.base, "write to") from error
         return recover(self._tree, entries, fsync=self._writing.fsync, remember=self._writing.remember)
 
     def settle(self, entries: Mapping[str, FileLength], now: float) -> Outcome:

@@ -76,7 +76,7 @@ class Emit(Protocol):
         """Wait until a route that was full is no longer."""
 
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
-        """Have routes that came while the origin is read meet it, when the live reader is here.
+        """Have routes that came, or take it, only while the origin is read meet it: the live reader is here.
 
         Those that begin somewhere else, which they are to be read for from: they are apart now.
         """

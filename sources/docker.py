@@ -8,10 +8,10 @@ and survive an engine that is away; what is read by API goes on when the engine 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 import trio
@@ -41,10 +41,13 @@ from logroute.sources.sweep import Sweep
 
 if TYPE_CHECKING:
     from logroute.sources.docker_readers import ContainerReaders
+    from logroute.sources.engine_logs import EngineLog
 
 RECONCILE_S = 60.0
 """Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
 GROUP = 64
+
+T = TypeVar("T")
 
 
 class EngineTlsOptions(Options):
@@ -313,12 +316,13 @@ class DockerSource(Source[DockerOptions]):
         container.details = details.slim()
         self._log.info("a container was renamed", container=origin.name, before=old.name)
         container.origin = origin
-        position = container.log.position if container.log is not None else BEGINNING
-        await self._checkpoints.meet({origin: Start(container.details.created_time, position)})
+        # Routes that take it under this name alone meet it where it is; what is read from now on has it.
         if container.log is not None:
             container.log.origin = origin
+            await self._sweep.meet_late(container.log)
         if container.engine_log is not None:
             container.engine_log.origin = origin
+            await self._meet_late_by_api(container, container.engine_log)
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -372,7 +376,7 @@ class DockerSource(Source[DockerOptions]):
             for container in opened:
                 del self.containers[container.details.id]
             raise
-        starts = await trio.to_thread.run_sync(self._starts, opened, limiter=self._threads)
+        starts = await self._hop(self._starts, opened)
         checkpoints = await self._checkpoints.meet(starts)
         await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
         for container in opened:
@@ -395,7 +399,7 @@ class DockerSource(Source[DockerOptions]):
 
     async def _begin(self, checkpoints: Mapping[Container, Mapping[str, Position]]) -> None:
         by_file = {c.log: where for c, where in checkpoints.items() if c.log is not None}
-        losses, failed = await trio.to_thread.run_sync(self._resume, by_file, limiter=self._threads)
+        losses, failed = await self._hop(self._resume, by_file)
         for container, where in checkpoints.items():
             if container.log is None:
                 self._by_api().begin(container, where)
@@ -435,10 +439,18 @@ class DockerSource(Source[DockerOptions]):
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
+        for container in list(self.containers.values()):
+            # Of what it hands on now routes are told with the batches themselves.
+            if container.engine_log is not None and container.engine_log.settled:
+                await self._meet_late_by_api(container, container.engine_log)
+
+    async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
+        if places := await self._emit.meet_late(log.origin, log.position):
+            self._by_api().read_later(container, places)
 
     def notes(self) -> list[str]:
         away = [f"the engine is away: {self._away}; files are read on"] if self._away else []
-        return away + (self._readers.notes() if self._readers is not None else [])
+        return away + self._sweep.notes() + (self._readers.notes() if self._readers is not None else [])
 
     async def _let_go(self) -> None:
         owners = {c.log: c for c in self.containers.values() if c.log is not None}
@@ -466,8 +478,7 @@ class DockerSource(Source[DockerOptions]):
             self._set_drained(container)
         elif container.ended:
             # Its descriptors are given back; if it is started again the log is opened again.
-            self._sweep.remove(log)
-            log.close()
+            self._sweep.close(log)
             if container.removed:
                 self._forget(container)
 
@@ -485,7 +496,7 @@ class DockerSource(Source[DockerOptions]):
         container = self.containers.get(log.origin.id)
         name = container.origin.name if container is not None else log.path
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
-        log.close()
+        self._sweep.close(log)
         if container is not None:
             self._nursery.start_soon(self._again, container, log, places)
 
@@ -495,21 +506,28 @@ class DockerSource(Source[DockerOptions]):
             await self._reopen(container, log, places)
 
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
-        """Go on with a log that was closed."""
+        """Go on where a log was that is closed."""
+        log = container.log = log.another()
+        log.origin = container.origin
         try:
-            there = await trio.to_thread.run_sync(log.open, limiter=self._threads)
-            losses = await trio.to_thread.run_sync(self._begin_log, log, places, 0, limiter=self._threads)
+            there = await self._hop(log.open)
+            losses = await self._hop(self._begin_log, log, places, 0)
         except OSError as error:
             self._try_again(log, places, error)
             return
         for lost in losses:
             self._report(container, lost)
         if there:
+            log.complete = container.ended
             self._sweep.add(log)
         elif self.context.once:
             self._set_drained(container)
         elif container.removed:
             self._forget(container)
+
+    async def _hop(self, work: Callable[..., T], *args: Any) -> T:
+        """In a thread, which is left behind when we are cancelled: its disk may hang."""
+        return await trio.to_thread.run_sync(work, *args, limiter=self._threads, abandon_on_cancel=True)
 
     def _forget(self, container: Container) -> None:
         if container.reader is None and not container.catching_up:

@@ -74,12 +74,12 @@ class ContainerFiles:
             self._expected[container.details.id] = log
             self._sweep.expect(log)
             # It may have been started meanwhile.
-            await trio.to_thread.run_sync(log.open_once, limiter=self._threads)
+            await trio.to_thread.run_sync(log.open_once, limiter=self._threads, abandon_on_cancel=True)
 
     def expect_no_more(self, id_: str) -> None:
         """The container is gone, or will not be read."""
         if (log := self._expected_log(id_)) is not None:
-            log.close()
+            self._sweep.close(log)
 
     def _expected_log(self, id_: str) -> LogFile | None:
         log = self._expected.pop(id_, None)
@@ -100,7 +100,9 @@ class ContainerFiles:
             if log is not None:
                 log.origin = container.origin
                 logs[container] = log
-        problems = await trio.to_thread.run_sync(_open_files, logs, limiter=self._threads)
+        problems = await trio.to_thread.run_sync(
+            _open_files, logs, limiter=self._threads, abandon_on_cancel=True
+        )
         for container, why in problems.items():
             if why or self._read == "file":
                 self._say_unreadable(container, logs[container].path, why or "no such file")
@@ -110,11 +112,11 @@ class ContainerFiles:
                 strange = await self._strange(logs)
             except EngineError:
                 for log in logs.values():
-                    log.close()
+                    self._sweep.close(log)
                 raise
             for container in strange:
                 log = logs.pop(container)
-                log.close()
+                self._sweep.close(log)
                 self._say_unreadable(container, log.path, "it is not the log that the engine has")
         for container, log in logs.items():
             log.complete = container.ended
@@ -147,7 +149,9 @@ class ContainerFiles:
     async def _is_its_log(self, container: Container, log: LogFile) -> bool:
         """Whether the file's first record is the engine's: in a container the path may be another file."""
         try:
-            ours = await trio.to_thread.run_sync(log.first_record, limiter=self._threads)
+            ours = await trio.to_thread.run_sync(
+                log.first_record, limiter=self._threads, abandon_on_cancel=True
+            )
         except OSError:
             return True  # whoever reads it says so
         if ours is None:

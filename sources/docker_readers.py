@@ -104,9 +104,9 @@ class ContainerReaders:
         assert isinstance(reader, EngineLog)
         if reader.routes is not None:
             reader.routes -= {behind.route}
-        self._read_later(container, {behind.route: behind.position})
+        self.read_later(container, {behind.route: behind.position})
 
-    def _read_later(self, container: Container, places: Mapping[str, Position]) -> None:
+    def read_later(self, container: Container, places: Mapping[str, Position]) -> None:
         """Read for these routes apart, from there, as soon as they have room."""
         container.places.update(places)
         if not container.catching_up:
@@ -210,7 +210,7 @@ class ContainerReaders:
         if all(live.position.of(stream).anchor == fork.position.of(stream).anchor for stream in STREAMS):
             self._emit.joined(container.origin, routes)
         elif routes:
-            self._read_later(container, dict.fromkeys(routes, fork.position))
+            self.read_later(container, dict.fromkeys(routes, fork.position))
 
 
 class Refusals:

@@ -170,6 +170,11 @@ class EngineLog:
         """Behind the last record that was read."""
         return self._pending.position
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has begun, and the routes have all that it has read."""
+        return self._begun and self._pending.idle
+
     async def run(
         self, offer: Offer, checkpoints: Mapping[str, Position] | Position, *, follow: bool = True
     ) -> Outcome:

@@ -102,7 +102,10 @@ class FileSource(Source[FileSourceOptions]):
                 await self._scan(first=True)
                 if not self._files:
                     self._log.warning("no file matches yet", paths=self.options.paths)
-                for folder in self._folders():
+                folders = await trio.to_thread.run_sync(
+                    self._folders, limiter=self._threads, abandon_on_cancel=True
+                )
+                for folder in folders:
                     self._sweep.watch(folder)
                 task_status.started()
                 if self.context.once:
@@ -115,6 +118,9 @@ class FileSource(Source[FileSourceOptions]):
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
+
+    def notes(self) -> list[str]:
+        return self._sweep.notes()
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
@@ -129,7 +135,7 @@ class FileSource(Source[FileSourceOptions]):
             await self._scan(first=False)
 
     def _folders(self) -> set[str]:
-        """Folders that patterns name without a placeholder: a new file there is seen at once."""
+        """Folders that patterns name without a placeholder: a new file there is seen at once. In a thread."""
         folders = {os.path.dirname(path) for path in self.options.paths}
         return {folder for folder in folders if not glob.has_magic(folder) and os.path.isdir(folder)}
 
@@ -148,7 +154,7 @@ class FileSource(Source[FileSourceOptions]):
 
     async def _scan(self, *, first: bool) -> None:
         """Begin with what is new, end with what is gone."""
-        paths = await trio.to_thread.run_sync(self._matching, limiter=self._threads)
+        paths = await trio.to_thread.run_sync(self._matching, limiter=self._threads, abandon_on_cancel=True)
         now = trio.current_time()
         fresh = [
             path
@@ -168,7 +174,9 @@ class FileSource(Source[FileSourceOptions]):
         for path, file in self._files.items():
             if path in there or file.gone or self.context.once:
                 continue
-            if not await trio.to_thread.run_sync(os.path.exists, path, limiter=self._threads):
+            if not await trio.to_thread.run_sync(
+                os.path.exists, path, limiter=self._threads, abandon_on_cancel=True
+            ):
                 file.gone = file.log.complete = True
                 self._sweep.wake(file.log)
 
@@ -214,7 +222,9 @@ class FileSource(Source[FileSourceOptions]):
         starts: dict[Origin, Start] = {}
         for path in paths:
             try:
-                found = await trio.to_thread.run_sync(self._open, path, limiter=self._threads)
+                found = await trio.to_thread.run_sync(
+                    self._open, path, limiter=self._threads, abandon_on_cancel=True
+                )
             except OSError as error:
                 if path not in self._failed_at:
                     self._log.warning("cannot read a file, trying again", path=path, reason=error.strerror)
@@ -238,7 +248,9 @@ class FileSource(Source[FileSourceOptions]):
         self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES
     ) -> None:
         try:
-            losses = await trio.to_thread.run_sync(log.begin, checkpoints, near_bytes, limiter=self._threads)
+            losses = await trio.to_thread.run_sync(
+                log.begin, checkpoints, near_bytes, limiter=self._threads, abandon_on_cancel=True
+            )
         except OSError as error:
             self._try_again(log, checkpoints, error)
             return
@@ -254,8 +266,9 @@ class FileSource(Source[FileSourceOptions]):
 
     async def _reopen(self, log: LogFile, places: Mapping[str, Position]) -> None:
         """Go on where it was: what was emitted is not emitted again."""
+        log = log.another()
         try:
-            await trio.to_thread.run_sync(log.open, limiter=self._threads)
+            await trio.to_thread.run_sync(log.open, limiter=self._threads, abandon_on_cancel=True)
         except OSError as error:
             self._try_again(log, places, error)
         else:
@@ -271,8 +284,7 @@ class FileSource(Source[FileSourceOptions]):
         file = self._files.get(log.path)
         if file is None or file.log is not log:
             return
-        self._sweep.remove(log)
-        log.close()
+        self._sweep.close(log)
         if self.context.once:
             file.drained = True
             self._some_drained.set()
@@ -287,7 +299,7 @@ class FileSource(Source[FileSourceOptions]):
 
     def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
         self._log.error("cannot read a file, trying again", path=log.path, exc_info=error)
-        log.close()
+        self._sweep.close(log)
         self._files.pop(log.path, None)
         self._stuck[log.path] = log, places, trio.current_time() + RETRY_S
 

@@ -1,8 +1,8 @@
 """The end of a source: its logs are closed, and what nobody can read after that is said.
 
 Some files exist only because a reader holds them, and are lost if they were not read to their end. To find
-that out, and to close a file, the disk is asked, and one that hangs answers neither: all of it is done in a
-thread that may be abandoned, and that then has the logs, and their locks, for itself.
+that out, and to close a file, the disk is asked, and one that hangs answers neither: all of it is done in
+threads that may be abandoned, one for each disk. They then have the logs, and their locks, for themselves.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ async def let_go(logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None
     if not logs:
         return
     lost: list[tuple[LogFile, Lost]] = []
+    by_device: dict[int, list[LogFile]] = {}
+    for log in logs:
+        by_device.setdefault(log.device, []).append(log)
+    # A limiter of its own: in the source's, threads that hang may have all places.
+    run = partial(
+        trio.to_thread.run_sync, abandon_on_cancel=True, limiter=trio.CapacityLimiter(len(by_device))
+    )
     with trio.move_on_after(WITHIN_S, shield=True) as scope:
-        # A limiter of its own: in the source's, threads that hang may have all places.
-        await trio.to_thread.run_sync(
-            partial(_let_go_of_all, logs, lost, find_out=report is not None),
-            limiter=trio.CapacityLimiter(1),
-            abandon_on_cancel=True,
-        )
+        async with trio.open_nursery() as nursery:
+            for its in by_device.values():
+                nursery.start_soon(run, partial(_let_go_of_all, its, lost, find_out=report is not None))
     if scope.cancelled_caught:
         structlog.get_logger("logroute.sources").warning(
             "logs are closed later: the disk does not answer; what is lost with them is not known",
@@ -49,15 +53,16 @@ async def let_go(logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None
 def _let_go_of_all(logs: Sequence[LogFile], lost: list[tuple[LogFile, Lost]], *, find_out: bool) -> None:
     """One gap for each reader of which something is lost, as soon as it is known. In a thread."""
     for log in logs:
-        try:
-            readers = (*log.forks, log) if find_out else ()
-            lost.extend((log, gap) for reader in readers if (gap := _let_go_of(reader)) is not None)
-        except OSError as error:
-            _say_unknown(log, error)
-        try:
-            log.close()
-        except OSError as error:
-            _say_unknown(log, error)
+        with log.turn:
+            try:
+                readers = (*log.forks, log) if find_out else ()
+                lost.extend((log, gap) for reader in readers if (gap := _let_go_of(reader)) is not None)
+            except OSError as error:
+                _say_unknown(log, error)
+            try:
+                log.close()
+            except OSError as error:
+                _say_unknown(log, error)
 
 
 def _let_go_of(reader: LogFile) -> Lost | None:

@@ -289,7 +289,11 @@ def newer_segments(path: str, known: list[Segment]) -> tuple[list[Segment], bool
 
 
 def older_segments(path: str, known: Sequence[Segment], *, rotated: bool = True) -> list[Segment]:
-    """Files of the chain that are older than those that are open, oldest first. Raises OSError."""
+    """Files of the chain that are older than those that are open, oldest first. Raises OSError.
+
+    There are none where none of those that are open is met: the oldest file goes first, so all there are came
+    later.
+    """
     inodes = {(segment.device, segment.inode) for segment in known}
     identities = {segment.identify() for segment in known} - {""}
     older: list[Segment] = []
@@ -297,9 +301,10 @@ def older_segments(path: str, known: Sequence[Segment], *, rotated: bool = True)
     for index, segment in enumerate(chain):
         if (segment.device, segment.inode) in inodes or segment.identify() in identities:
             close_all(chain[index:])
-            break
+            return older
         older.append(segment)
-    return older
+    close_all(older)
+    return []
 
 
 def _newest_first(path: str) -> Iterator[str]:

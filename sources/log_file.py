@@ -3,10 +3,11 @@
 Serves the docker source (json-file) and the file source. Owns the descriptors of the log's chain of files
 from the moment it is opened, so that neither rotation nor removal takes away what has not been read.
 
-Everything here is synchronous. Everything but `parse` may block on the disk and is called in a worker thread,
-by one caller at a time (`look` may run beside `fetch`; the chain has a lock). `parse` is for the trio thread:
-it only computes, and two threads that compute wait for each other's turn with the interpreter, which costs
-a quarter more CPU and gains nothing.
+Everything here is synchronous. What asks the disk is called in a worker thread, by one caller at a time, who
+has the log's `turn`; only `look` and `open_once` may run beside that (the chain has a lock). What is for the
+trio thread asks no disk, and takes no lock that anybody holds who does: `parse`, `take_losses`, `leave`,
+`places` and the properties. `parse` is among them because two threads that compute wait for each other's turn
+with the interpreter, which costs a quarter more CPU and gains nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from logroute.router.record import (
     STREAMS,
@@ -53,6 +54,8 @@ from logroute.sources.log_search import (
 BUFFER_BYTES = 1 << 19
 NEAR_BYTES = 4 << 20
 """What a reader may read again for one route while others, which have had it, wait."""
+_MEMORY = threading.Lock()
+"""For what threads and the trio thread change of any log: losses and forks. Held for a moment only."""
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
 
@@ -84,10 +87,10 @@ class LogFile:
         "_passed",
         "_segments",
         "_spent",
-        "_stranded",
         "_tail",
         "began",
         "cap",
+        "closed",
         "complete",
         "forks",
         "limit",
@@ -97,6 +100,8 @@ class LogFile:
         "routes",
         "statistics",
         "stop_at",
+        "stranded",
+        "turn",
     )
 
     def __init__(
@@ -120,12 +125,16 @@ class LogFile:
         self.cap: Spot | None = None
         """Of a fork: read no further now, for there is the reader before it."""
         self._segments: list[Segment] = []
-        self._stranded: Mapping[str, Position] = {}
-        """Where routes are for which a fork could not be made."""
+        self.stranded: Mapping[str, Position] = {}
+        """Where routes are for which a fork is to be made, and is not yet."""
         self._spent: tuple[Segment, ...] = ()
         """Read to their end by the last `fetch`: a fork may have to begin in them."""
         self._passed = 0  # segments that were read to their end and closed; index of _segments[0]
         self._chain = threading.Lock()
+        self.turn = threading.Lock()
+        """Whoever works on it in a thread has this meanwhile, and nobody waits for it on the trio thread."""
+        self.closed = False
+        """It is closed, or will be as soon as that can be: nobody opens it any more."""
         self._format = FORMATS[format](limit, self.statistics)
         self._batches = LogBatches(self._format)
         self._tail = b""
@@ -145,13 +154,19 @@ class LogFile:
     def open_once(self) -> None:
         """Open it unless it is, or cannot be: whoever needs it will see why."""
         with self._chain:
-            if not self._segments:
+            if not self._segments and not self.closed:
                 with contextlib.suppress(OSError):
                     self._segments = open_chain(self.path, rotated=False)
 
     @property
     def is_open(self) -> bool:
-        return bool(self._segments)
+        return bool(self._segments) and not self.closed
+
+    @property
+    def device(self) -> int:
+        """The disk that it is on; 0 while it is not open."""
+        segments = self._segments[:1]
+        return segments[0].device if segments else 0
 
     @property
     def has_losses(self) -> bool:
@@ -160,7 +175,7 @@ class LogFile:
 
     def take_losses(self) -> Sequence[Lost]:
         """What was lost since this was last called."""
-        with self._chain:
+        with _MEMORY:
             losses, self._losses = self._losses, ()
         return losses
 
@@ -170,9 +185,11 @@ class LogFile:
         return self._batches.reached.position()
 
     def close(self) -> None:
-        """Close all files, of the forks too."""
+        """Close all files, of the forks too, for good: who wants to go on takes `another`."""
+        self.closed = True
         with self._chain:
-            forks, self.forks = self.forks, ()
+            with _MEMORY:
+                forks, self.forks = self.forks, ()
             self._close_spent()
             while self._segments:
                 self._segments.pop(0).close()
@@ -203,26 +220,31 @@ class LogFile:
             if (status.st_dev, status.st_ino) == (newest.device, newest.inode):
                 return False
             fresh, whole = newer_segments(self.path, self._segments)
+            forks = self.forks
             try:
                 gap = () if whole else self._gap(newest, fresh)
-                copies = self._copies(fresh)
+                copies = self._copies(fresh, len(forks))
             except OSError:
                 # All of them or none, so that it can be tried again.
                 close_all(fresh)
                 raise
             self._follow(fresh, gap)
-            for fork, segments in zip(self.forks, copies, strict=True):
+            for fork, segments in zip(forks, copies, strict=True):
                 with fork._chain:
-                    fork._follow(segments, gap)
+                    if fork in self.forks:
+                        fork._follow(segments, gap)
+                    else:  # it is done, and closed when its chain is free
+                        close_all(segments)
             return bool(fresh)
 
     def _gap(self, newest: Segment, fresh: Sequence[Segment]) -> tuple[str, str]:
         """Between which times there were files that nobody has opened."""
         return last_time(newest, self._format) or self._batches.last_time, first_time(fresh, self._format)
 
-    def _copies(self, fresh: Sequence[Segment]) -> list[list[Segment]]:
-        """These files once more for each fork."""
-        copies: list[list[Segment]] = [[] for _ in self.forks]
+    @staticmethod
+    def _copies(fresh: Sequence[Segment], count: int) -> list[list[Segment]]:
+        """These files so many times more."""
+        copies: list[list[Segment]] = [[] for _ in range(count)]
         try:
             for segments in copies:
                 segments.extend(segment.again() for segment in fresh)
@@ -238,7 +260,12 @@ class LogFile:
         """
         self._segments.extend(fresh)
         if gap:
-            self._losses += (Lost(self._named(), "rotated", *gap),)
+            self._lose("rotated", *gap)
+
+    def _lose(self, reason: str, since: str, until: str, size_bytes: int | None = None) -> None:
+        lost = Lost(self._named(), reason, since, until, size_bytes)
+        with _MEMORY:
+            self._losses += (lost,)
 
     def has_news(self) -> bool:
         """Whether there is something to read: more bytes, fewer (truncated), or a newer file."""
@@ -263,7 +290,7 @@ class LogFile:
             self._passed += 1
             self._tail = b""
             until = first_time(self._segments[:1], self._format)
-            self._losses += (Lost(self._named(), reason, self._batches.last_time, until, unread),)
+            self._lose(reason, self._batches.last_time, until, unread)
 
     def end_spot(self) -> Spot:
         """The end of the log as it is now."""
@@ -280,9 +307,11 @@ class LogFile:
 
     def another(self) -> LogFile:
         """A reader of the same log in the same way, not open."""
-        return LogFile(
+        another = LogFile(
             self.path, self.origin, limit=self.limit, format=self._format.name, rotated=self.rotated
         )
+        another.complete = self.complete
+        return another
 
     def fork(self, checkpoints: Mapping[str, Position], of: LogFile | None = None) -> LogFile:
         """A further reader, for these routes, from where they are.
@@ -291,15 +320,16 @@ class LogFile:
         positions with its last `fetch`, and not the live reader.
         """
         of = of or self
-        self._stranded = checkpoints
+        self.strand(checkpoints)
         fork = self.another()
         fork.routes, fork.began = frozenset(checkpoints), checkpoints
-        fork.complete, fork.stop_at = self.complete, self.stop_at
+        fork.stop_at, fork.turn = self.stop_at, self.turn
         # Locked, so that what `look` finds meanwhile is found for it as well.
         with self._chain:
             known = [*of._spent, *of._segments]
             older: list[Segment] = []
-            if any(_in_older_files(p) for p in checkpoints.values()):
+            held = {segment.identify() for segment in known}
+            if any(_in_older_files(p, held) for p in checkpoints.values()):
                 older = older_segments(self.path, known, rotated=self.rotated)
             fork._passed = of._passed - len(of._spent) - len(older)
             fork._segments = older
@@ -310,19 +340,26 @@ class LogFile:
                 close_all(fork._segments)
                 raise
             fork._looked = True
-            self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
-        self._stranded = {}
+            with _MEMORY:
+                self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
+                self.stranded = {r: p for r, p in self.stranded.items() if r not in checkpoints}
         return fork
 
     def leave(self, fork: LogFile) -> None:
         """The fork is done; it is the caller's to close."""
-        with self._chain:
+        with _MEMORY:
             self.forks = tuple(each for each in self.forks if each is not fork)
 
     def places(self) -> dict[str, Position]:
         """The positions of all readers, by route: the live one's under the empty name."""
-        found = {"": self.position, **self._stranded}
-        return found | {route: fork.position for fork in self.forks for route in fork.routes or ()}
+        found = {"": self.position}
+        found |= {route: fork.position for fork in self.forks for route in fork.routes or ()}
+        return {**found, **self.stranded}
+
+    def strand(self, places: Mapping[str, Position]) -> None:
+        """Routes are there, and are to be read for by a fork."""
+        with _MEMORY:
+            self.stranded = {**self.stranded, **places}
 
     def at_end_of(self, other: LogFile) -> bool:
         """Whether it has read all that the other one, which is before it, has read, and no more."""
@@ -503,6 +540,8 @@ class LogFile:
             until = first_time(self._segments[1:], self._format)
             fetched.chunks.append(Chunk(lost="unreadable", until=until))
         complete = self.complete
+        if complete and self.routes is None and len(self._segments) == 1 and self.look():
+            return 0  # it was rotated just before its end, and nobody has seen that yet
         if not self._next_segment(count > skip):
             fetched.drained = complete or self.stop_at is not None
             if complete:
@@ -586,8 +625,7 @@ class LogFile:
         batches: list[Batch] = []
         for chunk in chunks:
             if chunk.lost:
-                with self._chain:
-                    self._losses += (Lost(self._named(), chunk.lost, self._batches.last_time, chunk.until),)
+                self._lose(chunk.lost, self._batches.last_time, chunk.until)
             elif not chunk.finish:
                 batches.append(self._batches.take(chunk, self.origin, self))
             elif (batch := self._batches.finish(self.origin, self)) is not None:
@@ -595,6 +633,7 @@ class LogFile:
         return batches
 
 
-def _in_older_files(position: Position) -> bool:
-    """Whether a position may be in files that a reader at the end of the log does not hold."""
-    return position.since is not None or not (position.stdout.place or position.stderr.place)
+def _in_older_files(position: Position, held: Collection[str]) -> bool:
+    """Whether a position may be in other files than those that a reader holds, of these fingerprints."""
+    places = [place for place in (position.stdout.place, position.stderr.place) if place is not None]
+    return position.since is not None or not places or any(place.file not in held for place in places)

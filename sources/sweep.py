@@ -26,6 +26,7 @@ import trio
 
 from logroute.router.record import Batch, Position
 from logroute.sources import Behind, Emit
+from logroute.sources.disks import Disks
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from logroute.sources.log_formats import Fetched
@@ -42,6 +43,8 @@ LOG_BUDGET_BYTES = 64 << 10
 POLL_S = 2.0
 POLL_ALONE_S = 0.2
 SAY_AGAIN_S = 60.0
+WATCHERS = 16
+"""Threads that may watch names: one does, and the others hang at disks that do not answer."""
 # How often the thread that watches names looks whether it shall end.
 STOP_POLL_MS = 500
 
@@ -49,6 +52,19 @@ STOP_POLL_MS = 500
 class _Offer(msgspec.Struct):
     batch: Batch
     taken: trio.Event
+
+
+class _Watcher:
+    """A thread that watches names."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.replaced = False
+        """Another one does its work."""
+        self.at: LogFile | None = None
+        """The log that it looks at."""
+        self.was_at: LogFile | None = None
+        """And that it looked at when the last poll began: it hangs if that is the same."""
 
 
 class SweepStatistics(msgspec.Struct, frozen=True):
@@ -96,8 +112,10 @@ class Sweep:
         self._ready: dict[LogFile, None] = {}
         self._wanted: list[tuple[LogFile, Mapping[str, Position]]] = []
         """For whom to read apart, and from where."""
-        self._joined: list[LogFile] = []
-        """Forks that are done, to be closed."""
+        self._unclosed: list[LogFile] = []
+        """Logs that are done, to be closed in a thread."""
+        self._late: dict[LogFile, Fetched | Exception] = {}
+        """What was fetched from disks that did not answer in time."""
         self._drained: set[LogFile] = set()
         """Logs that were read to their end, and whose forks were not."""
         self._expected: dict[str, LogFile] = {}
@@ -107,8 +125,10 @@ class Sweep:
         self._idle: trio.CancelScope | None = None
         self._overlooked_at = -math.inf
         self._sweeps = 0
-        self._threads = trio.CapacityLimiter(2)
-        self._watching = trio.CapacityLimiter(1)
+        self._disks = Disks(self._answers_again)
+        self._watching = trio.CapacityLimiter(WATCHERS)
+        self._watcher = _Watcher()
+        self._some_unclosed = trio.Event()
         self._content = self._instance(CONTENT)
         self._names = self._instance(NAMES)
         self._poll_s = POLL_S if self._content and self._names else POLL_ALONE_S
@@ -147,12 +167,32 @@ class Sweep:
             del self._logs[log.path]
             self.unwatch(os.path.dirname(log.path))
 
+    def close(self, log: LogFile) -> None:
+        """Read it no further, and have it closed in a thread: its disk may hang. Nobody may use it then."""
+        self.remove(log)
+        self._close_later(log)
+
+    def _close_later(self, log: LogFile) -> None:
+        log.closed = True
+        self._unclosed.append(log)
+        self._some_unclosed.set()
+
+    def notes(self) -> list[str]:
+        """What somebody should know: disks that do not answer."""
+        return self._disks.notes()
+
     async def welcome(self) -> None:
         """Have routes that came while we run meet the origins of all logs; read for them what is there."""
         for log in list(self._logs.values()):
-            if places := await self._emit.meet_late(log.origin, log.position):
+            await self.meet_late(log)
+
+    async def meet_late(self, log: LogFile) -> None:
+        """The same for one log. Of one that is closed it is known then where to begin for them."""
+        if places := await self._emit.meet_late(log.origin, log.position):
+            log.strand(places)
+            if self._logs.get(log.path) is log:
                 self._wanted.append((log, places))
-        self._kick()
+                self._kick()
 
     def wake(self, log: LogFile) -> None:
         """There may be something new in it."""
@@ -227,15 +267,18 @@ class Sweep:
         """Sweep until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 if self._names is not None:
-                    nursery.start_soon(self._follow_names, self._names)
+                    nursery.start_soon(self._follow_names, self._names, self._watcher)
                 nursery.start_soon(self._follow_room)
+                nursery.start_soon(self._close_on)
                 task_status.started()
                 await self._sweep_on()
         finally:
             if self._content is not None:
                 self._content.close()
-            self._close_joined()
+            # Nobody waits for that: what reads on has files of its own.
+            threading.Thread(target=_close_all, args=(self._unclosed,), daemon=True).start()
 
     async def _sweep_on(self) -> None:
         next_poll = trio.current_time() + self._poll_s
@@ -256,10 +299,10 @@ class Sweep:
 
     def _servable(self) -> bool:
         room = self._emit.has_room
-        if self._wanted:
+        if self._wanted or self._late:
             return True
         return any(room(offer.batch.origin, offer.batch.reader) for offer in self._offers) or any(
-            room(log.origin, log) for log in self._ready
+            self._disks.answers(log) and room(log.origin, log) for log in self._ready
         )
 
     async def _wait(self, until: float) -> None:
@@ -286,10 +329,8 @@ class Sweep:
     async def _sweep(self) -> tuple[bool, int]:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
-        while self._wanted:
-            log, places = self._wanted.pop(0)
-            if self._reads(log):
-                await self._read_apart([Behind(log, route, place) for route, place in places.items()])
+        for log, places in self._take_wanted():
+            await self._read_apart([Behind(log, route, place) for route, place in places.items()])
         room = self._emit.has_room
         batches: list[Batch] = self._join()
         taken: list[_Offer] = []
@@ -302,19 +343,25 @@ class Sweep:
                 spent += offer.batch.size_bytes
             else:
                 self._offers.append(offer)
-        logs = self._let_forks_reach([log for log in self._ready if room(log.origin, log)])
+        late, self._late = self._late, {}
         fetched: list[tuple[LogFile, Fetched]] = []
+        again = False
+        self._sort(late.items(), fetched)
+        logs = self._let_forks_reach(
+            [
+                log
+                for log in self._ready
+                if log not in late and self._disks.answers(log) and room(log.origin, log)
+            ]
+        )
         if logs:
             for log in logs:
                 del self._ready[log]
+            answers, unreached = await self._fetch(logs, spent)
             # What is not reached keeps its turn: it comes first the next time.
-            fetched, failed, unreached = await trio.to_thread.run_sync(
-                partial(self._fetch, logs, spent), limiter=self._threads
-            )
             self._ready = {**dict.fromkeys(self._still(unreached)), **self._ready}
-            for log, error in failed:
-                self._fail(log, error)
-        again = bool(logs and unreached)
+            self._sort(answers, fetched)
+            again = bool(unreached)
         for log, part in fetched:
             try:
                 batches += log.parse(part.chunks)
@@ -332,12 +379,29 @@ class Sweep:
                 again = True
         if batches and (behind := await self._emit(batches)):
             await self._read_apart(behind)
-        if self._joined:
-            await trio.to_thread.run_sync(self._close_joined, limiter=self._threads)
         for offer in taken:
             offer.taken.set()
         self._note_ends(fetched)
         return again, len(batches)
+
+    def _take_wanted(self) -> list[tuple[LogFile, Mapping[str, Position]]]:
+        """For whom a reader apart can be had now."""
+        wanted, self._wanted = self._wanted, []
+        now = [each for each in wanted if self._reads(each[0])]
+        self._wanted = [each for each in now if not self._disks.answers(each[0])]
+        return [each for each in now if self._disks.answers(each[0])]
+
+    def _sort(
+        self,
+        answers: Iterable[tuple[LogFile, Fetched | Exception]],
+        fetched: list[tuple[LogFile, Fetched]],
+    ) -> None:
+        """Have what was fetched among the `fetched`, and those fail that failed."""
+        for log, answer in answers:
+            if isinstance(answer, Exception):
+                self._fail(log, answer)
+            elif self._reads(log):
+                fetched.append((log, answer))
 
     def _note_ends(self, fetched: Iterable[tuple[LogFile, Fetched]]) -> None:
         """A log has ended when all of its readers are at its end, and all that they read is handed on."""
@@ -347,7 +411,7 @@ class Sweep:
                     self._drained.add(log)
                 else:
                     self._drained.discard(log)
-        for log in [log for log in self._drained if not log.forks]:
+        for log in [log for log in self._drained if not log.forks and not log.stranded]:
             self._drained.discard(log)
             self._on_drained(log)
 
@@ -363,6 +427,9 @@ class Sweep:
         lives = {self._logs[fork.path]: None for fork in self._ready if fork.routes is not None}
         for live in lives:
             readers = [*live.forks, live]
+            # What was fetched and not parsed counts as read already.
+            if not self._disks.answers(live) or not self._late.keys().isdisjoint(readers):
+                continue
             for fork, ahead in pairwise(readers):
                 if not fork.at_end_of(ahead):
                     continue
@@ -374,12 +441,8 @@ class Sweep:
                     ahead.routes |= routes
                 live.leave(fork)
                 del self._ready[fork]
-                self._joined.append(fork)
+                self._close_later(fork)
         return batches
-
-    def _close_joined(self) -> None:
-        while self._joined:
-            self._joined.pop().close()
 
     def _let_forks_reach(self, logs: list[LogFile]) -> list[LogFile]:
         """Which of these to fetch from now: a reader waits for a fork that will come to its spot thereby."""
@@ -408,22 +471,34 @@ class Sweep:
             if not self._reads(reader):
                 continue
             live = self._logs[reader.path]
-            try:
-                fork = await trio.to_thread.run_sync(live.fork, positions, reader, limiter=self._threads)
-            except OSError as error:  # no more descriptors
-                self._fail(live, error)
+            live.strand(positions)
+            if not self._disks.answers(live):
+                self._wanted.append((reader, positions))
                 continue
-            if not self._reads(live):  # removed meanwhile, which has closed the fork
-                continue
-            if reader.routes is not None:
-                reader.routes -= positions.keys()
-                if not reader.routes:
-                    live.leave(reader)
-                    self._ready.pop(reader, None)
-                    self._joined.append(reader)
-            self._ready[fork] = None
-            if fork.has_losses:
-                self._on_lost(fork)
+            forked = partial(self._forked, reader, positions)
+            fork = partial(LogFile.fork, checkpoints=positions, of=reader)
+            answers, _ = await self._disks.ask([live], fork, forked)
+            for answer in answers:
+                forked(*answer)
+
+    def _forked(
+        self, reader: LogFile, positions: Mapping[str, Position], live: LogFile, fork: LogFile | Exception
+    ) -> None:
+        """There is a reader for routes for which this one has read so far."""
+        if not self._reads(live):  # removed meanwhile: it is closed together with the fork
+            return
+        if isinstance(fork, Exception):  # no more descriptors
+            self._fail(live, fork)
+            return
+        if reader.routes is not None:
+            reader.routes -= positions.keys()
+            if not reader.routes:
+                live.leave(reader)
+                self._ready.pop(reader, None)
+                self._close_later(reader)
+        self._ready[fork] = None
+        if fork.has_losses:
+            self._on_lost(fork)
 
     def _still(self, logs: Iterable[LogFile]) -> list[LogFile]:
         """Those that were not removed meanwhile."""
@@ -436,107 +511,144 @@ class Sweep:
 
     def _fail(self, log: LogFile, error: Exception) -> None:
         """One reader's failure is the log's: all of them begin again where they were."""
-        live = self._logs[log.path]
+        live = self._logs.get(log.path)
+        if live is None or not self._reads(log):
+            return
         self.remove(live)
         self._on_failed(live, error)
 
-    def _fetch(
+    async def _fetch(
         self, logs: list[LogFile], spent: int
-    ) -> tuple[list[tuple[LogFile, Fetched]], list[tuple[LogFile, Exception]], list[LogFile]]:
-        """In a worker thread: fetch from the logs in turn, each its share, as far as the budget goes."""
-        fetched: list[tuple[LogFile, Fetched]] = []
-        failed: list[tuple[LogFile, Exception]] = []
-        unreached: list[LogFile] = []
+    ) -> tuple[list[tuple[LogFile, Fetched | Exception]], list[LogFile]]:
+        """Fetch from the logs in turn, each its share, as far as the budget goes; and who was not reached."""
         share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
-        for log in logs:
+        buffer = self._buffer
+
+        def fetch(log: LogFile) -> Fetched | None:
+            nonlocal spent
             if spent >= BUDGET_BYTES:
-                unreached.append(log)
-                continue
-            try:
-                part = log.fetch(self._buffer, share)
-            except Exception as error:  # one log's failure harms no other
-                failed.append((log, error))
-                continue
+                return None
+            part = log.fetch(buffer, share)
             spent += sum(len(chunk.data) for chunk in part.chunks)
-            fetched.append((log, part))
-        return fetched, failed, unreached
+            return part
+
+        answers, unreached = await self._disks.ask(logs, fetch, self._fetched_late)
+        if len(answers) + len(unreached) < len(logs):
+            # The thread that was left behind has the other one.
+            self._buffer = bytearray(BUFFER_BYTES)
+        beyond = [log for log, answer in answers if answer is None]
+        return [(log, answer) for log, answer in answers if answer is not None], beyond + unreached
+
+    def _fetched_late(self, log: LogFile, answer: Fetched | Exception | None) -> None:
+        if answer is not None and self._reads(log):
+            self._late[log] = answer
+            self._ready[log] = None
+
+    async def _close_on(self) -> None:
+        """Close logs that are done, each when its disk answers."""
+        while True:
+            await self._some_unclosed.wait()
+            self._some_unclosed = trio.Event()
+            now = [log for log in self._unclosed if self._disks.answers(log)]
+            # Closing one again does no harm, where this is cancelled.
+            _, unreached = await self._disks.ask(now, LogFile.close, lambda log, error: None)
+            done = set(now) - set(unreached)
+            self._unclosed = [log for log in self._unclosed if log not in done]
+
+    def _answers_again(self) -> None:
+        """A disk that did not answer does."""
+        self._some_unclosed.set()
+        self._kick()
 
     async def _poll(self) -> None:
         """What inotify did not say: look at every log. And bound what is held."""
-        logs = [reader for log in self._logs.values() for reader in (*log.forks, log)]
+        self._replace_a_watcher_that_hangs()
+        logs = [
+            reader for log in self._logs.values() if self._disks.answers(log) for reader in (*log.forks, log)
+        ]
         if not logs:
             return
-        fresh, given_up, failed = await trio.to_thread.run_sync(self._look_at, logs, limiter=self._threads)
-        if failed:
-            self._say_overlooked(*failed[0])
-        for log in self._still(fresh):
-            self._ready[log] = None
-        for log in self._still(given_up):
-            self._on_lost(log)
-            if not log.is_open and log.routes is None:
-                self.remove(log)
-                self._on_drained(log)
+        answers, _ = await self._disks.ask(logs, _look_at, self._looked)
+        held: dict[LogFile, int] = {}
+        for log, look in answers:
+            self._looked(log, look)
+            if isinstance(look, _Look) and look.held_bytes:
+                held[log] = look.held_bytes
+        while sum(held.values()) > self._held_bytes:
+            largest = max(held, key=lambda log: held[log])
+            del held[largest]
+            if not self._reads(largest) or not self._disks.answers(largest):
+                continue
+            answers, _ = await self._disks.ask([largest], _let_go, self._let_go)
+            for log, look in answers:
+                self._let_go(log, look)
+                if isinstance(look, _Look):
+                    held[log] = look.held_bytes
 
-    def _say_overlooked(self, log: LogFile, error: OSError) -> None:
+    def _looked(self, log: LogFile, look: _Look | Exception) -> None:
+        if not self._reads(log):
+            return
+        if isinstance(look, Exception):
+            self._say_overlooked(log, look)
+            return
+        if look.problem is not None:
+            self._say_overlooked(log, look.problem)
+        if look.fresh:
+            self._ready[log] = None
+
+    def _let_go(self, log: LogFile, look: _Look | Exception) -> None:
+        """Something of a log was given up."""
+        if not self._reads(log):
+            return
+        if isinstance(look, Exception):
+            self._say_overlooked(log, look)
+        self._on_lost(log)
+        if not log.is_open and log.routes is None:
+            self.remove(log)
+            self._on_drained(log)
+
+    def _say_overlooked(self, log: LogFile, error: Exception) -> None:
         """Its readers go on with what they hold, and the next poll looks again."""
         now = trio.current_time()
         if now - self._overlooked_at >= SAY_AGAIN_S:
             self._overlooked_at = now
             self._log.error(
-                "cannot open what rotation made of a log, trying again", path=log.path, error=error.strerror
+                "cannot look what is new in a log, trying again",
+                path=log.path,
+                error=getattr(error, "strerror", None) or repr(error),
             )
 
-    def _look_at(
-        self, logs: list[LogFile]
-    ) -> tuple[list[LogFile], list[LogFile], list[tuple[LogFile, OSError]]]:
-        """Logs with something new; of which something was given up; whose new files could not be opened.
-
-        In a worker thread.
-        """
-        fresh: list[LogFile] = []
-        failed: list[tuple[LogFile, OSError]] = []
-        for log in logs:
-            try:
-                if log.routes is None and log.look():
-                    fresh.append(log)
-                    continue
-            except OSError as error:
-                failed.append((log, error))
-            if log.has_news():
-                fresh.append(log)
-        # A fork holds all that the live reader does.
-        held = {log: size for log in logs if not log.forks and (size := log.held_bytes())}
-        given_up: dict[LogFile, None] = {}
-        while sum(held.values()) > self._held_bytes:
-            largest = max(held, key=lambda log: held[log])
-            largest.let_go()
-            given_up[largest] = None
-            held[largest] = largest.held_bytes()
-        return fresh, list(given_up), failed
-
-    async def _follow_names(self, inotify: Inotify) -> None:
+    async def _follow_names(self, inotify: Inotify, watcher: _Watcher) -> None:
         """Open what rotation made at once, whatever the sweep and the routes are doing.
 
         A thread of its own: a writer at full speed rotates a log of three files of a megabyte away within 75
         milliseconds, and the trio thread may be busy encoding for ten of them.
         """
         token = trio.lowlevel.current_trio_token()
-        stop = threading.Event()
         try:
             await trio.to_thread.run_sync(
-                self._watch_names, inotify, token, stop, abandon_on_cancel=True, limiter=self._watching
+                self._watch_names, inotify, token, watcher, abandon_on_cancel=True, limiter=self._watching
             )
         finally:
-            stop.set()
+            watcher.stop.set()
 
-    def _watch_names(self, inotify: Inotify, token: trio.lowlevel.TrioToken, stop: threading.Event) -> None:
+    def _replace_a_watcher_that_hangs(self) -> None:
+        watcher = self._watcher
+        if watcher.at is not None and watcher.at is watcher.was_at and self._names is not None:
+            watcher.replaced = True
+            watcher.stop.set()
+            self._watcher = _Watcher()
+            self._nursery.start_soon(self._follow_names, self._names, self._watcher)
+        watcher.was_at = watcher.at
+
+    def _watch_names(self, inotify: Inotify, token: trio.lowlevel.TrioToken, watcher: _Watcher) -> None:
         poll = select.poll()
         poll.register(inotify.fileno(), select.POLLIN)
         with contextlib.suppress(OSError):
             # Before everything else of this machine, where we may; opening a file is all that it does.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
-        while not stop.is_set():
-            if not poll.poll(STOP_POLL_MS) or stop.is_set():
+        while not watcher.stop.is_set():
+            if not poll.poll(STOP_POLL_MS) or watcher.stop.is_set():
                 continue
             changed = inotify.read()
             if changed is None:
@@ -545,20 +657,27 @@ class Sweep:
                 logs = [log for f, name in changed if (log := self._logs.get(f"{f}/{name}")) is not None]
             for folder, name in changed or ():
                 if (expected := self._expected.get(f"{folder}/{name}")) is not None:
+                    watcher.at = expected
                     expected.open_once()
-                    self._look(expected)
-            fresh = [log for log in dict.fromkeys(logs) if self._look(log)]
+                    self._look(expected, watcher)
+            fresh = [
+                log for log in dict.fromkeys(logs) if self._disks.answers(log) and self._look(log, watcher)
+            ]
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._names_changed, fresh, changed or set())
-        inotify.close()
+        if not watcher.replaced:
+            inotify.close()
 
     @staticmethod
-    def _look(log: LogFile) -> bool:
+    def _look(log: LogFile, watcher: _Watcher) -> bool:
         """As the log does; what fails, the next poll finds, and says."""
+        watcher.at = log
         try:
             return log.look()
         except OSError:
             return False
+        finally:
+            watcher.at = None
 
     def _names_changed(self, fresh: list[LogFile], changed: set[tuple[str, str]]) -> None:
         for log in fresh:
@@ -571,3 +690,37 @@ class Sweep:
         while True:
             await self._emit.wait_for_room()
             self._kick()
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """What was seen of a log."""
+
+    fresh: bool = False
+    """There is something new in it."""
+    held_bytes: int = 0
+    problem: OSError | None = None
+    """Why what rotation made of it could not be opened."""
+
+
+def _look_at(log: LogFile) -> _Look:
+    """Look whether there is something new in a log. In a thread. Raises OSError."""
+    fresh, problem = False, None
+    try:
+        fresh = log.routes is None and log.look()
+    except OSError as error:
+        problem = error
+    # A fork holds all that the live reader does.
+    return _Look(fresh or log.has_news(), 0 if log.forks else log.held_bytes(), problem)
+
+
+def _let_go(log: LogFile) -> _Look:
+    """Give up the oldest file that is held. In a thread. Raises OSError."""
+    log.let_go()
+    return _Look(held_bytes=log.held_bytes())
+
+
+def _close_all(logs: Iterable[LogFile]) -> None:
+    """Close these. In a thread."""
+    for log in logs:
+        with log.turn, contextlib.suppress(OSError):
+            log.close()

@@ -251,14 +251,22 @@ class Running:
 def test_a_daemon_starts_with_every_receiver_down_and_says_so(engine: Engine, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    uris = [f"syslog+tcp://127.0.0.1:{port}", f"syslog+tcp://localhost:{port}"]
+    (folder / "in the way").write_text("a file")
+    uris = [
+        *(f"syslog+tcp://127.0.0.1:{port}", f"syslog+tcp://localhost:{port}", f"http://127.0.0.1:{port}/"),
+        f"file://{folder}/in the way/all.log",
+        f"file://{folder}/in the way/logs/{{container.name}}.log",
+    ]
     running = Running(folder, engine.host, "--listen", f"unix://{folder}/api.sock", *uris)
     try:
         running.wait_for("started")
         running.wait_for("started degraded: some routes cannot deliver, and go on trying")
         (said,) = [said for said in running.log() if said["event"].startswith("started degraded")]
-        assert set(said["routes"]) == {"syslog+tcp", "syslog+tcp-2"}
-        assert all("Connection refused" in reason for reason in said["routes"].values())
+        reasons = said["routes"]
+        assert set(reasons) == {"syslog+tcp", "syslog+tcp-2", "http", "file", "file-2"}
+        for name, reason in reasons.items():
+            word = "a file stands where a folder is needed" if "file" in name else "Connection refused"
+            assert word in reason
         health = logroute("health", "--api", f"unix://{folder}/api.sock")
         assert health.returncode == 1
         running.process.send_signal(signal.SIGTERM)

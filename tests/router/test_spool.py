@@ -219,6 +219,28 @@ async def test_the_sums_are_known_without_looking_at_the_bodies(tmp_path: Path) 
     await state.close()
 
 
+async def test_what_is_taken_out_is_not_written_once_more(tmp_path: Path) -> None:
+    """Debian's SQLite would overwrite it with zeros: the log would grow by all that is removed."""
+    state = RouteState("all", tmp_path)
+    await state.open()
+    queue = Queue(state, 1 << 30, lambda: None)
+    chance = random.Random(1)
+    for number in range(1, 4):
+        big = batch(origin(), [number])
+        big.lines[0].message = chance.randbytes(500_000).hex()
+        queue.put([big])
+        await queue.spool(1 << 30, 1)
+    database = state._database
+    assert database is not None
+    database.execute("pragma wal_checkpoint(truncate)")
+    for row in (1, 2):
+        state.remove_row(row)
+        await state.commit()
+    assert state.path is not None
+    assert state.path.with_name(state.path.name + "-wal").stat().st_size < 200_000
+    await state.close()
+
+
 async def test_what_was_taken_out_is_given_back_to_the_disk(tmp_path: Path) -> None:
     state = RouteState("all", tmp_path)
     await state.open()

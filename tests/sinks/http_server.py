@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -94,10 +95,14 @@ class HttpServer:
             await trio.aclose_forcefully(stream)
 
     async def _talk(self, stream: trio.SocketStream) -> None:
-        self.connections += 1
-        number = self.connections
         self._open.add(stream)
         try:
+            # One on which nothing is said is none: somebody looked whether we are there.
+            if not await wait_for_word(stream):
+                self.closed -= 1
+                return
+            self.connections += 1
+            number = self.connections
             for _ in range(self.reads or 0):
                 await stream.receive_some(1)
             if self.reads is not None:
@@ -135,6 +140,14 @@ class HttpServer:
                 return Request(head.method.decode(), head.target.decode(), headers, bytes(body), number)
             else:  # h11.ConnectionClosed
                 return None
+
+
+async def wait_for_word(stream: trio.SocketStream) -> bool:
+    """Whether the other side says something, which is left to be received; False if it closes."""
+    try:
+        return bool(await stream.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 @contextmanager

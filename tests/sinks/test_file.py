@@ -342,7 +342,12 @@ async def test_a_fixed_path_that_cannot_be_written_to_is_tried_again(tmp_path: P
 
 async def test_a_base_that_is_no_folder_rejects_nothing(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
+    # It is said at the start, and when something is to be written.
+    with pytest.raises(Retryable, match="ENOTDIR"):
+        await opened(tmp_path / "logs" / "{container.name}.log")
+    (tmp_path / "logs").unlink()
     sink, _ = await opened(tmp_path / "logs" / "{container.name}.log")
+    (tmp_path / "logs").write_text("")
     with pytest.raises(Retryable, match="ENOTDIR"):
         await sink.deliver([batch("x")])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -510,6 +511,30 @@ async def test_a_slow_server_is_waited_for(
     assert trio.current_time() >= 12_000
 
 
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server was there when the sink was opened."""
+
+    async def was(self: HttpSink) -> None: ...
+
+    monkeypatch.setattr(HttpSink, "_reach", was)
+
+
+async def test_a_server_that_is_not_there_is_said_without_a_record(
+    sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trio.socket.socket() as closed:
+        await closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/in"
+        words = "cannot connect: Connection refused (ECONNREFUSED)"
+        with pytest.raises(Retryable, match=re.escape(f"{url}: {words}")):
+            await sink_to(url)
+        # A proxy may reach what we cannot.
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        await sink_to(url)
+
+
+@pytest.mark.usefixtures("reached")
 async def test_a_server_that_is_not_there(sink_to: Making) -> None:
     with trio.socket.socket() as closed:
         await closed.bind(("127.0.0.1", 0))
@@ -528,6 +553,7 @@ class NoNames(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
+@pytest.mark.usefixtures("reached")
 async def test_a_name_that_nobody_knows(sink_to: Making) -> None:
     trio.socket.set_custom_hostname_resolver(NoNames())
     sink = await sink_to("http://logs.invalid/in")
@@ -536,6 +562,7 @@ async def test_a_name_that_nobody_knows(sink_to: Making) -> None:
     )
 
 
+@pytest.mark.usefixtures("reached")
 async def test_a_server_that_never_accepts_has_ten_seconds(
     sink_to: Making, autojump_clock: trio.testing.MockClock
 ) -> None:

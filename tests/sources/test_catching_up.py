@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
-from logroute.router.record import Origin, Position, iso_time
+from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.router.router import Router
 from logroute.sources import Lost
+from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import POLL_S, Sweep
 from tests.sources.stand_ins import Gate, refuse
@@ -80,6 +83,39 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
+
+
+class SomeHang(Disks):
+    """Disks that sometimes do not answer for a while. The work is done when they do."""
+
+    def __init__(self, disks: Disks, chance: random.Random) -> None:
+        super().__init__(disks._on_answer)
+        self._chance = chance
+        self.hung = 0
+
+    async def ask(
+        self,
+        logs: Sequence[LogFile],
+        work: Callable[[LogFile], Any],
+        late: Callable[[LogFile, Any], None],
+    ) -> tuple[list[tuple[LogFile, Any]], list[LogFile]]:
+        if not logs or self._chance.random() < 0.8:
+            return await super().ask(logs, work, late)
+        at = self._chance.randrange(len(logs))
+        answers, unreached = await super().ask(logs[:at], work, late)
+        log = logs[at]
+        hanging = log.device, log.path
+        self._hang(hanging)
+        self.hung += 1
+
+        async def answer() -> None:
+            await trio.sleep(self._chance.random() * 5)
+            self._answers_again(hanging)
+            late(log, work(log))
+            self._on_answer()
+
+        trio.lowlevel.spawn_system_task(answer)
+        return answers, [*unreached, *logs[at + 1 :]]
 
 
 class World:
@@ -151,6 +187,17 @@ async def world(folder: Path, routes: str = "abc") -> AsyncIterator[World]:
     finally:
         there.reader.close()
         there.log.close()
+
+
+def another_log(w: World, log: Log) -> LogFile:
+    """Have the sweep read one more."""
+    name = log.path.stem
+    origin = Origin(f"docker:{name}", "docker", id=name * 8, name=name)
+    reader = LogFile(str(log.path), origin, limit=LIMIT)
+    assert reader.open()
+    reader.resume({"a": BEGINNING})
+    w.sweep.add(reader)
+    return reader
 
 
 def open_files(folder: Path) -> int:
@@ -357,12 +404,47 @@ async def test_rotation_that_cannot_be_followed_for_want_of_descriptors_is_follo
         assert open_files(tmp_path) == before
 
 
+async def test_a_log_that_cannot_be_looked_at_harms_no_other_and_is_looked_at_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing tells of changes: they are found by looking.
+    monkeypatch.setattr(Sweep, "_instance", lambda self, mask: None)
+    fstat = os.fstat
+    bad = Log(tmp_path / "bad.json")
+    inode = bad.path.stat().st_ino
+
+    def fails(fd: int) -> os.stat_result:
+        status = fstat(fd)
+        if status.st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return status
+
+    async with world(tmp_path, "a") as w:
+        reader = another_log(w, bad)
+        w.begin()
+        await w.settle()
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as said:
+            patch.setattr(os, "fstat", fails)
+            bad.write(1)
+            await w.write(3)
+            await w.settle()
+            assert w.gates["a"].got == w.said
+        errors = [each for each in said if each["log_level"] == "error"]
+        assert [(each["path"], each["error"]) for each in errors] == [(str(bad.path), os.strerror(errno.EIO))]
+        await w.settle()
+        assert w.gates["a"].got == w.said + bad.said
+        reader.close()
+    bad.close()
+
+
 @pytest.mark.parametrize("seed", range(40))
 async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
     async with world(tmp_path, "abcd") as w:
+        if seed % 2:
+            w.sweep._disks = SomeHang(w.sweep._disks, chance)
         w.begin()
         before = open_files(tmp_path)
         for _ in range(60):
@@ -401,5 +483,6 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
             assert gate.lost == {}
         assert w.reader.forks == ()
         assert w.router._apart == {}
+        await trio.sleep(60)  # what is done is closed, by disks that answer
         # A file is kept until something of the one after it was read.
         assert open_files(tmp_path) <= before + len(w.reader._spent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
+from logroute.router.match import ALL_STREAMS
+from logroute.router.record import Origin, Stream
 from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
@@ -365,3 +367,53 @@ async def test_a_container_that_was_being_looked_at_when_the_engine_went_away_is
     routes = Routes()
     async with reading(source_of(engine, read="auto"), routes, routes):
         assert await routes.until(10) == numbers(10)
+
+
+class Named:
+    """What matches containers of one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def decide(self, origin: Origin) -> frozenset[Stream]:
+        return ALL_STREAMS if origin.name == self._name else frozenset()
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_takes_a_container_under_its_new_name_gets_all_of_it(
+    engine: SimulatedEngine, read: str
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    all_, new = Gate("all", router), Gate("new", router)
+    new.settings = type("Settings", (), {"match": Named("other")})  # type: ignore[assignment]
+    async with reading(source_of(engine, read=read), router, router):
+        await until(lambda: all_.got == numbers(10))
+        container.rename("other")
+        say(container, 10, 20)
+        await until(lambda: all_.got == numbers(20))
+        await until(lambda: new.got == numbers(20))
+        say(container, 20, 30)
+        await until(lambda: all_.got == new.got == numbers(30) and not router._apart)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_comes_late_is_read_for_although_nothing_more_is_said(
+    engine: SimulatedEngine, read: str
+) -> None:
+    container_that_said(engine, 10)
+    router = Router()
+    first = Gate("first", router)
+    source = source_of(engine, read=read)
+    async with reading(source, router, router):
+        await until(lambda: first.got == numbers(10))
+        late = Gate("late", router)
+        router.changed("late")
+        await source.welcome()
+        await until(lambda: late.got == numbers(10) and not router._apart)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not holds():  # noqa: ASYNC110 - the engine and threads work
+            await trio.sleep(0.02)

@@ -286,3 +286,23 @@ async def test_a_file_that_cannot_be_opened_again_for_now_is_read_on_later(
         append(log, "two\n")
         assert await routes.until(2) == ["one", "two"]
     assert routes.losses == []
+
+
+async def test_a_line_of_which_a_piece_was_read_when_reading_failed_has_it_once(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    routes = Routes()
+    piece = '{"log":"%s","stream":"stdout","time":"2026-11-23T20:06:26.000000001Z"}\n'
+    append(log, piece % "whole\\n" + piece % "begins, ")
+    fetch = LogFile.fetch
+
+    def fails(*args: Any) -> Any:
+        monkeypatch.setattr(LogFile, "fetch", fetch)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with reading(routes, log, format="docker"):
+        await routes.until(1)
+        monkeypatch.setattr(LogFile, "fetch", fails)
+        append(log, piece % "ends\\n")
+        assert await routes.until(2) == ["whole", "begins, ends"]

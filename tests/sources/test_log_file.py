@@ -257,6 +257,66 @@ def test_an_unfinished_last_line_comes_when_the_container_has_ended(path: Path) 
     assert reader.read() == ["password: "]
 
 
+def test_a_log_that_was_rotated_just_before_its_end_is_read_to_its_end(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    assert reader.read() == numbers(1, 2)
+    rotate(path)
+    append(path, line(3))
+    reader.log.complete = True
+    fetched = reader.log.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+    assert fetched.drained
+    records = [record for batch in reader.log.parse(fetched.chunks) for record in batch.records]
+    assert [record.message for record in records] == ["n 3"]
+
+
+def forked(live: LogFile, route: str, position: Position) -> tuple[list[str], list[str]]:
+    """What a reader apart reads for a route that is there, and what it says is lost."""
+    fork = live.fork({route: position})
+    fetched = fork.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+    records = [record for batch in fork.parse(fetched.chunks) for record in batch.records]
+    lost = [each.reason for each in fork.take_losses()]
+    live.leave(fork)
+    fork.close()
+    return [record.message for record in records], lost
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_route_that_was_away_for_several_rotations_gets_what_is_still_there(
+    path: Path, compressed: bool
+) -> None:
+    path.write_bytes(lines(1, 2))
+    before = Reader(path)
+    before.read()
+    away = before.position
+    before.log.close()
+    append(path, line(3))
+    for number in (4, 6):
+        rotate(path, keep=3)
+        append(path, lines(number, number + 1))
+    if compressed:
+        oldest = Path(f"{path}.2")
+        Path(f"{path}.2.gz").write_bytes(gzip.compress(oldest.read_bytes()))
+        oldest.unlink()
+    live = LogFile(str(path), ORIGIN, limit=1 << 20)
+    assert live.open()
+    live.resume({"live": live.end()})  # it holds the newest file alone
+    assert forked(live, "away", away) == (numbers(3, 7), [])
+    live.close()
+
+
+def test_files_that_came_after_those_that_are_held_are_not_taken_for_older_ones(path: Path) -> None:
+    path.write_bytes(lines(1, 2))
+    reader = Reader(path)
+    reader.read()
+    for number in (3, 5, 7):
+        rotate(path)
+        append(path, lines(number, number + 1))
+    # Its file has no name any more, and those that have one it has not seen.
+    assert forked(reader.log, "new", BEGINNING) == (numbers(1, 2), [])
+    reader.log.close()
+
+
 def test_a_line_beyond_the_limit_is_truncated_and_marked(path: Path) -> None:
     pieces = b"".join(line(1, text="x" * 16384, end="") for _ in range(200))
     path.write_bytes(pieces + line(1, text="end") + line(2))

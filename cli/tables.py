@@ -1,0 +1,48 @@
+"""How commands print lists: tables, times and sizes that fit the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+WIDTH = 80
+"""Where there is no terminal."""
+
+
+def terminal_width() -> int:
+    """Columns."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
+    """The lines of a table; the columns of these numbers stand at the right."""
+    width = terminal_width()
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        cut(
+            "  ".join(
+                cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+                for column, cell in enumerate(row)
+            ).rstrip(),
+            width,
+        )
+        for row in (head, *rows)
+    ]
+
+
+def cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def when(time: str) -> str:
+    """To the second, UTC."""
+    return f"{time[:10]} {time[11:19]}" if time else "-"
+
+
+def size(size_bytes: int) -> str:
+    left = float(size_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if left < 1024:
+            return f"{left:.0f} {unit}"
+        left /= 1024
+    return f"{left:.1f} GiB"
