@@ -194,7 +194,7 @@ class Session:
 
     def usable(self) -> bool:
         """Whether the receiver is still there: between deliveries it has nothing to say but that it ends."""
-        return not self._closed and not self._poll.poll(0)
+        return not (self._closed or self._answers.ended or self._poll.poll(0))
 
     def take_settled(self) -> int:
         """How many further messages are acknowledged; told once."""
@@ -244,6 +244,8 @@ class Session:
     async def _read(self) -> None:
         """Raises Retryable."""
         try:
+            if self._answers.ended:
+                raise RelpError("has ended the session")
             data = await self._stream.receive_some(READ_BYTES)
             if not data:
                 raise RelpError("has closed the connection")

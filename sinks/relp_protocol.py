@@ -40,6 +40,8 @@ class Answers:
     def __init__(self) -> None:
         self.answered = 0
         """How many frames have been accepted since the session began, the opening one included."""
+        self.ended = False
+        """Whether it has said that it ends."""
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -93,7 +95,8 @@ class Answers:
 
     def _heed(self, number: int, command: bytes, said: bytes) -> None:
         if number == 0 and command == b"serverclose":
-            raise RelpError("ends the session")
+            self.ended = True
+            return
         if command != b"rsp" or number != number_of(self.answered):
             raise RelpError(f"answered another frame: {excerpt(b'%d %s' % (number, command))}")
         if said[:4].strip() != b"200":

@@ -1,6 +1,7 @@
 """A real rsyslog for tests, as a process of its own with a configuration of its own.
 
 Have it: `tests/servers/install`. It needs no root. What it has parsed is a line of JSON for each message.
+It listens for plain TCP, and for one more way of sending: `udp`, `tls`, `relp` or `relp+tls`.
 
     server = Rsyslog(folder)
     server.start()
@@ -18,7 +19,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_S = 30.0
@@ -42,15 +43,42 @@ PROPERTIES = {
 # Control characters are left as they were sent; by default they would become `#012` and the like. With one
 # worker the messages stay in order.
 CONFIGURATION = """\
-global(workDirectory="{folder}" maxMessageSize="64k" parser.escapeControlCharactersOnReceive="off")
-main_queue(queue.workerThreads="1")
+global(workDirectory="{folder}" maxMessageSize="64k" parser.escapeControlCharactersOnReceive="off"{authority})
+main_queue(queue.type="{queue}" queue.size="400000" queue.workerThreads="1")
 module(load="imtcp")
 template(name="parsed" type="list" option.jsonf="on") {{
 {properties}
 }}
 input(type="imtcp" address="127.0.0.1" port="{port}" listenPortFileName="{folder}/port")
+{more}
 action(type="omfile" file="{folder}/messages" template="parsed")
 """
+MORE = {
+    "tcp": "",
+    "udp": (
+        'module(load="imudp")\ninput(type="imudp" address="127.0.0.1" port="{port}" rcvbufSize="{buffer}")'
+    ),
+    "tls": (
+        'input(type="imtcp" address="127.0.0.1" port="{port}" StreamDriver.Name="gtls" StreamDriver.Mode="1"'
+        ' StreamDriver.AuthMode="{auth}" {peer})'
+    ),
+    "relp": 'module(load="imrelp")\ninput(type="imrelp" address="127.0.0.1" port="{port}" maxDataSize="64k")',
+    "relp+tls": (
+        'module(load="imrelp" tls.tlslib="openssl")\n'
+        'input(type="imrelp" address="127.0.0.1" port="{port}" maxDataSize="64k" tls="on"'
+        ' tls.caCert="{ca}" tls.myCert="{cert}" tls.myPrivKey="{key}" tls.authMode="certvalid")'
+    ),
+}
+UDP_BUFFER_BYTES = 256 << 20
+"""What waits in the kernel: as root it may be as much as all that a test sends."""
+
+
+class Certificates(NamedTuple):
+    """Files of PEM: the authority, and the server's own."""
+
+    ca: Path
+    cert: Path
+    key: Path
 
 
 class RsyslogError(Exception):
@@ -60,9 +88,25 @@ class RsyslogError(Exception):
 class Rsyslog:
     """One server; `start` and `stop` as often as wanted, on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        more: str = "tcp",
+        *,
+        certificates: Certificates | None = None,
+        clients: bool = False,
+        durable: bool = False,
+    ) -> None:
+        """`clients`: they need a certificate too. `durable`: what it acknowledges is written."""
         self.folder = folder
         self.port = 0
+        """Of plain TCP."""
+        self.other_port = 0
+        """Of the other way."""
+        self._more = more
+        self._certificates = certificates
+        self._clients = clients
+        self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -88,7 +132,7 @@ class Rsyslog:
             for name, property_ in PROPERTIES.items()
         )
         config, port = self.folder / "rsyslog.conf", self.folder / "port"
-        config.write_text(CONFIGURATION.format(folder=self.folder, properties=properties, port=self.port))
+        config.write_text(self._configuration(properties))
         port.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -102,6 +146,33 @@ class Rsyslog:
                 raise RsyslogError(f"rsyslog did not start: {said}")
             time.sleep(0.02)
 
+    def _configuration(self, properties: str) -> str:
+        udp = self._more == "udp"
+        if self._more != "tcp" and not self.other_port:
+            self.other_port = free_port(socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+        files = self._certificates._asdict() if self._certificates else {}
+        authority = ""
+        if self._more == "tls":
+            authority = (
+                ' defaultNetstreamDriverCAFile="{ca}" defaultNetstreamDriverCertFile="{cert}"'
+                ' defaultNetstreamDriverKeyFile="{key}"'
+            ).format(**files)
+        more = MORE[self._more].format(
+            port=self.other_port,
+            buffer=UDP_BUFFER_BYTES,
+            auth="x509/certvalid" if self._clients else "anon",
+            peer="",
+            **files,
+        )
+        return CONFIGURATION.format(
+            folder=self.folder,
+            properties=properties,
+            port=self.port,
+            more=more,
+            authority=authority,
+            queue="Direct" if self._durable else "FixedArray",
+        )
+
     def _listens(self, port: Path) -> bool:
         # It tells a port only that it has chosen itself.
         if not self.port and port.exists():
@@ -110,9 +181,20 @@ class Rsyslog:
             return False
         try:
             socket.create_connection(("127.0.0.1", self.port)).close()
+            if self._more == "udp":
+                return f":{self.other_port:04X} " in Path("/proc/net/udp").read_text()
+            if self.other_port:
+                socket.create_connection(("127.0.0.1", self.other_port)).close()
         except OSError:
             return False
         return True
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def stop(self) -> None:
         """End it as the system does; what it has read is written before."""
@@ -154,6 +236,17 @@ class Rsyslog:
     def _count(self) -> int:
         return self._output.read_bytes().count(b"\n") if self._output.exists() else 0
 
+    def texts(self) -> list[str]:
+        """The messages alone."""
+        return [message["message"] for message in self.messages()]
+
     def messages(self) -> list[dict[str, Any]]:
         """Everything that came, as it was parsed."""
         return [json.loads(line) for line in self._output.read_bytes().splitlines()]
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """One that nobody has just now."""
+    with socket.socket(type=kind) as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -48,6 +48,9 @@ class RelpReceiver:
             except OSError:
                 return
             self._connections.add(connection)
+            # One after the other: what is left of an old one is older than what a new one brings.
+            for thread in self._threads[1:]:
+                thread.join()
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
             thread.start()
