@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -713,6 +714,17 @@ async def test_a_receiver_whose_certificate_is_not_right_gets_nothing(
     with pytest.raises(Retryable) as caught:
         await sink.open()
     assert str(caught.value).startswith(f"forward+tls://{host}:{receiver.port}: cannot connect: {words}")
+    assert receiver.messages == []
+
+
+async def test_a_receiver_whose_certificate_has_expired_gets_nothing(
+    receiver: ForwardReceiver, tmp_path: Path, authority: Authority
+) -> None:
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    authority.certificate = authority.ca.issue_cert("localhost", not_before=past, not_after=past)
+    receiver.context = authority.context()
+    with pytest.raises(Retryable, match=r"its certificate is not accepted: certificate has expired$"):
+        await sink_to(receiver.port, tmp_path, "tls", "localhost", tls={"ca": authority.ca_file}).open()
     assert receiver.messages == []
 
 
