@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 import msgspec
 import trio
@@ -19,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
-from logroute.router.template import Template
+from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions, kernel_acknowledged
 from logroute.sinks.forward_connection import Connection
 from logroute.sinks.forward_entries import EntryEncoder
@@ -166,6 +167,8 @@ class ForwardSink(Sink[ForwardOptions]):
         super().__init__(options, context)
         self._address = parse_address(options.address)
         self._tag = Template.parse(options.tag)
+        self._tags: WeakKeyDictionary[Origin, str] = WeakKeyDictionary()
+        """Of origins whose records all have the same."""
         self._encoder = EntryEncoder()
         self._connection: Connection | kernel_acknowledged.Connection | None = None
         """The second kind where there are no acknowledgements."""
@@ -309,15 +312,29 @@ class ForwardSink(Sink[ForwardOptions]):
 
     def _tagged(self, batch: Batch) -> Iterator[tuple[str, int, memoryview]]:
         """A batch's entries, each piece with its tag and how many they are."""
-        bound = self._tag.bind(batch.origin, escape_tag)
-        if bound.constant is not None:
+        origin = batch.origin
+        tag = self._tag_of(origin)
+        if isinstance(tag, str):
             entries = self._encoder.encode(batch)
             if len(entries) <= MESSAGE_BYTES:
-                yield bound.constant, len(batch), entries
+                yield tag, len(batch), entries
                 return
-        for tag, records in bound.split(batch.records):
-            for part in self._parts(batch.origin, records):
-                yield tag, *part
+            divided: Sequence[tuple[str, Sequence[Record]]] = [(tag, batch.records)]
+        else:
+            divided = tag.split(batch.records)
+        for text, records in divided:
+            for part in self._parts(origin, records):
+                yield text, *part
+
+    def _tag_of(self, origin: Origin) -> str | BoundTemplate:
+        """An origin's tag, or how to make it for a record."""
+        tag = self._tags.get(origin)
+        if tag is None:
+            bound = self._tag.bind(origin, escape_tag)
+            if bound.constant is None:
+                return bound  # not kept: it knows the origin, and would keep it in turn
+            tag = self._tags[origin] = bound.constant
+        return tag
 
     def _parts(self, origin: Origin, records: Sequence[Record]) -> Iterator[tuple[int, memoryview]]:
         """Entries of these records, in as many pieces as it takes for each to fit in a message."""

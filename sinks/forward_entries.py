@@ -1,7 +1,8 @@
 """Entries of the Forward protocol: a record as MessagePack, an array of its EventTime and a map.
 
-Knows nothing of connections and messages: `forward_protocol` puts entries into messages. The map has the same
-keys, in the same order and nesting, as the record's JSON (`encoding`).
+Knows nothing of connections and messages: `forward_protocol` puts entries into messages. The map is that of
+the record's JSON (`encoding`), but for the order of its keys: `message` stands behind `log`, because the
+OpenTelemetry Collector makes a record's body of either, and the last one counts.
 
 Source: Forward Protocol Specification v1, "Entry" and "EventTime Ext Format"; the MessagePack specification.
 """
@@ -40,8 +41,8 @@ _decode_integers = msgspec.json.Decoder(list[int]).decode
 _TIME = _pack("@timestamp")
 _HEAD = Struct(f">3sQ{1 + len(_TIME)}s").pack
 """An entry's beginning: `_ENTRY`, the EventTime, and the map's first byte with the key of the first value."""
-_MESSAGE = msgspec.Raw(_pack("message"))
-_ID = _pack("event") + b"\x81" + _pack("id")
+_MESSAGE = _pack("message")
+_ID = msgspec.Raw(_pack("event") + b"\x81" + _pack("id"))
 _STREAMS = {stream: _pack("stream") + _pack(stream) for stream in STREAMS}
 _LOG, _FIELDS = _pack("log"), _pack("fields")
 
@@ -98,22 +99,22 @@ class EntryEncoder:
             return self._plain(origin, records, times, messages, ids)
         ids = [*map(origin.record_id, records)]
         constant = self._constant(origin)
-        behind = [_behind(origin, constant, record) for record in records]
+        before = [_before_the_message(origin, constant, record) for record in records]
         heads = [
             msgspec.Raw(_HEAD(_ENTRY, at, _map(each.keys)))
-            for at, each in zip(event_times(times), behind, strict=True)
+            for at, each in zip(event_times(times), before, strict=True)
         ]
-        return _woven(heads, times, messages, [msgspec.Raw(each.data) for each in behind], ids)
+        return _woven(heads, times, [msgspec.Raw(each.data) for each in before], messages, ids)
 
     def _plain(
         self, origin: Origin, records: Sequence[Record], times: list[str], messages: list[str], ids: list[str]
     ) -> memoryview:
         """Entries of records without details."""
         constant = self._constant(origin)
-        behind = {stream: msgspec.Raw(_STREAMS[stream] + constant.data + _ID) for stream in STREAMS}
+        before = {stream: msgspec.Raw(_STREAMS[stream] + constant.data + _MESSAGE) for stream in STREAMS}
         map_ = repeat(_map(_OWN_KEYS + constant.keys))
         heads = [*map(msgspec.Raw, map(_HEAD, repeat(_ENTRY), event_times(times), map_))]
-        return _woven(heads, times, messages, [behind[r.stream] for r in records], ids)
+        return _woven(heads, times, [before[r.stream] for r in records], messages, ids)
 
     def _constant(self, origin: Origin) -> Constant:
         constant = self._constants.get(origin)
@@ -126,8 +127,8 @@ def _constant(values: dict[str, Any]) -> Constant:
     return Constant(len(values), b"".join([_pack(key) + _pack(value) for key, value in values.items()]))
 
 
-def _behind(origin: Origin, constant: Constant, record: Record) -> Constant:
-    """What stands between a record's message and its id, and how many keys its map has."""
+def _before_the_message(origin: Origin, constant: Constant, record: Record) -> Constant:
+    """What stands between a record's time and its message, and how many keys its map has."""
     log: dict[str, Any] = {}
     if record.level:
         log["level"] = encodable(record.level)
@@ -143,7 +144,7 @@ def _behind(origin: Origin, constant: Constant, record: Record) -> Constant:
         parts += [_LOG, _pack(log)]
     if record.fields:
         parts += [_FIELDS, _pack_as_json(record.fields)]
-    parts += [constant.data, _ID]
+    parts += [constant.data, _MESSAGE]
     return Constant(_OWN_KEYS + bool(log) + bool(record.fields) + constant.keys, b"".join(parts))
 
 
@@ -153,14 +154,14 @@ def _map(keys: int) -> bytes:
 
 
 def _woven(
-    heads: list[msgspec.Raw], times: list[str], messages: list[str], behind: list[msgspec.Raw], ids: list[str]
+    heads: list[msgspec.Raw], times: list[str], before: list[msgspec.Raw], messages: list[str], ids: list[str]
 ) -> memoryview:
     """Entries, from one column for each part of them."""
-    woven: list[Any] = [_MESSAGE] * (_COLUMNS * len(times))
+    woven: list[Any] = [_ID] * (_COLUMNS * len(times))
     woven[0::_COLUMNS] = heads
     woven[1::_COLUMNS] = times
+    woven[2::_COLUMNS] = before
     woven[3::_COLUMNS] = messages
-    woven[4::_COLUMNS] = behind
     woven[5::_COLUMNS] = ids
     try:
         data = _pack(woven)

@@ -67,10 +67,10 @@ class Disks:
         there = _Round(logs, work)
         token = trio.lowlevel.current_trio_token()
 
-        def tell() -> None:
+        def tell(behind: _Round[T]) -> None:
             """In the thread that was left behind."""
             with suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._hear, there, late)
+                token.run_sync_soon(self._hear, behind, late)
 
         try:
             with trio.move_on_after(PATIENCE_S):
@@ -118,7 +118,8 @@ class _Round(Generic[T]):
         self.hanging: tuple[int, str] | None = None
         self.device = 0
         """The disk of the log that it is at."""
-        self._on_late: Callable[[], None] | None = None
+        # It is given the round, and does not know it: in a cycle, megabytes would wait for the collector.
+        self._on_late: Callable[[_Round[T]], None] | None = None
         self.answers: list[tuple[LogFile, T | Exception]] = []
         self.unreached: list[LogFile] = []
         self.late: tuple[LogFile, T | Exception]
@@ -143,10 +144,10 @@ class _Round(Generic[T]):
                     self._at = None
             if on_late is not None:
                 self.late = log, answer
-                on_late()
+                on_late(self)
                 return
 
-    def leave(self, on_late: Callable[[], None]) -> LogFile | None:
+    def leave(self, on_late: Callable[[_Round[T]], None]) -> LogFile | None:
         """Have it go no further than the log that it is at, which is returned, if it is at one."""
         with self._lock:
             self._on_late = on_late

@@ -66,11 +66,15 @@ class JsonLinesServer(ABC):
     def close(self) -> None:
         self.stop()
 
+    def count(self) -> int:
+        """Records that have come so far."""
+        return self._output.read_bytes().count(b"\n")
+
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """What came, once it is so many records. Blocks; raises ServerError when no more are coming."""
         came, deadline = 0, time.monotonic() + STALLED_S
         while came < count:
-            before, came = came, self._output.read_bytes().count(b"\n")
+            before, came = came, self.count()
             if came > before:
                 deadline = time.monotonic() + STALLED_S
             if time.monotonic() > deadline:

@@ -95,7 +95,9 @@ def test_a_record_is_the_documented_map() -> None:
         "compose": {"project": "shop", "number": 1},
         "event": {"id": f"3b74a877e0f9-e{TIME}"},
     }
-    assert list(got) == list(as_json(ORIGIN, [record])[0])
+    assert list(got) == [
+        "@timestamp", "stream", "log", "fields", "container", "host", "compose", "message", "event",
+    ]  # fmt: skip
 
 
 @given(
