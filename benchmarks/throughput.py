@@ -14,6 +14,7 @@ from benchmarks.engine import engine_process
 from benchmarks.forward_receiver import ForwardReceiver
 from benchmarks.processes import BenchmarkError, Usage, run, warm
 from benchmarks.receiver import Receiver
+from benchmarks.relp_receiver import RelpReceiver
 from benchmarks.workload import write_log
 
 
@@ -39,6 +40,7 @@ NULL = "null:"
 RAW = "file://{folder}/raw.log?format=raw"
 JSON = "file://{folder}/out.ndjson"
 SYSLOG = "syslog+tcp://{receiver}"
+RELP = "relp://{receiver}"
 FORWARD = "forward://{receiver}"
 
 PIPELINES = (
@@ -46,6 +48,7 @@ PIPELINES = (
     Pipeline("log file → raw file", {"raw": RAW}, 2.8),
     Pipeline("log file → JSON file", {"json": JSON}, 4.3),
     Pipeline("log file → syslog TCP", {"syslog": SYSLOG}, 3.6),
+    Pipeline("log file → RELP", {"relp": RELP}, 4.2, receiver=RelpReceiver),
     Pipeline("log file → Fluent forward", {"forward": FORWARD}, 4.5, receiver=ForwardReceiver),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# RFC 5424, 6 (ABNF), for messages without structured data.
+# RFC 5424, 6 (ABNF).
 _RFC5424 = re.compile(
     rb"<(?P<pri>0|[1-9][0-9]?|1[0-8][0-9]|19[01])>1"
     rb" (?P<time>-|[0-9]{4}-(?:0[1-9]|1[0-2])-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?Z)"
@@ -14,7 +14,8 @@ _RFC5424 = re.compile(
     rb" (?P<app_name>[\x21-\x7e]{1,48})"
     rb" (?P<procid>[\x21-\x7e]{1,128})"
     rb" (?P<msgid>[\x21-\x7e]{1,32})"
-    rb" -(?: (?P<text>.*))?",
+    rb' (?P<structured_data>-|(?:\[[^ =\]"]{1,32}(?: [^ =\]"]{1,32}="(?:[^"\\\]]|\\["\\\]])*")+\])+)'
+    rb"(?: (?P<text>.*))?",
     re.DOTALL,
 )
 # RFC 3164, 4.1; the tag with a process as 5.3 recommends it.

@@ -134,6 +134,36 @@ def test_what_the_header_says_is_the_users() -> None:
     ]
 
 
+def test_structured_data_says_what_is_known_and_leaves_out_what_is_empty() -> None:
+    data = {"docker@32473": {"name": "{container.name}", "u": "{fields.u|}"}, "none@1": {"x": "{label.x|}"}}
+    records: list[Record] = [
+        DetailedRecord("a", "stdout", TIME, fields={"u": 'x"y\\z]\n'}),
+        Record("b", "stdout", TIME),
+    ]
+    first, second = octet_counted(encoder(structured_data=data).encode(batch_of(records)))
+    assert b' [docker@32473 name="web" u="x\\"y\\\\z\\]#012"] a' in first
+    assert second.endswith(b' - [docker@32473 name="web"] b')
+    assert parse_rfc5424(first).text == "a"
+
+
+@given(st.text(max_size=3000), st.text(max_size=3000), st.sampled_from([480, 1024, 8192]))
+def test_whatever_structured_data_says_a_message_is_one_and_not_too_large(
+    value: str, text: str, most: int
+) -> None:
+    data = {"a@1": {"v": "{fields.v|}"}, "b@1": {"w": "{fields.v|}é"}}
+    record = DetailedRecord(text, "stdout", TIME, fields={"v": value})
+    made = encoder(structured_data=data, max_bytes=most)
+    [frame] = octet_counted(made.encode(batch_of([record])))
+    assert len(frame) <= most
+    assert made.messages(batch_of([record])) == [frame]
+    said = parse_rfc5424(frame).text
+    assert said == shown_text(text) or said.endswith(" [truncated]")
+
+
+def shown_text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def test_a_file_is_known_by_its_name() -> None:
     of = Origin("file:/var/log/app/web.log", "files", file="/var/log/app/web.log")
     (message,) = parsed(encoder().encode(batch("a", origin=of)))
