@@ -85,20 +85,41 @@ _encode = _json.encode
 
 def _encode_json_batch(batch: Batch) -> bytes:
     """Lines as the source gave them become what is encoded in one step."""
+    return encode_lines(json_lines(batch))
+
+
+def json_lines(batch: Batch) -> list[_Line]:
+    """What is encoded of each record; its `event.id` is the stable id."""
     times = batch.plain_times() if batch.newlines else None
     if times is None:
-        return encode_json(batch.origin, batch.records)
+        return _lines(batch.origin, batch.records)
     streams = _streams(batch.origin)
     prefix = batch.origin.id_prefix
+    return [
+        _Line(time, r.message[:-1], streams[r.stream], _Event(prefix[r.stream] + time))
+        for r, time in zip(batch.lines, times, strict=True)
+    ]
+
+
+def encode_lines(lines: Sequence[_Line]) -> bytes:
+    """As JSON, a line each. What UTF-8 cannot express becomes `?`."""
     try:
-        return _encode_lines(
-            [
-                _Line(time, r.message[:-1], streams[r.stream], _Event(prefix[r.stream] + time))
-                for r, time in zip(batch.lines, times, strict=True)
-            ]
-        )
+        return _encode_lines(lines)
     except UnicodeEncodeError:
-        return encode_json(batch.origin, batch.records)
+        return _encode_lines(without_surrogates(lines))
+
+
+def without_surrogates(lines: Sequence[_Line]) -> list[_Line]:
+    """The same, with nothing in them that UTF-8 cannot express."""
+    return [
+        _Line(
+            _encodable(line.time),
+            _encodable(line.message),
+            line.stream,
+            _Event(_encodable(line.event.id)),
+        )
+        for line in lines
+    ]
 
 
 def _streams(origin: Origin) -> dict[Stream, msgspec.Raw]:
@@ -112,19 +133,20 @@ def _streams(origin: Origin) -> dict[Stream, msgspec.Raw]:
 
 
 def encode_json(origin: Origin, records: Sequence[Record]) -> bytes:
+    return encode_lines(_lines(origin, records))
+
+
+def _lines(origin: Origin, records: Sequence[Record]) -> list[_Line]:
     streams = _streams(origin)
     prefix = origin.id_prefix
+    if _all_plain(records):
+        return [
+            _Line(r.time, r.message, streams[r.stream], _Event(prefix[r.stream] + r.time)) for r in records
+        ]
     try:
-        if _all_plain(records):
-            return _encode_lines(
-                [
-                    _Line(r.time, r.message, streams[r.stream], _Event(prefix[r.stream] + r.time))
-                    for r in records
-                ]
-            )
-        return _encode_lines([_line(origin, record, streams) for record in records])
+        return [_line(origin, record, streams) for record in records]
     except UnicodeEncodeError:
-        return _encode_lines([_line(origin, _encodable(record), streams) for record in records])
+        return [_line(origin, _encodable(record), streams) for record in records]
 
 
 def _all_plain(records: Sequence[Record]) -> bool:

@@ -1,0 +1,119 @@
+"""Elasticsearch's own client, for hosts, authentication and TLS. Imported only where there is such a sink."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import trio
+from elastic_transport import ApiError, ConnectionTimeout, HttpxAsyncHttpNode, Serializer, TransportError
+from elasticsearch import AsyncElasticsearch
+
+from logroute.sinks import Retryable
+from logroute.sinks.failures import cause_in_words, excerpt
+from logroute.sinks.http import Answer
+from logroute.sinks.tls import client_context
+
+if TYPE_CHECKING:
+    from logroute.sinks.elasticsearch import ElasticsearchOptions
+
+BULK_HEADERS = {"content-type": "application/x-ndjson", "accept": "application/json"}
+"""What versions 7, 8, 9 and OpenSearch all take; the client's own types name a version, which some refuse."""
+JSON_HEADERS = {"content-type": "application/json", "accept": "application/json"}
+
+
+_TYPES = ("application/json", "application/x-ndjson", "text/html", "text/plain")
+
+
+class _Bytes(Serializer):
+    """Bodies as they are: we encode requests, and look at answers, ourselves."""
+
+    def loads(self, data: bytes) -> bytes:
+        return data
+
+    def dumps(self, data: Any) -> bytes:
+        return bytes(data)
+
+
+class Client:
+    """Asks one of the hosts after the other; one that failed is left alone for a while."""
+
+    def __init__(self, client: AsyncElasticsearch, where: str, options: ElasticsearchOptions) -> None:
+        self._client = client
+        self._where = where
+        self._headers = dict(BULK_HEADERS)
+        if options.compress == "gzip":
+            self._headers["content-encoding"] = "gzip"
+        self._pipeline = f"&pipeline={quote(options.pipeline)}" if options.pipeline else ""
+
+    @classmethod
+    async def of(cls, options: ElasticsearchOptions, where: str) -> Client:
+        """Raises Retryable where a file of TLS cannot be read."""
+        secure = options.cloud_id is not None or any(host.startswith("https:") for host in options.hosts)
+        context = await client_context(options.tls) if secure else None
+        auth = options.auth
+        more: dict[str, Any] = {}
+        if auth.username is not None:
+            more["basic_auth"] = (auth.username, auth.password or "")
+        elif auth.api_key is not None:
+            more["api_key"] = auth.api_key
+        elif auth.bearer is not None:
+            more["bearer_auth"] = auth.bearer
+        if context is not None:
+            more["ssl_context"] = context
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            client = AsyncElasticsearch(
+                None if options.cloud_id else [_with_port(host) for host in options.hosts],
+                cloud_id=options.cloud_id,
+                node_class=HttpxAsyncHttpNode,
+                max_retries=0,
+                retry_on_timeout=False,
+                request_timeout=None,
+                meta_header=False,
+                serializers=dict.fromkeys(
+                    ("application/json", "application/x-ndjson", "text/html", "text/plain"), serializer
+                ),
+                **more,
+            )
+        return cls(client, where, options)
+
+    async def bulk(self, index: str, body: bytes, filter_path: str) -> Answer:
+        """Raises Retryable without an answer; cancelled, it closes the connection."""
+        path = f"/{quote(index, safe='')}/_bulk" if index else "/_bulk"
+        return await self.ask(
+            "POST", f"{path}?filter_path={filter_path}{self._pipeline}", body, self._headers
+        )
+
+    async def ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        """One request. Raises Retryable."""
+        try:
+            response = await self._client.transport.perform_request(
+                method, target, body=body, headers=headers, max_retries=0
+            )
+        except ConnectionTimeout as error:
+            raise Retryable(f"{self._where}: no answer in time") from error
+        except (TransportError, ApiError) as error:
+            raise Retryable(f"{self._where}: {_reason(error)}") from error
+        found = response.body
+        data = found if isinstance(found, bytes) else str(found).encode() if found is not None else b""
+        meta = response.meta
+        return Answer(meta.status, {name.lower(): value for name, value in meta.headers.items()}, data)
+
+    async def close(self) -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+            await self._client.close()
+
+
+def _reason(error: Exception) -> str:
+    for each in getattr(error, "errors", ()):
+        if isinstance(each, Exception):
+            return cause_in_words(each)
+    return excerpt(str(error)) or cause_in_words(error)
+
+
+def _with_port(host: str) -> str:
+    """The client wants a port, whatever the scheme."""
+    parts = urlsplit(host)
+    return host if parts.port is not None else parts._replace(netloc=f"{parts.netloc}:9200").geturl()

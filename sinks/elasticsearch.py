@@ -1,0 +1,336 @@
+"""Elasticsearch sink, and OpenSearch: each record becomes one document, exactly once, by its stable id.
+
+Owns the client, which knows hosts, their states and TLS; batching, retries and deadlines are the router's.
+See docs/elasticsearch.md.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import SplitResult, unquote, urlsplit
+from weakref import WeakKeyDictionary
+
+import msgspec
+import trio
+from pydantic import Field, field_validator, model_validator
+
+from logroute.config.components import SINKS, Options
+from logroute.config.uri import shown
+from logroute.router.template import BoundTemplate, Template
+from logroute.sinks import (
+    DELIVERED,
+    Outcome,
+    Postponed,
+    Refused,
+    Rejected,
+    Retryable,
+    Sink,
+    SinkContext,
+    SinkOptions,
+)
+from logroute.sinks.elasticsearch_bulk import (
+    FILTER,
+    FULL_FILTER,
+    BulkError,
+    Verdict,
+    escape_index,
+    failures,
+    is_there_already,
+    legal_index,
+    operations,
+    verdict,
+)
+from logroute.sinks.tls import TlsOptions
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch, Origin, Record
+    from logroute.sinks._elasticsearch_client import Client
+    from logroute.sinks.http import Answer
+
+PORT = 9200
+SAY_ATTENTION_S = 60.0
+
+
+class AuthOptions(Options):
+    """Who we are to Elasticsearch. One of a user, a key and a token; keep secrets in files: `${file:…}`."""
+
+    username: str | None = Field(default=None, examples=["logroute"])
+    """User, with `password`."""
+    password: str | None = Field(default=None, repr=False, examples=["a-secret"])
+    """Their password."""
+    api_key: str | None = Field(default=None, repr=False, examples=["bG9ncm91dGU6c2VjcmV0"])
+    """An API key as it was given out, encoded. One that may only write (`create_doc`, and `auto_configure` or
+    `create_index` where indices are not made beforehand) is enough."""
+    bearer: str | None = Field(default=None, repr=False, examples=["a-token"])
+    """A token."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> AuthOptions:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("`username` and `password` belong together")
+        if sum(each is not None for each in (self.username, self.api_key, self.bearer)) > 1:
+            raise ValueError("only one of `username`, `api_key` and `bearer` can be used")
+        return self
+
+
+class ElasticsearchOptions(SinkOptions):
+    """Make documents of records in Elasticsearch (7.17 and newer) or OpenSearch."""
+
+    type: Literal["elasticsearch"] = "elasticsearch"
+    hosts: list[str] = Field(default=[], examples=[["https://es1:9200", "https://es2:9200"]])
+    """Nodes of the cluster, as URLs; the port is 9200 by default."""
+    cloud_id: str | None = Field(default=None, examples=["name:ZXhhbXBsZQ=="])
+    """Of a deployment in Elastic Cloud, instead of `hosts`."""
+    index: str = Field(
+        default="logroute-{time:%Y.%m.%d}", examples=["logs-{compose.project|none}-{time:%Y.%m.%d}"]
+    )
+    """Index, or data stream, that a record goes to: a template. Its time is the record's own, so that one that
+    is sent again goes to the same. Values become small letters without anything special."""
+    pipeline: str | None = Field(default=None, examples=["geoip"])
+    """Ingest pipeline that documents pass."""
+    dead_letter_index: str | None = Field(default=None, examples=["logroute-rejected"])
+    """Index for records that are rejected, as text with the reason. Default: the route's dead letters."""
+    compress: Literal["none", "gzip"] = "none"
+    """Compress the requests."""
+    auth: AuthOptions = AuthOptions()
+    tls: TlsOptions = TlsOptions()
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_urls(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            try:
+                parts = urlsplit(host)
+                name, _ = parts.hostname, parts.port
+            except ValueError as error:
+                raise ValueError(f"{shown(host)!r} is no URL") from error
+            if parts.scheme not in ("http", "https") or not name:
+                raise ValueError(f"{shown(host)!r} is no URL such as https://es1:9200")
+            if "@" in parts.netloc:
+                raise ValueError(f"{shown(host)!r} has a user: say it under `auth`")
+            if parts.query or parts.fragment or not host.isprintable() or " " in host:
+                raise ValueError(f"{shown(host)!r} has something behind the path")
+        return hosts
+
+    @field_validator("index", "dead_letter_index")
+    @classmethod
+    def _index_is_one(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        template = Template.parse(text)
+        literal = "".join([part for part in template.parts if isinstance(part, str)])
+        if not template.parts:
+            raise ValueError("must not be empty")
+        if literal != escape_index(literal):
+            raise ValueError('an index has small letters, and no spaces or any of " # * , / : < > ? \\ |')
+        if literal and isinstance(template.parts[0], str) and literal[0] in "-_+":
+            raise ValueError("no index begins with -, _ or +")
+        return text
+
+    @model_validator(mode="after")
+    def _where_to(self) -> ElasticsearchOptions:
+        if bool(self.hosts) == bool(self.cloud_id):
+            raise ValueError("give `hosts` or `cloud_id`" + (", not both" if self.hosts else ""))
+        return self
+
+
+class ElasticsearchStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of an Elasticsearch sink."""
+
+    requests: int
+    created: int
+    already_there: int
+    rejected: int
+
+
+@SINKS.register(ElasticsearchOptions)
+class ElasticsearchSink(Sink[ElasticsearchOptions]):
+    """Several requests under way; an answer is heeded record by record."""
+
+    ordered: ClassVar[bool] = False
+    concurrency: ClassVar[int] = 2
+    batch_bytes: ClassVar[int] = 4 << 20
+    batch_records: ClassVar[int] = 10_000
+    batch_wait_s: ClassVar[float] = 0.2
+
+    def __init__(self, options: ElasticsearchOptions, context: SinkContext) -> None:
+        super().__init__(options, context)
+        self._index = Template.parse(options.index)
+        self._bound: WeakKeyDictionary[Origin, BoundTemplate] = WeakKeyDictionary()
+        self._where = (
+            ", ".join(options.hosts) or f"the deployment {(options.cloud_id or '').partition(':')[0]}"
+        )
+        self._client: Client | None = None
+        self._requests = self._created = self._there = self._rejected = 0
+
+    @classmethod
+    def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
+        if "hosts" in query or "cloud_id" in query:
+            raise ValueError("the URI is the host, `hosts` and `cloud_id` are no parameters")
+        user_info, at, netloc = uri.netloc.rpartition("@")
+        scheme = uri.scheme.partition("+")[2] or "https"
+        if scheme not in ("http", "https"):
+            raise ValueError(
+                f'no transport "{scheme}"; there are elasticsearch+https:// and elasticsearch+http://'
+            )
+        found: dict[str, Any] = {"hosts": [f"{scheme}://{netloc}"], **query}
+        if index := uri.path.strip("/"):
+            if "index" in query:
+                raise ValueError("the path is the index, `index` is no parameter")
+            found["index"] = unquote(index)
+        if at:
+            user, _, password = user_info.partition(":")
+            found["auth"] = {
+                **query.get("auth", {}),
+                "username": unquote(user),
+                "password": unquote(password),
+            }
+        return found
+
+    def statistics(self) -> ElasticsearchStatistics:
+        return ElasticsearchStatistics(self._requests, self._created, self._there, self._rejected)
+
+    async def open(self) -> None:
+        await self.close()
+        from logroute.sinks._elasticsearch_client import Client
+
+        self._client = await Client.of(self.options, self._where)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        parts = self._by_index([batch for batch in batches if batch.lines])
+        if not parts:
+            return DELIVERED
+        names = {name for name, _ in parts}
+        index = next(iter(names)) if len(names) == 1 else ""
+        body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
+        if self.options.compress == "gzip":  # milliseconds in which others want to go on
+            body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
+        count = sum(len(batch) for _, batch in parts)
+        answer = await self._bulk(index, body, FILTER)
+        try:
+            errors = failures(answer.body)
+            there = sum(map(is_there_already, errors))
+            if there == len(errors):
+                self._count(count - there, there)
+                return Outcome(duplicates=there) if there else DELIVERED
+            # Which records are meant is told only with the status of all: what was created is there by now.
+            answer = await self._bulk(index, body, FULL_FILTER)
+            found = verdict(answer.body, count)
+        except BulkError as error:
+            raise Retryable(f"{self._where} {error}") from error
+        left = len(found.rejected) + len(found.postponed)
+        found.duplicates = min(there, count - left)
+        self._count(count - left - found.duplicates, found.duplicates)
+        return await self._outcome(found, parts, batches, answer)
+
+    # --- one request --------------------------------------------------------------------------------------
+
+    async def _bulk(self, index: str, body: bytes, filter_path: str) -> Answer:
+        """The answer to a request that was taken. Raises Retryable or Refused."""
+        if self._client is None:
+            await self.open()
+        assert self._client is not None
+        self._requests += 1
+        answer = await self._client.bulk(index, body, filter_path)
+        if answer.status == 200:
+            return answer
+        said = f"{self._where} answered {answer}"
+        if answer.status == 413:
+            raise Refused(said)
+        if answer.status in (401, 403):
+            said += "; what `auth` says is not accepted, or may not write there: trying again"
+        raise Retryable(said, after_s=answer.after_s(time.time()))
+
+    def _count(self, created: int, there: int) -> None:
+        self._created += created
+        self._there += there
+
+    async def _outcome(
+        self, found: Verdict, parts: Sequence[tuple[str, Batch]], batches: Sequence[Batch], answer: Answer
+    ) -> Outcome:
+        """Of numbers of records the records themselves, each with the batch that it came in."""
+        rejected: list[Rejected] = []
+        postponed: list[Postponed] = []
+        place = {id(batch.origin): index for index, batch in enumerate(batches)}
+        number = 0
+        for _, part in parts:
+            batch = next((i for i, each in enumerate(batches) if each is part), place[id(part.origin)])
+            records = part.records
+            for offset in range(len(records)):
+                if (failure := found.rejected.get(number + offset)) is not None:
+                    rejected.append(Rejected(batch, records[offset], str(failure)))
+                elif (failure := found.postponed.get(number + offset)) is not None:
+                    postponed.append(Postponed(batch, records[offset], f"{self._where}: {failure}"))
+            number += len(records)
+        self._rejected += len(rejected)
+        if rejected and self.options.dead_letter_index is not None:
+            rejected = await self._bury(rejected, batches)
+        return Outcome(rejected, postponed, found.duplicates, answer.after_s(time.time()))
+
+    async def _bury(self, rejected: list[Rejected], batches: Sequence[Batch]) -> list[Rejected]:
+        """Put rejected records into the index for them; those are left that it does not take either."""
+        template = Template.parse(self.options.dead_letter_index or "")
+        lines: list[bytes] = []
+        for each in rejected:
+            origin, record = batches[each.batch].origin, each.record
+            index = legal_index(template.bind(origin, escape_index).render(record))
+            lines += _letter(origin, record, each.reason, index)
+        answer = await self._bulk("", b"".join(lines), FULL_FILTER)
+        try:
+            found = verdict(answer.body, len(rejected))
+        except BulkError as error:
+            raise Retryable(f"{self._where} {error}") from error
+        if found.postponed:
+            reason = next(iter(found.postponed.values()))
+            raise Retryable(f"{self._where}: the index for what is rejected takes nothing now: {reason}")
+        return [each for number, each in enumerate(rejected) if number in found.rejected]
+
+    # --- indices --------------------------------------------------------------------------------------------
+
+    def _by_index(self, batches: Sequence[Batch]) -> list[tuple[str, Batch]]:
+        """Batches with the index that they go to; divided where their records go to several."""
+        parts: list[tuple[str, Batch]] = []
+        for batch in batches:
+            bound = self._bound.get(batch.origin)
+            if bound is None:
+                bound = self._bound[batch.origin] = self._index.bind(batch.origin, escape_index)
+            if bound.constant is not None:
+                parts.append((legal_index(bound.constant), batch))
+                continue
+            divided = bound.split(batch.records)
+            if len(divided) == 1:
+                parts.append((legal_index(divided[0][0]), batch))
+                continue
+            size = batch.size_bytes // len(batch.lines)
+            parts += [
+                (legal_index(name), batch.with_records(list(records), size * len(records)))
+                for name, records in divided
+            ]
+        return parts
+
+
+def _gzip(body: bytes) -> bytes:
+    return zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16)
+
+
+def _letter(origin: Origin, record: Record, reason: str, index: str) -> list[bytes]:
+    """An operation that creates a document of what was rejected, as text: of that nothing can be."""
+    from logroute.sinks.encoding import encode_json
+
+    original = encode_json(origin, [record]).decode().rstrip("\n")
+    document = {
+        "@timestamp": record.time,
+        "message": record.message,
+        "error": {"message": reason},
+        "event": {"id": origin.record_id(record), "original": original},
+    }
+    target = {"create": {"_index": index, "_id": origin.record_id(record)}}
+    return [msgspec.json.encode(target) + b"\n", msgspec.json.encode(document) + b"\n"]
