@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from logroute.router.books import Gaps
+from logroute.router.chain import Chains, Memo
 from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
@@ -80,6 +81,8 @@ class Router:
         self.routes: dict[str, Route] = {}
         self.read: dict[str, SourceBooks] = {}
         """What each source has emitted, by its name."""
+        self.chains = Chains()
+        """What records pass before they are routed, and on the way into each route."""
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
@@ -168,6 +171,10 @@ class Router:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
+        memo: Memo = {}
+        processed: Sequence[Batch] = batches
+        if before := self.chains.before:
+            processed = [await before.apply(batch, memo) for batch in batches]
         generation = -1
         while generation != self._generation:  # a route that comes while we wait has met nothing either
             generation = self._generation
@@ -176,7 +183,7 @@ class Router:
             for batch in batches:
                 if batch.reader is None:
                     await self._until_stored(batch.origin)
-        for batch in batches:
+        for batch, made in zip(batches, processed, strict=True):
             takers = self.takers(batch.origin)
             read = self.read.get(batch.origin.source)
             if read is None:
@@ -190,8 +197,8 @@ class Router:
             begins = place is not None and not place.offset
             if only is None:
                 if not takers.whole:
-                    look = Look(batch, takers.regexes)
-                    self.unmatched += len(batch.lines) - _taken_by_any(takers.all, look).bit_count()
+                    look = Look(made, takers.regexes)
+                    self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
                 if self._apart and (apart := self._apart.get(batch.origin.key)):
                     routes = [taker for taker in takers.all if taker.route.name not in apart]
             else:
@@ -202,13 +209,13 @@ class Router:
                 if batch.reader is not None and self._blocks(route, batch.origin, batch.reader):
                     behind.append(self._part(batch, batch.reader, route))
                     continue
-                part: Batch | None = batch
+                part: Batch | None = made
                 selector = taker.selector
                 if batch.acknowledged is not None and route.name in batch.acknowledged:
-                    part = self._unacknowledged(batch, route, batch.acknowledged[route.name])
+                    part = self._unacknowledged(made, route, batch.acknowledged[route.name])
                 if part is not None and selector is not None:
-                    if part is batch:
-                        look = look or Look(batch, takers.regexes)
+                    if part is made:
+                        look = look or Look(made, takers.regexes)
                         part = look.batch_of(selector)
                     else:
                         part = Look(part, takers.regexes).batch_of(selector)
@@ -219,7 +226,10 @@ class Router:
                 if part is not None:
                     pending.setdefault(route, []).append(part)
         for route, parts in pending.items():
-            route.put(parts)
+            if chain := self.chains.of_routes.get(route.name):
+                route.put([await chain.apply(part, memo) for part in parts])
+            else:
+                route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -96,10 +97,11 @@ class Look:
         """The batch with the records that it takes only; itself where that is all of them."""
         part = self._parts.get(selector)
         if part is None:
-            part = self._parts[selector] = self._cut(self.taken_by(selector))
+            part = self._parts[selector] = self.cut(self.taken_by(selector))
         return part
 
-    def _cut(self, mask: int) -> Batch:
+    def cut(self, mask: int) -> Batch:
+        """The batch with the records of a mask only; likewise."""
         batch, count = self._batch, mask.bit_count()
         if count == len(batch.lines):
             return batch
@@ -117,3 +119,53 @@ class Selector(msgspec.Struct, frozen=True):
     def regexes(self) -> Iterator[Regex]:
         root: Selecting = self.root
         return root.regexes()
+
+
+class Matching(Protocol):
+    """A match: see `router.match`."""
+
+    def decide(self, origin: Origin) -> frozenset[Stream]: ...
+
+    def selector(self, origin: Origin) -> Selector | None: ...
+
+
+class Chooser:
+    """Applies one match to batches, outside of the router: what it decides of an origin it decides once."""
+
+    def __init__(self, match: Matching) -> None:
+        self._match = match
+        self._known: WeakKeyDictionary[Origin, tuple[frozenset[Stream], Selector | None]] = (
+            WeakKeyDictionary()
+        )
+        self._regexes: dict[Selector, RegexSet] = {}
+
+    def takes(self, origin: Origin) -> bool:
+        """Whether it may take anything of it."""
+        return bool(self._decided(origin)[0])
+
+    def mask(self, batch: Batch) -> int | None:
+        """The mask of the records that it takes; None for all."""
+        streams, selector = self._decided(batch.origin)
+        if selector is None:
+            return None if len(streams) == len(STREAMS) else Look(batch, None).of_streams(streams)
+        look = Look(batch, self._regexes_of(selector))
+        mask = look.taken_by(selector)
+        return mask if len(streams) == len(STREAMS) else mask & look.of_streams(streams)
+
+    def batch_of(self, batch: Batch) -> Batch:
+        """The batch with the records that it takes only; itself where that is all of them."""
+        mask = self.mask(batch)
+        return batch if mask is None else Look(batch, None).cut(mask)
+
+    def _decided(self, origin: Origin) -> tuple[frozenset[Stream], Selector | None]:
+        known = self._known.get(origin)
+        if known is None:
+            known = self._known[origin] = self._match.decide(origin), self._match.selector(origin)
+        return known
+
+    def _regexes_of(self, selector: Selector) -> RegexSet:
+        # What is looked for is the same for all origins of which the same is left to be decided.
+        regexes = self._regexes.get(selector)
+        if regexes is None:
+            regexes = self._regexes[selector] = RegexSet(selector.regexes())
+        return regexes
