@@ -58,6 +58,7 @@ class Record(msgspec.Struct, gc=False):
     part: ClassVar[str] = ""
     logged: ClassVar[str] = ""
     error: ClassVar[str] = ""
+    at_root: ClassVar[bool] = False
 
 
 class DetailedRecord(Record, gc=False):
@@ -78,6 +79,8 @@ class DetailedRecord(Record, gc=False):
     """The engine's time, where `time` is what the record says of itself. The stable id is made of it."""
     error: str = ""  # type: ignore[misc]
     """What a processor could not make of it."""
+    at_root: bool = False  # type: ignore[misc]
+    """Its fields belong to the root of its JSON, where that has none of that name."""
 
 
 def detailed(record: Record) -> DetailedRecord:

@@ -80,6 +80,14 @@ class _Line(msgspec.Struct, gc=False):
     event: _Event
 
 
+OWN_KEYS = frozenset(
+    (
+        *("@timestamp", "message", "stream", "log", "fields", "error", "container", "host", "event"),
+        *("compose", "swarm", "kubernetes"),
+    )
+)
+"""What the root of a record's JSON has of its own; a field of such a name stays below `fields`."""
+
 _json = msgspec.json.Encoder(enc_hook=str)
 _encode_lines = _json.encode_lines
 _encode = _json.encode
@@ -163,7 +171,14 @@ def _details(origin: Origin, record: Record) -> msgspec.Raw:
     if log:
         parts.append(b'"log":' + _encode(log))
     if record.fields:
-        parts.append(b'"fields":' + _encode(record.fields))
+        fields = record.fields
+        if record.at_root:
+            own = {key: value for key, value in fields.items() if key in OWN_KEYS}
+            fields = {key: value for key, value in fields.items() if key not in OWN_KEYS}
+            parts += [_encode(fields)[1:-1]] if fields else []
+            fields = own
+        if fields:
+            parts.append(b'"fields":' + _encode(fields))
     if record.error:
         parts.append(b'"error":' + _encode({"message": record.error}))
     if constant:
