@@ -69,6 +69,19 @@ class SourceBooks(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class ProcessorBooks(msgspec.Struct, frozen=True):
+    """`in = out + filtered + joined`, at any instant."""
+
+    records_in: int = msgspec.field(name="in")
+    out: int
+    filtered: int
+    """Taken out."""
+    joined: int
+    """Made part of another record."""
+    failed: int
+    """Passed through though they could not be treated."""
+
+
 class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which daemon this is."""
 
@@ -85,6 +98,8 @@ class Stats(msgspec.Struct, frozen=True):
     routes: dict[str, RouteBooks]
     sources: dict[str, SourceBooks]
     unmatched: int
+    processors: dict[str, ProcessorBooks]
+    """By their places in the configuration; one that several routes share stands at its first."""
 
 
 class RouteHealth(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -126,6 +141,16 @@ def stats_of(daemon: Daemon) -> Stats:
         {name: _books(route.statistics()) for name, route in _routes(daemon).items()},
         {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
         router.unmatched,
+        {
+            stage.plan.name: ProcessorBooks(
+                stage.books.records_in,
+                stage.books.records_out,
+                stage.books.filtered,
+                stage.books.joined,
+                stage.books.failed,
+            )
+            for stage in router.chains.stages
+        },
     )
 
 

@@ -17,11 +17,13 @@ import trio
 from logroute.api.address import Address, default_address
 from logroute.api.server import ApiServer
 from logroute.cli import log, process
-from logroute.config.components import SINKS, SOURCES
+from logroute.config.components import PROCESSORS, SINKS, SOURCES
 from logroute.config.load import find_config, load_config
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
+from logroute.processors import ProcessorOptions
+from logroute.router.chain import StagePlan
 from logroute.router.daemon import CannotReload, Daemon
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.route import RouteSettings
@@ -243,6 +245,7 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
         timeout_s=timeout_s,
         grace_s=config.limits.grace,
         memory_bytes=config.limits.memory,
+        processors=_stage_plans("processors", config.processors),
     )
 
 
@@ -264,4 +267,27 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
     )
     sink: Any = route.sink
     durable = route.queue.fsync or bool(getattr(sink, "fsync", False))
-    return RoutePlan(settings, partial(SINKS.create, sink), durable=durable, options=sink)
+    return RoutePlan(
+        settings,
+        partial(SINKS.create, sink),
+        durable=durable,
+        options=sink,
+        processors=_stage_plans(f"{name}.processors", route.processors),
+    )
+
+
+def _stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+    return [
+        StagePlan(
+            f"{where}[{index}].{_type(options)}",
+            options.when,
+            partial(PROCESSORS.create, options),
+            f"{_type(options)} {options.model_dump_json()}",
+            separable=PROCESSORS.class_of(_type(options)).separable,
+        )
+        for index, options in enumerate(processors)
+    ]
+
+
+def _type(options: ProcessorOptions) -> str:
+    return str(type(options).model_fields["type"].default)

@@ -119,11 +119,11 @@ def format_size(size: int) -> str:
     return str(size)
 
 
-def _parse_match(value: Any) -> Match:
+def _parse_match(value: Any, *, containers: bool = False) -> Match:
     if isinstance(value, Match):
         return value
     try:
-        return Match.parse(value)
+        return Match.parse(value, containers=containers)
     except MatchError as error:
         raise PydanticCustomError(
             "match", "{error}", {"error": str(error), "mistakes": [(m.path, str(m)) for m in error.mistakes]}
@@ -192,3 +192,14 @@ MatchField = Annotated[
     Named("match"),
 ]
 """A match, parsed."""
+
+ContainerMatchField = Annotated[
+    Match,
+    Parsed(
+        lambda value: _parse_match(value, containers=True),
+        core_schema.plain_serializer_function_ser_schema(Match.to_value),
+    ),
+    WithJsonSchema({"type": "object"}),
+    Named("match"),
+]
+"""One that chooses containers."""

@@ -1,17 +1,21 @@
-"""Processors: what happens to records between source and route. One module a processor.
+"""Processors: what happens to records between source and route, or on the way into a route. One module each.
 
 A processor is synchronous and works on whole batches. It never raises for data: a record that it cannot
-treat passes through, counted. It never changes a record that another route also holds (it makes a new
-one), and gives the same output for the same input whenever it runs and however the input was cut into
-batches.
+treat passes through, counted. It gives the same output for the same input whenever it runs and however the
+input was cut into batches; a timer decides nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+import msgspec
+from pydantic import Field
 
 from logroute.config.components import Options
+from logroute.config.types import MatchField
+from logroute.router.match import EVERYTHING
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -20,16 +24,46 @@ if TYPE_CHECKING:
 class ProcessorOptions(Options):
     """What every processor's options have in common. The `type` field of a subclass names the processor."""
 
+    when: MatchField = Field(default=EVERYTHING, examples=[{"container": "api-*"}])
+    """Only records that match; the others pass by."""
+
 
 OptionsT = TypeVar("OptionsT", bound=ProcessorOptions)
 
 
+class ProcessorBooks(msgspec.Struct):
+    """What became of the records that a processor was given: `in = out + filtered + joined`."""
+
+    records_in: int = 0
+    records_out: int = 0
+    filtered: int = 0
+    """Taken out: nobody gets them from here on."""
+    joined: int = 0
+    """Made part of another record."""
+    failed: int = 0
+    """Passed through though they could not be treated."""
+
+
 class Processor(ABC, Generic[OptionsT]):
-    """One per place in the configuration where it is named."""
+    """One per place in the configuration where it is named; routes that begin alike may share it.
+
+    Records that it is given are its own, made for it where somebody else holds them too: it may change
+    them (they are `DetailedRecord`s then), and their `fields`, but nothing below these.
+    """
+
+    changes: ClassVar[bool] = True
+    """Whether it changes records. One that only chooses among them is given those that others hold too."""
+    separable: ClassVar[bool] = True
+    """Whether what it does to a record depends on that record alone."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
+        self.books = ProcessorBooks()
+        """Kept by whoever calls it, but for `joined` and `failed`."""
 
     @abstractmethod
     def apply(self, batch: Batch) -> Batch | None:
-        """The batch as it goes on, itself or a new one; None if nothing of it does."""
+        """The batch as it goes on, itself or a new one (`with_records`); None if nothing of it does.
+
+        Its records are ready. They stay in their order.
+        """

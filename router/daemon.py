@@ -16,6 +16,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.chain import Chains
 from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
 from logroute.router.plan import Api, Plan, RoutePlan, SourcePlan
@@ -148,6 +149,7 @@ class Daemon:
     async def _open_routes(self) -> None:
         """Open all; one whose disk is full, or does not answer, is left for later. Raises StateError."""
         self._plans = self._route_plans(self.plan)
+        self.router.chains = self._chains(self.plan, self._plans)
         turns = trio.Semaphore(OPEN_AT_ONCE)
         failures: list[StateError] = []
 
@@ -202,6 +204,14 @@ class Daemon:
         self._start_route(route)
         for source in list(self._running_sources.values()):
             await source.welcome()
+
+    def _chains(self, plan: Plan, plans: Mapping[str, RoutePlan]) -> Chains:
+        """What records pass; what there is of it already is taken over. Raises StateError."""
+        routes = {name: (each.settings.match, each.processors) for name, each in plans.items()}
+        try:
+            return Chains(plan.processors, routes, self.router.chains)
+        except Exception as error:  # a processor's
+            raise StateError(f"cannot make a processor: {error}") from error
 
     @staticmethod
     def _route_plans(plan: Plan) -> dict[str, RoutePlan]:
@@ -284,6 +294,10 @@ class Daemon:
             await self._started.wait()
             self._check_reloadable(plan)
             plans = self._route_plans(plan)
+            try:
+                chains = self._chains(plan, plans)
+            except StateError as error:
+                raise CannotReload(str(error)) from error
             new = await self._open_new(plans, self._share_bytes(plan))
             # From here to the next await nothing fails, and nobody stops us.
             self._say_not_taken_over(plan)
@@ -296,6 +310,7 @@ class Daemon:
             changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
             gone = [name for name in self.router.routes if name not in plans]
             self._plans = plans
+            self.router.chains = chains
             for name in kept:
                 there[name].share(self._share_bytes(plan))
             for name in [name for name in self.unopened if name not in plans]:

@@ -1,133 +1,40 @@
 """Matches: which records a route, a source or a processor takes.
 
 A match is a mapping of conditions: keys are ANDed, a list of values is ORed, `any`, `all` and `not` nest. A
-value is a glob (`web-*`), a `/regex/` or a comparison with a number (`">=2"`); `docs/matching.md` is the
-reference.
+value is a glob (`web-*`), a `/regex/` or a comparison (`">=2"`); `docs/matching.md` is the reference.
 
 Evaluation is three-valued: a condition on what varies with the record is unknown as long as only the origin
-is known, and `False and unknown` is already False. So nearly everything is decided once per container
-(`Match.decide`); the only thing left is the stream, and as there are two, it is decided for each of them.
-Conditions on `level`, `message` and `fields.K` will be unknown there too: what remains of the tree for a
-stream is then to be compiled to one function of the record.
+is known, and `False and unknown` is already False. So most of it is decided once per container
+(`Match.decide`, `Match.rest`). What is left where there are conditions on `level`, `message`, `fields.K` or
+`time` is a smaller tree, and a `Selector` of it looks at whole batches.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from logroute.config.problems import kind_of
-from logroute.router.paths import UnknownPath, image_reference, path
-from logroute.router.record import STREAMS, Origin, Stream
+import msgspec
 
-Scalar = str | int | float
+from logroute.config.problems import kind_of
+from logroute.router.match_values import At, Scalar, Test, test_of
+from logroute.router.match_values import MatchError as MatchError
+from logroute.router.paths import OriginGetter, RecordGetter, UnknownPath, image_reference, path
+from logroute.router.record import STREAMS, Origin, Stream
+from logroute.router.regex import Regex
+from logroute.router.selection import Look, Selector, mask_of, ones
+
 Values = tuple[Scalar, ...]
-At = tuple[str | int, ...]
 
 Decision = frozenset[Stream]
 """The streams of an origin that are taken."""
 NO: Decision = frozenset()
 ALL_STREAMS: Decision = frozenset(STREAMS)
 
-REGEX_SUBJECT_LIMIT = 4096
-"""A regex sees so much of a value: names and labels come from strangers, and Python's `re` can take a time
-that grows with the square of the text for patterns as simple as `/a*b/`. Docker's names are far shorter."""
-
 ID_PREFIX_LENGTH = 12
 """What `docker ps` shows of an id; shorter hex words (`cafe`, `deadbeef`) are names."""
-
-
-class MatchError(ValueError):
-    """A match that means nothing; `path` leads to the mistake inside the given value."""
-
-    def __init__(self, message: str, path: At = (), mistakes: tuple[MatchError, ...] = ()) -> None:
-        super().__init__(message)
-        self.path = path
-        self.mistakes = mistakes or (self,)
-        """Every mistake in the value, this one included, in their order."""
-
-
-# --- what a value is compared with --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """One value of a condition."""
-
-    value: Scalar
-    """As it was written."""
-    passes: Callable[[Scalar], bool] = field(compare=False, repr=False)
-
-
-_REGEX = re.compile(r"/(.+)/(i?)", re.DOTALL)
-_COMPARISON = re.compile(r"(>=|<=|>|<|==|!=)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?")
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-
-
-def _test(value: Any, of: str, at: At) -> Test:
-    """Raises MatchError."""
-    if isinstance(value, bool):
-        value = "true" if value else "false"  # what a label says: audit: true
-    if isinstance(value, int | float):
-        # A plain number in YAML has lost how it was written: 1.10 is 1.1, 007 is 7. So it means the number.
-        wanted = int(value) if isinstance(value, int) else float(value)
-        return Test(wanted, lambda subject: _number(subject) == wanted)
-    if not isinstance(value, str):
-        hint = "; '*' takes any value" if value is None else ""
-        raise MatchError(f"expected a value for {of!r}, not {kind_of(value)}{hint}", at)
-    text = str(value)
-    if regex := _REGEX.fullmatch(text):
-        return Test(text, _search(regex[1], regex[2], at))
-    if comparison := _COMPARISON.fullmatch(text):
-        compare, number = _COMPARE[comparison[1]], _number(comparison[2])
-        return Test(text, lambda subject: (n := _number(subject)) is not None and compare(n, number))
-    if text.startswith((">", "<", "==", "!=")):
-        raise MatchError(
-            f"{text!r} compares with no number; the text itself is matched by '/^{re.escape(text)}$/'",
-            at,
-        )
-    if text.startswith("/") and of in ("container", "container.name", "image", "container.image"):
-        raise MatchError(
-            f"no {of.partition('.')[0]}'s name begins with '/'; a regex ends with '/' or '/i': '{text}/'", at
-        )
-    if any(character in text for character in "*?["):
-        glob = re.compile(fnmatch.translate(text)).match
-        return Test(text, lambda subject: glob(str(subject)) is not None)
-    if of == "stream" and text not in STREAMS:
-        raise MatchError(f"there is no stream {text!r}, only stdout and stderr", at)
-    return Test(text, lambda subject: str(subject) == text)
-
-
-def _search(pattern: str, flags: str, at: At) -> Callable[[Scalar], bool]:
-    try:
-        search = re.compile(pattern, re.IGNORECASE if flags else 0).search
-    except re.error as error:
-        where = "" if error.pos is None else f" at its character {error.pos + 1}"
-        raise MatchError(f"/{pattern}/ is no regular expression{where}: {error.msg}", at) from error
-    except (RecursionError, OverflowError) as error:
-        raise MatchError("the regular expression is too large", at) from error
-    return lambda subject: search(str(subject)[:REGEX_SUBJECT_LIMIT]) is not None
-
-
-def _number(value: Scalar) -> int | float | None:
-    """The number that a value is or, as a label, spells."""
-    if not isinstance(value, str):
-        return value
-    if _NUMBER.fullmatch(value) is None:
-        return None
-    return float(value) if "." in value else int(value)
 
 
 # --- the tree -----------------------------------------------------------------------------------------
@@ -149,6 +56,18 @@ class Condition:
             return None
         return any(test.passes(value) for test in self.tests for value in values)
 
+    def rest(self, origin: Origin) -> Rest:
+        known = self.holds(origin, None)
+        return self if known is None else known
+
+    def mask(self, look: Look) -> int:
+        """Of the stream: all else is known."""
+        passing = {s for s in STREAMS if self.holds(look.origin, s)}
+        return mask_of(record.stream in passing for record in look.lines)
+
+    def regexes(self) -> Iterator[Regex]:
+        return iter(())
+
     def to_value(self) -> dict[str, Any]:
         values = [test.value for test in self.tests]
         return {self.path: values if self.listed else values[0]}
@@ -160,6 +79,82 @@ class Condition:
             return f"{self.path}: {wanted}"
         shown = ", ".join(map(_shortened, dict.fromkeys(map(str, values)))) or "absent"
         return f"{self.path}: {wanted} (it is {shown})"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCondition:
+    """A key whose value each record has its own of."""
+
+    path: str
+    tests: tuple[Test, ...]
+    get: RecordGetter = field(compare=False, repr=False)
+    listed: bool = False
+
+    def holds(self, origin: Origin, stream: Stream | None) -> bool | None:
+        return None
+
+    def rest(self, origin: Origin) -> Rest:
+        return self
+
+    def mask(self, look: Look) -> int:
+        if self.path == "message":
+            return self._message_mask(look)
+        if self.path == "level":
+            passes = _Levels(self.tests)
+            return mask_of(map(passes.__getitem__, [record.level for record in look.lines]))
+        get, origin, tests = self.get, look.origin, self.tests
+        return mask_of(
+            any(test.passes(value) for value in scalars(get(origin, record)) for test in tests)
+            for record in look.records
+        )
+
+    def _message_mask(self, look: Look) -> int:
+        mask = 0
+        for test in self.tests:
+            if test.regex is not None:
+                mask |= look.found(test.regex)
+            else:
+                mask |= mask_of(map(test.passes, look.messages))
+        return mask
+
+    def regexes(self) -> Iterator[Regex]:
+        if self.path == "message":
+            yield from (test.regex for test in self.tests if test.regex is not None)
+
+    def to_value(self) -> dict[str, Any]:
+        values = [test.value for test in self.tests]
+        return {self.path: values if self.listed else values[0]}
+
+    def text(self, origin: Origin) -> str:
+        return f"{self.path}: {' or '.join(str(test.value) for test in self.tests)}"
+
+
+class _Levels(dict[str | None, bool]):
+    """Whether each level passes: there are few, and each is looked at once."""
+
+    def __init__(self, tests: tuple[Test, ...]) -> None:
+        self._tests = tests
+
+    def __missing__(self, level: str | None) -> bool:
+        # One that is not known counts as `info`.
+        passes = self[level] = any(test.passes(level or "info") for test in self._tests)
+        return passes
+
+
+def scalars(value: Any) -> Values:
+    """What a test looks at: of a list each value, of an object its JSON, of what is absent nothing."""
+    if isinstance(value, bool):
+        return ("true" if value else "false",)
+    if isinstance(value, str | int | float):
+        return (value,)
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(scalar for each in value for scalar in scalars(each))
+    try:
+        return (msgspec.json.encode(value).decode(),)
+    except (TypeError, ValueError, RecursionError):
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +170,30 @@ class AllOf:
             if held is None:
                 known = None
         return known
+
+    def rest(self, origin: Origin) -> Rest:
+        parts: list[Node] = []
+        for part in self.parts:
+            rest = part.rest(origin)
+            if rest is False:
+                return False
+            if rest is not True:
+                parts.append(rest)
+        if not parts:
+            return True
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+    def mask(self, look: Look) -> int:
+        mask = ones(len(look))
+        for part in self.parts:
+            mask &= part.mask(look)
+            if not mask:
+                break
+        return mask
+
+    def regexes(self) -> Iterator[Regex]:
+        for part in self.parts:
+            yield from part.regexes()
 
     def to_value(self) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -203,6 +222,30 @@ class AnyOf:
                 known = None
         return known
 
+    def rest(self, origin: Origin) -> Rest:
+        parts: list[Node] = []
+        for part in self.parts:
+            rest = part.rest(origin)
+            if rest is True:
+                return True
+            if rest is not False:
+                parts.append(rest)
+        if not parts:
+            return False
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+    def mask(self, look: Look) -> int:
+        mask, all_ = 0, ones(len(look))
+        for part in self.parts:
+            mask |= part.mask(look)
+            if mask == all_:
+                break
+        return mask
+
+    def regexes(self) -> Iterator[Regex]:
+        for part in self.parts:
+            yield from part.regexes()
+
     def to_value(self) -> dict[str, Any]:
         return {"any": [part.to_value() for part in self.parts]}
 
@@ -218,6 +261,16 @@ class Not:
         held = self.part.holds(origin, stream)
         return None if held is None else not held
 
+    def rest(self, origin: Origin) -> Rest:
+        rest = self.part.rest(origin)
+        return not rest if isinstance(rest, bool) else Not(rest)
+
+    def mask(self, look: Look) -> int:
+        return self.part.mask(look) ^ ones(len(look))
+
+    def regexes(self) -> Iterator[Regex]:
+        return self.part.regexes()
+
     def to_value(self) -> dict[str, Any]:
         return {"not": self.part.to_value()}
 
@@ -225,7 +278,9 @@ class Not:
         return f"not {_bracketed(self.part, origin)}"
 
 
-Node = Condition | AllOf | AnyOf | Not
+Node = Condition | RecordCondition | AllOf | AnyOf | Not
+Rest = Node | bool
+"""What is left of a tree where an origin is known: the answer, or a smaller tree."""
 
 
 def _bracketed(node: Node, origin: Origin) -> str:
@@ -248,12 +303,12 @@ class Match:
     root: Node
 
     @classmethod
-    def parse(cls, value: Any) -> Match:
-        """Parse the mapping of a configuration or a request.
+    def parse(cls, value: Any, *, containers: bool = False) -> Match:
+        """Parse the mapping of a configuration or a request; with `containers` one that chooses only these.
 
         Raises MatchError for the first mistake; its `mistakes` are all of them.
         """
-        parser = _Parser()
+        parser = _Parser(containers)
         root = parser.mapping(value, ())
         if parser.mistakes:
             first = parser.mistakes[0]
@@ -265,22 +320,42 @@ class Match:
         return self.root.to_value()
 
     def decide(self, origin: Origin) -> Decision:
-        """Which streams of this origin are taken: NO, ALL_STREAMS or one of them.
+        """Which streams of this origin may be taken: NO, ALL_STREAMS or one of them.
 
-        Once per container and route; no record is looked at afterwards.
+        Once per container and route; no record is looked at afterwards, unless there is a `selector`.
         """
-        held = self.root.holds(origin, None)
-        if held is not None:
-            return ALL_STREAMS if held else NO
-        return frozenset(stream for stream in STREAMS if self.root.holds(origin, stream))
+        return frozenset(stream for stream in STREAMS if self.root.holds(origin, stream) is not False)
 
-    def explain(self, origin: Origin) -> list[tuple[str, bool]]:
+    def selector(self, origin: Origin) -> Selector | None:
+        """What tells which records of this origin are taken, of the streams that are; None: all are.
+
+        Likewise once per container and route. Selectors that mean the same are equal.
+        """
+        if all(self.root.holds(origin, stream) is not None for stream in STREAMS):
+            return None
+        rest = self.root.rest(origin)
+        return None if isinstance(rest, bool) else Selector(rest)
+
+    @property
+    def looks_at_records(self) -> bool:
+        """Whether a container, and the stream, do not tell everything."""
+        return _looks_at_records(self.root)
+
+    def explain(self, origin: Origin) -> list[tuple[str, bool | None]]:
         """The conditions that all have to hold, in words and with the container's own values, and whether
-        each does, for one stream at least."""
-        return [
-            (part.text(origin), any(part.holds(origin, stream) for stream in STREAMS))
-            for part in _conjuncts(self.root)
-        ]
+        each does, for one stream at least; None where that depends on the record."""
+        return [(part.text(origin), _held(part, origin)) for part in _conjuncts(self.root)]
+
+
+def _held(node: Node, origin: Origin) -> bool | None:
+    held = [node.holds(origin, stream) for stream in STREAMS]
+    return True if True in held else None if None in held else False
+
+
+def _looks_at_records(node: Node) -> bool:
+    if isinstance(node, AllOf | AnyOf):
+        return any(map(_looks_at_records, node.parts))
+    return _looks_at_records(node.part) if isinstance(node, Not) else isinstance(node, RecordCondition)
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:
@@ -305,8 +380,9 @@ DEEPEST = 30
 class _Parser:
     """Collects every mistake; what is wrong is left out of the tree, which is then not used."""
 
-    def __init__(self) -> None:
+    def __init__(self, containers: bool) -> None:
         self.mistakes: list[MatchError] = []
+        self._containers = containers
 
     def mapping(self, value: Any, at: At) -> Node:
         parts: list[Node] = []
@@ -357,40 +433,49 @@ class _Parser:
         )
         if not items:
             self._wrong(f"an empty list for {key!r} would never match", at)
+        tests: list[Test] = []
+        condition: Callable[[], Node] | None = None
         try:
-            values = _values_of(key, [item for _, item in items], at)
+            condition = _condition_of(key, tests, [item for _, item in items], at, listed)
         except MatchError as mistake:
             self.mistakes.append(mistake)
             return
-        tests: list[Test] = []
         for where, item in items:
             try:
-                tests.append(_test(item, key, where))
+                tests.append(test_of(item, key, where))
             except MatchError as mistake:
                 self.mistakes.append(mistake)
-        yield Condition(key, tuple(tests), values, listed)
+        made = condition()
+        if self._containers and isinstance(made, RecordCondition):
+            self._wrong(f"{key!r} looks at records; only containers can be chosen here", at)
+        yield made
 
     def _wrong(self, message: str, at: At) -> None:
         self.mistakes.append(MatchError(message, at))
 
 
-def _values_of(key: str, tests: list[Any], at: At) -> Callable[[Origin, Stream | None], Values | None]:
-    """How to get what the tests of a key look at. Raises MatchError."""
+def _condition_of(
+    key: str, tests: list[Test], written: list[Any], at: At, listed: bool
+) -> Callable[[], Node]:
+    """Makes the condition of a key, once its tests are there. Raises MatchError."""
+    values: Callable[[Origin, Stream | None], Values | None]
     if key == "container":
-        return _container([test for test in tests if isinstance(test, str)])
-    if own := _OWN_VALUES.get(key):
-        return own
-    try:
-        get = path(key).of_origin
-    except UnknownPath:
-        raise MatchError(str(UnknownPath(key, "condition", _OWN_KEYS)), at) from None
-    if get is None:
-        raise MatchError(
-            f"a condition on {key!r} is not available yet: a match looks at the container (container, image, "
-            "label.K, compose.service …) and at stream",
-            at,
-        )
+        values = _container([text for text in written if isinstance(text, str)])
+    elif key in _OWN_VALUES:
+        values = _OWN_VALUES[key]
+    else:
+        try:
+            found = path(key)
+        except UnknownPath:
+            raise MatchError(str(UnknownPath(key, "condition", _OWN_KEYS)), at) from None
+        get = found.of_origin
+        if get is None:
+            return lambda: RecordCondition(key, tuple(tests), found.of_record, listed)
+        values = _constant(get)
+    return lambda: Condition(key, tuple(tests), values, listed)
 
+
+def _constant(get: OriginGetter) -> Callable[[Origin, Stream | None], Values]:
     def values(origin: Origin, _: Stream | None) -> Values:
         value = get(origin)
         return () if value is None else (value,)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from logroute.router.chain import StagePlan
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Sink
 from logroute.sources import Source
@@ -25,6 +26,8 @@ class RoutePlan(msgspec.Struct, frozen=True):
     """The sink asks for more than kill -9: what it acknowledges survives power loss."""
     options: Any = None
     """The sink's, for comparison: a route is touched by a reload only if something of it has changed."""
+    processors: Sequence[StagePlan] = ()
+    """What its records pass before they are queued."""
 
     def is_like(self, other: RoutePlan) -> bool:
         """Whether it means the same."""
@@ -77,3 +80,5 @@ class Plan(msgspec.Struct, frozen=True):
     """For comparison: where it listens, and for whom, a reload does not change."""
     memory_bytes: int = 256 << 20
     """Bound on what all queues hold together; each route's share of it bounds its queue."""
+    processors: Sequence[StagePlan] = ()
+    """What all records pass before they are routed."""

@@ -168,14 +168,18 @@ class Queue:
     # --- the way in -----------------------------------------------------------------------------------
 
     def put(self, batches: Sequence[Batch]) -> int:
-        """Append one sweep's batches; how many records they have."""
+        """Append one sweep's batches; how many records they have. An empty one counts for its position."""
         records = 0
         size = 0
         for batch in batches:
+            if not batch.lines:
+                self.put_dropped([batch])
+                continue
             records += len(batch.lines)
             size += batch.size_bytes
-        self._batches.extend(batches)
-        self._dropped_last.clear()
+            self._batches.append(batch)
+            if self._dropped_last:
+                self._dropped_last.pop(batch.origin.key, None)
         self._bytes += size
         self._records += records
         self._arrived.set()

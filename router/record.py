@@ -56,6 +56,9 @@ class Record(msgspec.Struct, gc=False):
     truncated: ClassVar[bool] = False
     place: ClassVar[str | None] = None
     part: ClassVar[str] = ""
+    logged: ClassVar[str] = ""
+    error: ClassVar[str] = ""
+    at_root: ClassVar[bool] = False
 
 
 class DetailedRecord(Record, gc=False):
@@ -72,6 +75,12 @@ class DetailedRecord(Record, gc=False):
     offset. The stable id."""
     part: str = ""  # type: ignore[misc]
     """`.1`, `.2` … where a processor split a record."""
+    logged: str = ""  # type: ignore[misc]
+    """The engine's time, where `time` is what the record says of itself. The stable id is made of it."""
+    error: str = ""  # type: ignore[misc]
+    """What a processor could not make of it."""
+    at_root: bool = False  # type: ignore[misc]
+    """Its fields belong to the root of its JSON, where that has none of that name."""
 
 
 def detailed(record: Record) -> DetailedRecord:
@@ -332,7 +341,7 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         """
         if record.place is not None:
             return record.place + record.part
-        text = f"{self.id[:12]}-{record.stream[3]}{record.time}"
+        text = f"{self.id[:12]}-{record.stream[3]}{record.logged or record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from logroute.router.books import Gaps
+from logroute.router.chain import Chains, Memo
 from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
@@ -26,20 +27,33 @@ from logroute.router.record import (
     Stream,
     iso_time,
 )
+from logroute.router.regex import RegexSet
 from logroute.router.route import Route
+from logroute.router.selection import Look, Selector
 from logroute.sources import Behind, Lost, Start
 
 MANY_VANISHED = 1000
 """So many origins that are gone may be remembered for nothing."""
 
 
+class Taker(msgspec.Struct, frozen=True):
+    """A route that takes an origin, and what of it."""
+
+    route: Route
+    streams: frozenset[Stream]
+    selector: Selector | None = None
+    """Tells which records of these streams it takes; None: all."""
+
+
 class Takers(msgspec.Struct):
-    """Which routes take an origin, and which of its streams: decided once."""
+    """Which routes take an origin, and what of it: decided once."""
 
     generation: int
-    routes: list[tuple[Route, frozenset[Stream]]]
-    streams: frozenset[Stream] = msgspec.field(default_factory=frozenset)
-    """What at least one of them takes."""
+    all: list[Taker]
+    regexes: RegexSet | None = None
+    """What any of them looks for in messages."""
+    whole: bool = False
+    """At least one of them takes every record."""
 
 
 class _Live:
@@ -67,6 +81,8 @@ class Router:
         self.routes: dict[str, Route] = {}
         self.read: dict[str, SourceBooks] = {}
         """What each source has emitted, by its name."""
+        self.chains = Chains()
+        """What records pass before they are routed, and on the way into each route."""
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
@@ -128,23 +144,26 @@ class Router:
         """Who takes this origin. Looked up per batch, decided per origin."""
         takers: Takers | None = origin.takers
         if takers is None or takers.generation != self._generation:
-            routes = [
-                (route, streams)
+            found = [
+                Taker(route, streams, route.settings.match.selector(origin))
                 for route in self.routes.values()
                 if (streams := route.settings.match.decide(origin))
             ]
             # Thousands of containers are taken by few combinations of routes.
-            key = (self._generation, *((route.name, streams) for route, streams in routes))
+            key = tuple((taker.route.name, taker.streams, taker.selector) for taker in found)
             takers = self._combinations.get(key)
             if takers is None:
-                union = frozenset[Stream]().union(*(streams for _, streams in routes))
-                takers = self._combinations[key] = Takers(self._generation, routes, union)
+                takers = self._combinations[key] = _takers(self._generation, found)
             origin.takers = takers
-            names = {route.name for route, _ in routes}
+            names = {taker.route.name for taker in takers.all}
             for name, met in self._met.items():
                 if name not in names:
                     met.discard(origin.key)
         return takers
+
+    def routes_of(self, origin: Origin) -> list[Route]:
+        """Those that take something of it."""
+        return [taker.route for taker in self.takers(origin).all]
 
     # --- Emit -----------------------------------------------------------------------------------------
 
@@ -152,6 +171,10 @@ class Router:
         """Hand one sweep's batches on: one queue operation per route."""
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
+        memo: Memo = {}
+        processed: Sequence[Batch] = batches
+        if before := self.chains.before:
+            processed = [await before.apply(batch, memo) for batch in batches]
         generation = -1
         while generation != self._generation:  # a route that comes while we wait has met nothing either
             generation = self._generation
@@ -160,40 +183,53 @@ class Router:
             for batch in batches:
                 if batch.reader is None:
                     await self._until_stored(batch.origin)
-        for batch in batches:
+        for batch, made in zip(batches, processed, strict=True):
             takers = self.takers(batch.origin)
             read = self.read.get(batch.origin.source)
             if read is None:
                 read = self.read[batch.origin.source] = SourceBooks()
             read.records += len(batch.lines)
             read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
-            routes: Iterable[tuple[Route, frozenset[Stream]]] = takers.routes
+            look: Look | None = None
+            routes: Iterable[Taker] = takers.all
             only = batch.reader.routes if batch.reader is not None else None
             place = batch.before.stdout_place if isinstance(batch.before, Reached) else None
             begins = place is not None and not place.offset
             if only is None:
-                if takers.streams is not ALL_STREAMS and takers.streams != ALL_STREAMS:
-                    self.unmatched += sum(line.stream not in takers.streams for line in batch.lines)
+                if not takers.whole:
+                    look = Look(made, takers.regexes)
+                    self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
                 if self._apart and (apart := self._apart.get(batch.origin.key)):
-                    routes = [taker for taker in takers.routes if taker[0].name not in apart]
+                    routes = [taker for taker in takers.all if taker.route.name not in apart]
             else:
                 gone = {each.route for each in behind if each.reader is batch.reader}
-                routes = [taker for taker in takers.routes if taker[0].name in only - gone]
-            for route, streams in routes:
+                routes = [taker for taker in takers.all if taker.route.name in only - gone]
+            for taker in routes:
+                route = taker.route
                 if batch.reader is not None and self._blocks(route, batch.origin, batch.reader):
                     behind.append(self._part(batch, batch.reader, route))
                     continue
-                part: Batch | None = batch
+                part: Batch | None = made
+                selector = taker.selector
                 if batch.acknowledged is not None and route.name in batch.acknowledged:
-                    part = self._unacknowledged(batch, route, batch.acknowledged[route.name])
-                if part is not None and streams != ALL_STREAMS:
-                    part = part.of_streams(streams)
+                    part = self._unacknowledged(made, route, batch.acknowledged[route.name])
+                if part is not None and selector is not None:
+                    if part is made:
+                        look = look or Look(made, takers.regexes)
+                        part = look.batch_of(selector)
+                    else:
+                        part = Look(part, takers.regexes).batch_of(selector)
+                if part is not None and taker.streams != ALL_STREAMS:
+                    part = part.of_streams(taker.streams)
                 if begins and route.gone is None:
                     self._recognise(batch, route)
                 if part is not None:
                     pending.setdefault(route, []).append(part)
         for route, parts in pending.items():
-            route.put(parts)
+            if chain := self.chains.of_routes.get(route.name):
+                route.put([await chain.apply(part, memo) for part in parts])
+            else:
+                route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
 
@@ -206,7 +242,7 @@ class Router:
         behind: list[Behind] = []
         for batch in batches:
             only = batch.reader.routes if batch.reader is not None else None
-            for route, _ in self.takers(batch.origin).routes:
+            for route in self.routes_of(batch.origin):
                 if route.name not in self._late or route.gone is not None:
                     continue
                 if only is not None and (route.name not in only or batch.origin.key in self._met[route.name]):
@@ -225,7 +261,7 @@ class Router:
 
     async def _until_stored(self, origin: Origin) -> None:
         """Whoever cannot read a log again, for those that it is not stored for where they begin, waits."""
-        while any(origin.key in route.unstored for route, _ in self.takers(origin).routes):
+        while any(origin.key in route.unstored for route in self.routes_of(origin)):
             await self.wait_for_room()
 
     @staticmethod
@@ -280,7 +316,7 @@ class Router:
 
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
         apart: dict[str, Position] = {}
-        for route, _ in self.takers(origin).routes:
+        for route in self.routes_of(origin):
             if route.gone is not None:
                 continue
             if self.routes.get(route.name) is not route:  # taken out while another one stored
@@ -309,7 +345,7 @@ class Router:
 
     def live_routes(self, origin: Origin) -> list[str]:
         apart = self._apart.get(origin.key, {})
-        return [route.name for route, _ in self.takers(origin).routes if route.name not in apart]
+        return [route.name for route in self.routes_of(origin) if route.name not in apart]
 
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         apart = self._apart.get(origin.key, {})
@@ -342,7 +378,7 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        for route, _ in self.takers(origin).routes:
+        for route in self.routes_of(origin):
             if route.holds or (route.unstored and origin.key in route.unstored):
                 return reader is not None and self._can_part(origin, reader)
         return True
@@ -351,7 +387,7 @@ class Router:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""
         apart = self._apart.get(origin.key, {})
         others = False
-        for route, _ in self.takers(origin).routes:
+        for route in self.routes_of(origin):
             if route.name in apart if reader.routes is None else route.name not in reader.routes:
                 continue
             if self._blocks(route, origin, reader):
@@ -381,7 +417,7 @@ class Router:
             if start.position == BEGINNING or start.position.since is not None:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
-            for route, _ in self.takers(origin).routes:
+            for route in self.routes_of(origin):
                 self._awaited.discard((origin.key, route.name))
                 self._met[route.name].add(origin.key)
                 route.state.met(origin.key)
@@ -436,6 +472,23 @@ class Router:
             reason=lost.reason,
             **{name: value for name, value in known.items() if value not in ("", None)},
         )
+
+
+def _takers(generation: int, found: list[Taker]) -> Takers:
+    regexes = {regex for taker in found if taker.selector is not None for regex in taker.selector.regexes()}
+    whole = any(taker.selector is None and taker.streams == ALL_STREAMS for taker in found)
+    return Takers(generation, found, RegexSet(regexes) if regexes else None, whole)
+
+
+def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
+    """The mask of the records that at least one of them takes."""
+    mask = 0
+    for taker in takers:
+        taken = look.of_streams(taker.streams)
+        if taken and taker.selector is not None:
+            taken &= look.taken_by(taker.selector)
+        mask |= taken
+    return mask
 
 
 def _is_before(here: Position, other: Position) -> bool:

@@ -66,8 +66,10 @@ def display_name(origin: Origin) -> str:
 #   the pieces of all lines in one list of bytes, joined                               0.73
 
 
-class _Event(msgspec.Struct, gc=False):
+class _Event(msgspec.Struct, gc=False, omit_defaults=True):
     id: str
+    created: str = ""
+    """The engine's time, where the record's own is another."""
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -77,6 +79,14 @@ class _Line(msgspec.Struct, gc=False):
     """The stream's name, what only a detailed record has, and the origin's constant part."""
     event: _Event
 
+
+OWN_KEYS = frozenset(
+    (
+        *("@timestamp", "message", "stream", "log", "fields", "error", "container", "host", "event"),
+        *("compose", "swarm", "kubernetes"),
+    )
+)
+"""What the root of a record's JSON has of its own; a field of such a name stays below `fields`."""
 
 _json = msgspec.json.Encoder(enc_hook=str)
 _encode_lines = _json.encode_lines
@@ -161,13 +171,13 @@ def _all_plain(records: Sequence[Record]) -> bool:
 def _line(origin: Origin, record: Record, streams: dict[Stream, msgspec.Raw]) -> _Line:
     """Any record's line; the slower way."""
     stream = streams[record.stream]
-    if record.level or record.truncated or record.fields:
+    if record.level or record.truncated or record.fields or record.error:
         stream = _details(origin, record)
-    return _Line(record.time, record.message, stream, _Event(origin.record_id(record)))
+    return _Line(record.time, record.message, stream, _Event(origin.record_id(record), record.logged))
 
 
 def _details(origin: Origin, record: Record) -> msgspec.Raw:
-    """`_Line.stream` of a record that has a level or fields."""
+    """`_Line.stream` of a record that has more than its line."""
     constant = origin.json
     log: dict[str, Any] = {}
     if record.level:
@@ -183,7 +193,16 @@ def _details(origin: Origin, record: Record) -> msgspec.Raw:
     if log:
         parts.append(b'"log":' + _encode(log))
     if record.fields:
-        parts.append(b'"fields":' + _encode(record.fields))
+        fields = record.fields
+        if record.at_root:
+            own = {key: value for key, value in fields.items() if key in OWN_KEYS}
+            fields = {key: value for key, value in fields.items() if key not in OWN_KEYS}
+            parts += [_encode(fields)[1:-1]] if fields else []
+            fields = own
+        if fields:
+            parts.append(b'"fields":' + _encode(fields))
+    if record.error:
+        parts.append(b'"error":' + _encode({"message": record.error}))
     if constant:
         parts.append(constant)
     return msgspec.Raw(b",".join(parts))
@@ -198,7 +217,7 @@ def _encodable(value: Any) -> Any:
             value,
             **{
                 name: _encodable(getattr(value, name))
-                for name in ("message", "level", "fields", "place")
+                for name in ("message", "level", "fields", "place", "error")
                 if name in value.__struct_fields__
             },
         )
@@ -249,7 +268,7 @@ def _template_encoder(template: Template) -> RecordsEncoder:
 
 # --- logfmt -------------------------------------------------------------------------------------------
 
-_KEYS = ("time", "level", "msg", "stream", "id", "container", "image", "host", "truncated")
+_KEYS = ("time", "level", "msg", "stream", "id", "container", "image", "host", "truncated", "error")
 _BARE = re.compile(r'[^\s\x00-\x20"=\\\x7f-\xa0\u2028\u2029]+')
 _NOT_IN_KEYS = re.compile(r'[\s\x00-\x20"=\\\x7f-\xa0\u2028\u2029]')
 
@@ -262,6 +281,8 @@ def encode_logfmt(origin: Origin, records: Sequence[Record]) -> bytes:
     for record in records:
         level = f" level={logfmt_value(record.level)}" if record.level else ""
         details = " truncated=true" if record.truncated else ""
+        if record.error:
+            details += f" error={logfmt_value(record.error)}"
         if record.fields:
             details += "".join(
                 [f" {_field_key(key)}={logfmt_value(value)}" for key, value in record.fields.items()]

@@ -18,7 +18,7 @@ import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES, Options
-from logroute.config.types import Duration, MatchField
+from logroute.config.types import ContainerMatchField, Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
 from logroute.sources import Behind, Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.docker_container import Container, own_container_id
@@ -74,9 +74,9 @@ class DockerOptions(SourceOptions):
     read: Literal["auto", "file", "api"] = "auto"
     """How logs are read: `file` from the disk, `api` through the engine, `auto` the file where it is
     readable and the same as what the engine gives."""
-    include: MatchField | None = Field(default=None, examples=[{"container": ["web-*", "api"]}])
+    include: ContainerMatchField | None = Field(default=None, examples=[{"container": ["web-*", "api"]}])
     """Only containers that match. A match over containers."""
-    exclude: MatchField | None = Field(default=None, examples=[{"label": {"noisy": "true"}}])
+    exclude: ContainerMatchField | None = Field(default=None, examples=[{"label": {"noisy": "true"}}])
     """No containers that match."""
     start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["now", "beginning", "2h"])
     """Where to begin, on a first start, with containers that are there already. Later ones are read from

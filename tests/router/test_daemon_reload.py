@@ -625,7 +625,7 @@ async def test_a_reload_before_a_route_is_open_decides_what_it_takes_and_where_i
     taken: list[list[str]] = []
 
     async def note(source: StandInSource) -> None:
-        taken.append([route.name for route, _ in world.daemon.router.takers(world.origin).routes])
+        taken.append([route.name for route in world.daemon.router.routes_of(world.origin)])
 
     monkeypatch.setattr(StandInSource, "welcome", note)
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from logroute.router.match import ALL_STREAMS, EVERYTHING, NO, Match, MatchError
 from logroute.router.paths import image_reference, path
-from logroute.router.record import Image, Origin, Record
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.regex import RegexSet
+from logroute.router.selection import Look
 
 ID = "3b74a877e0f9" + "ab" * 26
 WEB = Origin(
@@ -221,6 +223,95 @@ def test_a_stream_is_decided_for_each_of_the_two(value: Any, streams: set[str]) 
     assert Match.parse(value).decide(WEB) == streams
 
 
+# --- records ------------------------------------------------------------------------------------------
+
+TIME = "2026-11-23T20:06:26.123456789Z"
+RECORDS: list[Record] = [
+    Record("GET /health 200", "stdout", TIME),
+    DetailedRecord("GET /pay 502", "stderr", TIME, level="error", fields={"status": 502, "user": "ada"}),
+    DetailedRecord("slow", "stderr", TIME, level="warn", fields={"took": {"ms": 7}, "tags": ["a", "b"]}),
+    DetailedRecord("two\nlines", "stdout", TIME, level="debug", fields={"ok": True, "none": None}),
+    Record("", "stdout", "2026-11-24T00:00:00.000000000Z"),
+]
+
+
+def taken(value: Any, origin: Origin = WEB) -> list[int]:
+    """Which of RECORDS a match takes."""
+    match = Match.parse(value)
+    streams, selector = match.decide(origin), match.selector(origin)
+    batch = Batch(origin, list(RECORDS), before=BEGINNING, after=BEGINNING, size_bytes=1000, ready=True)
+    if selector is not None:
+        batch = Look(batch, RegexSet(selector.regexes())).batch_of(selector)
+    return [RECORDS.index(record) for record in batch.of_streams(streams).records]
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [
+        ({"level": ">=warn"}, [1, 2]),
+        ({"level": "warn"}, [2]),
+        ({"level": "WARNING"}, [2]),
+        ({"level": ["debug", "error"]}, [1, 3]),
+        ({"level": "!=info"}, [1, 2, 3]),
+        ({"level": ">=info"}, [0, 1, 2, 4]),  # where there is none it counts as info
+        ({"not": {"level": ">=info"}}, [3]),
+        ({"message": "/GET/"}, [0, 1]),
+        ({"message": "/get/i"}, [0, 1]),
+        ({"message": "/get/"}, []),
+        ({"message": ["/^GET.*200$/", "slow"]}, [0, 2]),
+        ({"message": "GET *"}, [0, 1]),
+        ({"message": "*lines"}, [3]),
+        ({"message": "two*lines"}, [3]),
+        ({"message": "/^lines/"}, []),  # the beginning is that of the message, not of a line in it
+        ({"message": "/two$/"}, []),
+        ({"message": "*"}, [0, 1, 2, 3, 4]),
+        ({"message": ""}, [4]),
+        ({"message": "/(?<=GET )[/]pay/p"}, [1]),
+        ({"fields.status": ">=500"}, [1]),
+        ({"fields": {"user": "a*", "status": 502}}, [1]),
+        ({"fields.took.ms": "<8"}, [2]),
+        ({"fields.took": "*"}, [2]),
+        ({"fields.tags": "b"}, [2]),
+        ({"fields.ok": True}, [3]),
+        ({"fields.none": "*"}, []),
+        ({"not": {"fields.status": ">=500"}}, [0, 2, 3, 4]),
+        ({"time": ">=2026-11-24"}, [4]),
+        ({"time": "<2026-11-23T20:06:27Z"}, [0, 1, 2, 3]),
+        ({"level": ">=warn", "message": "/pay/"}, [1]),
+        ({"any": [{"level": "error"}, {"message": "slow"}]}, [1, 2]),
+        ({"any": [{"level": "error"}, {"container": "web-*"}]}, [0, 1, 2, 3, 4]),
+        ({"any": [{"level": "error"}, {"container": "db"}]}, [1]),
+        ({"level": "error", "container": "db"}, []),
+        ({"stream": "stdout", "message": "/GET/"}, [0]),
+        ({"any": [{"stream": "stdout"}, {"level": "error"}]}, [0, 1, 3, 4]),
+        ({"not": {"stream": "stdout", "level": "debug"}}, [0, 1, 2, 4]),
+    ],
+)
+def test_takes_records(value: Any, numbers: list[int]) -> None:
+    assert taken(value) == numbers
+    assert taken(Match.parse(value).to_value()) == numbers
+
+
+def test_what_the_container_decides_costs_no_look_at_records() -> None:
+    match = Match.parse({"container": "db", "level": ">=warn"})
+    assert match.decide(WEB) == NO
+    assert match.selector(WEB) is None
+    match = Match.parse({"any": [{"container": "web-*"}, {"level": ">=warn"}]})
+    assert (match.decide(WEB), match.selector(WEB)) == (ALL_STREAMS, None)
+    # What is left for two containers is the same, so that they share what is made of it.
+    match = Match.parse({"any": [{"container": "db"}, {"level": ">=warn"}]})
+    assert match.selector(WEB) == match.selector(BARE) != Match.parse({"level": ">=error"}).selector(WEB)
+
+
+def test_explain_leaves_open_what_depends_on_the_record() -> None:
+    match = Match.parse({"container": "web-*", "level": ">=warn", "not": {"message": "/x/"}})
+    assert match.explain(WEB) == [
+        ("container: web-* (it is 'web-1')", True),
+        ("level: >=warn", None),
+        ("not message: /x/", None),
+    ]
+
+
 # --- mistakes -----------------------------------------------------------------------------------------
 
 
@@ -242,10 +333,12 @@ def test_a_stream_is_decided_for_each_of_the_two(value: Any, streams: set[str]) 
         ({"image": "/(/"}, "no regular expression at its character 1: missing )", ("image",)),
         ({"image": "<none>"}, "compares with no number", ("image",)),
         ({"stream": "stdot"}, "there is no stream 'stdot'", ("stream",)),
-        ({"level": "warn"}, "a condition on 'level' is not available yet", ("level",)),
-        ({"message": "/x/"}, "not available yet", ("message",)),
-        ({"fields": {"status": ">=500"}}, "not available yet", ("fields", "status")),
-        ({"fields.status": ">=500"}, "not available yet", ("fields.status",)),
+        ({"level": "wran"}, 'there is no level "wran"; did you mean "warn"?', ("level",)),
+        ({"level": [">=x7"]}, 'there is no level "x7"; there are trace, debug, info', ("level", 0)),
+        ({"message": "/(?<!x)y/"}, "cannot be searched in linear time", ("message",)),
+        ({"label.x": r"/(a)\1/"}, r"/(a)\1/p has Python's engine do it", ("label.x",)),
+        ({"message": "[z-a]"}, "'[z-a]' is no glob", ("message",)),
+        ({"time": ">yesterday"}, "'yesterday' is no time such as 2026-11-23", ("time",)),
         ({"any": {"container": "x"}}, "'any' takes a list of matches, not a mapping", ("any",)),
         ({"any": []}, "an empty list of matches", ("any",)),
         ({"not": {}}, "no condition: it would take everything", ("not",)),
@@ -258,6 +351,14 @@ def test_a_mistake_says_what_is_wrong_and_where(value: Any, words: str, at: tupl
     [(message, path)] = mistakes(value)
     assert words in message
     assert path == at
+
+
+def test_where_containers_are_chosen_no_record_is_looked_at() -> None:
+    value = {"container": "web-*", "not": {"level": "debug"}}
+    with pytest.raises(MatchError, match="'level' looks at records; only containers") as caught:
+        Match.parse(value, containers=True)
+    assert caught.value.path == ("not", "level")
+    assert Match.parse({"container": "web-*", "stream": "stderr"}, containers=True).decide(WEB) == {"stderr"}
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -313,11 +414,12 @@ def test_explain_shows_a_strangers_text_harmless_and_short() -> None:
 
 # --- properties ---------------------------------------------------------------------------------------
 
+FIELDS = [None, {}, {"a": "web"}, {"a": 7, "b": "1.10"}, {"a": {"b": "db"}}, {"a.b": True}]
 NAMES = ["web", "web-1", "db", "a/b", "", "7", "1.10", "true"]
 PATTERNS = [*NAMES, "*", "we*", "?b", "[wd]*", "/e/", "/^D/i", ">=2", "<7.5", "!=7", 7, 1.1, True]
 KEYS = [
     *("container", "container.name", "image", "label.a", "label.b", "label"),
-    *("compose.number", "host.name", "source"),
+    *("compose.number", "host.name", "source", "message", "fields.a", "fields.a.b"),
 ]
 
 
@@ -383,6 +485,10 @@ def values(key: str, origin: Origin, record: Record) -> list[Any]:
         reference, name = str(image_reference(origin)), origin.image.name
         return [reference, name, reference.split("/")[-1], name.split("/")[-1]]
     value = path({"container": "container.name"}.get(key, key)).of_record(origin, record)
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, dict):
+        return [json.dumps(value, separators=(",", ":"))]
     return [] if value is None else [value]
 
 
@@ -407,12 +513,27 @@ def passes(wanted: Any, value: Any) -> bool:
     return fnmatch.fnmatchcase(str(value), wanted)
 
 
-@given(MATCHES, ORIGINS)
-def test_what_is_decided_for_the_container_is_what_holds_for_each_record(value: Any, origin: Origin) -> None:
-    decision = Match.parse(value).decide(origin)
-    for stream in ("stdout", "stderr"):
-        record = Record("x", stream, "2026-11-23T20:06:26.123456789Z")
-        assert (stream in decision) == naively(value, origin, record)
+RECORDS_OF_ALL_KINDS = st.lists(
+    st.builds(
+        lambda message, stream, fields: DetailedRecord(message, stream, TIME, fields=fields),
+        st.sampled_from(NAMES),
+        st.sampled_from(["stdout", "stderr"]),
+        st.sampled_from(FIELDS),
+    ),
+    max_size=8,
+)
+
+
+@given(MATCHES, ORIGINS, RECORDS_OF_ALL_KINDS)
+def test_what_is_decided_for_the_container_and_in_batches_is_what_holds_for_each_record(
+    value: Any, origin: Origin, records: list[Record]
+) -> None:
+    match = Match.parse(value)
+    batch = Batch(origin, records, before=BEGINNING, after=BEGINNING, size_bytes=0, ready=True)
+    if (selector := match.selector(origin)) is not None:
+        batch = Look(batch, RegexSet(selector.regexes())).batch_of(selector)
+    expected = [record for record in records if naively(value, origin, record)]
+    assert batch.of_streams(match.decide(origin)).records == expected
 
 
 @given(MATCHES, ORIGINS)
@@ -429,7 +550,7 @@ def test_a_container_that_is_taken_fails_no_condition(value: Any, origin: Origin
     match = Match.parse(value)
     explained = match.explain(origin)
     if match.decide(origin):
-        assert all(holds for _, holds in explained)
+        assert all(holds is not False for _, holds in explained)
 
 
 def test_the_canonical_value_has_one_spelling() -> None:

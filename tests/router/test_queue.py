@@ -31,8 +31,8 @@ def of(numbers: list[int], size_bytes: int = 100) -> Batch:
     return batch(WEB, numbers, size_bytes=size_bytes)
 
 
-def empty() -> Batch:
-    return batch(WEB, [1]).with_records([], 0)
+def empty(number: int = 1) -> Batch:
+    return batch(WEB, [number]).with_records([], 0)
 
 
 def queue(limit_bytes: int = MUCH) -> tuple[Queue, list[None]]:
@@ -126,14 +126,19 @@ async def test_a_full_queue_says_once_that_it_has_room_again() -> None:
     assert room == [None]
 
 
-def test_empty_batches_cannot_pile_up_without_end() -> None:
+async def test_empty_batches_are_one_that_says_how_far_the_origin_was_read() -> None:
     """A route of stderr gets an empty batch for each sweep over a container that prints to stdout."""
     q, _ = queue(10_000)
-    for _ in range(10):
-        assert not q.full
-        q.put([empty()])
-    assert q.full
-    assert q.statistics().memory_bytes >= 10_000
+    for number in range(100):
+        q.put([empty(number)])
+    assert not q.full
+    assert q.statistics().batches == 1
+    q.put([of([200])])
+    q.put([empty(300)])
+    group = await q.take(1 << 20, 1000, 0.0)
+    assert group is not None
+    assert [len(batch.lines) for batch in group.batches] == [0, 1, 0]
+    assert [batch.after for batch in group.batches] == [empty(99).after, of([200]).after, empty(300).after]
 
 
 async def test_what_nobody_will_deliver_makes_room() -> None:

@@ -643,3 +643,47 @@ def test_whatever_the_checkpoints_every_route_gets_every_record_behind_its_own_o
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio.to_thread, "run_sync", inline)
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_records_are_taken_by_what_they_say() -> None:
+    router = Router()
+    routes = {
+        "even": add(router, "even", {"message": "/[02468]$/"}),
+        "three": add(router, "three", {"message": "*3*", "stream": "stdout"}),
+        "db": add(router, "db", {"container": "db", "message": "*"}),
+    }
+    await opened(router)
+    await router([batch(WEB, [1, 2, 3, 4]), batch(DB, [5, 6])])
+    await router([batch(WEB, [33], "stderr", other=4), batch(WEB, [7, 9])])
+    got = {name: await received(route) for name, route in routes.items()}
+    assert {name: messages(batches) for name, batches in got.items()} == {
+        "even": ["2", "4", "6"],
+        "three": ["3"],
+        "db": ["5", "6"],
+    }
+    # 1 of web, 33 because of its stream, 7 and 9.
+    assert router.unmatched == 4
+    # What nobody takes is behind the checkpoint all the same.
+    assert {number_of(each.after) for each in got["even"] if each.origin is WEB} == {4, 9}
+    assert routes["even"].statistics().received == 3
+
+
+async def test_what_a_route_has_not_acknowledged_is_chosen_from_as_well() -> None:
+    router = Router()
+    route = add(router, "even", {"message": "/[02468]$/"})
+    await opened(router)
+    both = batch(WEB, [1, 2, 3, 4], acknowledged={"even": frozenset({"stderr"})})
+    both.lines[1].stream = "stderr"
+    await router([both])
+    assert messages(await received(route)) == ["4"]
+
+
+async def test_routes_that_choose_alike_share_what_is_chosen() -> None:
+    router = Router()
+    one = add(router, "one", {"message": "/[24]$/"})
+    two = add(router, "two", {"message": "/[24]$/"})
+    await opened(router)
+    await router([batch(WEB, [1, 2, 3, 4])])
+    [first], [second] = await received(one), await received(two)
+    assert first is second
+    assert messages([first]) == ["2", "4"]

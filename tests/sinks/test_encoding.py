@@ -304,6 +304,18 @@ def test_a_logfmt_value_is_bare_where_it_can_be(value: object, written: str) -> 
     assert logfmt_value(value) == written
 
 
+def test_a_time_of_its_own_leaves_the_id_what_it_was() -> None:
+    said = "2026-11-20T01:02:03.000000000Z"
+    record = DetailedRecord("x", "stdout", said, logged=TIME, error="json: no object")
+    [line] = lines("json", record)
+    document = json.loads(line)
+    assert document["@timestamp"] == said
+    assert document["event"] == {"id": ORIGIN.record_id(Record("x", "stdout", TIME)), "created": TIME}
+    assert document["error"] == {"message": "json: no object"}
+    [line] = lines("logfmt", record)
+    assert ' error="json: no object" ' in line
+
+
 def logfmt_pairs(line: str) -> list[tuple[str, str]]:
     pairs = re.findall(r'([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |$)', line)
     assert " ".join(f"{key}={value}" for key, value in pairs) == line

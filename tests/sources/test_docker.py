@@ -378,6 +378,9 @@ class Named:
     def decide(self, origin: Origin) -> frozenset[Stream]:
         return ALL_STREAMS if origin.name == self._name else frozenset()
 
+    def selector(self, origin: Origin) -> None:
+        """All records."""
+
 
 @pytest.mark.parametrize("read", ["file", "api"])
 async def test_a_route_that_takes_a_container_under_its_new_name_gets_all_of_it(

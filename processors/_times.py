@@ -1,0 +1,101 @@
+"""Times as programs write them, as records have them: RFC 3339, UTC, nine digits."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from logroute.router.record import TIME_LENGTH, DetailedRecord, full_time, iso_time
+
+FURTHEST = timedelta(days=7)
+"""A time that is further from the engine's is not believed: it would make an index of its own."""
+
+EARLIEST_NS, LATEST_NS = 0, 9_223_372_036_000_000_000
+"""What `date_nanos` holds: from 1970 to April 2262."""
+
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,18}))?\s?(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"\d{1,19}(?:\.\d{1,9})?", re.ASCII)
+# By its size a number says its unit: seconds until 2286, then thousandths of that.
+_UNITS = ((10**10, 10**9), (10**13, 10**6), (10**16, 10**3), (10**19, 1))
+
+
+def parse_time(value: Any) -> str | None:
+    """A time as text or number: ISO 8601 in any of its usual forms, or seconds, ms, µs or ns since 1970.
+
+    None if it is none, or one that nobody can store. Without a zone it is in UTC.
+    """
+    if isinstance(value, str):
+        if len(value) <= TIME_LENGTH and value[-1:] == "Z" and value[10:11] == "T" and value[19:20] == ".":
+            full = full_time(value)
+            if (
+                len(full) == TIME_LENGTH
+                and _is_time(full[:19])
+                and full[20:-1].isascii()
+                and full[20:-1].isdecimal()
+            ):
+                return full if "1970" <= full[:4] <= "2261" else None
+        if found := _ISO.fullmatch(value):
+            return _from_iso(*found.groups())
+        if _NUMBER.fullmatch(value):
+            whole, _, part = value.partition(".")
+            return _from_number(int(whole), int(part.ljust(9, "0")) if part else 0)
+        return None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return _from_number(value, 0)
+    if isinstance(value, float) and 0 <= value < 1e19:
+        # Sixteen digits are all that it has: for seconds these are tenths of a microsecond.
+        whole, _, part = f"{value:.7f}".partition(".")
+        return _from_number(int(whole), int(part.ljust(9, "0")))
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str | None:
+    try:
+        at = datetime.fromisoformat(f"{date}T{time}")
+        if zone and zone not in ("Z", "z", "UTC", "GMT"):
+            sign = -1 if zone[0] == "-" else 1
+            digits = zone[1:].replace(":", "").ljust(4, "0")
+            at -= sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+        seconds = int(at.replace(tzinfo=UTC).timestamp())
+    except (ValueError, OverflowError):
+        return None
+    return _stored(seconds * 10**9 + int((part or "0")[:9].ljust(9, "0")))
+
+
+def _from_number(whole: int, billionths: int) -> str | None:
+    for bound, unit_ns in _UNITS:
+        if whole < bound:
+            return _stored(whole * unit_ns + billionths * unit_ns // 10**9)
+    return None
+
+
+def _stored(time_ns: int) -> str | None:
+    return iso_time(time_ns) if EARLIEST_NS <= time_ns <= LATEST_NS else None
+
+
+def adopt(record: DetailedRecord, time: str) -> bool:
+    """Have the record's time be this one, if it is near the engine's; whether it is."""
+    engines = record.logged or record.time
+    if time[:10] != engines[:10]:
+        try:
+            apart = datetime.fromisoformat(time) - datetime.fromisoformat(engines)
+        except ValueError:  # an engine that writes no such times
+            return False
+        if not -FURTHEST <= apart <= FURTHEST:
+            return False
+    record.logged, record.time = engines, time
+    return True

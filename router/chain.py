@@ -1,0 +1,240 @@
+"""Chains: the processors that a batch passes, in order, before it is routed or on the way into one route.
+
+A chain decides once per container which of its stages there are for it, gives a processor records that are
+its own to change, counts what goes in and comes out, and gives way to others between pieces of long work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import compress
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from logroute.processors import Processor, ProcessorBooks
+from logroute.router.match import Match
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
+from logroute.router.selection import Chooser
+
+PIECE = 1000
+"""So many records of a batch are processed at a time."""
+GIVE_WAY_S = 0.005
+"""After so much work others get their turn."""
+SAY_AGAIN_S = 60.0
+
+Memo = dict[tuple[int, int], tuple[Batch, Batch]]
+"""What stages have made of batches in one sweep, by their ids; and what they were given, so that it stays."""
+
+
+class StagePlan(msgspec.Struct, frozen=True):
+    """A processor as configured, and how it is made."""
+
+    name: str
+    """In the books: the place in the configuration and the type."""
+    match: Match
+    make: Callable[[], Processor[Any]]
+    key: str
+    """Type and options as text: of two that are alike one is enough."""
+    separable: bool = True
+    """See `Processor`."""
+
+
+class Stage:
+    """One processor at its place."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        self.plan = plan
+        self.processor = plan.make()
+        self._chooser = Chooser(plan.match)
+        self._said_at = -SAY_AGAIN_S
+
+    @property
+    def books(self) -> ProcessorBooks:
+        return self.processor.books
+
+    def takes(self, origin: Origin) -> bool:
+        """Whether there is anything of it for it."""
+        return self._chooser.takes(origin)
+
+    def chosen(self, batch: Batch) -> int | None:
+        """The mask of the records that are for it; None if all are."""
+        return self._chooser.mask(batch)
+
+    def process(self, batch: Batch) -> Batch:
+        """Have the processor treat all of it, and count. Where nothing is left the position still is."""
+        books, given, joined = self.books, len(batch.lines), self.books.joined
+        try:
+            result = self.processor.apply(batch)
+        except Exception as error:
+            self._say(error)
+            books.failed += given
+            result = batch
+        made = result if result is not None else batch.with_records([], 0)
+        out = len(made.lines)
+        gone = books.joined - joined
+        books.records_in += max(given, out + gone)  # what it adds counts as given
+        books.records_out += out
+        books.filtered += max(0, given - out - gone)
+        return made
+
+    def _say(self, error: Exception) -> None:
+        now = trio.current_time()
+        if now - self._said_at >= SAY_AGAIN_S:
+            self._said_at = now
+            structlog.get_logger("logroute.router").error(
+                "a processor has failed: the records go on as they were",
+                processor=self.plan.name,
+                exc_info=error,
+            )
+
+
+class Chain:
+    """Stages in order. The same for all routes, or those of one."""
+
+    def __init__(
+        self, stages: Sequence[Stage], shared: Collection[Stage] = (), *, owns: bool = False
+    ) -> None:
+        self.stages = stages
+        self._shared = frozenset(shared)
+        """Those that other chains have as well."""
+        self._owns = owns
+        """Nobody else holds what it is given."""
+
+    def __bool__(self) -> bool:
+        return bool(self.stages)
+
+    async def apply(self, batch: Batch, memo: Memo) -> Batch:
+        """What is left of a batch behind the last stage; its positions stay what they were."""
+        owned = self._owns
+        for stage in self.stages:
+            if not batch.lines:
+                break
+            if not stage.takes(batch.origin):
+                continue
+            shared = stage in self._shared
+            known = memo.get((id(stage), id(batch))) if shared else None
+            if known is None:
+                made = await self._stage(stage, batch, owned=owned)
+                if shared:
+                    memo[id(stage), id(batch)] = batch, made
+            else:
+                made = known[1]
+            if made is not batch:
+                owned = (owned or stage.processor.changes) and not shared
+            batch = made
+        return batch
+
+    async def _stage(self, stage: Stage, batch: Batch, *, owned: bool) -> Batch:
+        records = batch.records
+        mask = stage.chosen(batch)
+        chosen = records if mask is None else list(compress(records, mask.to_bytes(len(records), "little")))
+        if not chosen:
+            return batch
+        if stage.processor.changes:
+            chosen = [_own(record, copied=not owned) for record in chosen]
+        size = batch.size_bytes * len(chosen) // len(records)
+        given = batch.with_records(chosen, size)
+        made = await self._in_pieces(stage, given) if stage.processor.separable else stage.process(given)
+        if mask is None:
+            return made
+        merged = _merged(records, mask.to_bytes(len(records), "little"), chosen, made.lines)
+        together = batch.with_records(merged, batch.size_bytes - size + made.size_bytes)
+        together.reached = made.reached
+        return together
+
+    @staticmethod
+    async def _in_pieces(stage: Stage, batch: Batch) -> Batch:
+        if len(batch.lines) <= PIECE:
+            return stage.process(batch)
+        records, lines, size = batch.lines, list[Record](), 0
+        began = time.perf_counter()
+        for start in range(0, len(records), PIECE):
+            piece = records[start : start + PIECE]
+            made = stage.process(batch.with_records(piece, batch.size_bytes * len(piece) // len(records)))
+            lines += made.lines
+            size += made.size_bytes
+            if time.perf_counter() - began > GIVE_WAY_S:
+                await trio.lowlevel.checkpoint()
+                began = time.perf_counter()
+        return batch.with_records(lines, size)
+
+
+def _own(record: Record, *, copied: bool) -> DetailedRecord:
+    """A record that its processor may change."""
+    if not isinstance(record, DetailedRecord):
+        return DetailedRecord(record.message, record.stream, record.time)
+    if not copied:
+        return record
+    fields = record.fields
+    return msgspec.structs.replace(record, fields=dict(fields) if fields is not None else None)
+
+
+def _merged(
+    records: Sequence[Record], mask: bytes, chosen: Sequence[Record], made: Sequence[Record]
+) -> list[Record]:
+    """The records that were not chosen, and what was made of the others, in order.
+
+    What was made of one stands in its place; what is new stands behind the one before it.
+    """
+    if len(made) == len(chosen):
+        left = iter(made)
+        return [next(left) if taken else record for record, taken in zip(records, mask, strict=True)]
+    place = {id(record): index for index, record in enumerate(chosen)}
+    groups: list[list[Record]] = [[] for _ in chosen]
+    index = 0
+    for record in made:
+        index = place.get(id(record), index)
+        groups[index].append(record)
+    left_groups = iter(groups)
+    merged: list[Record] = []
+    for record, taken in zip(records, mask, strict=True):
+        merged += next(left_groups) if taken else [record]
+    return merged
+
+
+class Chains:
+    """All chains of a daemon. Routes that take the same, and begin with the same processors, share these."""
+
+    def __init__(
+        self,
+        before: Sequence[StagePlan] = (),
+        routes: Mapping[str, tuple[Match, Sequence[StagePlan]]] | None = None,
+        old: Chains | None = None,
+    ) -> None:
+        """Stages that `old` has as well are taken over, with what they know and their books.
+
+        Raises what a processor raises that cannot be made.
+        """
+        self._stages: dict[Hashable, Stage] = {}
+        self._old = old._stages if old is not None else {}
+        self.before = Chain(self._line((), before), owns=True)
+        """What every batch passes before it is routed."""
+        lines = {name: self._line((name, match), plans) for name, (match, plans) in (routes or {}).items()}
+        uses = Counter(stage for line in lines.values() for stage in line)
+        shared = [stage for stage, count in uses.items() if count > 1]
+        self.of_routes = {name: Chain(line, shared) for name, line in lines.items() if line}
+        self._old = {}
+
+    def _line(self, of: tuple[Hashable, ...], plans: Iterable[StagePlan]) -> list[Stage]:
+        """Stages that begin with the same matches and options are the same."""
+        line: list[Stage] = []
+        key, separable = of, True
+        for plan in plans:
+            key = (*key, plan.key)
+            separable = separable and plan.separable
+            # One that remembers what it was given is its route's own, and so is what comes behind it.
+            found = key[1:] if of and separable else key
+            stage = self._stages.get(found) or self._old.get(found) or Stage(plan)
+            self._stages[found] = stage
+            line.append(stage)
+        return line
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Each once, in the order of the configuration."""
+        return list(self._stages.values())

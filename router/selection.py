@@ -1,0 +1,171 @@
+"""Which records of a batch a match takes, by conditions on the records themselves.
+
+Each condition is worked out for a whole batch at once, and is a number with a byte for each record: 1 where
+it holds. So `and`, `or` and `not` are each one operation for a batch. What all routes look for in messages is
+searched for in one pass, when the first asks (`Look`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
+from logroute.router.regex import Regex, RegexSet
+
+
+def mask_of(holds: Iterable[Any]) -> int:
+    """A mask with what each record answers: 0 or 1, or False or True."""
+    return int.from_bytes(bytes(holds), "little")
+
+
+def ones(count: int) -> int:
+    """The mask of all of so many records."""
+    return int.from_bytes(b"\1" * count, "little")
+
+
+class Selecting(Protocol):
+    """A tree of conditions."""
+
+    def mask(self, look: Look) -> int: ...
+
+    def regexes(self) -> Iterator[Regex]:
+        """What is looked for in messages."""
+
+
+class Look:
+    """A batch as conditions see it. Everything is worked out once, however many routes ask."""
+
+    def __init__(self, batch: Batch, regexes: RegexSet | None) -> None:
+        self.origin: Origin = batch.origin
+        self._batch = batch
+        self._regexes = regexes
+        self._messages: Sequence[str] | None = None
+        self._found: dict[Regex, bytearray] | None = None
+        self._masks: dict[Selector, int] = {}
+        self._parts: dict[Selector, Batch] = {}
+
+    def __len__(self) -> int:
+        return len(self._batch.lines)
+
+    @property
+    def lines(self) -> Sequence[Record]:
+        """The records, maybe with their newlines still and with their times trimmed."""
+        return self._batch.lines
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The records, ready."""
+        return self._batch.records
+
+    @property
+    def messages(self) -> Sequence[str]:
+        """Without the newlines that end them."""
+        if self._messages is None:
+            lines = self._batch.lines
+            if self._batch.newlines:
+                self._messages = [record.message[:-1] for record in lines]
+            else:
+                self._messages = [record.message for record in lines]
+        return self._messages
+
+    def found(self, regex: Regex) -> int:
+        """In which messages it is found."""
+        if self._found is None:
+            assert self._regexes is not None
+            self._found = self._regexes.masks(self.messages)
+        return int.from_bytes(self._found[regex], "little")
+
+    def taken_by(self, selector: Selector) -> int:
+        """The mask of the records that it takes."""
+        mask = self._masks.get(selector)
+        if mask is None:
+            mask = self._masks[selector] = selector.root.mask(self)
+        return mask
+
+    def of_streams(self, streams: frozenset[Stream]) -> int:
+        """The mask of the records of these."""
+        if len(streams) == len(STREAMS):
+            return ones(len(self))
+        return mask_of(record.stream in streams for record in self.lines)
+
+    def batch_of(self, selector: Selector) -> Batch:
+        """The batch with the records that it takes only; itself where that is all of them."""
+        part = self._parts.get(selector)
+        if part is None:
+            part = self._parts[selector] = self.cut(self.taken_by(selector))
+        return part
+
+    def cut(self, mask: int) -> Batch:
+        """The batch with the records of a mask only; likewise."""
+        batch, count = self._batch, mask.bit_count()
+        if count == len(batch.lines):
+            return batch
+        if not count:
+            return batch.with_records([], 0)
+        kept = list(compress(batch.records, mask.to_bytes(len(batch.lines), "little")))
+        return batch.with_records(kept, batch.size_bytes * count // len(batch.lines))
+
+
+class Selector(msgspec.Struct, frozen=True):
+    """Takes records of one origin, or of several of which it is known that they differ in nothing else."""
+
+    root: Any  # Selecting, which is hashable
+
+    def regexes(self) -> Iterator[Regex]:
+        root: Selecting = self.root
+        return root.regexes()
+
+
+class Matching(Protocol):
+    """A match: see `router.match`."""
+
+    def decide(self, origin: Origin) -> frozenset[Stream]: ...
+
+    def selector(self, origin: Origin) -> Selector | None: ...
+
+
+class Chooser:
+    """Applies one match to batches, outside of the router: what it decides of an origin it decides once."""
+
+    def __init__(self, match: Matching) -> None:
+        self._match = match
+        self._known: WeakKeyDictionary[Origin, tuple[frozenset[Stream], Selector | None]] = (
+            WeakKeyDictionary()
+        )
+        self._regexes: dict[Selector, RegexSet] = {}
+
+    def takes(self, origin: Origin) -> bool:
+        """Whether it may take anything of it."""
+        return bool(self._decided(origin)[0])
+
+    def mask(self, batch: Batch) -> int | None:
+        """The mask of the records that it takes; None for all."""
+        streams, selector = self._decided(batch.origin)
+        if selector is None:
+            return None if len(streams) == len(STREAMS) else Look(batch, None).of_streams(streams)
+        look = Look(batch, self._regexes_of(selector))
+        mask = look.taken_by(selector)
+        return mask if len(streams) == len(STREAMS) else mask & look.of_streams(streams)
+
+    def batch_of(self, batch: Batch) -> Batch:
+        """The batch with the records that it takes only; itself where that is all of them."""
+        mask = self.mask(batch)
+        return batch if mask is None else Look(batch, None).cut(mask)
+
+    def _decided(self, origin: Origin) -> tuple[frozenset[Stream], Selector | None]:
+        known = self._known.get(origin)
+        if known is None:
+            known = self._known[origin] = self._match.decide(origin), self._match.selector(origin)
+        return known
+
+    def _regexes_of(self, selector: Selector) -> RegexSet:
+        # What is looked for is the same for all origins of which the same is left to be decided.
+        regexes = self._regexes.get(selector)
+        if regexes is None:
+            regexes = self._regexes[selector] = RegexSet(selector.regexes())
+        return regexes

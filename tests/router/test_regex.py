@@ -1,0 +1,96 @@
+"""Users' regular expressions: found alike in one text and in many at once, whatever stands around it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logroute.router import regex as module
+from logroute.router.regex import Regex, RegexError, RegexSet
+
+PATTERNS = [
+    *("foo", "^foo", "foo$", "^foo$", "fo+", "[^x]", "a|b", "^$", "", "x*", "o b", "é", "É", ".", "f.*r"),
+    *(
+        r"\bfoo\b",
+        r"\d+",
+        r"\s",
+        r"foo\s*bar",
+        r"(foo)(bar)?",
+        r"\Afoo",
+        r"foo\Z",
+        "(?i)FOO",
+        "(a+)+b",
+        "o$|^b",
+    ),
+]
+TEXTS = st.lists(
+    st.sampled_from(["foo", "foobar", " foo b", "", "x", "aaaa", "aab", "é", "foo\nbar", "\n", "7", "\ud800"])
+    | st.text("fo bar\n7é", max_size=6),
+    max_size=12,
+)
+
+
+@given(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4), st.booleans(), TEXTS)
+def test_many_texts_are_searched_as_each_of_them_is(
+    patterns: list[str], ignore_case: bool, texts: list[str]
+) -> None:
+    regexes = [Regex(pattern, ignore_case=ignore_case) for pattern in patterns]
+    masks = RegexSet(regexes).masks(texts)
+    for regex in regexes:
+        assert list(masks[regex]) == [regex.found_in(text) for text in texts]
+
+
+@given(st.sampled_from(PATTERNS), st.text("fo bar\n7x", max_size=8))
+def test_it_is_found_where_python_finds_it(pattern: str, text: str) -> None:
+    assert Regex(pattern).found_in(text) == (re.search(pattern, text) is not None)
+
+
+@pytest.mark.parametrize("texts", [["foo"] * 100, ["foo", *["x"] * 1000], ["x"] * 1000, []])
+def test_whether_there_is_much_or_little(texts: list[str]) -> None:
+    regex = Regex("fo+")
+    assert list(RegexSet([regex]).masks(texts)[regex]) == [text == "foo" for text in texts]
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(.*)*x", r"^(\w+\s?)*$"])
+def test_no_pattern_takes_exponential_time(pattern: str) -> None:
+    begin = time.process_time()
+    assert not Regex(pattern).found_in("a" * 100_000 + "!")
+    assert time.process_time() - begin < 5  # Python's engine would need longer than the universe has
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(", "/(/ is no regular expression at its character 1: missing )"),
+        ("(?<!x)y", "/(?<!x)y/ cannot be searched in linear time"),
+        (r"(a)\1", "has Python's engine do it, which may take exponential time"),
+    ],
+)
+def test_what_cannot_be_searched_in_linear_time_is_refused(pattern: str, words: str) -> None:
+    with pytest.raises(RegexError) as caught:
+        Regex(pattern)
+    assert words in str(caught.value)
+
+
+def test_pythons_engine_is_used_where_it_is_asked_for() -> None:
+    regex = Regex(r"(a)\1", python=True)
+    assert list(RegexSet([regex, Regex("b")]).masks(["aa", "ab"])[regex]) == [1, 0]
+
+
+def test_without_hyperscan_re2_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(regex: Regex) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(module, "_hyperscan_search", missing)
+    regex = Regex("FO+", ignore_case=True)
+    assert not regex.scannable
+    assert list(RegexSet([regex]).masks(["foo", "x"])[regex]) == [1, 0]
+    with pytest.raises(RegexError, match="cannot be searched in linear time"):
+        Regex("(?<!x)y")
+    monkeypatch.setattr(module, "_re2_search", missing)
+    with pytest.raises(RegexError, match="neither is installed"):
+        Regex("foo")
