@@ -72,9 +72,7 @@ class Client:
                 retry_on_timeout=False,
                 request_timeout=None,
                 meta_header=False,
-                serializers=dict.fromkeys(
-                    ("application/json", "application/x-ndjson", "text/html", "text/plain"), serializer
-                ),
+                serializers=dict.fromkeys(_TYPES, _Bytes()),
                 **more,
             )
         return cls(client, where, options)
@@ -107,10 +105,10 @@ class Client:
 
 
 def _reason(error: Exception) -> str:
-    for each in getattr(error, "errors", ()):
-        if isinstance(each, Exception):
-            return cause_in_words(each)
-    return excerpt(str(error)) or cause_in_words(error)
+    """The cause, which stands in the client's own list of what it met, or behind it."""
+    met = [each for each in getattr(error, "errors", ()) if isinstance(each, Exception)]
+    words = [cause_in_words(each) for each in (*met, error)]
+    return next((each for each in words if each != excerpt(str(error))), words[0])
 
 
 def _with_port(host: str) -> str:

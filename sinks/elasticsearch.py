@@ -87,8 +87,8 @@ class ElasticsearchOptions(SinkOptions):
     index: str = Field(
         default="logroute-{time:%Y.%m.%d}", examples=["logs-{compose.project|none}-{time:%Y.%m.%d}"]
     )
-    """Index, or data stream, that a record goes to: a template. Its time is the record's own, so that one that
-    is sent again goes to the same. Values become small letters without anything special."""
+    """Index, or data stream, that a record goes to: a template. Its time is the record's own, so that one
+    that is sent again goes to the same. Values become small letters without anything special."""
     pipeline: str | None = Field(default=None, examples=["geoip"])
     """Ingest pipeline that documents pass."""
     dead_letter_index: str | None = Field(default=None, examples=["logroute-rejected"])
@@ -273,7 +273,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         self._rejected += len(rejected)
         if rejected and self.options.dead_letter_index is not None:
             rejected = await self._bury(rejected, batches)
-        return Outcome(rejected, postponed, found.duplicates, answer.after_s(time.time()))
+        return Outcome(tuple(rejected), tuple(postponed), found.duplicates, answer.after_s(time.time()))
 
     async def _bury(self, rejected: list[Rejected], batches: Sequence[Batch]) -> list[Rejected]:
         """Put rejected records into the index for them; those are left that it does not take either."""

@@ -1,7 +1,7 @@
 """The bulk API of Elasticsearch and OpenSearch: requests of records, and what answers mean. Knows no socket.
 
-An operation is two lines of JSON: `{"create": {"_id": …}}` and the document. `create` changes no document that
-is there: the second time it is answered with 409, which means that we had delivered it before.
+An operation is two lines of JSON: `{"create": {"_id": …}}` and the document. `create` changes no document
+that is there: the second time it is answered with 409, which means that we had delivered it before.
 (https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk)
 """
 

@@ -126,7 +126,7 @@ def without_surrogates(lines: Sequence[_Line]) -> list[_Line]:
             _encodable(line.time),
             _encodable(line.message),
             line.stream,
-            _Event(_encodable(line.event.id)),
+            _Event(_encodable(line.event.id), line.event.created),
         )
         for line in lines
     ]
