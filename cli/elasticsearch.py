@@ -86,7 +86,7 @@ def _options(config_file: str | None, route: str | None) -> ElasticsearchOptions
         path = find_config(config_file)
         if path is None:
             _fail("there is no configuration: give -c FILE, or --pattern")
-        config = load_config(path)
+        config = load_config(path).config
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(USAGE) from error

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import trio
 from elastic_transport import ApiError, ConnectionTimeout, HttpxAsyncHttpNode, Serializer, TransportError
+from elastic_transport.client_utils import basic_auth_to_header
 from elasticsearch import AsyncElasticsearch
 
 from logroute.sinks import Retryable
@@ -42,7 +43,9 @@ class Client:
     def __init__(self, client: AsyncElasticsearch, where: str, options: ElasticsearchOptions) -> None:
         self._client = client
         self._where = where
-        self._headers = dict(BULK_HEADERS)
+        # The client puts these into what goes through its own API only.
+        self._auth = authorization(options)
+        self._headers = {**BULK_HEADERS, **self._auth}
         if options.compress == "gzip":
             self._headers["content-encoding"] = "gzip"
         self._pipeline = f"&pipeline={quote(options.pipeline)}" if options.pipeline else ""
@@ -52,14 +55,7 @@ class Client:
         """Raises Retryable where a file of TLS cannot be read."""
         secure = options.cloud_id is not None or any(host.startswith("https:") for host in options.hosts)
         context = await client_context(options.tls) if secure else None
-        auth = options.auth
         more: dict[str, Any] = {}
-        if auth.username is not None:
-            more["basic_auth"] = (auth.username, auth.password or "")
-        elif auth.api_key is not None:
-            more["api_key"] = auth.api_key
-        elif auth.bearer is not None:
-            more["bearer_auth"] = auth.bearer
         if context is not None:
             more["ssl_context"] = context
         with warnings.catch_warnings():
@@ -88,7 +84,7 @@ class Client:
         """One request. Raises Retryable."""
         try:
             response = await self._client.transport.perform_request(
-                method, target, body=body, headers=headers, max_retries=0
+                method, target, body=body, headers={**headers, **self._auth}, max_retries=0
             )
         except ConnectionTimeout as error:
             raise Retryable(f"{self._where}: no answer in time") from error
@@ -102,6 +98,16 @@ class Client:
     async def close(self) -> None:
         with trio.CancelScope(shield=True), trio.move_on_after(1.0):
             await self._client.close()
+
+
+def authorization(options: ElasticsearchOptions) -> dict[str, str]:
+    """The header that says who we are; none where nothing is said."""
+    auth = options.auth
+    if auth.username is not None:
+        return {"authorization": basic_auth_to_header((auth.username, auth.password or ""))}
+    if auth.api_key is not None:
+        return {"authorization": f"ApiKey {auth.api_key}"}
+    return {"authorization": f"Bearer {auth.bearer}"} if auth.bearer is not None else {}
 
 
 def _reason(error: Exception) -> str:

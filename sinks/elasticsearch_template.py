@@ -1,7 +1,7 @@
 """The index template that fits our records: what may be searched, and what no container can blow up.
 
-Times are `date_nanos`. What strangers name freely, labels and fields, is one `flattened` field each: any number
-of names makes one entry in the mapping.
+Times are `date_nanos`. What strangers name freely, labels and fields, is one `flattened` field each: however
+many names there are, they make one entry in the mapping.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from logroute.router.template import Template
 
 IGNORE_ABOVE = 8191
-"""Characters of a term that is indexed: Lucene takes no more than 32,766 bytes, which are four a character."""
+"""Characters of a term that is indexed: Lucene takes no more than 32,766 bytes, four for a character."""
 PRIORITY = 200
 """Above Elasticsearch's own templates (100), which else would win for `logs-*`."""
 

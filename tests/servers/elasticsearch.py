@@ -28,6 +28,13 @@ from tests.servers.rsyslog import free_port
 CACHE = Path(os.environ.get("LOGROUTE_SEARCH_CACHE", "/var/cache/logroute"))
 START_S = 120.0
 PASSWORD = "a-long-password"
+WRITER = """\
+writer:
+  indices:
+    - names: ["logs-*"]
+      privileges: [create_doc, create_index]
+"""
+"""A role that may only write, as an API key may. (To make keys, this distribution lacks a module.)"""
 
 
 class ServerError(Exception):
@@ -74,7 +81,9 @@ class Elasticsearch:
             java = config / "jvm.options"
             java.write_text("\n".join(line for line in java.read_text().splitlines() if "gc.log" not in line))
             if self.secure:
-                self._add_user(home, config)
+                (config / "roles.yml").write_text(WRITER)
+                self._add_user(home, config, "admin", "superuser")
+                self._add_user(home, config, "writer", "writer")
         for each in (self.folder, *self.folder.rglob("*")):
             os.chmod(each, 0o777 if each.is_dir() else 0o666)
         environment = {
@@ -109,12 +118,12 @@ class Elasticsearch:
             f"xpack.security.enabled: {str(self.secure).lower()}\n"
             "xpack.security.autoconfiguration.enabled: false\n"
             "xpack.security.transport.ssl.enabled: false\nxpack.security.http.ssl.enabled: false\n"
-            "xpack.ml.enabled: false\nxpack.security.authc.api_key.enabled: true\n"
+            "xpack.ml.enabled: false\n"
         )
 
-    def _add_user(self, home: Path, config: Path) -> None:
+    def _add_user(self, home: Path, config: Path, name: str, role: str) -> None:
         environment = {**os.environ, self.java[0]: str(java_home(self.java[1])), "ES_PATH_CONF": str(config)}
-        command = [home / "bin/elasticsearch-users", "useradd", "admin", "-p", PASSWORD, "-r", "superuser"]
+        command = [home / "bin/elasticsearch-users", "useradd", name, "-p", PASSWORD, "-r", role]
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     def _answers(self) -> bool:
