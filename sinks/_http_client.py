@@ -24,15 +24,26 @@ ANSWER_S = 1.0
 
 
 class HttpClient:
-    """Asks one server, one request at a time. A connection is closed when a request on it fails."""
+    """Asks one server, so many requests at a time. A connection is closed when a request on it fails."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        *,
+        connections: int = 1,
+        answer_bytes: int = ANSWER_BYTES,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._answer_bytes = answer_bytes
+        self._answer_s = answer_s
         self._client = httpx.AsyncClient(
             # Without a context of ours httpx would read all authorities of its own, for a server without TLS.
             verify=context or False,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             limits=httpx.Limits(
-                max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S
+                max_connections=connections,
+                max_keepalive_connections=connections,
+                keepalive_expiry=KEEP_ALIVE_S,
             ),
             follow_redirects=False,
         )
@@ -50,7 +61,7 @@ class HttpClient:
             response = await self._client.send(request, stream=True)
             try:
                 said = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status_code, said, await _beginning(response))
+                return Answer(response.status_code, said, await self._beginning(response))
             finally:
                 await response.aclose()
         # An address that httpx cannot use, or what no HTTP is: the receiver's, and may be put right.
@@ -59,6 +70,20 @@ class HttpClient:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _beginning(self, response: httpx.Response) -> bytes:
+        """As much of an answer's body as is read; the connection is closed where that is not all of it."""
+        parts: list[bytes] = []
+        left = self._answer_bytes
+        # The status has been said. A body that is long, late or cut short changes nothing about it.
+        with suppress(httpx.HTTPError), trio.move_on_after(self._answer_s) as reading:
+            async for chunk in response.aiter_raw():
+                parts.append(chunk[:left])
+                left -= len(parts[-1])
+                if not left:
+                    # Not `break`: it would leave the generators below to the garbage collector.
+                    reading.cancel()
+        return b"".join(parts)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -74,19 +99,6 @@ class _Body(httpx.AsyncByteStream):
         if not self._left:
             raise StopAsyncIteration
         return self._left.pop()
-
-
-async def _beginning(response: httpx.Response) -> bytes:
-    """The beginning of an answer's body; the connection is closed where that is not all of it."""
-    body = b""
-    # The status has been said. A body that is long, late or cut short changes nothing about it.
-    with suppress(httpx.HTTPError), trio.move_on_after(ANSWER_S) as reading:
-        async for chunk in response.aiter_raw():
-            body += chunk[: ANSWER_BYTES - len(body)]
-            if len(body) >= ANSWER_BYTES:
-                # Not `break`: it would leave the generators below to the garbage collector.
-                reading.cancel()
-    return body
 
 
 def _reason(error: Exception) -> str:

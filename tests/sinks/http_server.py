@@ -59,7 +59,7 @@ def say(data: bytes) -> Behaviour:
 
 @dataclass
 class HttpServer:
-    """Answers each request with the next of `behaviours`, and when there are none, with 200."""
+    """Answers each request with the next of `behaviours`, and when there are none, as `otherwise` does."""
 
     max_body: int | None = None
     """Larger ones get a 413."""
@@ -68,6 +68,7 @@ class HttpServer:
     requests: list[Request] = field(default_factory=list)
     """All, in the order in which their bodies were complete."""
     behaviours: deque[Behaviour] = field(default_factory=deque)
+    otherwise: Behaviour = field(default_factory=lambda: answer(200))
     connections: int = 0
     closed: int = 0
     """Connections that have ended."""
@@ -112,7 +113,7 @@ class HttpServer:
                 if self.max_body is not None and len(request.body) > self.max_body:
                     behave = answer(413, b"too large")
                 else:
-                    behave = self.behaviours.popleft() if self.behaviours else answer(200)
+                    behave = self.behaviours.popleft() if self.behaviours else self.otherwise
                 await behave(stream, request)
         except (Close, h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
