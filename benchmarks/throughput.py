@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.engine import engine_process
 from benchmarks.forward_receiver import ForwardReceiver
+from benchmarks.http_receiver import HttpReceiver
 from benchmarks.processes import BenchmarkError, Usage, run, warm
 from benchmarks.receiver import Receiver
 from benchmarks.relp_receiver import RelpReceiver
@@ -41,6 +42,8 @@ RAW = "file://{folder}/raw.log?format=raw"
 JSON = "file://{folder}/out.ndjson"
 SYSLOG = "syslog+tcp://{receiver}"
 RELP = "relp://{receiver}"
+HTTP = "http://{receiver}/in"
+SEARCH = "elasticsearch+http://{receiver}/logs"
 FORWARD = "forward://{receiver}"
 
 PIPELINES = (
@@ -50,6 +53,8 @@ PIPELINES = (
     Pipeline("log file → syslog TCP", {"syslog": SYSLOG}, 3.6),
     Pipeline("log file → RELP", {"relp": RELP}, 4.2, receiver=RelpReceiver),
     Pipeline("log file → Fluent forward", {"forward": FORWARD}, 4.5, receiver=ForwardReceiver),
+    Pipeline("log file → HTTP ndjson", {"http": HTTP}, 4.2, receiver=HttpReceiver),
+    Pipeline("log file → Elasticsearch", {"search": SEARCH}, 7.0, receiver=HttpReceiver),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Registry
 from logroute.config.documentation import default_of, document, models_in, type_of
 from logroute.config.model import ApiOptions, Config, LimitOptions, RouteOptions
-from logroute.config.types import format_size
+from logroute.config.types import Alternative, format_size
 
 HEAD = """\
 # Options
@@ -136,6 +136,8 @@ def _examples(model: type[BaseModel]) -> dict[str, Any]:
     examples: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         below = models_in(field.annotation)
+        if any(isinstance(each, Alternative) for each in field.metadata):
+            continue
         if field.examples:
             examples[name] = field.examples[0]
         elif below and (inner := _examples(below[0])):

@@ -169,6 +169,10 @@ Start = Annotated[
 """Where to begin: now, at the beginning, or so many seconds ago."""
 
 
+class Alternative:
+    """Annotates an option that stands instead of another one: not in examples that show all of them."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parsed:
     """Annotates a type that pydantic shall not look into: `parse` makes values of it, whatever is given.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ import trio
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS, Options
+from logroute.config.types import Alternative
 from logroute.config.uri import shown
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import (
@@ -61,10 +62,12 @@ class AuthOptions(Options):
     """User, with `password`."""
     password: str | None = Field(default=None, repr=False, examples=["a-secret"])
     """Their password."""
-    api_key: str | None = Field(default=None, repr=False, examples=["bG9ncm91dGU6c2VjcmV0"])
+    api_key: Annotated[str | None, Alternative()] = Field(
+        default=None, repr=False, examples=["bG9ncm91dGU6c2VjcmV0"]
+    )
     """An API key as it was given out, encoded. One that may only write (`create_doc`, and `auto_configure` or
     `create_index` where indices are not made beforehand) is enough."""
-    bearer: str | None = Field(default=None, repr=False, examples=["a-token"])
+    bearer: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-token"])
     """A token."""
 
     @model_validator(mode="after")
@@ -82,7 +85,7 @@ class ElasticsearchOptions(SinkOptions):
     type: Literal["elasticsearch"] = "elasticsearch"
     hosts: list[str] = Field(default=[], examples=[["https://es1:9200", "https://es2:9200"]])
     """Nodes of the cluster, as URLs; the port is 9200 by default."""
-    cloud_id: str | None = Field(default=None, examples=["name:ZXhhbXBsZQ=="])
+    cloud_id: Annotated[str | None, Alternative()] = Field(default=None, examples=["name:ZXhhbXBsZQ=="])
     """Of a deployment in Elastic Cloud, instead of `hosts`."""
     index: str = Field(
         default="logroute-{time:%Y.%m.%d}", examples=["logs-{compose.project|none}-{time:%Y.%m.%d}"]

@@ -667,7 +667,8 @@ async def test_a_cancelled_delivery_is_delivered_by_the_next_attempt(
                 sink = again.make()
             await sink.open()
             outcome = await sink.deliver([second])
-            assert not (outcome.rejected or outcome.postponed)
+            assert not outcome.rejected
+            assert not outcome.postponed
             assert not outcome.duplicates or again.receiver.for_ever
         assert await sink.deliver([third]) == DELIVERED
         await sink.close()
