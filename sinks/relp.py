@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 PORTS = {"tcp": 2514, "tls": 2514}
 """No port is registered; this one stands in rsyslog's examples."""
 READ_BYTES = 1 << 16
+GATHER_S = 0.001
+"""While many are acknowledged, what gathers in so long is read at once."""
+UNSENT_BYTES = 1 << 22
+"""How much the kernel takes that it cannot send yet, so that a delivery is few wake-ups (as in `forward`)."""
 CLOSE_S = 1.0
 """How long the receiver may take to say farewell."""
 
@@ -181,6 +185,7 @@ class Session:
         try:
             with suppress(OSError):
                 set_up(opened.socket)
+                opened.socket.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             with shaking_hands(peer, "the receiver has not begun a session"):
                 await session._stream.send_all(opening(number_of(0)))
                 session.sent = 1
@@ -222,6 +227,8 @@ class Session:
                         while self._answers.answered < until:
                             await self._read()
                             scope.deadline = trio.current_time() + silence_s
+                            if self._answers.answered < until:
+                                await trio.sleep(GATHER_S)
                     except Retryable as error:  # not through the nursery, which would put a group around it
                         failure = error
                 if scope.cancelled_caught:
