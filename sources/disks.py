@@ -118,6 +118,8 @@ class _Round(Generic[T]):
         self.hanging: tuple[int, str] | None = None
         self.device = 0
         """The disk of the log that it is at."""
+        self._left = False
+        # Set only if it is needed: it knows this round, and what was fetched would wait for the collector.
         self._on_late: Callable[[], None] | None = None
         self.answers: list[tuple[LogFile, T | Exception]] = []
         self.unreached: list[LogFile] = []
@@ -127,7 +129,7 @@ class _Round(Generic[T]):
     def run(self) -> None:
         for log in self._logs:
             with self._lock:
-                if self._on_late is not None:
+                if self._left:
                     return
                 self._at, self.device = log, log.device
             answer: T | Exception
@@ -149,7 +151,9 @@ class _Round(Generic[T]):
     def leave(self, on_late: Callable[[], None]) -> LogFile | None:
         """Have it go no further than the log that it is at, which is returned, if it is at one."""
         with self._lock:
-            self._on_late = on_late
+            self._left = True
+            if self._at is not None:
+                self._on_late = on_late
             behind = len(self.answers) + (self._at is not None)
             self.unreached = list(self._logs[behind:])
             return self._at
