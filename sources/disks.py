@@ -67,10 +67,10 @@ class Disks:
         there = _Round(logs, work)
         token = trio.lowlevel.current_trio_token()
 
-        def tell(behind: _Round[T]) -> None:
+        def tell() -> None:
             """In the thread that was left behind."""
             with suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._hear, behind, late)
+                token.run_sync_soon(self._hear, there, late)
 
         try:
             with trio.move_on_after(PATIENCE_S):
@@ -118,8 +118,9 @@ class _Round(Generic[T]):
         self.hanging: tuple[int, str] | None = None
         self.device = 0
         """The disk of the log that it is at."""
-        # It is given the round, and does not know it: in a cycle, megabytes would wait for the collector.
-        self._on_late: Callable[[_Round[T]], None] | None = None
+        self._left = False
+        # Set only if it is needed: it knows this round, and what was fetched would wait for the collector.
+        self._on_late: Callable[[], None] | None = None
         self.answers: list[tuple[LogFile, T | Exception]] = []
         self.unreached: list[LogFile] = []
         self.late: tuple[LogFile, T | Exception]
@@ -128,7 +129,7 @@ class _Round(Generic[T]):
     def run(self) -> None:
         for log in self._logs:
             with self._lock:
-                if self._on_late is not None:
+                if self._left:
                     return
                 self._at, self.device = log, log.device
             answer: T | Exception
@@ -144,13 +145,15 @@ class _Round(Generic[T]):
                     self._at = None
             if on_late is not None:
                 self.late = log, answer
-                on_late(self)
+                on_late()
                 return
 
-    def leave(self, on_late: Callable[[_Round[T]], None]) -> LogFile | None:
+    def leave(self, on_late: Callable[[], None]) -> LogFile | None:
         """Have it go no further than the log that it is at, which is returned, if it is at one."""
         with self._lock:
-            self._on_late = on_late
+            self._left = True
+            if self._at is not None:
+                self._on_late = on_late
             behind = len(self.answers) + (self._at is not None)
             self.unreached = list(self._logs[behind:])
             return self._at

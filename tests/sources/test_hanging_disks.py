@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import trio
 
 from logroute.router.record import BEGINNING, Origin
 from logroute.sources import disks as module
+from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from tests.sources.stand_ins import Routes
 from tests.sources.test_file import append, reading
@@ -197,3 +200,22 @@ def test_what_is_for_the_trio_thread_waits_for_nobody_who_asks_the_disk(tmp_path
         assert not thread.is_alive()
     fork.close()
     log.close()
+
+
+async def test_what_was_fetched_does_not_wait_for_the_collector(tmp_path: Path) -> None:
+    class Fetched:
+        pass
+
+    async def ask() -> weakref.ref[Fetched]:
+        fetched, unreached = await Disks(lambda: None).ask(
+            [log], lambda log: Fetched(), lambda log, late: None
+        )
+        assert unreached == []
+        return weakref.ref(fetched[0][1])
+
+    log = LogFile(str(tmp_path), Origin("file:x", "files"), limit=1 << 20)
+    gc.disable()
+    try:
+        assert (await ask())() is None
+    finally:
+        gc.enable()
