@@ -226,7 +226,9 @@ class Queue:
                     return await self._take_row()
                 if wait_s and not self._closed:
                     with trio.move_on_after(wait_s):
-                        while self._bytes < max_bytes and self._records < max_records and not self._closed:
+                        while self._bytes < max_bytes and self._records < max_records:
+                            if self._closed or self.full:  # nothing more comes before some of it is taken
+                                break
                             await self._arrival()
                 # Meanwhile it may have been spooled.
                 if self._ready and not (self._spooled.records or self._returned):

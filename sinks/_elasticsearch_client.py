@@ -171,8 +171,7 @@ def authorization(options: ElasticsearchOptions) -> dict[str, str]:
 
 def _reason(error: Exception) -> str:
     """What our own client said, or the library."""
-    met = [str(each) for each in getattr(error, "errors", ()) if isinstance(each, Retryable)]
-    return met[0] if met else excerpt(str(error))
+    return str(error.__cause__) if isinstance(error.__cause__, Retryable) else excerpt(str(error))
 
 
 def _with_port(host: str) -> str:

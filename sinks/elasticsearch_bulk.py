@@ -67,7 +67,7 @@ def _woven(documents: Sequence[Any], index: str) -> bytes:
 
 def _shallow(batch: Batch) -> Batch:
     """The same, with JSON as text where fields are too deep."""
-    if all(type(line) is Record for line in batch.lines):
+    if list(map(type, batch.lines)).count(Record) == len(batch.lines):
         return batch
     records = batch.records
     if not any(record.fields and _depth(record.fields) > DEEPEST for record in records):

@@ -21,7 +21,7 @@ from logroute.config.types import Duration
 from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.kernel_acknowledged import set_up
-from logroute.sinks.relp_protocol import Answers, RelpError, closing, number_of, opening
+from logroute.sinks.relp_protocol import Answers, RelpError, closing, number_of, numbers_of, opening
 from logroute.sinks.streams import Opened, open_stream, shaking_hands
 from logroute.sinks.syslog import LARGEST_BYTES, Address, MessageOptions, network_address
 from logroute.sinks.syslog_message import SyslogEncoder
@@ -147,7 +147,7 @@ class RelpSink(Sink[RelpOptions]):
         truncated = self._encoder.truncated
         number, parts = session.sent, []
         for batch in batches:
-            heads = [f"{number_of(number + index)} syslog " for index in range(len(batch))]
+            heads = [f"{each} syslog " for each in numbers_of(number, len(batch))]
             parts.append(self._encoder.frames(batch, heads, "\n"))
             number += len(batch)
         try:

@@ -7,6 +7,8 @@ may be under way. (https://www.rsyslog.com/doc/relp.html, version 1)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from logroute.sinks.failures import excerpt
 
 LAST_NUMBER = 999_999_999
@@ -107,3 +109,11 @@ class Answers:
 def number_of(index: int) -> int:
     """The number of a session's frame, which count from 0."""
     return index % LAST_NUMBER + 1
+
+
+def numbers_of(index: int, count: int) -> Iterable[int]:
+    """Those of so many frames, the first of which is this one."""
+    first = number_of(index)
+    if first + count - 1 <= LAST_NUMBER:
+        return range(first, first + count)
+    return map(number_of, range(index, index + count))

@@ -151,6 +151,15 @@ async def test_what_nobody_will_deliver_makes_room() -> None:
     assert room == [None]
 
 
+async def test_a_full_queue_gathers_no_more(autojump_clock: trio.testing.MockClock) -> None:
+    q, _ = queue(1000)
+    q.put([of([1], 600), of([2], 600)])
+    began = trio.current_time()
+    group = await q.take(MUCH, 1000, 30.0)
+    assert group is not None
+    assert (group.records, trio.current_time() - began) == (2, 0)
+
+
 async def test_take_waits_for_the_first_batch(autojump_clock: trio.testing.MockClock) -> None:
     q, _ = queue()
     one = of([1])

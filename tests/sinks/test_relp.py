@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from logroute.sinks import DELIVERED, Retryable
 from logroute.sinks.relp import RelpOptions, RelpSink
-from logroute.sinks.relp_protocol import LAST_NUMBER, Answers, RelpError, number_of
+from logroute.sinks.relp_protocol import LAST_NUMBER, Answers, RelpError, number_of, numbers_of
 from tests.servers.rsyslog import Rsyslog
 from tests.sinks.relp_receiver import RelpReceiver, accept
 from tests.sinks.syslog_parser import parse_rfc5424
@@ -77,6 +77,8 @@ async def test_every_message_is_a_frame_and_is_acknowledged(
 
 async def test_numbers_begin_again_after_nine_digits() -> None:
     assert [number_of(n) for n in (0, 1, LAST_NUMBER - 1, LAST_NUMBER)] == [1, 2, LAST_NUMBER, 1]
+    for first in (0, 5, LAST_NUMBER - 4, LAST_NUMBER - 3, LAST_NUMBER - 1, LAST_NUMBER):
+        assert [*numbers_of(first, 4)] == [number_of(first + n) for n in range(4)]
 
 
 async def test_what_was_acknowledged_before_the_end_is_not_sent_again(
