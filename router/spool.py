@@ -115,6 +115,10 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
     truncated: list[bool] | None
     places: list[str | None] | None
     parts: list[str] | None
+    # Rows that were written before these came do not have them.
+    logged: list[str] | None = None
+    errors: list[str] | None = None
+    at_root: list[bool] | None = None
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> _Details:
@@ -125,6 +129,9 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
             _column([record.truncated for record in records], Record.truncated),
             _column([record.place for record in records], Record.place),
             _column([record.part for record in records], Record.part),
+            _column([record.logged for record in records], Record.logged),
+            _column([record.error for record in records], Record.error),
+            _column([record.at_root for record in records], Record.at_root),
         )
 
     def columns(self) -> Iterator[Iterable[Any]]:
@@ -135,6 +142,9 @@ class _Details(msgspec.Struct, array_like=True, frozen=True):
         yield self.truncated or repeat(Record.truncated)
         yield self.places or repeat(Record.place)
         yield self.parts or repeat(Record.part)
+        yield self.logged or repeat(Record.logged)
+        yield self.errors or repeat(Record.error)
+        yield self.at_root or repeat(Record.at_root)
 
 
 def _column(values: list[T], default: T) -> list[T] | None:
@@ -216,6 +226,8 @@ def _as_text(part: _Stored) -> _Stored:
             fields=details.fields and [each and json_text(each) for each in details.fields],
             places=encodable(details.places),
             parts=encodable(details.parts),
+            logged=encodable(details.logged),
+            errors=encodable(details.errors),
         )
     return msgspec.structs.replace(
         part, messages=encodable(part.messages), times=encodable(part.times), details=details

@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,9 @@ details = st.builds(
     truncated=st.booleans(),
     place=st.none() | texts,
     part=texts,
+    logged=texts,
+    error=texts,
+    at_root=st.booleans(),
 )
 anchors = st.none() | st.builds(Anchor, seconds.map(iso_time), st.integers(0, 3), texts, st.booleans())
 
@@ -266,3 +270,12 @@ async def test_what_was_taken_out_is_given_back_to_the_disk(tmp_path: Path) -> N
     await state.close()
     assert full > 15 << 20
     assert state.path.stat().st_size < 6 << 20
+
+
+def test_rows_that_were_written_before_records_had_more_details_are_read() -> None:
+    details = spool._Details.of([DetailedRecord("m", "stdout", iso_time(1), level="warn")])
+    packed = msgspec.msgpack.encode(details)
+    values = msgspec.msgpack.decode(packed)
+    assert len(values) == 9
+    old = msgspec.msgpack.decode(msgspec.msgpack.encode(values[:6]), type=spool._Details)
+    assert old == details

@@ -348,9 +348,7 @@ class GelfReceiver(Receiver):
     def records(self) -> list[dict[str, Any]]:
         self.receiver.settle()
         given = [
-            json.loads(text)
-            for stream in self.receiver.received
-            for text in bytes(stream).split(b"\0")[:-1]
+            json.loads(text) for stream in self.receiver.received for text in bytes(stream).split(b"\0")[:-1]
         ]
         return [
             {"container": {"name": each["_container_name"]}, "message": each["short_message"]}
