@@ -70,6 +70,13 @@ class AuthOptions(Options):
     bearer: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-token"])
     """A token."""
 
+    @field_validator("username", "password", "api_key", "bearer")
+    @classmethod
+    def _headers_can_say_it(cls, text: str | None) -> str | None:
+        if text is not None and not (text.isascii() and text.isprintable()):
+            raise ValueError("has characters that no header may have")  # it may be a secret: not shown
+        return text
+
     @model_validator(mode="after")
     def _one_of_them(self) -> AuthOptions:
         if (self.username is None) != (self.password is None):
@@ -129,8 +136,8 @@ class ElasticsearchOptions(SinkOptions):
             raise ValueError("must not be empty")
         if literal != escape_index(literal):
             raise ValueError('an index has small letters, and no spaces or any of " # * , / : < > ? \\ |')
-        if literal and isinstance(template.parts[0], str) and literal[0] in "-_+":
-            raise ValueError("no index begins with -, _ or +")
+        if literal and isinstance(template.parts[0], str) and literal[0] in "-_+.":
+            raise ValueError("no index begins with -, _, + or a dot")
         return text
 
     @model_validator(mode="after")
@@ -214,12 +221,12 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         names = {name for name, _ in parts}
         index = next(iter(names)) if len(names) == 1 else ""
         body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
-        if self.options.compress == "gzip":  # milliseconds in which others want to go on
-            body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
         count = sum(len(batch) for _, batch in parts)
         answer = await self._bulk(index, body, FILTER)
         try:
             errors = failures(answer.body)
+            if len(errors) > count:
+                raise BulkError(f"answered for {len(errors)} records, and {count} were sent")
             there = sum(map(is_there_already, errors))
             if there == len(errors):
                 self._count(count - there, there)
@@ -242,6 +249,8 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             await self.open()
         assert self._client is not None
         self._requests += 1
+        if self.options.compress == "gzip":  # milliseconds in which others want to go on
+            body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
         answer = await self._client.bulk(index, body, filter_path)
         if answer.status == 200:
             return answer

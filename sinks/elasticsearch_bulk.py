@@ -163,7 +163,10 @@ def failures(body: bytes) -> list[Failure]:
     answer = _parsed(body)
     if not answer.errors:
         return []
-    return [item.error for each in answer.items for item in each.values() if item.error is not None]
+    found = [item.error for each in answer.items for item in each.values() if item.error is not None]
+    if not found:
+        raise BulkError("answered that there are errors, and names none")
+    return found
 
 
 def is_there_already(failure: Failure) -> bool:

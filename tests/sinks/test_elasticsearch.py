@@ -278,6 +278,26 @@ async def test_a_request_that_fails_as_a_whole_is_told(
     await sink.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"errors": True},
+        {"errors": True, "items": []},
+        {"errors": True, "items": [{"create": {"status": 400}}]},
+        {"errors": True, "items": [item(409, *CONFLICT)] * 5},
+    ],
+)
+async def test_an_answer_that_does_not_say_what_is_wrong_delivers_nothing(
+    server: HttpServer, tmp_path: Path, said: Any
+) -> None:
+    server.behaviours.append(says(said))
+    sink = sink_to(server.url, tmp_path)
+    with pytest.raises(Retryable, match=r"names none|were sent"):
+        await sink.deliver([batch(1, 2)])
+    assert sink.statistics().created == 0
+    await sink.close()
+
+
 async def test_where_nobody_listens_is_told(tmp_path: Path) -> None:
     sink = sink_to("http://127.0.0.1:9", tmp_path)
     with pytest.raises(Retryable, match=r"http://127\.0\.0\.1:9: Connection refused"):
@@ -297,10 +317,11 @@ async def test_requests_can_be_compressed(server: HttpServer, tmp_path: Path) ->
 async def test_what_is_rejected_can_go_to_an_index_of_its_own(server: HttpServer, tmp_path: Path) -> None:
     said = {"errors": True, "items": [item(400, "document_parsing_exception", "bad")]}
     server.behaviours += [says(said), says(said), says({"errors": False, "items": [item(201)]})]
-    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected-{compose.project|none}")
+    index = "rejected-{compose.project|none}"
+    sink = sink_to(server.url, tmp_path, dead_letter_index=index, compress="gzip")
     assert await sink.deliver([batch(1)]) == DELIVERED
     await sink.close()
-    action, document = lines_of(server.bodies[2])
+    action, document = lines_of(zlib.decompress(server.bodies[2], wbits=31))
     assert action["create"]["_index"] == "rejected-shop"
     assert document["error"]["message"] == "document_parsing_exception: bad"
     assert json.loads(document["event"]["original"])["message"] == "line 1"
@@ -344,6 +365,9 @@ def test_uris() -> None:
         ({"index": "a b"}, "no spaces"),
         ({"index": "{nope}"}, 'unknown path "nope"'),
         ({"auth": {"username": "ada"}}, "belong together"),
+        ({"auth": {"api_key": "secret\n"}}, "has characters that no header may have"),
+        ({"auth": {"bearer": "secretü"}}, "has characters that no header may have"),
+        ({"index": ".hidden"}, "no index begins with"),
         ({"auth": {"api_key": "a", "bearer": "b"}}, "only one of"),
     ],
 )
