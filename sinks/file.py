@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, unquote
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -50,6 +51,11 @@ REMEMBERED_ORIGINS = 4096
 """Bound on what is remembered of origins; it is computed again when needed."""
 PATH_BYTES = 4095
 SMALL_BATCH = 16
+
+_threads: trio.lowlevel.RunVar[WeakValueDictionary[str, trio.CapacityLimiter]] = trio.lowlevel.RunVar(
+    "threads of file sinks"
+)
+"""By route. A thread that hangs holds its own."""
 
 
 class Rotate(Options):
@@ -174,9 +180,7 @@ class FileSink(Sink[FileOptions]):
         )
         self._files = OpenFiles(tree, writing, self._clock)
         self._finished = FinishedFiles(tree, self._retention, options.compress, self._clock, fixed=fixed)
-        # Capacity 1, so that a delivery that was cancelled in the middle of a write has ended before the
-        # next call touches its files.
-        self._thread = trio.CapacityLimiter(1)
+        self._thread: trio.CapacityLimiter | None = None
         self._tidying = trio.CapacityLimiter(1)
         self._targets: dict[str, _Target] = {}
         self._bound: dict[Origin, _Bound | _Target] = {}
@@ -302,7 +306,9 @@ class FileSink(Sink[FileOptions]):
     # --- between the threads ----------------------------------------------------------------------------
 
     async def _blocking(self, work: Callable[..., T], *args: Any) -> T:
-        """One hop to the thread. Cancelling leaves the thread to itself; the next hop waits for it."""
+        """One hop to the thread. Cancelling leaves the thread to itself; the route's next hop waits for it."""
+        if self._thread is None:
+            self._thread = _thread_of(self.context.route)
         return await trio.to_thread.run_sync(work, *args, limiter=self._thread, abandon_on_cancel=True)
 
     def _report(self, repairs: Repairs) -> None:
@@ -420,6 +426,22 @@ class FileSink(Sink[FileOptions]):
         for path in [path for path, entry in files.items() if is_closed(entry)]:
             if family_of_entry(path, files[path]) in done.settled:
                 del files[path]
+
+
+def _thread_of(route: str) -> trio.CapacityLimiter:
+    """Of capacity 1, and one for all sinks that a route ever has.
+
+    A write that was cancelled may still wait for a disk that hangs, and then be done: before that, nobody may
+    look how long the file is, and least of all the sink that a reload has put in the place of this one.
+    """
+    try:
+        threads = _threads.get()
+    except LookupError:
+        _threads.set(threads := WeakValueDictionary())
+    thread = threads.get(route)
+    if thread is None:
+        thread = threads[route] = trio.CapacityLimiter(1)
+    return thread
 
 
 def _families(files: dict[str, FileLength]) -> set[str]:

@@ -185,7 +185,9 @@ class Daemon:
     async def _end(self, asked: Asked) -> None:
         if self._process is None or self._process.returncode is not None:
             return  # it is down already
-        self._asked = asked
+        # Who waits for a disk that hangs ends by kill -9 when it answers, whatever it is asked meanwhile.
+        if self._asked is None or self._asked.signal != signal.SIGKILL:
+            self._asked = asked
         self._goes_down(asked)
         self._process.send_signal(asked.signal)
         await self._ended.wait()

@@ -272,6 +272,37 @@ async def test_a_cancelled_delivery_is_taken_back_when_the_sink_opens_again(
     assert read(tmp_path / "out.log") == "1\n2\n"
 
 
+async def test_a_sink_that_takes_the_place_of_one_whose_write_hangs_waits_for_that_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would find a length to which the other's bytes are then added: they came twice."""
+    sink, context = await opened(tmp_path / "out.log")
+    await sink.deliver([batch("1")])
+    real, hanging, begun = os.write, threading.Event(), threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        begun.set()
+        hanging.wait()
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink.deliver, [batch("2")])
+            await trio.to_thread.run_sync(begun.wait)
+            nursery.cancel_scope.cancel()
+    successor = FileSink(sink.options, context)
+    with trio.move_on_after(0.05) as scope:
+        await successor.open()
+    assert scope.cancelled_caught
+    hanging.set()
+    await successor.open()
+    assert read(tmp_path / "out.log") == "1\n"
+    await successor.deliver([batch("2")])
+    assert read(tmp_path / "out.log") == "1\n2\n"
+    await successor.close()
+
+
 async def test_nothing_is_written_to_a_file_whose_length_could_not_be_stored(tmp_path: Path) -> None:
     sink, context = await opened(tmp_path / "out.log")
     context.fails = True
