@@ -306,7 +306,7 @@ class FileSink(Sink[FileOptions]):
     # --- between the threads ----------------------------------------------------------------------------
 
     async def _blocking(self, work: Callable[..., T], *args: Any) -> T:
-        """One hop to the thread. Cancelling leaves the thread to itself; the route's next hop waits for it."""
+        """One hop to the thread. Cancelling leaves the thread to itself; the route's next hop waits."""
         if self._thread is None:
             self._thread = _thread_of(self.context.route)
         return await trio.to_thread.run_sync(work, *args, limiter=self._thread, abandon_on_cancel=True)

@@ -109,6 +109,8 @@ class _Reading(msgspec.Struct):
     """What was decoded last, discarded or not."""
     quiet: int = 0
     """How often it came to what it took for the end of the log, and that was not the end."""
+    awaited: Record | None = None
+    """What was the log's last piece then: if it comes, no file was left out."""
     verified_at: float | None = None
     """When it was known to stand at the end of the log, and not of a file that is not the newest any more."""
 
@@ -159,6 +161,8 @@ class EngineLog:
         self._unfinished: dict[Stream, str] = {}
         self._located: dict[Stream, int | None] = {}
         self._since_ns: int | None = None  # for the next reading only
+        # The latest time that is known to be in the log.
+        self._latest = ""
         self._reading: _Reading | None = None
         self._joins: list[tuple[EngineLog, Callable[[], Mapping[str, Position]]]] = []
         self._following: trio.CancelScope | None = None
@@ -391,6 +395,7 @@ class EngineLog:
             groups[first["stderr"]][1].stderr,
             oldest_floor([position for _, position in groups]),
         )
+        self._latest = locators[0].latest
         located = {name: locators[first[name]].located for name in STREAMS}
         self._located = {name: of[name] for name, of in located.items() if name in of}
         gone: dict[Stream, Anchor] = {}
@@ -445,10 +450,11 @@ class EngineLog:
 
     async def _read(self, *, follow: bool) -> _End:
         """Open the log behind the position and take what is new, until there is a reason to end."""
-        if self._order_unknown:
-            return _End.MISSING
         position = self.position
         since = self._since_ns
+        # The clock was set back, and the log holds times that are still to come: none tells where to begin.
+        if self._order_unknown or (since is None and self.newest_time < self._latest):
+            return _End.MISSING
         if since is None:
             since = since_ns(position, self._engine.now_ns(), self._open_times(position))
         reading = _Reading(
@@ -530,6 +536,7 @@ class EngineLog:
             if self._reached(reading, last, came):
                 reading.verified_at = trio.current_time()
                 return await self._receive(stream, follow=True)
+            reading.awaited = last
             reading.quiet += 1
             if reading.quiet > 2:
                 return None
@@ -565,11 +572,15 @@ class EngineLog:
             return None
         reading.records += len(records)
         reading.last = records[-1]
+        if reading.awaited is not None and _came_to(reading.awaited, reading.decoder, records):
+            # It was only written while the engine was asked for it.
+            reading.awaited, reading.verified_at = None, trio.current_time()
         new = reading.skipper.pass_on(records)
         end = _End.MISSING if reading.skipper.missing is not None else None
         if new and reading.follow and self._rotation_bytes is not None:
             index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)
             if index is not None:
+                self._latest = max(self._latest, self.newest_time, *(record.time for record in new[:index]))
                 for record in new[index:]:
                     self._needed_again(record.stream, record.time)
                 new, end = new[:index], _End.BACKWARDS

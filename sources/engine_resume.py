@@ -217,6 +217,8 @@ class Locator(msgspec.Struct):
     """Index of the anchor among the records of its time that are there."""
     first: dict[Stream, str] = msgspec.field(default_factory=dict)
     """Time of the first record of each stream."""
+    latest: str = ""
+    """The latest time there is: not the last record's, where the clock was set back."""
     places: dict[Stream, int] = msgspec.field(default_factory=dict)
     """How many records of its stream stand before an anchor that was found."""
     _read: dict[Stream, int] = msgspec.field(default_factory=dict)
@@ -230,6 +232,8 @@ class Locator(msgspec.Struct):
                 self.first[stream] = record.time
             place = self._read.get(stream, 0)
             self._read[stream] = place + 1
+            if record.time > self.latest:
+                self.latest = record.time
             anchor = self.anchors.get(stream)
             if anchor is None or record.time != anchor.time:
                 continue

@@ -389,6 +389,66 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
     assert reading.losses == []
 
 
+async def test_a_log_whose_clock_was_set_back_is_soon_followed_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Until it is read again, what is removed is lost; every opening costs the engine the whole log."""
+    now = 1_700_000_000 * 10**9
+
+    def clock() -> int:
+        nonlocal now
+        now += 1000
+        return now
+
+    async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
+        container, reading = await reading_new(engine, log_opts={"max-size": "10m", "max-file": "2"})
+        async with following(reading):
+            for at in range(3):
+                container.write(f"before {at}\n")
+                await reading.until(f"before {at}")
+                now -= 3600 * 10**9
+                openings = reading.log.statistics.openings
+                container.write(f"after {at}\n")
+                await reading.until(f"after {at}")
+                await trio.sleep(5)
+                assert reading.log.statistics.openings <= openings + 4
+                for number in range(50):
+                    await trio.sleep(0.1)
+                    container.write(f"later {at} {number}\n")
+                await reading.until(f"later {at} 49")
+                assert reading.log.statistics.openings <= openings + 4
+            container.exit()
+    assert reading.losses == []
+
+
+async def test_a_log_that_goes_on_while_its_end_is_asked_for_is_followed(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock() -> int:
+        return 1_700_000_000 * 10**9 + int(trio.current_time() * 10**9)
+
+    async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
+        container, reading = await reading_new(engine, log_opts={"max-size": "1m", "max-file": "2"})
+        last, asked = reading.log._last, 0
+
+        async def last_of_a_busy_log() -> Record | None:
+            nonlocal asked
+            asked += 1
+            if container.is_running:
+                container.write(f"meanwhile {asked}\n")
+            return await last()
+
+        monkeypatch.setattr(reading.log, "_last", last_of_a_busy_log)
+        async with following(reading):
+            for number in range(20):
+                await trio.sleep(0.3)
+                container.write(f"{number}\n")
+                await reading.until(f"{number}")
+            assert (asked, reading.log.statistics.openings) == (1, 1)
+            container.exit()
+    assert reading.losses == []
+
+
 async def test_a_look_through_the_log_that_was_cut_is_no_word_of_what_is_gone(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
