@@ -245,7 +245,7 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
         timeout_s=timeout_s,
         grace_s=config.limits.grace,
         memory_bytes=config.limits.memory,
-        processors=_stage_plans("processors", config.processors),
+        processors=stage_plans("processors", config.processors),
     )
 
 
@@ -272,11 +272,12 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
         partial(SINKS.create, sink),
         durable=durable,
         options=sink,
-        processors=_stage_plans(f"{name}.processors", route.processors),
+        processors=stage_plans(f"{name}.processors", route.processors),
     )
 
 
-def _stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+def stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+    """How the processors at a place of the configuration are made."""
     return [
         StagePlan(
             f"{where}[{index}].{_type(options)}",
