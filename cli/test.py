@@ -54,7 +54,7 @@ async def _run(loaded: LoadedConfig) -> list[Verdict]:
 
 
 async def _differences(config: Config, check: CheckOptions) -> list[Difference]:
-    from logroute.cli.run import stage_plans
+    from logroute.cli.run import plans_before, stage_plans
     from logroute.router.trial import try_out
 
     # Each begins anew: what a processor remembers of one test is nothing to the next.
@@ -63,7 +63,7 @@ async def _differences(config: Config, check: CheckOptions) -> list[Difference]:
         for name, route in config.routes.items()
     }
     given = [lines.records() for lines in check.given]
-    return differences(check, await try_out(stage_plans("processors", config.processors), routes, given))
+    return differences(check, await try_out(plans_before(config), routes, given))
 
 
 @click.command("test")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from logroute.router.chain import Chains, Memo, StagePlan
+from logroute.router.hints import allowed
 from logroute.router.match import Match
 from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes
 from logroute.router.selection import Chooser
@@ -30,7 +31,10 @@ async def try_out(
         batch = Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=size, ready=True)
         memo: Memo = {}
         batch = await chains.before.apply(batch, memo)
+        wanted = allowed(origin, routes)
         for name, chooser in choosers.items():
+            if wanted is not None and name not in wanted:
+                continue
             chosen = chooser.batch_of(batch)
             if chain := chains.of_routes.get(name):
                 chosen = await chain.apply(chosen, memo)
