@@ -10,7 +10,7 @@ from benchmarks.receiver import Receiver, serve
 LINE = b'"message":"n 0'
 """In each document, and nowhere else."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-BULK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{"errors":false}'
+CREATED = b'{"create":{"status":201}}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -39,8 +39,18 @@ class Requests:
             return 0
         self._parts.clear()
         self._missing = 0
-        self._connection.sendall(BULK if b"/_bulk" in whole[:end] else NOTHING)
-        return whole.count(LINE)
+        lines = whole.count(LINE)
+        self._connection.sendall(bulk_answer(lines) if b"/_bulk" in whole[:end] else NOTHING)
+        return lines
+
+
+def bulk_answer(records: int) -> bytes:
+    """As Elasticsearch answers what our sink asks, if all was created."""
+    body = b'{"errors":false,"items":[%b]}' % b",".join([CREATED] * records)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
 
 
 class HttpReceiver(Receiver):

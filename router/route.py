@@ -384,7 +384,7 @@ class Route:
         if group.damaged:
             books.drop("damaged", group.records)
         else:
-            rejected = len(delivered.letters)
+            rejected = len(delivered.letters) + delivered.kept
             self._bury(delivered.letters)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
@@ -396,7 +396,7 @@ class Route:
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books
-        rejected = len(delivered.letters)
+        rejected = len(delivered.letters) + delivered.kept
         self._bury(delivered.letters)
         done = group.records - sum(len(batch.lines) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
