@@ -56,14 +56,14 @@ class Elasticsearch:
         """`secure`: it knows who asks; with `certificates` it speaks TLS."""
         self.folder = folder
         self.secure = secure
-        self._certificates = certificates
+        self.certificates = certificates
         self.port = free_port(socket.SOCK_STREAM)
         self._transport_port = free_port(socket.SOCK_STREAM)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._certificates else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -85,9 +85,9 @@ class Elasticsearch:
             # Java's own log would stand beside the program, where its user may not write.
             java = config / "jvm.options"
             java.write_text("\n".join(line for line in java.read_text().splitlines() if "gc.log" not in line))
-            if self._certificates is not None:
-                shutil.copy(self._certificates.cert, config / "http.pem")
-                shutil.copy(self._certificates.key, config / "http.key")
+            if self.certificates is not None:
+                shutil.copy(self.certificates.cert, config / "http.pem")
+                shutil.copy(self.certificates.key, config / "http.key")
             if self.secure:
                 (config / "roles.yml").write_text(WRITER)
                 self._add_user(home, config, "admin", "superuser")
@@ -126,11 +126,11 @@ class Elasticsearch:
             f"xpack.security.enabled: {str(self.secure).lower()}\n"
             "xpack.security.autoconfiguration.enabled: false\n"
             "xpack.security.transport.ssl.enabled: false\nxpack.ml.enabled: false\n"
-            f"xpack.security.http.ssl.enabled: {str(self._certificates is not None).lower()}\n" + self._tls()
+            f"xpack.security.http.ssl.enabled: {str(self.certificates is not None).lower()}\n" + self._tls()
         )
 
     def _tls(self) -> str:
-        if self._certificates is None:
+        if self.certificates is None:
             return ""
         return "xpack.security.http.ssl.certificate: http.pem\nxpack.security.http.ssl.key: http.key\n"
 
@@ -169,7 +169,7 @@ class Elasticsearch:
         if self.secure:
             request.add_header("authorization", "Basic " + b64encode(f"admin:{PASSWORD}".encode()).decode())
         data = json.dumps(body).encode() if body is not None else None
-        trusted = ssl.create_default_context(cafile=self._certificates.ca) if self._certificates else None
+        trusted = ssl.create_default_context(cafile=self.certificates.ca) if self.certificates else None
         with urllib.request.urlopen(request, data, timeout=60, context=trusted) as response:
             text = response.read()
         return json.loads(text) if text else None

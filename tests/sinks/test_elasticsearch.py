@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from logroute.cli import main
 from logroute.config.uri import UriError, parse_uri
 from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
@@ -29,6 +32,7 @@ from logroute.sinks.elasticsearch_bulk import (
 from logroute.sinks.elasticsearch_template import pattern_of
 from tests.conftest import search_server
 from tests.servers.elasticsearch import PASSWORD, Elasticsearch, OpenSearch
+from tests.servers.rsyslog import Certificates
 from tests.sinks.http_server import HttpServer, answer, in_a_thread
 from tests.sinks.test_contract import Context
 
@@ -518,6 +522,111 @@ async def test_a_blocked_index_is_waited_for(search: Elasticsearch, tmp_path: Pa
     assert search.count("blocked") == 2
 
 
+async def test_what_people_can_put_right_waits_until_they_have(search: Elasticsearch, tmp_path: Path) -> None:
+    search.ask("PUT", "/closed")
+    search.ask("POST", "/closed/_close")
+    sink = sink_to(search.url, tmp_path, index="closed")
+    outcome = await sink.deliver([batch(1)])
+    assert "index_closed_exception: closed; to go on, open the index" in outcome.postponed[0].reason
+    search.ask("POST", "/closed/_open?wait_for_active_shards=1")
+    assert await sink.deliver([batch(1)]) == DELIVERED
+    await sink.close()
+
+    sink = sink_to(search.url, tmp_path, index="absent")
+    search.ask("PUT", "/_cluster/settings", {"persistent": {"action.auto_create_index": "false"}})
+    try:
+        outcome = await sink.deliver([batch(1)])
+    finally:
+        search.ask("PUT", "/_cluster/settings", {"persistent": {"action.auto_create_index": None}})
+    assert "make the index, or allow action.auto_create_index" in outcome.postponed[0].reason
+    search.ask("PUT", "/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": 1}})
+    try:
+        outcome = await sink.deliver([batch(1)])
+    finally:
+        search.ask("PUT", "/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": None}})
+    assert "raise cluster.max_shards_per_node" in outcome.postponed[0].reason
+    assert await sink.deliver([batch(1)]) == DELIVERED
+    await sink.close()
+
+
+async def test_an_alias_without_a_write_index_is_waited_for(search: Elasticsearch, tmp_path: Path) -> None:
+    for index in ("alias-1", "alias-2"):
+        search.ask("PUT", f"/{index}", {"aliases": {"alias": {}}})
+    sink = sink_to(search.url, tmp_path, index="alias")
+    outcome = await sink.deliver([batch(1)])
+    assert outcome.postponed[0].reason.endswith("to go on, give the alias a write index")
+    actions = [{"add": {"index": "alias-2", "alias": "alias", "is_write_index": True}}]
+    search.ask("POST", "/_aliases", {"actions": actions})
+    assert await sink.deliver([batch(1)]) == DELIVERED
+    await sink.close()
+
+
+async def test_documents_pass_the_pipeline(search: Elasticsearch, tmp_path: Path) -> None:
+    """Its processors are OpenSearch's only: this distribution of Elasticsearch has none."""
+    sink = sink_to(search.url, tmp_path, index="piped", pipeline="mark", compress="gzip")
+    outcome = await sink.deliver([batch(1, 2)])
+    assert outcome.postponed[0].reason.endswith("to go on, make the ingest pipeline")
+    processors: list[Any] = []
+    if isinstance(search, OpenSearch):
+        fails = {"fail": {"message": "not this one", "if": "ctx.message == 'line 2'"}}
+        processors = [{"set": {"field": "marked", "value": True}}, fails]
+    search.ask("PUT", "/_ingest/pipeline/mark", {"processors": processors})
+    outcome = await sink.deliver([batch(1, 2)])
+    await sink.close()
+    if not isinstance(search, OpenSearch):
+        assert outcome == DELIVERED
+        return
+    assert [each.record.message for each in outcome.rejected] == ["line 2"]
+    assert "not this one" in outcome.rejected[0].reason
+    search.ask("POST", "/piped/_refresh")
+    hits = search.ask("GET", "/piped/_search")["hits"]["hits"]
+    assert [hit["_source"]["marked"] for hit in hits] == [True]
+
+
+def test_the_command_installs_the_template_and_a_data_stream_takes_each_record_once(
+    search: Elasticsearch, tmp_path: Path
+) -> None:
+    config = tmp_path / "logroute.yaml"
+    sink = {"type": "elasticsearch", "hosts": [search.url], "index": "streams-{compose.project|none}"}
+    config.write_text(json.dumps({"routes": {"search": {"sink": sink}}}))
+    command = ["elasticsearch", "template", "-c", str(config), "--name", "streams", "--data-stream"]
+    if isinstance(search, OpenSearch):
+        command.append("--opensearch")
+    printed = CliRunner().invoke(main, command)
+    assert printed.exit_code == 0
+    said = CliRunner().invoke(main, [*command, "--install"])
+    assert (said.exit_code, said.output) == (
+        0,
+        f"the template 'streams' for streams-* is at {search.url}\n",
+    )
+    [installed] = search.ask("GET", "/_index_template/streams")["index_templates"]
+    wanted = json.loads(printed.output)
+    assert installed["index_template"]["index_patterns"] == wanted["index_patterns"] == ["streams-*"]
+    assert "data_stream" in installed["index_template"]
+
+    async def twice() -> Outcome:
+        sink = sink_to(search.url, tmp_path, index="streams-{compose.project|none}")
+        assert await sink.deliver([batch(1, 2)]) == DELIVERED
+        outcome = await sink.deliver([batch(1, 2, 3)])
+        await sink.close()
+        return outcome
+
+    assert trio.run(twice) == Outcome(duplicates=2)
+    assert search.count("streams-shop") == 3
+    assert len(search.ask("GET", "/_data_stream/streams-shop")["data_streams"]) == 1
+
+
+async def test_what_is_rejected_is_in_the_index_for_it(search: Elasticsearch, tmp_path: Path) -> None:
+    mapping = {"properties": {"fields": {"properties": {"n": {"type": "long"}}}}}
+    search.ask("PUT", "/strict-numbers", {"mappings": mapping})
+    sink = sink_to(search.url, tmp_path, index="strict-numbers", dead_letter_index="rejected")
+    records = [DetailedRecord("x", "stdout", time_of(n), fields={"n": ["x", 1][n]}) for n in range(2)]
+    for duplicates in (0, 1):
+        assert await sink.deliver([batch_of(records)]) == Outcome(kept=1, duplicates=duplicates)
+    await sink.close()
+    assert (search.count("strict-numbers"), search.count("rejected")) == (1, 1)
+
+
 async def test_one_that_is_stopped_and_started_is_gone_on_with(search: Elasticsearch, tmp_path: Path) -> None:
     sink = sink_to(search.url, tmp_path, index="restarted")
     assert await sink.deliver([batch(1)]) == DELIVERED
@@ -536,27 +645,47 @@ async def test_one_that_is_stopped_and_started_is_gone_on_with(search: Elasticse
     assert search.count("restarted") == 2
 
 
-@pytest.fixture
-def secure() -> Iterator[Elasticsearch]:
-    with search_server(Elasticsearch, secure=True) as server:
-        yield server
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elasticsearch]:
+    """It knows users, and speaks TLS."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    files = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    authority.cert_pem.write_to_path(files.ca)
+    server.cert_chain_pems[0].write_to_path(files.cert)
+    server.private_key_pem.write_to_path(files.key)
+    with search_server(Elasticsearch, secure=True, certificates=files) as running:
+        yield running
 
 
 async def test_who_may_only_write_may_do_enough(secure: Elasticsearch, tmp_path: Path) -> None:
+    assert secure.certificates is not None
+    tls = {"ca": str(secure.certificates.ca)}
     writer = {"username": "writer", "password": PASSWORD}
-    sink = sink_to(secure.url, tmp_path, index="logs-a", auth=writer)
+    sink = sink_to(secure.url, tmp_path, index="logs-a", auth=writer, tls=tls)
     assert await sink.deliver([batch(1, 2)]) == DELIVERED
     assert await sink.deliver([batch(1, 2)]) == Outcome(duplicates=2)
     await sink.close()
     assert secure.count("logs-a") == 2
-    sink = sink_to(secure.url, tmp_path, index="other", auth=writer)
+    sink = sink_to(secure.url, tmp_path, index="other", auth=writer, tls=tls)
     outcome = await sink.deliver([batch(1)])
     assert "unauthorized" in outcome.postponed[0].reason
     await sink.close()
-    sink = sink_to(secure.url, tmp_path, auth={"username": "ada", "password": "wrong"})
+    sink = sink_to(secure.url, tmp_path, auth={"username": "ada", "password": "wrong"}, tls=tls)
     with pytest.raises(Retryable, match=r"401 Unauthorized.*what `auth` says is not accepted") as caught:
         await sink.deliver([batch(1)])
     assert "wrong" not in str(caught.value)
+    await sink.close()
+
+
+async def test_whose_certificate_nobody_vouches_for_gets_nothing(
+    secure: Elasticsearch, tmp_path: Path
+) -> None:
+    sink = sink_to(secure.url, tmp_path, auth={"username": "writer", "password": PASSWORD})
+    with pytest.raises(Retryable, match="certificate") as caught:
+        await sink.deliver([batch(1)])
+    assert PASSWORD not in str(caught.value)
     await sink.close()
 
 

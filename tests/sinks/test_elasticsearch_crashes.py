@@ -39,7 +39,7 @@ class Log:
         numbers = range(first, first + records)
         messages = [f'n {number} \\ "quoted" é \x1b[31m {"x" * (number % 97)}' for number in numbers]
         times = [BEGIN_NS + number * STEP_NS for number in numbers]
-        lines = json_lines([f"{each}\n".encode() for each in messages], "stdout", times)
+        lines = json_lines([each.encode() for each in messages], "stdout", times)
         with self.path.open("ab") as file:
             file.write(lines)
         self.written.update(zip(map(padded, times), messages, strict=True))
@@ -132,9 +132,7 @@ def prove(kind: type[Elasticsearch], folder: Path, records: int, kills: int, bat
                 log.append(portion)
                 there = wait_for(server, daemon, before + portion // 10)
                 if number == kills // 2:
-                    stopping = time.monotonic()
                     server.stop()
-                    print(f"stop {time.monotonic() - stopping}")
                     log.append(records - portion * (kills + 1))
                     server.start()
                 else:
