@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-import trustme
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +31,6 @@ from logroute.sinks.elasticsearch_bulk import (
 from logroute.sinks.elasticsearch_template import pattern_of
 from tests.conftest import search_server
 from tests.servers.elasticsearch import PASSWORD, Elasticsearch, OpenSearch
-from tests.servers.rsyslog import Certificates
 from tests.sinks.http_server import HttpServer, answer, in_a_thread
 from tests.sinks.test_contract import Context
 
@@ -646,47 +644,27 @@ async def test_one_that_is_stopped_and_started_is_gone_on_with(search: Elasticse
     assert search.count("restarted") == 2
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elasticsearch]:
-    """It knows users, and speaks TLS."""
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1")
-    files = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
-    authority.cert_pem.write_to_path(files.ca)
-    server.cert_chain_pems[0].write_to_path(files.cert)
-    server.private_key_pem.write_to_path(files.key)
-    with search_server(Elasticsearch, secure=True, certificates=files) as running:
-        yield running
+@pytest.fixture
+def secure() -> Iterator[Elasticsearch]:
+    with search_server(Elasticsearch, secure=True) as server:
+        yield server
 
 
 async def test_who_may_only_write_may_do_enough(secure: Elasticsearch, tmp_path: Path) -> None:
-    assert secure.certificates is not None
-    tls = {"ca": str(secure.certificates.ca)}
     writer = {"username": "writer", "password": PASSWORD}
-    sink = sink_to(secure.url, tmp_path, index="logs-a", auth=writer, tls=tls)
+    sink = sink_to(secure.url, tmp_path, index="logs-a", auth=writer)
     assert await sink.deliver([batch(1, 2)]) == DELIVERED
     assert await sink.deliver([batch(1, 2)]) == Outcome(duplicates=2)
     await sink.close()
     assert secure.count("logs-a") == 2
-    sink = sink_to(secure.url, tmp_path, index="other", auth=writer, tls=tls)
+    sink = sink_to(secure.url, tmp_path, index="other", auth=writer)
     outcome = await sink.deliver([batch(1)])
     assert "unauthorized" in outcome.postponed[0].reason
     await sink.close()
-    sink = sink_to(secure.url, tmp_path, auth={"username": "ada", "password": "wrong"}, tls=tls)
+    sink = sink_to(secure.url, tmp_path, auth={"username": "ada", "password": "wrong"})
     with pytest.raises(Retryable, match=r"401 Unauthorized.*what `auth` says is not accepted") as caught:
         await sink.deliver([batch(1)])
     assert "wrong" not in str(caught.value)
-    await sink.close()
-
-
-async def test_whose_certificate_nobody_vouches_for_gets_nothing(
-    secure: Elasticsearch, tmp_path: Path
-) -> None:
-    sink = sink_to(secure.url, tmp_path, auth={"username": "writer", "password": PASSWORD})
-    with pytest.raises(Retryable, match="certificate") as caught:
-        await sink.deliver([batch(1)])
-    assert PASSWORD not in str(caught.value)
     await sink.close()
 
 
