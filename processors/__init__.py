@@ -52,7 +52,8 @@ class Processor(ABC, Generic[OptionsT]):
     """
 
     changes: ClassVar[bool] = True
-    """Whether it changes records. One that only chooses among them is given those that others hold too."""
+    """Whether it changes records. One that only chooses among them, or puts others in their places, is given
+    those that others hold too."""
     separable: ClassVar[bool] = True
     """Whether what it does to a record depends on that record alone."""
 
