@@ -13,7 +13,7 @@ from benchmarks import latency, outage, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
 
-KINDS = ("throughput", "api", "outage", "small", "latency", "start")
+KINDS = ("throughput", "processing", "api", "outage", "small", "latency", "start")
 
 
 @click.command()
@@ -28,6 +28,8 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="logroute-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         pipelines = [*throughput.PIPELINES] if "throughput" in kinds else []
+        if "processing" in kinds:
+            pipelines += throughput.PROCESSING
         if "api" in kinds:
             pipelines.append(throughput.BY_API)
         if pipelines:
