@@ -78,7 +78,7 @@ PROCESSING = (
     Pipeline("log file → match (a regex of the message) → null", {"nothing": NULL}, 2.6, match=REGEX),
     Pipeline(
         "log file → ten routes, each with such a match → null",
-        {word: NULL for word in TEN}, 5.0, match=r"/{route} \w+ (cache|gateway)/",
+        dict.fromkeys(TEN, NULL), 5.0, match=r"/{route} \w+ (cache|gateway)/",
     ),
 )  # fmt: skip
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
@@ -185,9 +185,7 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
 def run_once(folder: Path, pipeline: Pipeline, host: str, routes: dict[str, str]) -> Usage:
     """The daemon, from its start to its end."""
     config, state = folder / "logroute.yaml", folder / "state"
-    sinks = "".join(
-        f"  {name}: {{{_match(pipeline, name)}sink: '{uri}'}}\n" for name, uri in routes.items()
-    )
+    sinks = "".join(f"  {name}: {{{_match(pipeline, name)}sink: '{uri}'}}\n" for name, uri in routes.items())
     config.write_text(
         f"state_dir: {state}\n"
         f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"

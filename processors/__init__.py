@@ -42,6 +42,8 @@ class ProcessorBooks(msgspec.Struct):
     """Made part of another record."""
     failed: int = 0
     """Passed through though they could not be treated."""
+    added: int = 0
+    """Made by it, beside what it was given; they are part of `records_in`."""
 
 
 class Processor(ABC, Generic[OptionsT]):
@@ -60,7 +62,7 @@ class Processor(ABC, Generic[OptionsT]):
     def __init__(self, options: OptionsT) -> None:
         self.options = options
         self.books = ProcessorBooks()
-        """Kept by whoever calls it, but for `joined` and `failed`."""
+        """Kept by whoever calls it, but for `joined`, `failed` and `added`."""
 
     @abstractmethod
     def apply(self, batch: Batch) -> Batch | None:

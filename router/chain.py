@@ -67,7 +67,7 @@ class Stage:
 
     def process(self, batch: Batch) -> Batch:
         """Have the processor treat all of it, and count. Where nothing is left the position still is."""
-        books, given, joined = self.books, len(batch.lines), self.books.joined
+        books, given, joined, added = self.books, len(batch.lines), self.books.joined, self.books.added
         try:
             result = self.processor.apply(batch)
         except Exception as error:
@@ -77,6 +77,7 @@ class Stage:
         made = result if result is not None else batch.with_records([], 0)
         out = len(made.lines)
         gone = books.joined - joined
+        given += books.added - added
         books.records_in += max(given, out + gone)  # what it adds counts as given
         books.records_out += out
         books.filtered += max(0, given - out - gone)

@@ -41,6 +41,7 @@ KEYWORDS: dict[str, Callable[[Any], bool]] = {
     "minItems": TYPES["integer"],
     "pattern": lambda it: re.compile(it) is not None,
     "minimum": TYPES["number"],
+    "maximum": TYPES["number"],
     "exclusiveMinimum": TYPES["number"],
 }
 
@@ -115,6 +116,7 @@ ASSERTIONS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": lambda value, wanted: any(equal(value, each) for each in wanted),
     "pattern": lambda value, wanted: not isinstance(value, str) or re.search(wanted, value) is not None,
     "minimum": lambda value, least: not is_number(value) or value >= least,
+    "maximum": lambda value, most: not is_number(value) or value <= most,
     "exclusiveMinimum": lambda value, least: not is_number(value) or value > least,
     "required": lambda value, names: not isinstance(value, dict) or set(names) <= value.keys(),
     "minProperties": lambda value, least: not isinstance(value, dict) or len(value) >= least,

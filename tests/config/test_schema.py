@@ -226,6 +226,7 @@ def test_the_checker_knows_each_keyword_that_asserts(schema: Any) -> None:
         "minItems": [[], {"minItems": 1}],
         "pattern": ["b", {"pattern": "^a"}],
         "minimum": [0, {"minimum": 1}],
+        "maximum": [2, {"maximum": 1}],
         "exclusiveMinimum": [0, {"exclusiveMinimum": 0}],
         "$ref": ["x", {"$ref": "#/$defs/variable"}],
     }
