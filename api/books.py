@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logroute import __version__
+from logroute.processors import Metric
 from logroute.router.books import Gaps, RouteStatistics
 from logroute.router.record import iso_time
 
@@ -69,7 +70,7 @@ class SourceBooks(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class ProcessorBooks(msgspec.Struct, frozen=True):
+class ProcessorBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """`in = out + filtered + joined`, at any instant."""
 
     records_in: int = msgspec.field(name="in")
@@ -80,6 +81,8 @@ class ProcessorBooks(msgspec.Struct, frozen=True):
     """Made part of another record."""
     failed: int
     """Passed through though they could not be treated."""
+    metric: Metric | None = None
+    """What it counts for the user."""
 
 
 class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -148,6 +151,7 @@ def stats_of(daemon: Daemon) -> Stats:
                 stage.books.filtered,
                 stage.books.joined,
                 stage.books.failed,
+                stage.processor.metric(),
             )
             for stage in router.chains.stages
         },

@@ -8,7 +8,7 @@ input was cut into batches; a timer decides nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 from pydantic import Field
@@ -46,6 +46,26 @@ class ProcessorBooks(msgspec.Struct):
     """Made by it, beside what it was given; they are part of `records_in`."""
 
 
+class Series(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one set of labels has come to since the start."""
+
+    labels: dict[str, str]
+    value: float
+    """A counter's, or the sum of a histogram's values."""
+    count: int | None = None
+    """Of a histogram: how many values."""
+    buckets: dict[str, int] = {}
+    """Of a histogram: how many are at most each bound, as Prometheus has it."""
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """What a processor counts for the user."""
+
+    name: str
+    kind: Literal["counter", "histogram"]
+    series: list[Series]
+
+
 class Processor(ABC, Generic[OptionsT]):
     """One per place in the configuration where it is named; routes that begin alike may share it.
 
@@ -70,3 +90,7 @@ class Processor(ABC, Generic[OptionsT]):
 
         Its records are ready. They stay in their order.
         """
+
+    def metric(self) -> Metric | None:
+        """What it counts for the user, as it stands now."""
+        return None

@@ -104,7 +104,8 @@ class Chain:
         self._shared = frozenset(shared)
         """Those that other chains have as well."""
         self._owns = owns
-        """Nobody else holds what it is given."""
+        """Nobody else holds what it is given. Its processors see who has read it: of several routes' records
+        some may come twice, from the live reader and from one that reads for those that are behind."""
 
     def __bool__(self) -> bool:
         return bool(self.stages)
@@ -127,6 +128,8 @@ class Chain:
                 made = known[1]
             if made is not batch:
                 owned = (owned or stage.processor.changes) and not shared
+            if self._owns:
+                made.reader = batch.reader
             batch = made
         return batch
 
@@ -140,6 +143,8 @@ class Chain:
             chosen = [_own(record, copied=not owned) for record in chosen]
         size = batch.size_bytes * len(chosen) // len(records)
         given = batch.with_records(chosen, size)
+        if self._owns:
+            given.reader = batch.reader
         made = await self._in_pieces(stage, given) if stage.processor.separable else stage.process(given)
         if mask is None:
             return made
