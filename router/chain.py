@@ -20,6 +20,7 @@ from logroute.processors import Processor, ProcessorBooks
 from logroute.router.match import Match
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.router.selection import Chooser, Matching
+from logroute.router.watch import Watch
 
 PIECE = 1000
 """So many records of a batch are processed at a time."""
@@ -47,8 +48,11 @@ class StagePlan(msgspec.Struct, frozen=True):
 class Stage:
     """One processor at its place."""
 
-    def __init__(self, plan: StagePlan) -> None:
+    def __init__(self, plan: StagePlan, watch: Watch | None = None) -> None:
         self.plan = plan
+        self.raised = ""
+        """What the processor has raised last, which is a mistake of its own."""
+        self._watch = watch or Watch()
         self.processor = plan.make()
         self._chooser = Chooser(plan.match)
         self._said_at = -SAY_AGAIN_S
@@ -69,8 +73,9 @@ class Stage:
         """Have the processor treat all of it, and count. Where nothing is left the position still is."""
         books, given, joined, added = self.books, len(batch.lines), self.books.joined, self.books.added
         try:
-            result = self.processor.apply(batch)
-        except Exception as error:
+            with self._watch.running(self.plan.name):
+                result = self.processor.apply(batch)
+        except (Exception, SystemExit) as error:  # a stranger's may raise anything
             self._say(error)
             books.failed += given
             result = batch
@@ -83,7 +88,8 @@ class Stage:
         books.filtered += max(0, given - out - gone)
         return made
 
-    def _say(self, error: Exception) -> None:
+    def _say(self, error: BaseException) -> None:
+        self.raised = type(error).__name__
         now = trio.current_time()
         if now - self._said_at >= SAY_AGAIN_S:
             self._said_at = now
@@ -211,12 +217,14 @@ class Chains:
         before: Sequence[StagePlan] = (),
         routes: Mapping[str, tuple[Match, Sequence[StagePlan]]] | None = None,
         old: Chains | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Stages that `old` has as well are taken over, with what they know and their books.
 
         Raises what a processor raises that cannot be made.
         """
         self._stages: dict[Hashable, Stage] = {}
+        self._watch = watch
         self._old = old._stages if old is not None else {}
         self.before = Chain(self._line((), before), owns=True)
         """What every batch passes before it is routed."""
@@ -235,7 +243,7 @@ class Chains:
             separable = separable and plan.separable
             # One that remembers what it was given is its route's own, and so is what comes behind it.
             found = key[1:] if of and separable else key
-            stage = self._stages.get(found) or self._old.get(found) or Stage(plan)
+            stage = self._stages.get(found) or self._old.get(found) or Stage(plan, self._watch)
             self._stages[found] = stage
             line.append(stage)
         return line
