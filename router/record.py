@@ -262,6 +262,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
     name: str = ""
     image: Image | None = None
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Of the container's environment what the source was told to show: by itself nothing, for secrets."""
     runtime: str = ""
     """`docker`, `podman`; empty for a file."""
     host: str = ""
@@ -323,6 +325,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         if self.labels:
             # Elasticsearch would make objects of names with dots.
             container["labels"] = {k.replace(".", "_"): v for k, v in self.labels.items()}
+        if self.env:
+            container["env"] = {k.replace(".", "_"): v for k, v in self.env.items()}
         parts = {
             "container": container,
             "log": {"file": {"path": self.file}} if self.file else {},
