@@ -76,6 +76,9 @@ class Processor(ABC, Generic[OptionsT]):
     changes: ClassVar[bool] = True
     """Whether it changes records. One that only chooses among them, or puts others in their places, is given
     those that others hold too."""
+    quick: ClassVar[bool] = False
+    """It looks at whole batches at once, and changes no records: so it is given them whole, and before
+    routing as the source gave them (`batch.lines`, maybe not ready): most records need not be more."""
     separable: ClassVar[bool] = True
     """Whether what it does to a record depends on that record alone."""
 
@@ -88,7 +91,7 @@ class Processor(ABC, Generic[OptionsT]):
     def apply(self, batch: Batch) -> Batch | None:
         """The batch as it goes on, itself or a new one (`with_records`); None if nothing of it does.
 
-        Its records are ready. They stay in their order.
+        Its records are ready, unless it is `quick`. They stay in their order.
         """
 
     def metric(self) -> Metric | None:

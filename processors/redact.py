@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._sensitive import Sensitive, sensitive
-from logroute.router.record import Batch, DetailedRecord, Record, detailed
+from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.regex import RegexError, RegexSet
 
 HASH_BYTES = 8
@@ -70,6 +70,7 @@ class RedactProcessor(Processor[RedactOptions]):
     """Puts records of its own in the places of those that say something, and leaves the others alone."""
 
     changes: ClassVar[bool] = False
+    quick: ClassVar[bool] = True
 
     def __init__(self, options: RedactOptions) -> None:
         super().__init__(options)
@@ -80,33 +81,32 @@ class RedactProcessor(Processor[RedactOptions]):
         self._key = (options.key or "").encode()
 
     def apply(self, batch: Batch) -> Batch:
-        records = batch.records
-        found = self._found([record.message for record in records])
-        touched = found.in_any()
+        lines, newlines = batch.lines, batch.newlines
+        found = self._found([record.message for record in lines], newlines=newlines)
         made: list[Record] | None = None
-        if any(touched):
-            made = list(records)
-            for index in compress(range(len(records)), touched):
-                made[index] = self._said(made[index], found.at(index))
-        for index, fields in self._fields(records):
-            made = list(records) if made is None else made
-            record = detailed(made[index])
-            if record is records[index]:
+        for index in compress(range(len(lines)), found.in_any()):
+            record = lines[index]
+            text = record.message[:-1] if newlines else record.message
+            redacted = self._redacted(text, found.at(index))
+            if redacted != text:
+                made = list(lines) if made is None else made
+                made[index] = msgspec.structs.replace(
+                    record, message=f"{redacted}\n" if newlines else redacted
+                )
+        for index, fields in self._fields(lines):
+            made = list(lines) if made is None else made
+            record = made[index]
+            if record is lines[index]:
                 record = msgspec.structs.replace(record)
+            assert isinstance(record, DetailedRecord)  # no others have fields
             record.fields = fields
             made[index] = record
-        return batch if made is None else batch.with_records(made)
-
-    def _said(self, record: Record, found: list[Sensitive]) -> Record:
-        message = self._redacted(record.message, found)
-        if message == record.message:
-            return record
-        if isinstance(record, DetailedRecord):
-            return msgspec.structs.replace(record, message=message)
-        return DetailedRecord(message, record.stream, record.time)
+        return batch if made is None else batch.with_lines(made)
 
     def _fields(self, records: list[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Of records whose fields say something, their places and other fields."""
+        if list(map(type, records)).count(Record) == len(records):
+            return
         texts: list[str] = []
         owners: list[int] = []
         for index, record in enumerate(records):
@@ -115,10 +115,7 @@ class RedactProcessor(Processor[RedactOptions]):
                 owners += [index] * (len(texts) - len(owners))
         if not texts:
             return
-        touched = self._found(texts).in_any()
-        if not any(touched):
-            return
-        for index in dict.fromkeys(compress(owners, touched)):
+        for index in dict.fromkeys(compress(owners, self._found(texts).in_any())):
             fields = records[index].fields
             changed = self._value(fields)
             if changed is not fields:
@@ -140,8 +137,8 @@ class RedactProcessor(Processor[RedactOptions]):
             return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
         return value
 
-    def _found(self, texts: list[str]) -> _Found:
-        masks = self._regexes.masks(texts)
+    def _found(self, texts: list[str], *, newlines: bool = False) -> _Found:
+        masks = self._regexes.masks(texts, newlines=newlines)
         return _Found([(each, masks[each.where]) for each in self._sensitive], len(texts))
 
     def _redacted(self, text: str, looked_for: list[Sensitive]) -> str:

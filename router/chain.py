@@ -140,8 +140,10 @@ class Chain:
         return batch
 
     async def _stage(self, stage: Stage, batch: Batch, *, owned: bool) -> Batch:
-        records = batch.records
         mask = stage.chosen(batch)
+        if self._owns and mask is None and stage.processor.quick:
+            return stage.process(batch)
+        records = batch.records
         chosen = records if mask is None else list(compress(records, mask.to_bytes(len(records), "little")))
         if not chosen:
             return batch
@@ -151,7 +153,8 @@ class Chain:
         given = batch.with_records(chosen, size)
         if self._owns:
             given.reader = batch.reader
-        made = await self._in_pieces(stage, given) if stage.processor.separable else stage.process(given)
+        in_pieces = stage.processor.separable and not stage.processor.quick
+        made = await self._in_pieces(stage, given) if in_pieces else stage.process(given)
         if mask is None:
             return made
         merged = _merged(records, mask.to_bytes(len(records), "little"), chosen, made.lines)

@@ -519,6 +519,21 @@ class Batch:
             ready=True,
         )
 
+    def with_lines(self, lines: list[Record]) -> Batch:
+        """This batch with others in the places of some of its lines, ready or not as these are.
+
+        Nobody may use this one any more, where it is not ready: the same records must not be made so twice.
+        """
+        return Batch(
+            self.origin,
+            lines,
+            before=self.before,
+            after=self.reached,
+            size_bytes=self.size_bytes,
+            newlines=self.newlines,
+            ready=self._ready,
+        )
+
     def of_streams(self, streams: frozenset[Stream]) -> Batch:
         """Only the records of these streams; itself where that is all of them. May be empty."""
         kept = [record for record in self.lines if record.stream in streams]

@@ -77,7 +77,9 @@ class Look:
         """In which messages it is found."""
         if self._found is None:
             assert self._regexes is not None
-            self._found = self._regexes.masks(self.messages)
+            batch = self._batch
+            messages = [record.message for record in batch.lines] if batch.newlines else self.messages
+            self._found = self._regexes.masks(messages, newlines=batch.newlines)
         return int.from_bytes(self._found[regex], "little")
 
     def taken_by(self, selector: Selector) -> int:

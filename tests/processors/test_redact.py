@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from logroute.processors import Processor
 from logroute.processors._sensitive import luhn, mod_97, sensitive
-from logroute.router.record import DetailedRecord, Record
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Record
 from logroute.sinks.encoding import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 
@@ -104,6 +104,26 @@ def test_records_that_say_nothing_are_the_same_and_no_record_is_changed() -> Non
     assert (found.records[1].message, found.records[1].stream, said.message) == (
         "[email]", "stderr", "ada@example.com",
     )  # fmt: skip
+
+
+def test_lines_as_the_source_gave_them_are_redacted_as_records_are() -> None:
+    times = [f"2026-11-23T20:06:26.{digits}Z" for digits in ("1", "12", "12", "123456789")]
+    said = ["plain", "ada@example.com", "", "10.0.0.1"]
+
+    def read(ready: bool) -> Batch:
+        lines = [Record(f"{text}\n", "stdout", time) for text, time in zip(said, times, strict=True)]
+        given = Batch(WEB, lines, before=BEGINNING, after=BEGINNING, size_bytes=100, newlines=True)
+        assert not ready or given.records
+        return given
+
+    processor = made("redact", kinds=ALL, patterns=["^$"])
+    found = [processor.apply(read(ready)) for ready in (True, False)]
+    assert [each.newlines for each in found if each] == [False, True]
+    ready, lines = [each.records for each in found if each]
+    assert ready == lines
+    assert [each.message for each in lines] == ["plain", "[email]", "", "[ip]"]
+    assert [each.sequence for each in lines] == [0, 0, 1, 0]
+    assert [len(each.time) for each in lines] == [len(TIME)] * 4
 
 
 def test_fields_are_redacted_however_deep_and_those_of_others_are_not_changed(apply: Apply) -> None:
