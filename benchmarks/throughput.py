@@ -64,7 +64,8 @@ PIPELINES = (
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )
 REDACT = "{type: redact, kinds: [card, email, ip, bearer], patterns: ['password=(\\S+)']}"
-REGEX = r"/(timeout|refused) \w+ (cache|gateway)/"
+# Its first word stands in a quarter of the lines, all of it in one of fifty.
+REGEX = r"/timeout \w+ cache/"
 TEN = ("timeout", "refused", "expired", "failed", "missing", "pending", "closed", "error", "unknown", "retry")
 PROCESSING = (
     Pipeline(
@@ -78,7 +79,7 @@ PROCESSING = (
     Pipeline("log file → match (a regex of the message) → null", {"nothing": NULL}, 2.6, match=REGEX),
     Pipeline(
         "log file → ten routes, each with such a match → null",
-        dict.fromkeys(TEN, NULL), 5.0, match=r"/{route} \w+ (cache|gateway)/",
+        dict.fromkeys(TEN, NULL), 5.0, match=r"/{route} \w+ cache/",
     ),
 )  # fmt: skip
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")

@@ -365,6 +365,10 @@ def _encodable(value: Any) -> Any:
 # --- batches ----------------------------------------------------------------------------------------
 
 
+FURTHEST_BACK = 64
+"""How far it is looked back for the last record of a stream."""
+
+
 class Reader(Protocol):
     """One of the readers of an origin's log."""
 
@@ -507,6 +511,34 @@ class Batch:
             else:
                 sequence = 0
             last[record.stream] = (record.time, sequence)
+
+    def made_ready(self, indexes: Sequence[int]) -> list[Record] | None:
+        """Copies of some records, ready, of lines that have newlines; these stay what they are.
+
+        None where that cannot be told without looking closely at all of them: use `records`.
+        """
+        lines = self.lines
+        made: list[Record] = []
+        for index in indexes:
+            record = lines[index]
+            stream, time = record.stream, record.time
+            full = time if len(time) == TIME_LENGTH else full_time(time)
+            # Only one that follows another of its stream at the very same time has a sequence.
+            for before in range(index - 1, max(-1, index - 1 - FURTHEST_BACK), -1):
+                other = lines[before]
+                if other.stream == stream:
+                    if other.time == time or (len(other.time) != len(time) and full_time(other.time) == full):
+                        return None
+                    break
+            else:
+                last = self.last_before(stream)
+                if index > FURTHEST_BACK or (last is not None and last.time == full):
+                    return None
+            if type(record) is Record:
+                made.append(Record(record.message[:-1], stream, full))
+            else:
+                made.append(msgspec.structs.replace(record, message=record.message[:-1], time=full))
+        return made
 
     def with_records(self, records: list[Record], size_bytes: int | None = None) -> Batch:
         """This batch holding other records (filtered or changed), with the same positions."""

@@ -267,7 +267,7 @@ class _Whole:
 
     @property
     def bounds(self) -> list[int]:
-        """Where each text's newline ends in `data`: what ends before that, and not before the text, is its."""
+        """Where each text's newline ends in `data`: what ends before that, not before the text, is in it."""
         if self._bounds is None:
             texts = self._texts
             if not self.text.isascii():
