@@ -22,6 +22,8 @@ from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.regex import RegexError, RegexSet
 
 HASH_BYTES = 8
+DEEPEST = 64
+"""What is deeper in fields is looked at as one text: Python's stack ends somewhere."""
 SHORTEST_KEY = 16
 """A shorter one could be found by trying."""
 
@@ -121,8 +123,12 @@ class RedactProcessor(Processor[RedactOptions]):
             if changed is not fields:
                 yield index, changed
 
-    def _value(self, value: Any) -> Any:
+    def _value(self, value: Any, depth: int = 0) -> Any:
         """Another value, or this one where it says nothing. What is below it is never changed itself."""
+        if depth == DEEPEST and isinstance(value, dict | list | tuple):
+            text = _as_text(value)
+            changed = self._redacted(text, self._sensitive)
+            return value if changed == text else changed
         if isinstance(value, str):
             return self._redacted(value, self._sensitive)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -130,10 +136,10 @@ class RedactProcessor(Processor[RedactOptions]):
             changed = self._redacted(text, self._sensitive)
             return value if changed == text else changed
         if isinstance(value, dict):
-            below = {key: self._value(each) for key, each in value.items()}
+            below = {key: self._value(each, depth + 1) for key, each in value.items()}
             return below if any(below[key] is not value[key] for key in below) else value
         if isinstance(value, list | tuple):
-            items = [self._value(each) for each in value]
+            items = [self._value(each, depth + 1) for each in value]
             return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
         return value
 
@@ -188,15 +194,32 @@ class _Found:
         return [each for each, mask in self._masks if mask[index]]
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
     """Every text in a value, and its whole numbers: the number of a card may well be one."""
-    if isinstance(value, str):
+    if depth == DEEPEST and isinstance(value, dict | list | tuple):
+        yield _as_text(value)
+    elif isinstance(value, str):
         yield value
     elif isinstance(value, int):
         yield str(value)
     elif isinstance(value, dict):
         for below in value.values():
-            yield from texts_in(below)
+            yield from texts_in(below, depth + 1)
     elif isinstance(value, list | tuple):
         for below in value:
-            yield from texts_in(below)
+            yield from texts_in(below, depth + 1)
+
+
+def _as_text(value: Any) -> str:
+    """What is in it, one behind the other: if that says something, the value becomes this text."""
+    words: list[str] = []
+    waiting = [value]
+    while waiting:  # it is deeper than calls may be
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting += reversed(each.values())
+        elif isinstance(each, list | tuple):
+            waiting += reversed(each)
+        else:
+            words.append(str(each))
+    return " ".join(words)

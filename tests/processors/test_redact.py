@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -143,6 +144,15 @@ def test_fields_are_redacted_however_deep_and_those_of_others_are_not_changed(ap
     assert given.fields is fields
     assert fields["cards"] == [{"number": 4111111111111111}, "x"]
     assert found.fields["plain"] is fields["plain"]
+
+
+def test_what_is_deeper_than_anybody_nests_is_one_text(apply: Apply) -> None:
+    for depth in (60, 64, 65, 900):
+        value = json.loads('{"a":' * depth + '"ada@example.com"' + "}" * depth)
+        [found] = apply("redact", record(fields={"x": value, "y": 1}), kinds=["email"])
+        text = json.dumps(found.fields)
+        assert "ada" not in text
+        assert "[email]" in text
 
 
 def test_message_and_fields_of_one_record(apply: Apply) -> None:
