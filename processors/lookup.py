@@ -26,6 +26,9 @@ from logroute.router.record import Batch
 LARGEST_BYTES = 256 << 20
 """A larger file is refused: all of it is kept in memory."""
 
+ANSWERS_WITHIN_S = 5.0
+"""At a start or a reload nobody waits longer for the file."""
+
 Table = dict[str, Any]
 Version = tuple[int, int, int]
 """By what a file is known to be another: inode, size, time of the last change."""
@@ -111,7 +114,7 @@ class Reloaded:
     def __init__(self, file: str, every_s: float) -> None:
         """Raises TableError."""
         self.file = file
-        version, self.table = read(file)
+        version, self.table = read_within(file)
         self._ended = threading.Event()
         # The thread must not keep us alive.
         threading.Thread(
@@ -162,6 +165,26 @@ def version_or(file: str, known: Version) -> Version:
         return known
 
 
+def read_within(file: str, seconds: float = ANSWERS_WITHIN_S) -> tuple[Version, Table]:
+    """Read it in a thread of its own, which is left behind where its disk hangs. Raises TableError."""
+    found: list[tuple[Version, Table] | TableError] = []
+
+    def try_to() -> None:
+        try:
+            found.append(read(file))
+        except TableError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=try_to, daemon=True, name="lookup")
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise TableError(f"{file}: its disk does not answer")
+    if isinstance(found[0], TableError):
+        raise found[0]
+    return found[0]
+
+
 def read(file: str) -> tuple[Version, Table]:
     """What stands in the file, and which version of it. Raises TableError."""
     try:
@@ -170,6 +193,8 @@ def read(file: str) -> tuple[Version, Table]:
             data = stream.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise TableError(f"{file}: cannot read it: {error.strerror}") from error
+    except ValueError as error:  # a NUL in its name
+        raise TableError(f"cannot read a file of that name: {error}") from error
     if len(data) > LARGEST_BYTES:
         raise TableError(f"{file}: larger than {LARGEST_BYTES >> 20} MiB, and all of it is kept in memory")
     try:

@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from logroute.processors.lookup import LookupProcessor, Reloaded, TableError, from_csv, from_json, version_of
+from logroute.processors import lookup as module
+from logroute.processors.lookup import (
+    LookupProcessor,
+    Reloaded,
+    TableError,
+    from_csv,
+    from_json,
+    read_within,
+    version_of,
+)
 from logroute.router.record import Record
 from tests.processors.conftest import batch, made, record
 
@@ -88,6 +97,14 @@ def test_a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing(tmp_
     path.write_text("ip,name\n3,three\n")
     file.look(known)
     assert file.table == {"3": "three"}
+
+
+def test_nobody_waits_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(module, "read", lambda file: answers.wait(60))
+    with pytest.raises(TableError, match="its disk does not answer"):
+        read_within("hosts.csv", 0.001)
+    answers.set()
 
 
 def test_a_thread_looks_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
