@@ -249,7 +249,10 @@ PIECES = st.sampled_from(
         ),
     ]
 )
-TEXTS = st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=20)
+ADDRESSES = st.tuples(st.sampled_from("a9_"), st.text("a9.!#$%&'*+?^_`{|}~-", max_size=2)).map(
+    lambda parts: f"{''.join(parts)}@b-c.d9"
+)
+TEXTS = st.lists(PIECES | ADDRESSES, max_size=8).map("".join) | st.text(max_size=20)
 
 
 @given(st.lists(TEXTS, max_size=6))
