@@ -132,7 +132,7 @@ class Route:
         cls = type(sink)
         self._delivery_settings = DeliverySettings(
             batch_bytes=1,
-            batch_records=settings.batch_records or cls.batch_records,
+            batch_records=settings.batch_records or sink.batch_records,
             batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,

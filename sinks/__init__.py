@@ -147,7 +147,7 @@ class Sink(ABC, Generic[OptionsT]):
 
     batch_bytes: ClassVar[int] = 1 << 20
     """What one delivery takes at most, unless the route's `batch` says otherwise; likewise below."""
-    batch_records: ClassVar[int] = 10_000
+    batch_records: int = 10_000
     batch_wait_s: ClassVar[float] = 0.0
     """How long to wait for more once there is something."""
 

@@ -49,7 +49,7 @@ from logroute.sinks.tls import TlsOptions
 if TYPE_CHECKING:
     from logroute.router.record import Batch, Origin, Record
     from logroute.sinks._elasticsearch_client import Client
-    from logroute.sinks.http import Answer
+    from logroute.sinks.http_answers import Answer
 
 PORT = 9200
 SAY_ATTENTION_S = 60.0
