@@ -44,6 +44,12 @@ class Delivered(msgspec.Struct):
 
     duplicates: int = 0
     letters: list[Letter] = msgspec.field(default_factory=list)
+    unnamed: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    """How many were rejected by a receiver that does not say which, and its words."""
+
+    @property
+    def rejected(self) -> int:
+        return len(self.letters) + sum([count for count, _ in self.unnamed])
 
 
 class Accounts(Protocol):
@@ -197,6 +203,8 @@ class Delivery:
                     Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
                     for rejected in answer.rejected
                 ]
+                if answer.unnamed:
+                    result.unnamed.append((answer.unnamed, answer.unnamed_reason))
                 if not answer.postponed:
                     self._accounts.succeeded()
                     attempt = 0
@@ -323,7 +331,7 @@ def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:
 def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
     """What `deliver` returned. Raises an error if that says nothing about these batches."""
     named: list[Rejected | Postponed] = [*outcome.rejected, *outcome.postponed]
-    if len(named) + outcome.duplicates > _count(batches):
+    if len(named) + outcome.unnamed + outcome.duplicates > _count(batches):
         raise ValueError("deliver() has named more records than it was given")
     for each in named:
         if not 0 <= each.batch < len(batches):

@@ -384,7 +384,7 @@ class Route:
         if group.damaged:
             books.drop("damaged", group.records)
         else:
-            rejected = len(delivered.letters)
+            rejected = delivered.rejected
             self._bury(delivered.letters)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
@@ -396,7 +396,7 @@ class Route:
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books
-        rejected = len(delivered.letters)
+        rejected = delivered.rejected
         self._bury(delivered.letters)
         done = group.records - sum(len(batch.lines) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
@@ -413,6 +413,8 @@ class Route:
                 time=letter.record.time,
                 reason=letter.reason,
             )
+        for count, reason in delivered.unnamed:
+            self.warn("records were rejected, nobody says which", records=count, reason=reason)
 
     def failed(self, error: Exception) -> None:
         self._failures += 1

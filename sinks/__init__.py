@@ -78,11 +78,16 @@ class Outcome(msgspec.Struct, frozen=True):
 
     rejected: Sequence[Rejected] = ()
     postponed: Sequence[Postponed] = ()
-    """Only from sinks to which order does not matter."""
+    """Where order matters, only if no later record was delivered."""
     duplicates: int = 0
     """How many records the receiver had already: it was delivered before, and we did not hear of it."""
     after_s: float | None = None
     """How long the receiver asked us to wait before what it postponed is sent again."""
+    unnamed: int = 0
+    """How many more records the receiver has rejected without saying which. They are counted as rejected, but
+    there is nothing to keep of them."""
+    unnamed_reason: str = ""
+    """The receiver's own words about those."""
 
 
 DELIVERED = Outcome()

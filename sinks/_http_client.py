@@ -20,8 +20,8 @@ KEEP_ALIVE_S = 4.0
 moment has an unknown outcome."""
 ANSWER_BYTES = 1 << 16
 ANSWER_S = 1.0
-"""How much of an answer's body is read, and for how long. Protocols that tell more than the status does say so
-in less."""
+"""How much of an answer's body is read, and for how long: protocols that tell more than the status does say
+it in less."""
 NO_PROXY = "none"
 
 

@@ -1,4 +1,4 @@
-"""Times of records as nanoseconds since the epoch, as receivers of logs want them: whole columns at a time."""
+"""Times of records as nanoseconds since the epoch, as receivers of logs want them; whole columns at once."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import trio
 import zstandard
@@ -34,8 +34,12 @@ from logroute.sinks import (
     SinkOptions,
 )
 from logroute.sinks.failures import cause_in_words
+from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
 from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding
+from logroute.sinks.loki_push import LokiEncoding, LokiOptions
+from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
+from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
@@ -65,9 +69,10 @@ class HttpOptions(SinkOptions):
     url: str = Field(examples=["https://logs.example.com/ingest"])
     """Where to. `user:password@` before the host becomes basic authentication. Without a path, it is the
     encoding's own, such as `/v1/logs`."""
-    encoding: Literal["ndjson", "json", "text"] = "ndjson"
+    encoding: Literal["ndjson", "json", "text", "loki", "otlp", "splunk", "gelf"] = "ndjson"
     """What a body is: `ndjson`, a line of JSON for each record; `json`, one array of them; `text`, lines as
-    `format` says."""
+    `format` says; for the protocols of these names `loki`, `otlp` (OpenTelemetry), `splunk` (HEC) and `gelf`
+    (Graylog)."""
     format: str = Field(default="text", examples=["{time} {container.name} {message}"])
     """What a record is as `text`: `text`, `raw`, `logfmt`, `json`, or a template."""
     method: Literal["POST", "PUT"] = "POST"
@@ -85,6 +90,10 @@ class HttpOptions(SinkOptions):
     proxy: str | None = Field(default=None, examples=["http://proxy.example.com:3128"])
     """Proxy to ask, or `none`. Default: what the environment says (`HTTPS_PROXY`, `NO_PROXY` …)."""
     statuses: StatusOptions = StatusOptions()
+    loki: LokiOptions = LokiOptions()
+    otlp: OtlpOptions = OtlpOptions()
+    splunk: SplunkOptions = SplunkOptions()
+    gelf: GelfHttpOptions = GelfHttpOptions()
     tls: TlsOptions = TlsOptions()
 
     @field_validator("url")
@@ -160,6 +169,10 @@ ENCODINGS: dict[str, tuple[type[Encoding], Callable[[HttpOptions], Encoding]]] =
     "ndjson": (LinesEncoding, lambda options: LinesEncoding("json", "application/x-ndjson")),
     "json": (JsonArrayEncoding, lambda options: JsonArrayEncoding()),
     "text": (LinesEncoding, lambda options: LinesEncoding(options.format, "text/plain; charset=utf-8")),
+    "loki": (LokiEncoding, lambda options: LokiEncoding(options.loki)),
+    "otlp": (OtlpEncoding, lambda options: OtlpEncoding(options.otlp)),
+    "splunk": (SplunkEncoding, lambda options: SplunkEncoding(options.splunk)),
+    "gelf": (GelfEncoding, lambda options: GelfEncoding(options.gelf)),
 }
 """What there is, and how it is made. A further one is a module with its class, and a line here and below."""
 
@@ -264,7 +277,7 @@ class HttpSink(Sink[HttpOptions]):
             await client.close()
 
     async def _ask(self, body: bytes) -> Answer:
-        """One request with records. Raises Retryable without an answer; cancelled, it closes the connection."""
+        """One request with records. Raises Retryable without an answer; cancelled, closes the connection."""
         if self._compress is not None:  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(self._compress, body, abandon_on_cancel=True)
         try:
@@ -305,8 +318,7 @@ class HttpSink(Sink[HttpOptions]):
 
     async def _confirmed(self, wanted: Confirmation) -> Outcome:
         """Ask whether a delivery is safe until it is. Raises Retryable when that takes too long."""
-        parts = urlsplit(self._url)
-        url = f"{parts.scheme}://{parts.netloc}{wanted.path}"
+        url = urljoin(self._url, wanted.reference)
         headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
         pause_s, longest_s = ASK_AGAIN_S
         reason = "it has not said that it is safe"

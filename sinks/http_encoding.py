@@ -1,8 +1,8 @@
-"""Encodings of the http sink: how the records of a delivery become a request, and what is read out of its answer.
+"""Encodings of the http sink: how records become requests, and what is read out of the answers.
 
 An encoding is one object. It does no I/O: it makes bodies, and says what an answer means. What it brings
-beside that (path, port, content type, headers) the sink puts into each request. This module has the plain ones;
-those of a protocol stand in modules of their own (`loki_push`, `splunk_hec`, `otlp_logs`, `gelf_message`).
+beside that (path, port, content type, headers) the sink puts into each request. This module has the plain
+ones; those of a protocol stand in modules of their own (`loki_push`, `splunk_hec`, `otlp_logs`, `gelf`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Confirmation(msgspec.Struct, frozen=True):
-    """The receiver has taken a delivery into its hands, and says later whether it is safe: ask until it is."""
+    """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
 
-    path: str
-    """Of the URL that is asked, with its query; on the same server."""
+    reference: str
+    """Where to ask, relative to the URL of the request."""
     body: bytes
     confirmed: Callable[[Answer], bool]
     """Whether the answer says yes. Raises ValueError where it is no answer to that."""
