@@ -163,7 +163,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
     ordered: ClassVar[bool] = False
     concurrency: ClassVar[int] = 2
     batch_bytes: ClassVar[int] = 4 << 20
-    batch_records: ClassVar[int] = 10_000
+    batch_records = 10_000
     batch_wait_s: ClassVar[float] = 0.2
 
     def __init__(self, options: ElasticsearchOptions, context: SinkContext) -> None:

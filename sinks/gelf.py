@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import trio
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
@@ -40,8 +40,8 @@ class GelfOptions(SinkOptions):
     type: Literal["gelf"] = "gelf"
     address: str = Field(examples=["udp://graylog.example.com:12201"])
     """Where to: `udp://HOST:PORT`, `tcp://…` or `tls://…`; the port is 12201 by default."""
-    compress: Compress | None = Field(default=None, examples=["zlib"])
-    """Compress datagrams: `gzip` (the default), `zlib` or `none`. Streams are never compressed."""
+    compress: Compress = "gzip"
+    """Compress datagrams. Messages in a stream never are."""
     chunk: Size = Field(default=CHUNK_BYTES, ge=512, le=LARGEST_BYTES, examples=["8KiB"])
     """Largest datagram. A message may have 128 of them; what is longer is cut and ends with `[truncated]`."""
     tls: TlsOptions = TlsOptions()
@@ -51,12 +51,6 @@ class GelfOptions(SinkOptions):
     def _address_is_one(cls, address: str) -> str:
         parse_address(address)
         return address
-
-    @model_validator(mode="after")
-    def _streams_are_not_compressed(self) -> GelfOptions:
-        if self.compress not in (None, "none") and not self.address.startswith("udp:"):
-            raise ValueError("`compress` is of datagrams: messages in a stream end with a NUL")
-        return self
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -109,7 +103,7 @@ class GelfSink(Sink[GelfOptions]):
         super().__init__(options, context)
         self._address = parse_address(options.address)
         self._messages = GelfMessages()
-        self._chunker = Chunker(options.compress or "gzip", options.chunk)
+        self._chunker = Chunker(options.compress, options.chunk)
         self._peer = f"gelf+{options.address}"
         self._connection: Connection | None = None
         self._datagrams: UdpDatagrams | None = None

@@ -82,29 +82,46 @@ _PAIR = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 def refusals(text: str) -> list[LeftOut]:
     """What Loki's words say that it has left out; nothing where they say something else.
 
-    Never raises. Loki tells of some streams only the last one's refusal: what it says of times and sizes that
-    hold for all streams is taken to mean all of them.
+    Never raises. Of several streams it may tell only the last one's refusal: what it says of times and sizes
+    that hold for all of them is taken to mean all of them.
     """
+    found: list[LeftOut] = []
     reason = f"Loki has not taken it: {excerpt(text)}"
-    found = [
+    start = 0
+    for total in _TOTAL.finditer(text):
+        lines = text[start : total.start()]
+        start = total.end()
+        stream, count = parse_labels(total["stream"]), int(total["count"][:9])
+        about = _about_times(lines, reason) or _about_lines(lines, reason)
+        if about and not _AT.search(lines):
+            found.append(msgspec.structs.replace(about[0], stream=stream, total=count))
+        else:
+            found.append(_ignored(lines, stream, count, reason))
+    rest = text[start:]
+    return [*found, *_about_times(rest, reason), *_about_lines(rest, reason)]
+
+
+def _about_times(text: str, reason: str) -> list[LeftOut]:
+    """Limits of times, which hold for all streams."""
+    return [
         *(LeftOut(reason, before_ns=_ns(old["time"])) for old in _OLD.finditer(text)),
         *(LeftOut(reason, after_ns=_ns(new["time"])) for new in _NEW.finditer(text)),
+    ]
+
+
+def _about_lines(text: str, reason: str) -> list[LeftOut]:
+    """A limit of lengths, which holds for all streams; streams that are left out whole."""
+    return [
         *(LeftOut(reason, longer_than=int(long["size"][:18])) for long in _LONG.finditer(text)),
         *(
             LeftOut(reason, stream=parse_labels(whole["stream"]), whole_stream=True)
             for whole in _WHOLE_STREAM.finditer(text)
         ),
     ]
-    start = 0
-    for total in _TOTAL.finditer(text):
-        found.append(_ignored(text[start : total.start()], total, reason))
-        start = total.end()
-    return found
 
 
-def _ignored(lines: str, total: re.Match[str], reason: str) -> LeftOut:
-    """What the ingester has ignored of one stream: the lines about some, then how many they are."""
-    stream, count = parse_labels(total["stream"]), int(total["count"][:9])
+def _ignored(lines: str, stream: Labels, count: int, reason: str) -> LeftOut:
+    """What the ingester has ignored of one stream: lines about some of them."""
     at = {_ns(f"{each['day']}T{each['clock']}{each['part'] or ''}Z") for each in _AT.finditer(lines)}
     behind = [_ns(each["time"]) for each in _BEHIND.finditer(lines)]
     # It lists ten at most. What it has let pass before the newest came may be as old as what it names.

@@ -24,6 +24,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from pydantic import BaseModel, ValidationError
 
 from logroute.config.components import SINKS
@@ -221,7 +222,10 @@ class SearchReceiver(Receiver):
 class HttpReceiver(Receiver):
     """A server that reads a request, then answers."""
 
-    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+    companions: typing.ClassVar = {
+        "tls.key": ("tls.cert", "/x/client.pem"),
+        "password": ("username", "ada"),
+    }
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -248,6 +252,120 @@ class HttpReceiver(Receiver):
 
     def close(self) -> None:
         self._running.close()
+
+
+class LokiReceiver(HttpReceiver):
+    """A server that takes Loki's pushes, and puts the lines of each in the order of their times."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "loki"}
+
+    @property
+    def uri(self) -> str:
+        return f"loki+{self.server.url}"
+
+    def records(self) -> list[dict[str, Any]]:
+        return [record for body in self.server.bodies for record in self._in_order(body)]
+
+    def _in_order(self, body: bytes) -> list[dict[str, Any]]:
+        lines = [
+            (int(time_ns), {"container": {"name": stream["stream"]["container"]}, "message": line})
+            for stream in json.loads(body)["streams"]
+            for time_ns, line in stream["values"]
+        ]
+        return [record for _, record in sorted(lines, key=lambda each: each[0])]
+
+
+class OtlpReceiver(LokiReceiver):
+    """Likewise of OpenTelemetry's logs, read with its library."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "otlp"}
+
+    @property
+    def uri(self) -> str:
+        return f"otlp+{self.server.url}"
+
+    def _in_order(self, body: bytes) -> list[dict[str, Any]]:
+        lines = [
+            (log.time_unix_nano, {"container": {"name": name}, "message": log.body.string_value})
+            for resource in ExportLogsServiceRequest.FromString(body).resource_logs
+            for name in [
+                each.value.string_value
+                for each in resource.resource.attributes
+                if each.key == "container.name"
+            ]
+            for scope in resource.scope_logs
+            for log in scope.log_records
+        ]
+        return [record for _, record in sorted(lines, key=lambda each: each[0])]
+
+
+class SplunkReceiver(HttpReceiver):
+    """A server that answers as Splunk does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.server.otherwise = answer(200, b'{"text":"Success","code":0}')
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "splunk"}
+
+    @property
+    def uri(self) -> str:
+        return f"splunk+{self.server.url}"
+
+    def records(self) -> list[dict[str, Any]]:
+        found = []
+        for body in self.server.bodies:
+            for given in parsed(body):
+                event = given["event"]
+                message = event["message"] if isinstance(event, dict) else event
+                found.append({"container": {"name": given["fields"]["container_name"]}, "message": message})
+        return found
+
+
+class GelfReceiver(Receiver):
+    """A receiver of a stream of messages, each of which ends with a NUL."""
+
+    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver = TcpReceiver()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
+
+    @property
+    def uri(self) -> str:
+        return f"gelf+{self.options['address']}"
+
+    def records(self) -> list[dict[str, Any]]:
+        self.receiver.settle()
+        given = [
+            json.loads(text) for stream in self.receiver.received for text in bytes(stream).split(b"\0")[:-1]
+        ]
+        return [
+            {"container": {"name": each["_container_name"]}, "message": each["short_message"]}
+            for each in given
+        ]
+
+    def shown(self, message: str) -> str:
+        return "-" if not message or message.isspace() else shown(message)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.refuse()
+        yield
+        self.receiver.accept()
+
+    def close(self) -> None:
+        self.receiver.close()
 
 
 class ForwardSinkReceiver(Receiver):
@@ -375,7 +493,11 @@ RECEIVERS: dict[str, type[Receiver]] = {
     "elasticsearch": SearchReceiver,
     "file": FileReceiver,
     "forward": ForwardSinkReceiver,
+    "gelf": GelfReceiver,
     "http": HttpReceiver,
+    "http: loki": LokiReceiver,
+    "http: otlp": OtlpReceiver,
+    "http: splunk": SplunkReceiver,
     "null": NullReceiver,
     "relp": RelpSinkReceiver,
     "stdout": StdoutReceiver,
@@ -442,9 +564,10 @@ class Context:
 class Bench:
     """A sink of one type, and its receiver."""
 
-    def __init__(self, type_: str, folder: Path) -> None:
-        self.type = type_
-        self.receiver = RECEIVERS[type_](folder)
+    def __init__(self, row: str, folder: Path) -> None:
+        self.row = row
+        self.type = type_ = row.partition(":")[0]
+        self.receiver = RECEIVERS[row](folder)
         self.context = Context(folder)
         self.model: type[SinkOptions] = SINKS.options(type_)  # type: ignore[assignment]  # of a sink
         self.cls: type[Sink[Any]] = SINKS.class_of(type_)
@@ -512,7 +635,7 @@ def shown(message: str) -> str:
 
 def test_every_sink_has_a_row_in_the_table() -> None:
     builtin = {name for name in SINKS.types() if SINKS.class_of(name).__module__.startswith("logroute.")}
-    assert builtin == set(RECEIVERS)
+    assert builtin == {name.partition(":")[0] for name in RECEIVERS}
 
 
 # --- delivering -------------------------------------------------------------------------------------
@@ -657,7 +780,7 @@ async def test_a_cancelled_delivery_is_delivered_by_the_next_attempt(
     while cancelled:
         folder = tmp_path / str(steps)
         folder.mkdir()
-        again = Bench(bench.type, folder)
+        again = Bench(bench.row, folder)
         sink = await again.open()
         await sink.deliver([first])
         cancelled = await cancelled_after(steps, sink, [second])
@@ -786,7 +909,7 @@ async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(
 ) -> None:
     fresh, shared = as_a_source_gives_it(), as_a_source_gives_it()
     for name in sorted(RECEIVERS):
-        folder = tmp_path / f"neighbour-{name}"
+        folder = tmp_path / f"neighbour-{name.replace(' ', '')}"
         folder.mkdir()
         neighbour = Bench(name, folder)
         sink = await neighbour.open()
