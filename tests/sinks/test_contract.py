@@ -94,8 +94,12 @@ class Receiver(ABC):
         return []
 
     def arrived(self) -> list[tuple[str, str]]:
-        """(container's name, message) of each."""
+        """(`source` of it, message) of each."""
         return [(record["container"]["name"], record["message"]) for record in self.records()]
+
+    def source(self, origin: Origin, record: Record) -> str:
+        """Whose records have an order, where there is none across origins."""
+        return origin.name
 
     def shown(self, message: str) -> str:
         """What arrives of a message: text as UTF-8 can express it."""
@@ -255,7 +259,9 @@ class HttpReceiver(Receiver):
 
 
 class LokiReceiver(HttpReceiver):
-    """A server that takes Loki's pushes, and puts the lines of each in the order of their times."""
+    """A server that takes Loki's pushes: stdout and stderr are streams of their own."""
+
+    across_origins = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -266,19 +272,24 @@ class LokiReceiver(HttpReceiver):
         return f"loki+{self.server.url}"
 
     def records(self) -> list[dict[str, Any]]:
-        return [record for body in self.server.bodies for record in self._in_order(body)]
-
-    def _in_order(self, body: bytes) -> list[dict[str, Any]]:
-        lines = [
-            (int(time_ns), {"container": {"name": stream["stream"]["container"]}, "message": line})
+        return [
+            {
+                "container": {"name": f"{stream['stream']['container']} {stream['stream']['stream']}"},
+                "message": line,
+            }
+            for body in self.server.bodies
             for stream in json.loads(body)["streams"]
-            for time_ns, line in stream["values"]
+            for _, line in stream["values"]
         ]
-        return [record for _, record in sorted(lines, key=lambda each: each[0])]
+
+    def source(self, origin: Origin, record: Record) -> str:
+        return f"{origin.name} {record.stream}"
 
 
-class OtlpReceiver(LokiReceiver):
-    """Likewise of OpenTelemetry's logs, read with its library."""
+class OtlpReceiver(HttpReceiver):
+    """A server that takes OpenTelemetry's logs, read with its library."""
+
+    across_origins = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -288,19 +299,16 @@ class OtlpReceiver(LokiReceiver):
     def uri(self) -> str:
         return f"otlp+{self.server.url}"
 
-    def _in_order(self, body: bytes) -> list[dict[str, Any]]:
-        lines = [
-            (log.time_unix_nano, {"container": {"name": name}, "message": log.body.string_value})
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"container": {"name": each.value.string_value}, "message": log.body.string_value}
+            for body in self.server.bodies
             for resource in ExportLogsServiceRequest.FromString(body).resource_logs
-            for name in [
-                each.value.string_value
-                for each in resource.resource.attributes
-                if each.key == "container.name"
-            ]
+            for each in resource.resource.attributes
+            if each.key == "container.name"
             for scope in resource.scope_logs
             for log in scope.log_records
         ]
-        return [record for _, record in sorted(lines, key=lambda each: each[0])]
 
 
 class SplunkReceiver(HttpReceiver):
@@ -589,7 +597,9 @@ class Bench:
         if not self.receiver.keeps:
             return
         wanted = [
-            (each.origin.name, self.receiver.shown(r.message)) for each in expected for r in each.records
+            (self.receiver.source(each.origin, r), self.receiver.shown(r.message))
+            for each in expected
+            for r in each.records
         ]
         arrived = self.receiver.arrived()
         if not self.receiver.across_origins:
