@@ -9,7 +9,6 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,8 @@ from logroute.router.route import Route, RouteSettings
 from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
 from logroute.sinks.http import HttpOptions, HttpSink
 from logroute.sinks.http_answers import Answer, usual_meaning
+from tests.sinks.conftest import Making
 from tests.sinks.http_server import Behaviour, Close, HttpServer, Request, answer, say
-from tests.sinks.test_contract import Context
 
 WEB = Origin("docker:web", "docker", id="c" * 64, name="web")
 
@@ -43,45 +42,6 @@ def batch(*messages: str) -> Batch:
 
 def messages(body: bytes) -> list[str]:
     return [json.loads(line)["message"] for line in body.splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-async def server(nursery: trio.Nursery) -> HttpServer:
-    server = HttpServer()
-    await nursery.start(server.serve)
-    return server
-
-
-class Making:
-    """Makes sinks for the server, and closes them."""
-
-    def __init__(self, server: HttpServer, folder: Path) -> None:
-        self.server = server
-        self.context = Context(folder)
-        self.made: list[HttpSink] = []
-
-    async def __call__(self, url: str = "/in", **options: Any) -> HttpSink:
-        if url.startswith("/"):
-            url = self.server.url + url
-        sink = HttpSink(HttpOptions.model_validate({"type": "http", "url": url, **options}), self.context)
-        self.made.append(sink)
-        await sink.open()
-        return sink
-
-
-@pytest.fixture
-async def sink_to(server: HttpServer, tmp_path: Path) -> AsyncIterator[Making]:
-    making = Making(server, tmp_path)
-    yield making
-    for sink in making.made:
-        await sink.close()
 
 
 async def failure(sink: HttpSink, *texts: str) -> Retryable:
