@@ -256,8 +256,8 @@ def now(offset: timedelta = timedelta(), digits: int = 0) -> str:
     return (datetime.now(UTC) + offset).strftime("%Y-%m-%dT%H:%M:%S.") + f"{digits:09d}Z"
 
 
-async def sink_of(loki: Loki, sink_to: Making, name: str, **options: Any) -> tuple[Any, Origin]:
-    sink = await sink_to(loki.url, encoding="loki", **options)
+async def sink_of(server: Loki, sink_to: Making, name: str, **options: Any) -> tuple[Any, Origin]:
+    sink = await sink_to(server.url, encoding="loki", **options)
     return sink, Origin(f"docker:{name}", "docker", id="c" * 64, name=name)
 
 
