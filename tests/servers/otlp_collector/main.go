@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 
@@ -16,6 +15,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 type record struct {
@@ -62,7 +63,7 @@ func printAll(encoder *json.Encoder, logs plog.Logs) error {
 		for _, scope := range resource.ScopeLogs().All() {
 			for _, log := range scope.LogRecords().All() {
 				if log.Body().AsString() == "refuse me" {
-					return consumererror.NewPermanent(errors.New("told to refuse it"))
+					return consumererror.NewPermanent(status.Error(codes.InvalidArgument, "told to refuse it"))
 				}
 				lines = append(lines, record{
 					int64(log.Timestamp()), int32(log.SeverityNumber()), log.SeverityText(), log.Body().AsRaw(),
