@@ -7,8 +7,10 @@ import socket
 
 from benchmarks.receiver import Receiver, serve
 
-LINE = b'"message":"n 0'
-"""In each document, and nowhere else."""
+LINE = b'"n 0'
+"""In each record that is JSON, and nowhere else."""
+OTLP_LINE = b"\x96\x01n 0"
+"""In each of OTLP's protobuf: behind the length of the line, 150."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 BULK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{"errors":false}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -40,7 +42,7 @@ class Requests:
         self._parts.clear()
         self._missing = 0
         self._connection.sendall(BULK if b"/_bulk" in whole[:end] else NOTHING)
-        return whole.count(LINE)
+        return whole.count(OTLP_LINE if b"x-protobuf" in whole[:end] else LINE)
 
 
 class HttpReceiver(Receiver):

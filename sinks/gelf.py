@@ -3,7 +3,7 @@
 Owns one connection, or socket for datagrams. Neither way has an acknowledgement: a datagram has been
 delivered when it was sent, and of a stream what the receiver's kernel has taken (`kernel_acknowledged`). GELF
 over HTTP, which answers, is an encoding of the http sink. Graylog, "GELF via UDP", "GELF via TCP". See
-docs/http.md.
+docs/gelf.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkOptions
-from logroute.sinks.datagrams import LARGEST_BYTES, UdpDatagrams
+from logroute.sinks.datagrams import LARGEST_BYTES, TooLarge, UdpDatagrams
 from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
 from logroute.sinks.kernel_acknowledged import Connection
 from logroute.sinks.streams import open_stream
@@ -43,7 +43,8 @@ class GelfOptions(SinkOptions):
     compress: Compress = "gzip"
     """Compress datagrams. Messages in a stream never are."""
     chunk: Size = Field(default=CHUNK_BYTES, ge=512, le=LARGEST_BYTES, examples=["8KiB"])
-    """Largest datagram. A message may have 128 of them; what is longer is cut and ends with `[truncated]`."""
+    """Largest datagram; smaller ones go where the path takes none of this size. A message may have 128 of them;
+    what is longer is cut and ends with `[truncated]`."""
     tls: TlsOptions = TlsOptions()
 
     @field_validator("address")
@@ -128,6 +129,7 @@ class GelfSink(Sink[GelfOptions]):
         # Names are resolved anew: the receiver may have moved.
         if address.transport == "udp":
             self._datagrams = await UdpDatagrams.open(address.host, address.port, peer)
+            self._chunker.datagram_bytes = self.options.chunk
         else:
             context = await client_context(self.options.tls) if address.transport == "tls" else None
             opened = await open_stream(address.host, address.port, peer, context)
@@ -157,24 +159,35 @@ class GelfSink(Sink[GelfOptions]):
 
     async def _send_datagrams(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
         truncated = self._chunker.truncated
-        # Milliseconds of compressing in which others want to go on.
-        ready = await trio.to_thread.run_sync(self._datagrams_of, messages, abandon_on_cancel=True)
-        if cut := self._chunker.truncated - truncated:
-            self.context.warn("messages were cut to 128 datagrams", messages=cut, chunk=self.options.chunk)
         try:
-            damaged = await datagrams.send(ready)
+            await self._send_chunked(datagrams, messages)
         except Retryable:
             if lost := datagrams.unconfirmed:
                 self._unconfirmed += lost
                 self.context.unconfirmed(lost)
             await self.close()
             raise
-        if damaged:
-            self.context.warn(
-                "the path takes no datagrams of this size: lower `chunk`",
-                chunk=self.options.chunk,
-                path=datagrams.max_bytes,
-            )
+        finally:
+            if cut := self._chunker.truncated - truncated:
+                self.context.warn(
+                    "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes
+                )
+
+    async def _send_chunked(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
+        """Send them, all of them again in smaller datagrams where the path turns out not to take these."""
+        while True:
+            # Milliseconds of compressing in which others want to go on.
+            ready = await trio.to_thread.run_sync(self._datagrams_of, messages, abandon_on_cancel=True)
+            try:
+                await datagrams.send(ready, whole=True)
+                return
+            except TooLarge:
+                self._chunker.datagram_bytes = datagrams.max_bytes
+                self.context.warn(
+                    "the path takes no datagrams of `chunk` bytes, smaller ones are sent",
+                    chunk=self.options.chunk,
+                    path=datagrams.max_bytes,
+                )
 
     def _datagrams_of(self, messages: Sequence[bytes]) -> list[bytes]:
         return [datagram for message in messages for datagram in self._chunker.datagrams(message)]

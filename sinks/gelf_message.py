@@ -176,22 +176,25 @@ class Chunker:
     def __init__(self, compress: Compress, datagram_bytes: int) -> None:
         self.truncated = 0
         """Messages cut because 128 chunks do not hold them."""
-        self.max_bytes = MOST_CHUNKS * (datagram_bytes - HEADER_BYTES)
-        """What a message can have at most, compressed."""
+        self.datagram_bytes = datagram_bytes
         self._compress = COMPRESSORS[compress]
-        self._datagram_bytes = datagram_bytes
         # Ids of messages differ, also between two senders that a receiver may take for one.
         self._run = int.from_bytes(os.urandom(8), "big")
         self._numbers = count()
+
+    @property
+    def max_bytes(self) -> int:
+        """What a message can have at most, compressed."""
+        return MOST_CHUNKS * (self.datagram_bytes - HEADER_BYTES)
 
     def datagrams(self, message: bytes) -> list[bytes]:
         """One message as one datagram, or as chunks."""
         data = self._compress(message)
         if len(data) > self.max_bytes:
             data = self._compress(self._cut(message))
-        if len(data) <= self._datagram_bytes:
+        if len(data) <= self.datagram_bytes:
             return [data]
-        size = self._datagram_bytes - HEADER_BYTES
+        size = self.datagram_bytes - HEADER_BYTES
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         number = (self._run + next(self._numbers)) & (1 << 64) - 1
         head = MAGIC + number.to_bytes(8, "big")
