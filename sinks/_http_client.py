@@ -18,10 +18,9 @@ CONNECT_S = 10.0
 KEEP_ALIVE_S = 4.0
 """How long an unused connection is kept: many servers close it after five seconds, and what is sent at that
 moment has an unknown outcome."""
-ANSWER_BYTES = 1 << 16
+ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""How much of an answer's body is read, and for how long: protocols that tell more than the status does say
-it in less."""
+"""How much of an answer's body is read, and for how long, where its status has said all that counts."""
 NO_PROXY = "none"
 
 
@@ -34,12 +33,12 @@ class HttpClient:
         proxy: str | None = None,
         *,
         connections: int = 1,
-        answer_bytes: int = ANSWER_BYTES,
-        answer_s: float = ANSWER_S,
+        answer_bytes: int | None = None,
+        answer_s: float | None = None,
     ) -> None:
         """`proxy` is a URL, `none`, or None for what the environment says."""
-        self._answer_bytes = answer_bytes
-        self._answer_s = answer_s
+        self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
+        self._answer_s = ANSWER_S if answer_s is None else answer_s
         self._client = httpx.AsyncClient(
             # Without a context of ours httpx would read all authorities of its own, for a server without TLS.
             verify=context or False,

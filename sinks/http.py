@@ -218,7 +218,10 @@ class HttpSink(Sink[HttpOptions]):
         context = await client_context(self.options.tls) if self._url.startswith("https:") else None
         if not self._reached:
             await self._reach()
-        self._client = HttpClient(context, self.options.proxy)
+        encoding = self._encoding
+        self._client = HttpClient(
+            context, self.options.proxy, answer_bytes=encoding.answer_bytes, answer_s=encoding.answer_s
+        )
 
     async def _reach(self) -> None:
         """Connect once, and ask for nothing: that a server is down is said before there are records.

@@ -43,6 +43,10 @@ class Encoding(ABC):
     """Of the short form of a URI (`loki+https://`) that names none."""
     authorization: ClassVar[str] = "Bearer"
     """What stands before a token in the Authorization header."""
+    answer_bytes: ClassVar[int | None] = None
+    """How much of an answer's body is read, where it says more than the status does."""
+    answer_s: ClassVar[float | None] = None
+    """How long that is waited for."""
     singly = False
     """Whether the protocol has one record to a request."""
     batch_records: int | None = None
@@ -71,6 +75,13 @@ class Encoding(ABC):
     def take_notes(self) -> Sequence[tuple[str, dict[str, object]]]:
         """What people should be told of what it has encoded, and details; told once."""
         return ()
+
+
+class ProtocolEncoding(Encoding):
+    """One of a protocol whose answers say more than their status: they are read whole, within a bound."""
+
+    answer_bytes = 1 << 16
+    answer_s = 10.0
 
 
 class LinesEncoding(Encoding):

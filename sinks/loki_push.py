@@ -23,7 +23,7 @@ from logroute.sinks import Outcome, Refused, Rejected, Retryable
 from logroute.sinks.encoding import expressible, record_texts
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.http_encoding import Encoding
+from logroute.sinks.http_encoding import ProtocolEncoding
 from logroute.sinks.loki_refusals import Labels, LeftOut, refusals
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class _Bound(msgspec.Struct):
     constant_metadata: dict[str, str]
 
 
-class LokiEncoding(Encoding):
+class LokiEncoding(ProtocolEncoding):
     """Streams of the lines of a delivery. Lines of one stream stay in their order."""
 
     content_type = "application/json"

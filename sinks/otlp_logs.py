@@ -17,7 +17,7 @@ from logroute.sinks import DELIVERED, Outcome, Rejected, Retryable, otlp_json, o
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.http_encoding import Encoding
+from logroute.sinks.http_encoding import ProtocolEncoding
 from logroute.sinks.otlp_attributes import SCOPE, Attributes, resource_attributes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Form(Protocol):
     def request(self, resources: Sequence[bytes]) -> bytes: ...
 
 
-class OtlpEncoding(Encoding):
+class OtlpEncoding(ProtocolEncoding):
     """A delivery as one request. Records of one origin share its resource."""
 
     path = "/v1/logs"

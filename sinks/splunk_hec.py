@@ -23,7 +23,7 @@ from logroute.sinks import DELIVERED, Outcome, Retryable
 from logroute.sinks.encoding import encode_json, expressible, record_texts
 from logroute.sinks.epoch import epoch_seconds
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.http_encoding import Confirmation, Encoding
+from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -97,7 +97,7 @@ class _BlankEvent(msgspec.Struct):
     message: str
 
 
-class SplunkEncoding(Encoding):
+class SplunkEncoding(ProtocolEncoding):
     """Events, one after the other."""
 
     content_type = "application/json"
