@@ -1,8 +1,8 @@
 """Loki's push protocol: streams of lines by their labels, as JSON (`POST /loki/api/v1/push`).
 
 Grafana Loki, "HTTP API", "Ingest logs". Loki answers 400 for a request of which it has taken all that it
-could, and says in words which entries it has left out (`loki_refusals`): they become rejections, and the rest
-is not sent again.
+could, and says in words which entries it has left out (`loki_refusals`): they become rejections. The rest is
+sent again only where there may be more to be said of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import Options
 from logroute.router.record import STREAMS, Origin, Record
 from logroute.router.template import BoundTemplate, PathPart, Template
-from logroute.sinks import Outcome, Refused, Rejected, Retryable
+from logroute.sinks import Outcome, Postponed, Refused, Rejected, Retryable
 from logroute.sinks.encoding import expressible, record_texts
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.http_answers import Answer
@@ -268,7 +268,11 @@ class LokiEncoding(ProtocolEncoding):
         left_out = refusals(answer.text)
         if not left_out:
             return None
-        return self._rejected(left_out, batches)
+        outcome = self._rejected(left_out, batches)
+        # What the ingester says hides what the distributor has said, and a long answer is read in part.
+        if outcome.rejected and (not answer.whole or any(each.total for each in left_out)):
+            return _and_the_rest_again(outcome.rejected, batches)
+        return outcome
 
     def _rejected(self, left_out: Sequence[LeftOut], batches: Sequence[Batch]) -> Outcome:
         """The records that Loki has left out, by what it says of them; all others it has taken."""
@@ -315,6 +319,18 @@ class LokiEncoding(ProtocolEncoding):
             if labels not in known:
                 known[labels] = msgspec.json.decode(labels)
             yield known[labels]
+
+
+def _and_the_rest_again(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Outcome:
+    """Have what is not rejected sent again, until nothing more is said of it: Loki keeps it once."""
+    named = {id(each.record) for each in rejected}
+    rest = [
+        Postponed(index, record, "Loki may have left it out and told only of others")
+        for index, batch in enumerate(batches)
+        for record in batch.records
+        if id(record) not in named
+    ]
+    return Outcome(rejected, rest)
 
 
 def _by_stream(

@@ -182,6 +182,20 @@ async def test_what_loki_names_is_rejected_and_the_rest_delivered(
     assert rejected(outcome) == [(0, "2"), (0, "4")]
     assert "oldest acceptable timestamp" in outcome.rejected[0].reason
     assert outcome.unnamed == 0
+    # The ingester's words hide what else may have been left out.
+    assert [each.record.message for each in outcome.postponed] == ["1", "3", "2 on stderr"]
+
+
+async def test_of_an_answer_that_is_cut_short_what_it_names_is_rejected_and_the_rest_asked_again(
+    server: HttpServer, sink_to: Making
+) -> None:
+    old = f"entry for stream '{STREAM}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: 2026-11-16T20:06:26Z"  # noqa: E501
+    given = batch(line("old", "2020-01-01T00:00:00.000000000Z"), line("long"), line("now"))
+    outcome = await told(server, sink_to, 400, old + "; 1 errors like: " * 10_000, given)
+    assert rejected(outcome) == [(0, "old")]
+    assert [each.record.message for each in outcome.postponed] == ["long", "now"]
+    outcome = await told(server, sink_to, 400, old, given)
+    assert (rejected(outcome), outcome.postponed) == ([(0, "old")], ())
 
 
 async def test_of_more_than_it_lists_those_before_its_limit_are_meant(
@@ -315,6 +329,20 @@ async def test_lines_out_of_order_are_taken_by_a_real_loki_within_its_window(
     assert [each.record.message for each in outcome.rejected] == [each.message for each in late]
     assert "too far behind" in outcome.rejected[0].reason
     assert "fine" in [text for _, _, text in await found(loki, "order", 4)]
+
+
+async def test_a_real_loki_tells_of_one_kind_at_a_time_and_both_are_rejected(
+    loki: Loki, sink_to: Making
+) -> None:
+    sink, origin = await sink_of(loki, sink_to, "kinds")
+    assert await sink.deliver([batch(line("first", now()), of=origin)]) == DELIVERED
+    late, long = line("late", now(timedelta(hours=-3))), line("x" * 2001, now(digits=1))
+    first = await sink.deliver([batch(late, long, line("fine", now(digits=2)), of=origin)])
+    assert [each.record.message[:5] for each in first.rejected] == ["late"]
+    second = await sink.deliver([batch(*(each.record for each in first.postponed), of=origin)])
+    assert [each.record.message[:5] for each in second.rejected] == ["xxxxx"]
+    assert not second.postponed
+    assert [text for _, _, text in await found(loki, "kinds", 2)] == ["first", "fine"]
 
 
 async def test_a_real_loki_keeps_once_what_is_sent_again(loki: Loki, sink_to: Making) -> None:
