@@ -78,7 +78,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     rejected: Sequence[Rejected] = ()
     postponed: Sequence[Postponed] = ()
-    """Where order matters, only if no later record was delivered, or the receiver keeps once what comes twice."""
+    """Where order matters, only if no later record was delivered, or the receiver keeps what comes twice once."""
     duplicates: int = 0
     """How many records the receiver had already: it was delivered before, and we did not hear of it."""
     after_s: float | None = None
