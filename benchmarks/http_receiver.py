@@ -7,11 +7,10 @@ import socket
 
 from benchmarks.receiver import Receiver, serve
 
-LINE = b'"n 0'
-"""In each record that is JSON, and nowhere else."""
-OTLP_LINE = b"\x96\x01n 0"
-"""In each of OTLP's protobuf: behind the length of the line, 150."""
+LINES = {b"/loki/": b'"n 0', b"/v1/logs": b"n 0", b"/services/": b'"event":"n 0', b"": b'"message":"n 0'}
+"""By the path, what is in each record, and nowhere else."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+TAKEN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"code":0}'
 BULK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{"errors":false}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -41,8 +40,9 @@ class Requests:
             return 0
         self._parts.clear()
         self._missing = 0
-        self._connection.sendall(BULK if b"/_bulk" in whole[:end] else NOTHING)
-        return whole.count(OTLP_LINE if b"x-protobuf" in whole[:end] else LINE)
+        path = whole[: whole.index(b"\r\n")]
+        self._connection.sendall(BULK if b"/_bulk" in path else TAKEN if b"/services/" in path else NOTHING)
+        return whole.count(next(line for part, line in LINES.items() if part in path))
 
 
 class HttpReceiver(Receiver):

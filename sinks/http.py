@@ -12,7 +12,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import trio
@@ -20,6 +20,7 @@ import zstandard
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
+from logroute.config.types import Alternative
 from logroute.config.uri import shown
 from logroute.router.record import Record
 from logroute.sinks import (
@@ -79,9 +80,9 @@ class HttpOptions(SinkOptions):
     """The request's method."""
     headers: dict[str, str] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
     """Further headers of each request. Keep secrets in files: `"Bearer ${file:/run/secrets/token}"`."""
-    username: str | None = Field(default=None, repr=False, examples=["ada"])
+    username: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["ada"])
     """User for basic authentication, where `url` has none."""
-    password: str | None = Field(default=None, repr=False, examples=["a-secret"])
+    password: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-secret"])
     """Their password. Keep it in a file: `${file:/run/secrets/password}`."""
     token: str | None = Field(default=None, repr=False, examples=["another-secret"])
     """Sent as `Authorization: Bearer TOKEN`, to Splunk as `Splunk TOKEN`. Keep it in a file."""

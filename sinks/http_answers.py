@@ -113,7 +113,7 @@ class StatusOptions(Options):
 
     success: Statuses = Field(default=(), examples=["409"])
     """Delivered, whatever the body says."""
-    retry: Statuses = Field(default=(), examples=["400,422"])
+    retry: Statuses = Field(default=(), examples=["400"])
     """Sent again, until it is delivered."""
     reject: Statuses = Field(default=(), examples=["500"])
     """Refused for good: the delivery is halved until it is known which records are meant."""
