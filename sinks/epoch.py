@@ -44,10 +44,12 @@ def epoch_ns(times: Sequence[str]) -> list[str]:
     Never raises: what is no such time, or is before 1970 or behind what 63 bits hold, is `0`. 0.17 µs each.
     """
     whole, digits = slice(SECONDS_LENGTH), DIGITS
+    # Docker's json-file trims zeros: of ten times one is shorter.
+    full = [time if len(time) == TIME_LENGTH else full_time(time) for time in times]
     # Looked at together: each alone takes longer than everything else.
-    if "".join(times).encode("ascii", "replace").translate(_ZEROS) == _SHAPE * len(times):
+    if "".join(full).encode("ascii", "replace").translate(_ZEROS) == _SHAPE * len(full):
         try:
-            return [_seconds[time[whole]] + time[digits] for time in times]
+            return [_seconds[time[whole]] + time[digits] for time in full]
         except ValueError:
             pass
     return [_one(time) for time in times]
