@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -55,18 +56,25 @@ def any_value(value: Any) -> dict[str, Any]:
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-def resource_logs(resource: Attributes, scope: str, version: str, records: Sequence[bytes]) -> bytes:
-    """A ResourceLogs of what `plain_records` and `records` give."""
+def resource_logs(
+    resource: Attributes, scope: str, version: str, records: Sequence[bytes]
+) -> Sequence[bytes]:
+    """A ResourceLogs of a request in pieces, of what `plain_records` and `records` give."""
     head = {"attributes": [attribute(name, value_of(value)) for name, value in resource.items()]}
-    return b'{"resource":%b,"scopeLogs":[{"scope":%b,"logRecords":[%b]}]}' % (
+    begin = b'{"resource":%b,"scopeLogs":[{"scope":%b,"logRecords":[' % (
         _encode(head),
         _encode({"name": scope, "version": version}),
-        b",".join(records),
     )
+    commas = [b","] * (2 * len(records) - 1)
+    commas[0::2] = records
+    return [begin, *commas, b"]}]}"]
 
 
-def request(resources: Sequence[bytes]) -> bytes:
-    return b'{"resourceLogs":[%b]}' % b",".join(resources)
+def request(resources: Sequence[Sequence[bytes]]) -> bytes:
+    """The whole of what `resource_logs` gives for each origin."""
+    first, *others = resources
+    more = chain.from_iterable([b",", *each] for each in others)
+    return b"".join([b'{"resourceLogs":[', *first, *more, b"]}"])
 
 
 _STREAMS: dict[Stream, msgspec.Raw] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from logroute.router.record import Origin, Record, Stream
@@ -82,17 +83,27 @@ def attribute(tag: bytes, name: str, value: Any) -> bytes:
     return delimited(tag, text(_KEY, name) + delimited(_VALUE, any_value(value)))
 
 
-def resource_logs(resource: Attributes, scope: str, version: str, records: Sequence[bytes]) -> bytes:
-    """A ResourceLogs of what `plain_records` and `records` give."""
+def resource_logs(
+    resource: Attributes, scope: str, version: str, records: Sequence[bytes]
+) -> Sequence[bytes]:
+    """A ResourceLogs of a request in pieces, of what `plain_records` and `records` give.
+
+    Lengths are added up and nothing is joined: a megabyte would be copied at each level.
+    """
     head = b"".join(
         [attribute(_RESOURCE_ATTRIBUTE, value_of(name), value_of(value)) for name, value in resource.items()]
     )
-    scope_logs = delimited(_SCOPE, text(_NAME, scope) + text(_VERSION, version)) + b"".join(records)
-    return delimited(_RESOURCE, head) + delimited(_SCOPE_LOGS, scope_logs)
+    described = delimited(_RESOURCE, head)
+    named = delimited(_SCOPE, text(_NAME, scope) + text(_VERSION, version))
+    size = len(named) + sum(map(len, records))
+    scope_logs = _SCOPE_LOGS + varint(size)
+    size += len(described) + len(scope_logs)
+    return [b"".join([_RESOURCE_LOGS, varint(size), described, scope_logs, named]), *records]
 
 
-def request(resources: Sequence[bytes]) -> bytes:
-    return b"".join([delimited(_RESOURCE_LOGS, each) for each in resources])
+def request(resources: Sequence[Sequence[bytes]]) -> bytes:
+    """The whole of what `resource_logs` gives for each origin."""
+    return b"".join(chain.from_iterable(resources))
 
 
 _STREAMS: dict[Stream, bytes] = {
