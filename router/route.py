@@ -133,7 +133,7 @@ class Route:
         self._delivery_settings = DeliverySettings(
             batch_bytes=1,
             batch_records=settings.batch_records or sink.batch_records,
-            batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
+            batch_wait_s=sink.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,
             deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
@@ -146,7 +146,7 @@ class Route:
         settings, cls = self.settings, type(self.sink)
         in_flight_bytes = min(settings.in_flight_bytes, self._share_bytes)
         batch_bytes = min(
-            settings.batch_bytes or cls.batch_bytes,
+            settings.batch_bytes or self.sink.batch_bytes,
             in_flight_bytes // (1 if cls.ordered else cls.concurrency),
         )
         # The delivery that runs asks them with each batch that it takes: it goes on with its connection.

@@ -162,9 +162,9 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
     ordered: ClassVar[bool] = False
     concurrency: ClassVar[int] = 2
-    batch_bytes: ClassVar[int] = 4 << 20
+    batch_bytes = 4 << 20
     batch_records = 10_000
-    batch_wait_s: ClassVar[float] = 0.2
+    batch_wait_s = 0.2
 
     def __init__(self, options: ElasticsearchOptions, context: SinkContext) -> None:
         super().__init__(options, context)

@@ -21,7 +21,7 @@ from logroute.router.paths import image_reference
 from logroute.router.record import STREAMS, Origin, Record, Stream
 from logroute.sinks.encoding import expressible
 from logroute.sinks.epoch import epoch_seconds
-from logroute.sinks.http_encoding import Encoding
+from logroute.sinks.http_encoding import Encoding, Share
 from logroute.sinks.syslog_message import OF_STREAM, SEVERITIES
 
 if TYPE_CHECKING:
@@ -240,12 +240,18 @@ class GelfEncoding(Encoding):
 
     def __init__(self, options: GelfHttpOptions) -> None:
         self._messages = GelfMessages()
-        self.singly = not options.bulk
+        self._bulk = options.bulk
         # So many follow one another within a delivery's deadline, also where each takes long.
         self.batch_records = None if options.bulk else 200
 
     def encode(self, batches: Sequence[Batch]) -> bytes:
         return b"".join([line + b"\n" for batch in batches for line in self._messages.encode(batch)])
 
-    def encode_each(self, batch: Batch) -> Sequence[bytes]:
-        return self._messages.encode(batch)
+    def shares(self, batches: Sequence[Batch]) -> Sequence[Share]:
+        if self._bulk:
+            return super().shares(batches)
+        return [
+            Share([batch.with_records([record])], [index])
+            for index, batch in enumerate(batches)
+            for record in batch.records
+        ]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+import msgspec
 import trio
 import zstandard
 from pydantic import Field, field_validator, model_validator
@@ -22,7 +23,6 @@ from pydantic import Field, field_validator, model_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Alternative
 from logroute.config.uri import shown
-from logroute.router.record import Record
 from logroute.sinks import (
     DELIVERED,
     Outcome,
@@ -37,7 +37,7 @@ from logroute.sinks import (
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
-from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding
+from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding, Share
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -190,8 +190,9 @@ class HttpSink(Sink[HttpOptions]):
         self.clock: Callable[[], float] = time.time
         """The wall clock, for dates that servers tell."""
         self._encoding = ENCODINGS[options.encoding][1](options)
-        if self._encoding.batch_records:
-            self.batch_records = self._encoding.batch_records
+        for name in ("batch_bytes", "batch_records", "batch_wait_s"):
+            if (own := getattr(self._encoding, name)) is not None:
+                setattr(self, name, own)
         self._compress = _COMPRESSORS.get(options.compress)
         self._url, self._headers = _request(options, self._encoding)
         self._asked = f"{shown(self._url)}: {options.method}"
@@ -251,29 +252,45 @@ class HttpSink(Sink[HttpOptions]):
         return not proxy_bypass(host) and (scheme in proxies or "all" in proxies)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        if self._encoding.singly:
-            return await self._deliver_each(batches)
-        body = self._encoding.encode(batches)
+        shares = self._encoding.shares(batches)
+        if len(shares) == 1:
+            return await self._deliver_share(shares[0])
+        return await self._deliver_each(shares)
+
+    async def _deliver_share(self, share: Share) -> Outcome:
+        body = self._encoding.encode(share.batches)
         for event, details in self._encoding.take_notes():
             self.context.warn(event, **details)
-        return await self._settled(await self._ask(body), batches) if body else DELIVERED
+        return await self._settled(await self._ask(body), share.batches) if body else DELIVERED
 
-    async def _deliver_each(self, batches: Sequence[Batch]) -> Outcome:
-        """A request for each record. What is delivered before one fails is not sent again with it."""
-        rejected: list[Rejected] = []
-        left = [(index, batch, record) for index, batch in enumerate(batches) for record in batch.records]
-        bodies = [body for batch in batches for body in self._encoding.encode_each(batch)]
-        for done, ((index, batch, record), body) in enumerate(zip(left, bodies, strict=True)):
+    async def _deliver_each(self, shares: Sequence[Share]) -> Outcome:
+        """A request for each share. What is delivered before one fails is not sent again with it.
+
+        Raises Retryable if the first fails, and Refused if nothing became of any.
+        """
+        outcomes: list[Outcome] = []
+        refused: list[tuple[Share, Refused]] = []
+        for done, share in enumerate(shares):
             try:
-                await self._settled(await self._ask(body), [batch])
+                outcomes.append(_of_delivery(await self._deliver_share(share), share))
             except Refused as error:
-                rejected.append(Rejected(index, record, str(error)))
+                named = list(share.named())
+                if len(named) > 1:
+                    refused.append((share, error))
+                else:
+                    outcomes.append(Outcome([Rejected(*each, str(error)) for each in named]))
             except Retryable as error:
                 if not done:
                     raise
                 await self.close()
-                return Outcome(rejected, _later(left[done:], str(error)), after_s=error.after_s)
-        return Outcome(rejected) if rejected else DELIVERED
+                left = [each for later in shares[done:] for each in _postponed(later, error)]
+                outcomes.append(Outcome(postponed=left, after_s=error.after_s))
+                break
+        if refused and not outcomes:
+            raise refused[0][1]
+        # Sent again without the others, they are halved if they are refused then.
+        outcomes += [Outcome(postponed=_postponed(share, error)) for share, error in refused]
+        return _together(outcomes)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -341,8 +358,35 @@ class HttpSink(Sink[HttpOptions]):
         raise Retryable(f"{self._asked} is not confirmed within {wanted.within_s:g} s: {reason}")
 
 
-def _later(left: Sequence[tuple[int, Batch, Record]], reason: str) -> list[Postponed]:
-    return [Postponed(index, record, reason) for index, _, record in left]
+def _of_delivery(outcome: Outcome, share: Share) -> Outcome:
+    """What became of a share, said of the delivery's batches."""
+    if outcome is DELIVERED:
+        return outcome
+    index = share.indexes
+    return msgspec.structs.replace(
+        outcome,
+        rejected=[Rejected(index[each.batch], each.record, each.reason) for each in outcome.rejected],
+        postponed=[Postponed(index[each.batch], each.record, each.reason) for each in outcome.postponed],
+    )
+
+
+def _postponed(share: Share, error: Exception) -> list[Postponed]:
+    return [Postponed(index, record, str(error)) for index, record in share.named()]
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """One outcome of all of them."""
+    told = [each for each in outcomes if each is not DELIVERED]
+    if not told:
+        return DELIVERED
+    waits = [each.after_s for each in told if each.after_s is not None]
+    return Outcome(
+        [rejected for each in told for rejected in each.rejected],
+        [postponed for each in told for postponed in each.postponed],
+        after_s=max(waits, default=None),
+        unnamed=sum([each.unnamed for each in told]),
+        unnamed_reason=next((each.unnamed_reason for each in told if each.unnamed), ""),
+    )
 
 
 def _request(options: HttpOptions, encoding: Encoding) -> tuple[str, dict[str, str]]:

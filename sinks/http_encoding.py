@@ -8,7 +8,7 @@ ones; those of a protocol stand in modules of their own (`loki_push`, `splunk_he
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -18,7 +18,7 @@ from logroute.sinks.encoding import encoder
 from logroute.sinks.http_answers import Answer
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch
+    from logroute.router.record import Batch, Record
 
 
 class Confirmation(msgspec.Struct, frozen=True):
@@ -31,6 +31,20 @@ class Confirmation(msgspec.Struct, frozen=True):
     """Whether the answer says yes. Raises ValueError where it is no answer to that."""
     within_s: float
     """How long to ask; then everything is sent again."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What of a delivery goes into one request."""
+
+    batches: Sequence[Batch]
+    indexes: Sequence[int]
+    """Which of the delivery's batches each of them is, or is of."""
+
+    def named(self) -> Iterator[tuple[int, Record]]:
+        """Its records, each with the index of its batch in the delivery."""
+        for index, batch in zip(self.indexes, self.batches, strict=True):
+            for record in batch.records:
+                yield index, record
 
 
 class Encoding(ABC):
@@ -47,10 +61,10 @@ class Encoding(ABC):
     """How much of an answer's body is read, where it says more than the status does."""
     answer_s: ClassVar[float | None] = None
     """How long that is waited for."""
-    singly = False
-    """Whether the protocol has one record to a request."""
+    batch_bytes: int | None = None
+    """What one delivery takes at most, where that is not the sink's usual; likewise below."""
     batch_records: int | None = None
-    """What one delivery takes at most, where that is not the sink's usual."""
+    batch_wait_s: float | None = None
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -61,12 +75,12 @@ class Encoding(ABC):
     def encode(self, batches: Sequence[Batch]) -> bytes:
         """All records, in order, as one body; empty if there are none. No text makes it fail."""
 
-    def encode_each(self, batch: Batch) -> Sequence[bytes]:
-        """A body for each record, where `singly` says so."""
-        return [self.encode([batch.with_records([record])]) for record in batch.records]
+    def shares(self, batches: Sequence[Batch]) -> Sequence[Share]:
+        """What goes into which request, in the order in which they are made."""
+        return [Share(batches, range(len(batches)))]
 
     def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | None:
-        """What an answer means to these batches, the ones encoded last; None: what its status usually means.
+        """What an answer means to the batches of its request; None: what its status usually means.
 
         Raises Retryable or Refused, whose text says what is wrong with the answer.
         """

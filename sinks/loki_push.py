@@ -23,7 +23,7 @@ from logroute.sinks import Outcome, Postponed, Refused, Rejected, Retryable
 from logroute.sinks.encoding import expressible, record_texts
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.http_encoding import ProtocolEncoding
+from logroute.sinks.http_encoding import ProtocolEncoding, Share
 from logroute.sinks.loki_refusals import Labels, LeftOut, refusals
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ OVERFLOW = {"logroute": "too_many_label_sets"}
 """The label set of everything beyond the bound."""
 NO_LABELS = {"logroute": "no_labels"}
 """That of an origin of which every label is empty: Loki takes no stream without any."""
+BATCH_WAIT_S = 0.5
+"""How long lines are gathered, because each stream costs a request."""
 VALUE_BYTES = 2048
 """Loki takes no longer ones (`max_label_value_length`)."""
 
@@ -67,6 +69,9 @@ class LokiOptions(Options):
     max_label_sets: int = Field(default=1000, ge=1)
     """How many label sets may be in use within half an hour. What exceeds that goes, counted, into the stream
     `{logroute="too_many_label_sets"}`."""
+    together: bool = False
+    """Send all streams of a delivery in one request. That is cheaper where there are many, but Loki answers
+    for the last one only: what it leaves out of others (too old, over a limit of rates) is lost unseen."""
     tenant: str | None = Field(default=None, examples=["shop"])
     """Tenant, sent as `X-Scope-OrgID`."""
 
@@ -126,7 +131,13 @@ class _Bound(msgspec.Struct):
 
 
 class LokiEncoding(ProtocolEncoding):
-    """Streams of the lines of a delivery. Lines of one stream stay in their order."""
+    """Streams of the lines of a delivery. Lines of one stream stay in their order.
+
+    A request has one stream: of several, Loki's ingester answers for the last one, and says nothing of what
+    it has left out of the others (`instance.Push`, seen with 3.7).
+    """
+
+    batch_wait_s = BATCH_WAIT_S
 
     content_type = "application/json"
     path = "/loki/api/v1/push"
@@ -151,16 +162,25 @@ class LokiEncoding(ProtocolEncoding):
     def headers(self) -> Mapping[str, str]:
         return {"x-scope-orgid": self._options.tenant} if self._options.tenant else {}
 
+    def shares(self, batches: Sequence[Batch]) -> Sequence[Share]:
+        if self._options.together:
+            return super().shares(batches)
+        found: dict[bytes, tuple[list[Batch], list[int]]] = {}
+        for index, batch in enumerate(batches):
+            for labels, part in self._streams(batch):
+                of_it, indexes = found.setdefault(labels, ([], []))
+                of_it.append(part)
+                indexes.append(index)
+        return [Share(of_it, indexes) for of_it, indexes in found.values()]
+
     def encode(self, batches: Sequence[Batch]) -> bytes:
         streams: dict[bytes, list[bytes]] = {}
         now = self.clock()
         for batch in batches:
-            if not batch.lines:
-                continue
-            for labels, entries in self._entries(batch):
+            for labels, part in self._streams(batch):
                 # Without the brackets of the array, so that lists of several batches become one.
-                streams.setdefault(self._admitted(labels, len(entries), now), []).append(
-                    _encode_entries(entries)[1:-1]
+                streams.setdefault(self._admitted(labels, len(part.lines), now), []).append(
+                    _encode_entries(self._entries(part))[1:-1]
                 )
         if not streams:
             return b""
@@ -180,36 +200,40 @@ class LokiEncoding(ProtocolEncoding):
         }
         return (("there are too many label sets: records went into one stream", details),)
 
-    # --- entries --------------------------------------------------------------------------------------
+    # --- streams and entries --------------------------------------------------------------------------
 
-    def _entries(self, batch: Batch) -> Iterator[tuple[bytes, list[Any]]]:
-        """Label sets of a batch, as JSON, each with its entries in order."""
+    def _streams(self, batch: Batch) -> Iterator[tuple[bytes, Batch]]:
+        """Label sets of a batch, as JSON, each with its records in order."""
+        if not batch.lines:
+            return
         bound = self._bind(batch.origin)
-        if bound.of_stream is not None and bound.metadata is None and self._texts is None and batch.newlines:
+        if (labels := bound.of_stream) is not None:
+            if labels["stdout"] == labels["stderr"]:
+                yield labels["stdout"], batch
+                return
+            for stream in sorted({record.stream for record in batch.lines}, reverse=True):
+                yield labels[stream], batch.of_streams(frozenset((stream,)))
+            return
+        groups: dict[bytes, list[Record]] = {}
+        for record in batch.records:
+            values = bound.constant | {name: part.render(record) for name, part in bound.varying.items()}
+            groups.setdefault(labels_json(values), []).append(record)
+        for of_record, records in groups.items():
+            yield of_record, batch.with_records(records)
+
+    def _entries(self, batch: Batch) -> list[Any]:
+        bound = self._bind(batch.origin)
+        if bound.metadata is None and self._texts is None and batch.newlines:
             # Lines as the source gave them become what is encoded in one step.
             lines = batch.lines
             times = epoch_ns([record.time for record in lines])
-            entries: list[Any] = [
-                _Entry(time, record.message[:-1]) for record, time in zip(lines, times, strict=True)
-            ]
-            yield from _by_stream(bound.of_stream, lines, entries)
-            return
+            return [_Entry(time, record.message[:-1]) for record, time in zip(lines, times, strict=True)]
         records = batch.records
         times = epoch_ns([record.time for record in records])
         texts = self._texts(batch) if self._texts else [record.message for record in records]
         if bound.metadata is None:
-            entries = list(map(_Entry, times, texts))
-        else:
-            metadata = self._metadata_of(bound, records)
-            entries = list(map(_EntryWithMetadata, times, texts, metadata))
-        if bound.of_stream is not None:
-            yield from _by_stream(bound.of_stream, records, entries)
-            return
-        groups: dict[bytes, list[Any]] = {}
-        for record, entry in zip(records, entries, strict=True):
-            values = bound.constant | {name: part.render(record) for name, part in bound.varying.items()}
-            groups.setdefault(labels_json(values), []).append(entry)
-        yield from groups.items()
+            return list(map(_Entry, times, texts))
+        return list(map(_EntryWithMetadata, times, texts, self._metadata_of(bound, records)))
 
     def _bind(self, origin: Origin) -> _Bound:
         bound = self._bound.get(origin)
@@ -298,27 +322,13 @@ class LokiEncoding(ProtocolEncoding):
 
     def _sent(self, batch: Batch) -> Iterator[tuple[Record, str, str, Labels]]:
         """Each record with its time, its line and its labels, as they were sent."""
-        if not batch.lines:
-            return
-        records = batch.records
-        times = epoch_ns([record.time for record in records])
-        texts = self._texts(batch) if self._texts else [record.message for record in records]
-        yield from zip(records, times, texts, self._labels_of(batch), strict=True)
-
-    def _labels_of(self, batch: Batch) -> Iterator[Labels]:
-        bound = self._bind(batch.origin)
-        known: dict[bytes, Labels] = {}
-        for record in batch.records:
-            if bound.of_stream is not None:
-                labels = bound.of_stream[record.stream]
-            else:
-                rendered = {name: part.render(record) for name, part in bound.varying.items()}
-                labels = labels_json(bound.constant | rendered)
-            if labels not in self._used:
-                labels = self._overflow
-            if labels not in known:
-                known[labels] = msgspec.json.decode(labels)
-            yield known[labels]
+        for labels, part in self._streams(batch):
+            records = part.records
+            times = epoch_ns([record.time for record in records])
+            texts = self._texts(part) if self._texts else [record.message for record in records]
+            sent = msgspec.json.decode(labels if labels in self._used else self._overflow)
+            for record, time, text in zip(records, times, texts, strict=True):
+                yield record, time, text, sent
 
 
 def _and_the_rest_again(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Outcome:
@@ -331,18 +341,6 @@ def _and_the_rest_again(rejected: Sequence[Rejected], batches: Sequence[Batch]) 
         if id(record) not in named
     ]
     return Outcome(rejected, rest)
-
-
-def _by_stream(
-    labels: Mapping[Stream, bytes], records: Sequence[Record], entries: list[Any]
-) -> Iterator[tuple[bytes, list[Any]]]:
-    streams = {record.stream for record in records}
-    if len(streams) == 1 or labels["stdout"] == labels["stderr"]:
-        yield labels[records[0].stream], entries
-        return
-    for stream in STREAMS:
-        both = zip(records, entries, strict=True)
-        yield labels[stream], [entry for record, entry in both if record.stream == stream]
 
 
 def _encode_entries(entries: list[Any]) -> bytes:

@@ -150,6 +150,52 @@ async def test_requests_are_as_loki_wants_them(server: HttpServer, sink_to: Maki
     assert request.headers["content-encoding"] == "gzip"
 
 
+async def test_a_request_has_one_stream(server: HttpServer, sink_to: Making) -> None:
+    """Of several, Loki tells what became of the last one only."""
+    db = Origin("docker:db", "docker", id="d" * 64, name="db")
+    given = [batch(line("a"), line("b", stream="stderr")), batch(line("c"), of=db), batch(line("d"))]
+    assert await (await sink_to(server.url, encoding="loki")).deliver(given) == DELIVERED
+    texts = [[text for each in streams_of(body) for _, text in each["values"]] for body in server.bodies]
+    assert texts == [["a", "d"], ["b"], ["c"]]
+    together = await sink_to(server.url, encoding="loki", loki={"together": True})
+    assert await together.deliver(given) == DELIVERED
+    assert len(server.bodies) == 4
+    assert len(streams_of(server.bodies[-1])) == 3
+
+
+async def test_streams_that_were_taken_before_a_failure_are_not_sent_again(
+    server: HttpServer, sink_to: Making
+) -> None:
+    sink = await sink_to(server.url, encoding="loki")
+    server.behaviours += [answer(204), answer(429, b"slow down", retry_after="2")]
+    db = Origin("docker:db", "docker", id="d" * 64, name="db")
+    given = [batch(line("a"), line("b", stream="stderr")), batch(line("c"), of=db), batch(line("d"))]
+    outcome = await sink.deliver(given)
+    assert [(each.batch, each.record.message) for each in outcome.postponed] == [(0, "b"), (1, "c")]
+    assert outcome.after_s == 2
+
+
+async def test_a_stream_that_is_refused_is_halved_without_the_others(
+    server: HttpServer, sink_to: Making
+) -> None:
+    sink = await sink_to(server.url, encoding="loki")
+    refusal = answer(400, b"no")
+    server.behaviours += [refusal, answer(204)]
+    given = [batch(line("a"), line("b", stream="stderr"), line("c"))]
+    outcome = await sink.deliver(given)
+    assert [(each.batch, each.record.message) for each in outcome.postponed] == [(0, "a"), (0, "c")]
+    server.behaviours += [refusal]
+    with pytest.raises(Refused, match="answered 400 Bad Request: no"):
+        await sink.deliver([batch(line("a"), line("c"))])
+    # One line of its own is known already, and if nothing became of any, all is halved.
+    server.behaviours += [refusal, answer(204)]
+    outcome = await sink.deliver([batch(line("a"), line("b", stream="stderr"))])
+    assert (rejected(outcome), outcome.postponed) == ([(0, "a")], [])
+    server.behaviours += [refusal, refusal]
+    with pytest.raises(Refused):
+        await sink.deliver([batch(*(line(text, stream=s) for text in "ab" for s in ("stdout", "stderr")))])
+
+
 async def told(server: HttpServer, sink_to: Making, status: int, text: str, *batches: Batch) -> Outcome:
     sink = await sink_to(server.url, encoding="loki")
     server.behaviours.append(answer(status, text.encode()))
@@ -183,7 +229,7 @@ async def test_what_loki_names_is_rejected_and_the_rest_delivered(
     assert "oldest acceptable timestamp" in outcome.rejected[0].reason
     assert outcome.unnamed == 0
     # The ingester's words hide what else may have been left out.
-    assert [each.record.message for each in outcome.postponed] == ["1", "3", "2 on stderr"]
+    assert [each.record.message for each in outcome.postponed] == ["1", "3"]
 
 
 async def test_of_an_answer_that_is_cut_short_what_it_names_is_rejected_and_the_rest_asked_again(
@@ -343,6 +389,17 @@ async def test_a_real_loki_tells_of_one_kind_at_a_time_and_both_are_rejected(
     assert [each.record.message[:5] for each in second.rejected] == ["xxxxx"]
     assert not second.postponed
     assert [text for _, _, text in await found(loki, "kinds", 2)] == ["first", "fine"]
+
+
+async def test_a_real_loki_tells_of_each_stream(loki: Loki, sink_to: Making) -> None:
+    """Of two in one request it would take the second, and lose what is late in the first without a word."""
+    sink, origin = await sink_of(loki, sink_to, "each")
+    both = [line("first", now(digits=1)), line("first", now(digits=1), "stderr")]
+    assert await sink.deliver([batch(*both, of=origin)]) == DELIVERED
+    late, fine = line("late", now(timedelta(hours=-3))), line("fine", now(digits=2), "stderr")
+    outcome = await sink.deliver([batch(late, fine, of=origin)])
+    assert [each.record.message for each in outcome.rejected] == ["late"]
+    assert sorted(text for _, _, text in await found(loki, "each", 3)) == ["fine", "first", "first"]
 
 
 async def test_a_real_loki_keeps_once_what_is_sent_again(loki: Loki, sink_to: Making) -> None:
