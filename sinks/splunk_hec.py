@@ -76,19 +76,12 @@ class SplunkOptions(Options):
         return None if channel is None else str(uuid.UUID(channel))
 
 
-class _Event(msgspec.Struct, gc=False):
-    time: msgspec.Raw
-    event: Any
-    fields: msgspec.Raw
-    """The stream's and the origin's part: fields that are indexed, and host, source … behind them."""
-
-
 class _Bound(msgspec.Struct):
     """What is known of an origin."""
 
     templates: dict[str, BoundTemplate]
     of_stream: dict[Stream, bytes]
-    """What stands behind the id of its events, where it varies with the stream at most."""
+    """What stands behind the id of its events, to their end, where it varies with the stream at most."""
 
 
 class _BlankEvent(msgspec.Struct):
@@ -126,25 +119,22 @@ class SplunkEncoding(ProtocolEncoding):
 
     def _encode(self, batch: Batch) -> bytes:
         records, origin = batch.records, batch.origin
-        times = [msgspec.Raw(time.encode()) for time in epoch_seconds([record.time for record in records])]
-        events = self._events(batch)
         bound = self._bind(origin)
         if bound.of_stream:
             behind = [bound.of_stream[record.stream] for record in records]
         else:
             behind = [_fields(origin, record.stream, bound.templates, record) for record in records]
-        uids = map(origin.record_id, records)
-        made = [
-            _Event(time, event, msgspec.Raw(b'{"id":%b%b' % (_json.encode(expressible(uid)), rest)))
-            for time, event, uid, rest in zip(times, events, uids, behind, strict=True)
-        ]
-        try:
-            return _json.encode_lines(made)
-        except UnicodeEncodeError:  # half of a surrogate pair
-            for each in made:
-                if isinstance(each.event, str):
-                    each.event = expressible(each.event)
-            return _json.encode_lines(made)
+        uids = _each_as_json(list(map(origin.record_id, records)))
+        # Column by column: 1.4 µs an event; as structs 1.9.
+        count = len(records)
+        woven = [b""] * (6 * count)
+        woven[0::6] = [b'{"time":'] * count
+        woven[1::6] = "\n".join(epoch_seconds([record.time for record in records])).encode().split(b"\n")
+        woven[2::6] = [b',"event":'] * count
+        woven[3::6] = _each_as_json(self._events(batch))
+        woven[4::6] = [b',"fields":{"id":'] * count
+        woven[5::6] = [uid + rest for uid, rest in zip(uids, behind, strict=True)]
+        return b"".join(woven)
 
     def _events(self, batch: Batch) -> list[Any]:
         if self._options.format == "json":
@@ -205,10 +195,19 @@ class SplunkEncoding(ProtocolEncoding):
         )
 
 
+def _each_as_json(values: Sequence[Any]) -> list[bytes]:
+    """Each of them as JSON, which has no newlines. What UTF-8 cannot express of a text becomes `?`."""
+    try:
+        return _json.encode_lines(values).split(b"\n")[:-1]
+    except UnicodeEncodeError:  # half of a surrogate pair
+        texts = [expressible(value) if isinstance(value, str) else value for value in values]
+        return _json.encode_lines(texts).split(b"\n")[:-1]
+
+
 def _fields(
     origin: Origin, stream: Stream, templates: Mapping[str, BoundTemplate], record: Record | None = None
 ) -> bytes:
-    """What stands behind the id, which is the first of the indexed fields."""
+    """What stands behind the id, which is the first of the indexed fields, to the end of an event."""
     fields: dict[str, str] = {
         "stream": stream,
         "container_id": origin.id,
@@ -230,5 +229,6 @@ def _fields(
                 for name, value in rendered.items()
                 if value
             ),
+            b"}\n",
         ]
     )
