@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-engines docs lint format soak bench clean
+.PHONY: help demo test test-engines test-elasticsearch docs lint format soak bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,6 +28,10 @@ test-engines: $(VENV)/.ready ## the tests with a real Docker engine, on three ve
 		echo "== $$engine"; \
 		LOGROUTE_TEST_ENGINE=$$engine LOGROUTE_REQUIRE_SERVERS=1 $(BIN)/pytest -m real_engine || failed="$$failed $$engine"; \
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
+
+test-elasticsearch: $(VENV)/.ready ## 300,000 records into Elasticsearch and OpenSearch through kill -9, each there once (minutes)
+	@./tests/servers/install
+	LOGROUTE_REQUIRE_SERVERS=1 $(BIN)/pytest -m slow_search -s tests/sinks/test_elasticsearch_crashes.py
 
 docs: $(VENV)/.ready ## write docs/options.md from the options' models
 	$(BIN)/python -m logroute.config.reference docs/options.md

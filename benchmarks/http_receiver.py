@@ -11,7 +11,7 @@ LINES = {b"/loki/": b'"n 0', b"/v1/logs": b"n 0", b"/services/": b'"event":"n 0'
 """By the path, what is in each record, and nowhere else."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 TAKEN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"code":0}'
-BULK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{"errors":false}'
+CREATED = b'{"create":{"status":201}}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -41,8 +41,21 @@ class Requests:
         self._parts.clear()
         self._missing = 0
         path = whole[: whole.index(b"\r\n")]
-        self._connection.sendall(BULK if b"/_bulk" in path else TAKEN if b"/services/" in path else NOTHING)
-        return whole.count(next(line for part, line in LINES.items() if part in path))
+        lines = whole.count(next(line for part, line in LINES.items() if part in path))
+        if b"/_bulk" in path:
+            self._connection.sendall(bulk_answer(lines))
+        else:
+            self._connection.sendall(TAKEN if b"/services/" in path else NOTHING)
+        return lines
+
+
+def bulk_answer(records: int) -> bytes:
+    """As Elasticsearch answers what our sink asks, if all was created."""
+    body = b'{"errors":false,"items":[%b]}' % b",".join([CREATED] * records)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
 
 
 class HttpReceiver(Receiver):

@@ -13,6 +13,7 @@ from logroute.cli import process
 COMMANDS = {
     "run": "Route the logs of containers.",
     "validate": "Check a configuration and name every mistake.",
+    "test": "Run the configuration's own tests.",
     "deadletters": "See, deliver again or drop what a receiver has rejected.",
     "spool": "See what waits on the disk for a receiver.",
     "elasticsearch": "Prepare Elasticsearch, or OpenSearch, for records.",

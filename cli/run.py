@@ -25,6 +25,7 @@ from logroute.config.yaml_file import forget_parser
 from logroute.processors import ProcessorOptions
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import CannotReload, Daemon
+from logroute.router.hints import hint_plan
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.route import RouteSettings
 from logroute.router.system import stop_on_signals
@@ -245,7 +246,7 @@ def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeou
         timeout_s=timeout_s,
         grace_s=config.limits.grace,
         memory_bytes=config.limits.memory,
-        processors=_stage_plans("processors", config.processors),
+        processors=plans_before(config),
     )
 
 
@@ -272,11 +273,17 @@ def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
         partial(SINKS.create, sink),
         durable=durable,
         options=sink,
-        processors=_stage_plans(f"{name}.processors", route.processors),
+        processors=stage_plans(f"{name}.processors", route.processors),
     )
 
 
-def _stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+def plans_before(config: Config) -> list[StagePlan]:
+    """How what all records pass is made: first what the labels of their containers ask for."""
+    return [hint_plan(config.processors), *stage_plans("processors", config.processors)]
+
+
+def stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+    """How the processors at a place of the configuration are made."""
     return [
         StagePlan(
             f"{where}[{index}].{_type(options)}",

@@ -7,13 +7,9 @@ import sys
 
 import click
 
+from logroute.cli.test import NO_CONFIGURATION, run_tests
 from logroute.config.load import find_config, load_config
 from logroute.config.problems import ConfigError, Problem
-
-NO_CONFIGURATION = (
-    "there is no configuration: give one with -c FILE, $LOGROUTE_CONFIG, ./logroute.yaml or "
-    "/etc/logroute/logroute.yaml"
-)
 
 
 @click.command("validate")
@@ -23,12 +19,14 @@ NO_CONFIGURATION = (
     help="How to say it.",
 )  # fmt: skip
 def command(config_file: str | None, format_: str) -> None:
-    """Check a configuration and name every mistake. Exit code 0, or 2."""
+    """Check a configuration, run its tests, and name every mistake. Exit code 0, or 2."""
     path = find_config(config_file)
     try:
         if path is None:
             raise ConfigError([Problem(NO_CONFIGURATION)])
         loaded = load_config(path)
+        if problems := [problem for verdict in run_tests(loaded) for problem in verdict.problems()]:
+            raise ConfigError(problems)
     except ConfigError as error:
         if format_ == "json":
             click.echo(json.dumps({"valid": False, "problems": [p.to_json() for p in error.problems]}))

@@ -29,6 +29,8 @@ class LoadedConfig(msgspec.Struct, frozen=True):
 
     config: Config
     files: tuple[Path, ...] = ()
+    tests: tuple[Problem, ...] = ()
+    """Where each of its `tests` stands: a problem of it, without a message."""
 
 
 def find_config(given: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -69,7 +71,8 @@ def load_config(
         raise ConfigError(
             sorted(dict.fromkeys(reader.problems), key=lambda p: (order.get(p.file, -1), p.line, p.column))
         )
-    return LoadedConfig(config, tuple(Path(file.file) for file in reader.files))
+    tests = tuple(merged.place_of(("tests", index)) for index in range(len(config.tests)))
+    return LoadedConfig(config, tuple(Path(file.file) for file in reader.files), tests)
 
 
 # --- reading files ----------------------------------------------------------------------------------------
@@ -166,13 +169,15 @@ def _same(one: Path, other: Path) -> bool:
 
 
 class _Merged(msgspec.Struct):
-    """The first file, the routes and sources of those that it includes, and the routes of URIs."""
+    """The first file, the routes, sources and tests of those that it includes, and the routes of URIs."""
 
     problems: list[Problem]
     data: dict[str, Any] = msgspec.field(default_factory=dict)
     first: YamlFile | None = None
     owners: dict[Loc, YamlFile] = msgspec.field(default_factory=dict)
-    """Who says a route or a source, where it is not the first file."""
+    """Who says a route, a source or a test, where it is not the first file."""
+    moved: dict[Loc, Loc] = msgspec.field(default_factory=dict)
+    """Where a test stands in its own file."""
     uris: dict[Loc, str] = msgspec.field(default_factory=dict)
 
     def add(self, file: YamlFile) -> None:
@@ -181,8 +186,12 @@ class _Merged(msgspec.Struct):
             self.data = dict(file.data)
             return
         for key, value in file.data.items():
-            if key not in ("routes", "sources", "include"):
-                self._tell("an included file may have `routes`, `sources` and `include` only", file, (key,))
+            if key not in ("routes", "sources", "tests", "include"):
+                self._tell(
+                    "an included file may have `routes`, `sources`, `tests` and `include` only", file, (key,)
+                )
+            elif key == "tests":
+                self._add_tests(value, file)
             elif key == "include":
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     self._tell("expected a list of files", file, (key,))
@@ -205,6 +214,16 @@ class _Merged(msgspec.Struct):
                 continue
             into[name] = item
             self.owners[key, name] = file
+
+    def _add_tests(self, tests: Any, file: YamlFile) -> None:
+        there = self.data.get("tests") or []
+        if not isinstance(tests, list | None):
+            self._tell("expected a list of tests", file, ("tests",))
+        elif isinstance(there, list):
+            for index in range(len(tests or [])):
+                at: Loc = "tests", len(there) + index
+                self.owners[at], self.moved[at] = file, ("tests", index)
+            self.data["tests"] = [*there, *(tests or [])]
 
     def add_uris(self, uris: tuple[str, ...]) -> None:
         """Each is a route that takes everything, named after its scheme."""
@@ -251,12 +270,17 @@ class _Merged(msgspec.Struct):
             return {mistake.loc: _UNCERTAIN.sub("", named(mistake.text)) for mistake in found}
         return {}
 
+    def place_of(self, loc: Loc) -> Problem:
+        """Where that stands; without a message."""
+        return self._problem(loc, "")
+
     def _problem(self, loc: Loc, text: str) -> Problem:
         if uri := self.uris.get(loc[:2]):
             return Problem(text, dotted(loc[3:]), shown(uri))
         file = self.owners.get(loc[:2]) or self.first
         if file is None:
             return Problem(text, dotted(loc))
+        loc = (*self.moved.get(loc[:2], loc[:2]), *loc[2:])
         return Problem(text, dotted(loc), file.file, *file.place(loc))
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, mod
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from logroute.api.address import Address
+from logroute.config.checks import CheckOptions
 from logroute.config.components import (
     PROCESSORS,
     SINKS,
@@ -68,7 +69,7 @@ def parse_component(registry: Registry, value: Any) -> Options:
 _EXAMPLES = {"sink": "{type: file}", "source": "{type: docker}", "processor": "{type: json}"}
 
 
-def _at(path: tuple[str, ...], message: str, value: Any) -> ValidationError:
+def _at(path: tuple[str | int, ...], message: str, value: Any) -> ValidationError:
     details = InitErrorDetails(
         type=PydanticCustomError("component", "{message}", {"message": message}), loc=path, input=value
     )
@@ -248,6 +249,17 @@ class Config(Options):
     """Where records go, by name."""
     limits: LimitOptions = LimitOptions()
     """Bounds of the whole daemon."""
+    tests: list[CheckOptions] = Field(default=[])
+    """What the routes shall deliver of given lines: [how to write them](checking.md)."""
+
+    @model_validator(mode="after")
+    def _expect_of_routes(self) -> Config:
+        for index, test in enumerate(self.tests):
+            for name in test.expect:
+                if name not in self.routes:
+                    hint = did_you_mean(name, self.routes) or f"; there are {', '.join(self.routes)}"
+                    raise _at(("tests", index, "expect", name), f'there is no route "{name}"{hint}', name)
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from annotated_types import Ge
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from logroute.config.checks import CheckOptions, GivenOptions
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Registry
 from logroute.config.documentation import default_of, document, models_in, type_of
 from logroute.config.model import ApiOptions, Config, LimitOptions, RouteOptions
@@ -58,6 +59,8 @@ def page() -> str:
         + "".join(_below("routes.NAME", RouteOptions)),
         f"## Limits\n\nOptions of `limits`. {_text(LimitOptions.__doc__)}\n\n" + _table(LimitOptions),
         f"## API\n\nOptions of `api`. {_text(ApiOptions.__doc__)}\n\n" + _table(ApiOptions),
+        f"## Tests\n\nOptions of each of `tests`. {_text(CheckOptions.__doc__)}\n\n" + _table(CheckOptions),
+        f"### Given\n\nOptions of `given`. {_text(GivenOptions.__doc__)}\n\n" + _table(GivenOptions),
         "## Sources\n\nOptions of `sources.NAME`, by type.\n" + "".join(_components(SOURCES, "sources.NAME")),
         "## Processors\n\nEntries of `processors` and of `routes.NAME.processors`, by type.\n"
         + "".join(_components(PROCESSORS, "processors[N]")),

@@ -192,7 +192,7 @@ class Parsed:
 MatchField = Annotated[
     Match,
     Parsed(_parse_match, core_schema.plain_serializer_function_ser_schema(Match.to_value)),
-    WithJsonSchema({"type": "object"}),
+    WithJsonSchema({"type": ["object", "string"]}),
     Named("match"),
 ]
 """A match, parsed."""
@@ -203,7 +203,7 @@ ContainerMatchField = Annotated[
         lambda value: _parse_match(value, containers=True),
         core_schema.plain_serializer_function_ser_schema(Match.to_value),
     ),
-    WithJsonSchema({"type": "object"}),
+    WithJsonSchema({"type": ["object", "string"]}),
     Named("match"),
 ]
 """One that chooses containers."""

@@ -19,7 +19,7 @@ import trio
 from logroute.processors import Processor, ProcessorBooks
 from logroute.router.match import Match
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
-from logroute.router.selection import Chooser
+from logroute.router.selection import Chooser, Matching
 
 PIECE = 1000
 """So many records of a batch are processed at a time."""
@@ -36,7 +36,7 @@ class StagePlan(msgspec.Struct, frozen=True):
 
     name: str
     """In the books: the place in the configuration and the type."""
-    match: Match
+    match: Matching
     make: Callable[[], Processor[Any]]
     key: str
     """Type and options as text: of two that are alike one is enough."""

@@ -1,7 +1,8 @@
 """Matches: which records a route, a source or a processor takes.
 
 A match is a mapping of conditions: keys are ANDed, a list of values is ORed, `any`, `all` and `not` nest. A
-value is a glob (`web-*`), a `/regex/` or a comparison (`">=2"`); `docs/matching.md` is the reference.
+value is a glob (`web-*`), a `/regex/` or a comparison (`">=2"`). Or it is an expression that means such a
+mapping. `docs/matching.md` is the reference.
 
 Evaluation is three-valued: a condition on what varies with the record is unknown as long as only the origin
 is known, and `False and unknown` is already False. So most of it is decided once per container
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 
 from logroute.config.problems import kind_of
+from logroute.router.match_expression import parse_expression
 from logroute.router.match_values import At, Scalar, Test, test_of
 from logroute.router.match_values import MatchError as MatchError
 from logroute.router.paths import OriginGetter, RecordGetter, UnknownPath, image_reference, path
@@ -304,15 +306,20 @@ class Match:
 
     @classmethod
     def parse(cls, value: Any, *, containers: bool = False) -> Match:
-        """Parse the mapping of a configuration or a request; with `containers` one that chooses only these.
+        """Parse what a configuration or a request has, a mapping or an expression; with `containers` one that
+        chooses only these.
 
         Raises MatchError for the first mistake; its `mistakes` are all of them.
         """
+        expression = parse_expression(value) if isinstance(value, str) else None
         parser = _Parser(containers)
-        root = parser.mapping(value, ())
-        if parser.mistakes:
-            first = parser.mistakes[0]
-            raise MatchError(str(first), first.path, tuple(parser.mistakes))
+        root = parser.mapping(value if expression is None else expression.value, ())
+        if mistakes := parser.mistakes:
+            if expression is not None:
+                mistakes = [MatchError(f"at character {expression.place(m)}: {m}") for m in mistakes]
+                if len(value.split()) == 1:  # a name, and not what it is the name of
+                    mistakes = [MatchError(f'{mistakes[0]}; conditions look like container ~ "web-*"')]
+            raise MatchError(str(mistakes[0]), mistakes[0].path, tuple(mistakes))
         return cls(root)
 
     def to_value(self) -> dict[str, Any]:
@@ -447,7 +454,8 @@ class _Parser:
                 self.mistakes.append(mistake)
         made = condition()
         if self._containers and isinstance(made, RecordCondition):
-            self._wrong(f"{key!r} looks at records; only containers can be chosen here", at)
+            what = f"{key!r} looks at records; only containers can be chosen here"
+            self.mistakes.append(MatchError(what, at, of_key=True))
         yield made
 
     def _wrong(self, message: str, at: At) -> None:
@@ -467,7 +475,7 @@ def _condition_of(
         try:
             found = path(key)
         except UnknownPath:
-            raise MatchError(str(UnknownPath(key, "condition", _OWN_KEYS)), at) from None
+            raise MatchError(str(UnknownPath(key, "condition", _OWN_KEYS)), at, of_key=True) from None
         get = found.of_origin
         if get is None:
             return lambda: RecordCondition(key, tuple(tests), found.of_record, listed)

@@ -21,11 +21,15 @@ At = tuple[str | int, ...]
 class MatchError(ValueError):
     """A match that means nothing; `path` leads to the mistake inside the given value."""
 
-    def __init__(self, message: str, path: At = (), mistakes: tuple[MatchError, ...] = ()) -> None:
+    def __init__(
+        self, message: str, path: At = (), mistakes: tuple[MatchError, ...] = (), *, of_key: bool = False
+    ) -> None:
         super().__init__(message)
         self.path = path
         self.mistakes = mistakes or (self,)
         """Every mistake in the value, this one included, in their order."""
+        self.of_key = of_key
+        """The key at `path` is the mistake, and not its value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import trio
 
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
+from logroute.router.hints import allowed, say_nonsense
 from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
     BEGINNING,
@@ -144,10 +145,14 @@ class Router:
         """Who takes this origin. Looked up per batch, decided per origin."""
         takers: Takers | None = origin.takers
         if takers is None or takers.generation != self._generation:
+            if takers is None:
+                say_nonsense(origin, list(self.routes))
+            wanted = allowed(origin, self.routes)
             found = [
                 Taker(route, streams, route.settings.match.selector(origin))
                 for route in self.routes.values()
-                if (streams := route.settings.match.decide(origin))
+                if (wanted is None or route.name in wanted)
+                and (streams := route.settings.match.decide(origin))
             ]
             # Thousands of containers are taken by few combinations of routes.
             key = tuple((taker.route.name, taker.streams, taker.selector) for taker in found)

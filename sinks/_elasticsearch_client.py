@@ -108,7 +108,7 @@ class Client:
         self._headers = {**BULK_HEADERS, **self._auth}
         if options.compress == "gzip":
             self._headers["content-encoding"] = "gzip"
-        self._pipeline = f"&pipeline={quote(options.pipeline)}" if options.pipeline else ""
+        self._pipeline = f"&pipeline={quote(options.pipeline, safe='')}" if options.pipeline else ""
 
     @classmethod
     async def of(cls, options: ElasticsearchOptions, where: str) -> Client:
@@ -134,12 +134,11 @@ class Client:
             )
         return cls(client, where, options)
 
-    async def bulk(self, index: str, body: bytes, filter_path: str) -> Answer:
+    async def bulk(self, index: str, body: bytes, filter_path: str, *, pipeline: bool = True) -> Answer:
         """Raises Retryable without an answer; cancelled, it closes the connection."""
+        through = self._pipeline if pipeline else ""
         path = f"/{quote(index, safe='')}/_bulk" if index else "/_bulk"
-        return await self.ask(
-            "POST", f"{path}?filter_path={filter_path}{self._pipeline}", body, self._headers
-        )
+        return await self.ask("POST", f"{path}?filter_path={filter_path}{through}", body, self._headers)
 
     async def ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         """One request. Raises Retryable."""

@@ -34,12 +34,11 @@ from logroute.sinks import (
 )
 from logroute.sinks.elasticsearch_bulk import (
     FILTER,
-    FULL_FILTER,
     BulkError,
+    Failure,
     Verdict,
+    all_created,
     escape_index,
-    failures,
-    is_there_already,
     legal_index,
     operations,
     verdict,
@@ -222,28 +221,21 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         index = next(iter(names)) if len(names) == 1 else ""
         body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
         count = sum(len(batch) for _, batch in parts)
-        answer = await self._bulk(index, body, FILTER)
-        try:
-            errors = failures(answer.body)
-            if len(errors) > count:
-                raise BulkError(f"answered for {len(errors)} records, and {count} were sent")
-            there = sum(map(is_there_already, errors))
-            if there == len(errors):
-                self._count(count - there, there)
-                return Outcome(duplicates=there) if there else DELIVERED
-            # Which records are meant is told only with the status of all: what was created is there by now.
-            answer = await self._bulk(index, body, FULL_FILTER)
-            found = verdict(answer.body, count)
-        except BulkError as error:
-            raise Retryable(f"{self._where} {error}") from error
+        answer = await self._bulk(index, body)
+        if all_created(answer.body, count):
+            self._created += count
+            return DELIVERED
+        found = self._verdict(answer, count)
         left = len(found.rejected) + len(found.postponed)
-        found.duplicates = min(there, count - left)
-        self._count(count - left - found.duplicates, found.duplicates)
+        self._created += count - left - found.duplicates
+        self._there += found.duplicates
+        if not left:
+            return Outcome(duplicates=found.duplicates) if found.duplicates else DELIVERED
         return await self._outcome(found, parts, batches, answer)
 
     # --- one request --------------------------------------------------------------------------------------
 
-    async def _bulk(self, index: str, body: bytes, filter_path: str) -> Answer:
+    async def _bulk(self, index: str, body: bytes, *, pipeline: bool = True) -> Answer:
         """The answer to a request that was taken. Raises Retryable or Refused."""
         if self._client is None:
             await self.open()
@@ -251,7 +243,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         self._requests += 1
         if self.options.compress == "gzip":  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
-        answer = await self._client.bulk(index, body, filter_path)
+        answer = await self._client.bulk(index, body, FILTER, pipeline=pipeline)
         if answer.status == 200:
             return answer
         said = f"{self._where} answered {answer}"
@@ -261,9 +253,15 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             said += "; what `auth` says is not accepted, or may not write there: trying again"
         raise Retryable(said, after_s=answer.after_s(time.time()))
 
-    def _count(self, created: int, there: int) -> None:
-        self._created += created
-        self._there += there
+    def _verdict(self, answer: Answer, count: int) -> Verdict:
+        try:
+            return verdict(answer.body, count)
+        except BulkError as error:
+            raise Retryable(f"{self._where} {error}") from error
+
+    def _waiting(self, batch: int, record: Record, failure: Failure, doing: str = "") -> Postponed:
+        remedy = f"; to go on, {failure.remedy}" if failure.remedy else ""
+        return Postponed(batch, record, f"{self._where}: {doing}{failure}{remedy}")
 
     async def _outcome(
         self, found: Verdict, parts: Sequence[tuple[str, Batch]], batches: Sequence[Batch], answer: Answer
@@ -280,30 +278,46 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
                 if (failure := found.rejected.get(number + offset)) is not None:
                     rejected.append(Rejected(batch, records[offset], str(failure)))
                 elif (failure := found.postponed.get(number + offset)) is not None:
-                    postponed.append(Postponed(batch, records[offset], f"{self._where}: {failure}"))
+                    postponed.append(self._waiting(batch, records[offset], failure))
             number += len(records)
-        self._rejected += len(rejected)
+        kept = 0
         if rejected and self.options.dead_letter_index is not None:
-            rejected = await self._bury(rejected, batches)
-        return Outcome(tuple(rejected), tuple(postponed), found.duplicates, answer.after_s(time.time()))
+            rejected, waiting = await self._bury(rejected, batches)
+            kept = len(found.rejected) - len(rejected) - len(waiting)
+            if kept:
+                reason = next(iter(found.rejected.values()))
+                self.context.warn("records were rejected", records=kept, reason=str(reason))
+            postponed += waiting
+        self._rejected += len(rejected) + kept
+        after_s = answer.after_s(time.time())
+        return Outcome(tuple(rejected), tuple(postponed), found.duplicates, after_s, kept)
 
-    async def _bury(self, rejected: list[Rejected], batches: Sequence[Batch]) -> list[Rejected]:
-        """Put rejected records into the index for them; those are left that it does not take either."""
+    async def _bury(
+        self, rejected: list[Rejected], batches: Sequence[Batch]
+    ) -> tuple[list[Rejected], list[Postponed]]:
+        """Put rejected records into the index for them: those that it does not take either, and not now.
+
+        What it does not take now is sent again as it was, and rejected again: nothing of the rest is.
+        """
         template = Template.parse(self.options.dead_letter_index or "")
         lines: list[bytes] = []
         for each in rejected:
             origin, record = batches[each.batch].origin, each.record
             index = legal_index(template.bind(origin, escape_index).render(record))
             lines += _letter(origin, record, each.reason, index)
-        answer = await self._bulk("", b"".join(lines), FULL_FILTER)
+        doing = "the index for what is rejected takes nothing now: "
         try:
-            found = verdict(answer.body, len(rejected))
-        except BulkError as error:
-            raise Retryable(f"{self._where} {error}") from error
-        if found.postponed:
-            reason = next(iter(found.postponed.values()))
-            raise Retryable(f"{self._where}: the index for what is rejected takes nothing now: {reason}")
-        return [each for number, each in enumerate(rejected) if number in found.rejected]
+            # Not through the pipeline: it may be what rejects them.
+            found = self._verdict(await self._bulk("", b"".join(lines), pipeline=False), len(rejected))
+        except Refused:
+            return rejected, []
+        except Retryable as error:
+            return [], [Postponed(each.batch, each.record, f"{doing}{error}") for each in rejected]
+        waiting = [
+            self._waiting(rejected[number].batch, rejected[number].record, failure, doing)
+            for number, failure in found.postponed.items()
+        ]
+        return [each for number, each in enumerate(rejected) if number in found.rejected], waiting
 
     # --- indices --------------------------------------------------------------------------------------------
 

@@ -119,6 +119,8 @@ class ContainerReaders:
             while container.places:
                 routes = await self._with_room(container)
                 fork = self._engine_log(container)
+                if container.engine_log is not None:
+                    fork.unordered_until = container.engine_log.unordered_until
                 fork.routes = frozenset(routes)
                 places = {route: container.places.pop(route) for route in routes}
                 began, is_live = trio.current_time(), container.reader is not None

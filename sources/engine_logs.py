@@ -155,14 +155,15 @@ class EngineLog:
         self._pending.on_idle = self._join_now
         self._begun = False
         self._routes: tuple[str, ...] = ()
-        # The clock was set back: their times do not say which of several positions is ahead of which.
+        # Their times do not say which of several positions is ahead of which.
         self._order_unknown = False
         # Times of records that had begun when a reading was cut.
         self._unfinished: dict[Stream, str] = {}
         self._located: dict[Stream, int | None] = {}
         self._since_ns: int | None = None  # for the next reading only
-        # The latest time that is known to be in the log.
-        self._latest = ""
+        self.unordered_until = ""
+        """Up to this time the log is known to have records in another order than that of their times: the
+        clock was set back. So no time tells where to go on behind one that is not later."""
         self._reading: _Reading | None = None
         self._joins: list[tuple[EngineLog, Callable[[], Mapping[str, Position]]]] = []
         self._following: trio.CancelScope | None = None
@@ -272,7 +273,8 @@ class EngineLog:
         self._pending.ahead = [group for group in ahead if not group.done]
         times = [anchor.time for p in groups for stream in STREAMS if (anchor := p.of(stream).anchor)]
         now = iso_time(self._engine.now_ns())
-        self._order_unknown = bool(self._pending.ahead) and max(times, default="") > now
+        unknown = max(times, default="") > now or min(times, default=now) <= self.unordered_until
+        self._order_unknown = bool(self._pending.ahead) and unknown
 
     # --- what to read next --------------------------------------------------------------------------
 
@@ -395,7 +397,7 @@ class EngineLog:
             groups[first["stderr"]][1].stderr,
             oldest_floor([position for _, position in groups]),
         )
-        self._latest = locators[0].latest
+        self.unordered_until = locators[0].unordered_until
         located = {name: locators[first[name]].located for name in STREAMS}
         self._located = {name: of[name] for name, of in located.items() if name in of}
         gone: dict[Stream, Anchor] = {}
@@ -452,8 +454,7 @@ class EngineLog:
         """Open the log behind the position and take what is new, until there is a reason to end."""
         position = self.position
         since = self._since_ns
-        # The clock was set back, and the log holds times that are still to come: none tells where to begin.
-        if self._order_unknown or (since is None and self.newest_time < self._latest):
+        if self._order_unknown or (since is None and "" < self.newest_time <= self.unordered_until):
             return _End.MISSING
         if since is None:
             since = since_ns(position, self._engine.now_ns(), self._open_times(position))
@@ -580,7 +581,7 @@ class EngineLog:
         if new and reading.follow and self._rotation_bytes is not None:
             index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)
             if index is not None:
-                self._latest = max(self._latest, self.newest_time, *(record.time for record in new[:index]))
+                self._note_order(new, index)
                 for record in new[index:]:
                     self._needed_again(record.stream, record.time)
                 new, end = new[:index], _End.BACKWARDS
@@ -599,6 +600,15 @@ class EngineLog:
                 if name not in begun and anchor is not None and anchor.time >= time:
                     del self._unfinished[name]
         return end
+
+    def _note_order(self, new: Sequence[Record], index: int) -> None:
+        """The record of that index is older than one before it, or seems to be: an exact reading tells."""
+        stream = new[index].stream
+        anchor = self.position.of(stream).anchor
+        before = [record.time for record in new[:index] if record.stream == stream]
+        newest = max([*before, anchor.time if anchor is not None else ""])
+        if new[index].time < newest:
+            self.unordered_until = max(self.unordered_until, newest)
 
     def _may_have_skipped(self, reading: _Reading, first: Record) -> bool:
         """It stood still where it was not verified, and a whole file may have been written since then."""

@@ -217,12 +217,13 @@ class Locator(msgspec.Struct):
     """Index of the anchor among the records of its time that are there."""
     first: dict[Stream, str] = msgspec.field(default_factory=dict)
     """Time of the first record of each stream."""
-    latest: str = ""
-    """The latest time there is: not the last record's, where the clock was set back."""
+    unordered_until: str = ""
+    """Up to this time records stand in another order than that of their times: the clock was set back."""
     places: dict[Stream, int] = msgspec.field(default_factory=dict)
     """How many records of its stream stand before an anchor that was found."""
     _read: dict[Stream, int] = msgspec.field(default_factory=dict)
     _seen: dict[Stream, int] = msgspec.field(default_factory=dict)
+    _newest: dict[Stream, str] = msgspec.field(default_factory=dict)
 
     def look(self, records: Sequence[Record]) -> None:
         """Take the next records of the reading."""
@@ -232,8 +233,11 @@ class Locator(msgspec.Struct):
                 self.first[stream] = record.time
             place = self._read.get(stream, 0)
             self._read[stream] = place + 1
-            if record.time > self.latest:
-                self.latest = record.time
+            newest = self._newest.get(stream, "")
+            if record.time >= newest:
+                self._newest[stream] = record.time
+            elif newest > self.unordered_until:
+                self.unordered_until = newest
             anchor = self.anchors.get(stream)
             if anchor is None or record.time != anchor.time:
                 continue

@@ -393,7 +393,7 @@ def test_two_routes_of_one_name_in_two_files_are_told_with_both_places(folder: F
 def test_an_included_file_decides_nothing_for_the_whole(folder: Folder) -> None:
     folder.write({"a.yaml": "limits: {}\nroutes: [x]\ninclude: 3\nsources:\n"})
     assert folder.mistakes("include: [a.yaml]\n" + VALID) == [
-        "a.yaml:1:1: limits: an included file may have `routes`, `sources` and `include` only",
+        "a.yaml:1:1: limits: an included file may have `routes`, `sources`, `tests` and `include` only",
         "a.yaml:2:1: routes: expected a mapping, by name",
         "a.yaml:3:1: include: expected a list of files",
     ]

@@ -100,7 +100,7 @@ def _was_out_of_reach(history: History, route: RouteHistory, written: Written, n
     gone_at = written.gone_at(number)
     if gone_at == math.inf:
         return False
-    spans = list(history.daemon_down)
+    spans = [_until_there_is_an_engine(history, down) for down in history.daemon_down]
     if written.read == "api":
         # What the engine has no more can only be in the spool, and nothing could be stored there, or not all.
         spans += history.engine_down + history.unstored + ([] if route.roomy else route.disturbed)
@@ -110,6 +110,12 @@ def _was_out_of_reach(history: History, route: RouteHistory, written: Written, n
         and written.times[number] >= _behind_since(history, route, span.begin)
         for span in spans
     )
+
+
+def _until_there_is_an_engine(history: History, down: Span) -> Span:
+    """A daemon that starts while no engine answers knows of no logs yet, and so holds none of their files."""
+    away = [engine.end for engine in history.engine_down if engine.begin <= down.end < engine.end]
+    return Span(down.begin, max(away)) if away else down
 
 
 def _behind_since(history: History, route: RouteHistory, at: float) -> float:

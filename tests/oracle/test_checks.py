@@ -289,6 +289,17 @@ def test_a_daemon_that_was_down_much_later_is_no_excuse_for_a_route_that_flowed(
     assert story.kinds() == []
 
 
+def test_a_daemon_that_starts_while_there_is_no_engine_holds_no_logs_yet() -> None:
+    story = Story("exactly once")
+    story.down(4.5, 5.5)
+    story.gone(6, at=9.0)
+    story.history.announced.add(("out", "web-1"))
+    story.arrive([0, 1, 2, 3, 4, 6, 7, 8, 9])
+    assert story.kinds() == [("lost", key(5))]
+    story.history.engine_down.append(Span(5.0, 8.0))
+    assert story.kinds() == []
+
+
 def test_an_engine_that_is_back_excuses_only_what_is_read_from_it() -> None:
     for read, expected in ("api", []), ("file", [("lost", key(5))]):
         story = Story("exactly once", read)  # type: ignore[arg-type]

@@ -319,7 +319,7 @@ def test_explain_leaves_open_what_depends_on_the_record() -> None:
     ("value", "words", "at"),
     [
         (None, "expected conditions such as {container: web-*}, not nothing", ()),
-        ("web-*", "not a text", ()),
+        ("web-*", "conditions look like container ~", ()),
         ([{"container": "x"}], "not a list", ()),
         ({"contaner": "x"}, 'unknown condition "contaner"; did you mean "container"?', ("contaner",)),
         ({"labels": {"a": "b"}}, 'did you mean "label.a"?', ("labels", "a")),

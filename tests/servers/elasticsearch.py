@@ -15,6 +15,7 @@ import os
 import pwd
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -23,7 +24,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.servers.rsyslog import free_port
+from tests.servers.rsyslog import Certificates, free_port
 
 CACHE = Path(os.environ.get("LOGROUTE_SEARCH_CACHE", "/var/cache/logroute"))
 START_S = 120.0
@@ -49,16 +50,20 @@ class Elasticsearch:
     program: ClassVar[str] = "bin/elasticsearch"
     options: ClassVar[str] = "ES_JAVA_OPTS"
 
-    def __init__(self, folder: Path, *, secure: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, secure: bool = False, certificates: Certificates | None = None
+    ) -> None:
+        """`secure`: it knows who asks; with `certificates` it speaks TLS."""
         self.folder = folder
         self.secure = secure
+        self.certificates = certificates
         self.port = free_port(socket.SOCK_STREAM)
         self._transport_port = free_port(socket.SOCK_STREAM)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -80,6 +85,9 @@ class Elasticsearch:
             # Java's own log would stand beside the program, where its user may not write.
             java = config / "jvm.options"
             java.write_text("\n".join(line for line in java.read_text().splitlines() if "gc.log" not in line))
+            if self.certificates is not None:
+                shutil.copy(self.certificates.cert, config / "http.pem")
+                shutil.copy(self.certificates.key, config / "http.key")
             if self.secure:
                 (config / "roles.yml").write_text(WRITER)
                 self._add_user(home, config, "admin", "superuser")
@@ -117,9 +125,14 @@ class Elasticsearch:
         return (
             f"xpack.security.enabled: {str(self.secure).lower()}\n"
             "xpack.security.autoconfiguration.enabled: false\n"
-            "xpack.security.transport.ssl.enabled: false\nxpack.security.http.ssl.enabled: false\n"
-            "xpack.ml.enabled: false\n"
+            "xpack.security.transport.ssl.enabled: false\nxpack.ml.enabled: false\n"
+            f"xpack.security.http.ssl.enabled: {str(self.certificates is not None).lower()}\n" + self._tls()
         )
+
+    def _tls(self) -> str:
+        if self.certificates is None:
+            return ""
+        return "xpack.security.http.ssl.certificate: http.pem\nxpack.security.http.ssl.key: http.key\n"
 
     def _add_user(self, home: Path, config: Path, name: str, role: str) -> None:
         environment = {**os.environ, self.java[0]: str(java_home(self.java[1])), "ES_PATH_CONF": str(config)}
@@ -156,9 +169,13 @@ class Elasticsearch:
         if self.secure:
             request.add_header("authorization", "Basic " + b64encode(f"admin:{PASSWORD}".encode()).decode())
         data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.urlopen(request, data, timeout=60) as response:
+        trusted = ssl.create_default_context(cafile=self.certificates.ca) if self.certificates else None
+        with urllib.request.urlopen(request, data, timeout=60, context=trusted) as response:
             text = response.read()
         return json.loads(text) if text else None
+
+    def has(self, index: str) -> bool:
+        return bool(self.ask("GET", f"/_cat/indices/{index}*?format=json"))
 
     def count(self, index: str) -> int:
         self.ask("POST", f"/{index}/_refresh")

@@ -1,0 +1,157 @@
+"""Hints: what the labels of a container ask for its records.
+
+    logroute.routes=search,audit      only these routes may take them, if their matches do
+    logroute.parser=json              they are parsed so, unless the configuration parses them
+    logroute.fields.team=pay          they get this field, unless the configuration gives it
+
+Labels come from strangers: they choose among what is harmless, and the configuration has the last word. What
+makes no sense is said once, by container, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from logroute.config.components import PROCESSORS
+from logroute.config.problems import did_you_mean
+from logroute.processors import Processor, ProcessorOptions
+from logroute.processors._fields import fields_of
+from logroute.router.chain import StagePlan
+from logroute.router.match import ALL_STREAMS, NO, Decision, Match
+from logroute.router.record import Batch, Origin
+
+if TYPE_CHECKING:
+    from logroute.router.selection import Selector
+
+PREFIX = "logroute."
+ROUTES = "logroute.routes"
+PARSER = "logroute.parser"
+FIELDS = "logroute.fields."
+ENABLE = "logroute.enable"
+"""Decided by the source, which then reads nothing."""
+KNOWN = (ENABLE, ROUTES, PARSER)
+
+PARSERS: dict[str, dict[str, Any]] = {"json": {"type": "json"}}
+"""What a label may name, and the processor that it means. None takes anything from the label but its name."""
+PARSING = frozenset({"json", "logfmt", "regex", "format", "csv", "key_value", "auto"})
+"""Types of processors beside which a label is not heard."""
+
+
+def allowed(origin: Origin, routes: Iterable[str]) -> frozenset[str] | None:
+    """The routes that the container's label narrows all of them to; None: it does not."""
+    asked = origin.labels.get(ROUTES)
+    if asked is None:
+        return None
+    return frozenset(_names(asked)).intersection(routes) or None
+
+
+def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
+    """What of the container's labels makes no sense, a sentence each."""
+    found: list[str] = []
+    for label, value in origin.labels.items():
+        if not label.startswith(PREFIX):
+            continue
+        if label == ROUTES:
+            unknown = [name for name in _names(value) if name not in routes]
+            found += [f'{label}: there is no route "{name}"{did_you_mean(name, routes)}' for name in unknown]
+            if not _names(value):
+                found.append(f"{label} names no route")
+        elif label == PARSER:
+            if value not in PARSERS:
+                hint = did_you_mean(value, PARSERS) or f"; there are {', '.join(PARSERS)}"
+                found.append(f'{label}: there is no parser "{value}"{hint}')
+        elif label == FIELDS:
+            found.append(f"{label} names no field")
+        elif label not in KNOWN and not label.startswith(FIELDS):
+            hint = did_you_mean(label, KNOWN) or f"; there are {', '.join(KNOWN)} and {FIELDS}…"
+            found.append(f"there is no label {label}{hint}")
+    return found
+
+
+def say_nonsense(origin: Origin, routes: Sequence[str]) -> None:
+    """Say it in the daemon's log."""
+    for what in nonsense(origin, routes):
+        structlog.get_logger("logroute.router").warning(
+            "a label makes no sense, and changes nothing", container=origin.name, reason=what
+        )
+
+
+def _names(value: str) -> list[str]:
+    return [name for part in value.split(",") if (name := part.strip())]
+
+
+class HintOptions(ProcessorOptions):
+    """Nobody configures it."""
+
+
+class HintProcessor(Processor[HintOptions]):
+    """Does what the labels of a container ask for, before any processor of the configuration."""
+
+    def __init__(self, parsing: Sequence[Match]) -> None:
+        super().__init__(HintOptions())
+        self._hints = Hints(parsing)
+        self._parsers: dict[str, Processor[Any]] = {}
+
+    def apply(self, batch: Batch) -> Batch | None:
+        made: Batch | None = batch
+        if (name := self._hints.parser(batch.origin)) is not None:
+            made = self._parser(name).apply(batch)
+        if made is not None and (given := fields(batch.origin)):
+            for record in made.records:
+                fields_of(record).update(given)
+        return made
+
+    def _parser(self, name: str) -> Processor[Any]:
+        """Made when the first container asks for it."""
+        parser = self._parsers.get(name)
+        if parser is None:
+            options = PROCESSORS.options(PARSERS[name]["type"]).model_validate(PARSERS[name])
+            parser = self._parsers[name] = PROCESSORS.create(options)
+            parser.books = self.books
+        return parser
+
+
+class Hints:
+    """Which containers have some that are heard; a match."""
+
+    def __init__(self, parsing: Sequence[Match]) -> None:
+        """`parsing` are the matches of the processors that parse already."""
+        self._parsing = parsing
+
+    def parser(self, origin: Origin) -> str | None:
+        """The one that the container asks for, if it is heard."""
+        name = origin.labels.get(PARSER)
+        if name not in PARSERS or any(match.decide(origin) for match in self._parsing):
+            return None
+        return name
+
+    def decide(self, origin: Origin) -> Decision:
+        return ALL_STREAMS if self.parser(origin) is not None or fields(origin) else NO
+
+    def selector(self, _: Origin) -> Selector | None:
+        return None
+
+
+def fields(origin: Origin) -> dict[str, str]:
+    """The fields that the container asks for."""
+    return {
+        label.removeprefix(FIELDS): value
+        for label, value in origin.labels.items()
+        if label.startswith(FIELDS) and label != FIELDS
+    }
+
+
+def hint_plan(processors: Sequence[ProcessorOptions]) -> StagePlan:
+    """The stage before those that are configured for all records."""
+    parsing = [options for options in processors if type(options).model_fields["type"].default in PARSING]
+    matches = [options.when for options in parsing]
+    return StagePlan(
+        "labels",
+        Hints(matches),
+        partial(HintProcessor, matches),
+        f"labels {[match.to_value() for match in matches]}",
+    )

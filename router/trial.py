@@ -1,0 +1,42 @@
+"""Trials: records through a configuration's processors and matches, with no source, queue, sink or clock.
+
+What a route would deliver is decided by the very chains and matches that the daemon runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from logroute.router.chain import Chains, Memo, StagePlan
+from logroute.router.hints import allowed
+from logroute.router.match import Match
+from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes
+from logroute.router.selection import Chooser
+
+Taken = list[tuple[Origin, Record]]
+"""What a route would deliver, in order."""
+
+
+async def try_out(
+    before: Sequence[StagePlan],
+    routes: Mapping[str, tuple[Match, Sequence[StagePlan]]],
+    batches: Iterable[tuple[Origin, Sequence[Record]]],
+) -> dict[str, Taken]:
+    """What each route would deliver of these records. Raises what a processor raises that cannot be made."""
+    chains = Chains(before, routes)
+    choosers = {name: Chooser(match) for name, (match, _) in routes.items()}
+    taken: dict[str, Taken] = {name: [] for name in routes}
+    for origin, records in batches:
+        size = batch_size_bytes(records, sum(len(record.message) for record in records))
+        batch = Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=size, ready=True)
+        memo: Memo = {}
+        batch = await chains.before.apply(batch, memo)
+        wanted = allowed(origin, routes)
+        for name, chooser in choosers.items():
+            if wanted is not None and name not in wanted:
+                continue
+            chosen = chooser.batch_of(batch)
+            if chain := chains.of_routes.get(name):
+                chosen = await chain.apply(chosen, memo)
+            taken[name] += [(origin, record) for record in chosen.lines]
+    return taken
