@@ -7,9 +7,10 @@ import socket
 
 from benchmarks.receiver import Receiver, serve
 
-LINE = b'"message":"n 0'
-"""In each document, and nowhere else."""
+LINES = {b"/loki/": b'"n 0', b"/v1/logs": b"n 0", b"/services/": b'"event":"n 0', b"": b'"message":"n 0'}
+"""By the path, what is in each record, and nowhere else."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+TAKEN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"code":0}'
 CREATED = b'{"create":{"status":201}}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -39,8 +40,12 @@ class Requests:
             return 0
         self._parts.clear()
         self._missing = 0
-        lines = whole.count(LINE)
-        self._connection.sendall(bulk_answer(lines) if b"/_bulk" in whole[:end] else NOTHING)
+        path = whole[: whole.index(b"\r\n")]
+        lines = whole.count(next(line for part, line in LINES.items() if part in path))
+        if b"/_bulk" in path:
+            self._connection.sendall(bulk_answer(lines))
+        else:
+            self._connection.sendall(TAKEN if b"/services/" in path else NOTHING)
         return lines
 
 

@@ -49,6 +49,10 @@ JSON = "file://{folder}/out.ndjson"
 SYSLOG = "syslog+tcp://{receiver}"
 RELP = "relp://{receiver}"
 HTTP = "http://{receiver}/in"
+LOKI = "loki+http://{receiver}"
+OTLP = "otlp+http://{receiver}"
+OTLP_JSON = "otlp+http://{receiver}?otlp.format=json"
+SPLUNK = "splunk+http://{receiver}"
 SEARCH = "elasticsearch+http://{receiver}/logs"
 FORWARD = "forward://{receiver}"
 
@@ -60,6 +64,10 @@ PIPELINES = (
     Pipeline("log file → RELP", {"relp": RELP}, 4.2, receiver=RelpReceiver),
     Pipeline("log file → Fluent forward", {"forward": FORWARD}, 4.5, receiver=ForwardReceiver),
     Pipeline("log file → HTTP ndjson", {"http": HTTP}, 4.2, receiver=HttpReceiver),
+    Pipeline("log file → Loki", {"loki": LOKI}, 6.5, receiver=HttpReceiver),
+    Pipeline("log file → OTLP protobuf", {"otlp": OTLP}, 6.5, receiver=HttpReceiver),
+    Pipeline("log file → OTLP JSON", {"otlp": OTLP_JSON}, 6.5, receiver=HttpReceiver),
+    Pipeline("log file → Splunk", {"splunk": SPLUNK}, 6.5, receiver=HttpReceiver),
     Pipeline("log file → Elasticsearch", {"search": SEARCH}, 7.0, receiver=HttpReceiver),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )

@@ -46,6 +46,12 @@ class Delivered(msgspec.Struct):
     letters: list[Letter] = msgspec.field(default_factory=list)
     kept: int = 0
     """How many records were rejected beside these letters, and are kept by the receiver."""
+    unnamed: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    """How many were rejected by a receiver that does not say which, and its words."""
+
+    @property
+    def rejected(self) -> int:
+        return len(self.letters) + self.kept + sum([count for count, _ in self.unnamed])
 
 
 class Accounts(Protocol):
@@ -200,6 +206,8 @@ class Delivery:
                     Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
                     for rejected in answer.rejected
                 ]
+                if answer.unnamed:
+                    result.unnamed.append((answer.unnamed, answer.unnamed_reason))
                 if not answer.postponed:
                     self._accounts.succeeded()
                     attempt = 0
@@ -326,7 +334,7 @@ def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:
 def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
     """What `deliver` returned. Raises an error if that says nothing about these batches."""
     named: list[Rejected | Postponed] = [*outcome.rejected, *outcome.postponed]
-    if len(named) + outcome.duplicates + outcome.kept > _count(batches):
+    if len(named) + outcome.unnamed + outcome.duplicates + outcome.kept > _count(batches):
         raise ValueError("deliver() has named more records than it was given")
     for each in named:
         if not 0 <= each.batch < len(batches):

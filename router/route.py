@@ -132,8 +132,8 @@ class Route:
         cls = type(sink)
         self._delivery_settings = DeliverySettings(
             batch_bytes=1,
-            batch_records=settings.batch_records or cls.batch_records,
-            batch_wait_s=cls.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
+            batch_records=settings.batch_records or sink.batch_records,
+            batch_wait_s=sink.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,
             deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
@@ -146,7 +146,7 @@ class Route:
         settings, cls = self.settings, type(self.sink)
         in_flight_bytes = min(settings.in_flight_bytes, self._share_bytes)
         batch_bytes = min(
-            settings.batch_bytes or cls.batch_bytes,
+            settings.batch_bytes or self.sink.batch_bytes,
             in_flight_bytes // (1 if cls.ordered else cls.concurrency),
         )
         # The delivery that runs asks them with each batch that it takes: it goes on with its connection.
@@ -384,7 +384,7 @@ class Route:
         if group.damaged:
             books.drop("damaged", group.records)
         else:
-            rejected = len(delivered.letters) + delivered.kept
+            rejected = delivered.rejected
             self._bury(delivered.letters)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
@@ -396,7 +396,7 @@ class Route:
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books
-        rejected = len(delivered.letters) + delivered.kept
+        rejected = delivered.rejected
         self._bury(delivered.letters)
         done = group.records - sum(len(batch.lines) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
@@ -413,6 +413,8 @@ class Route:
                 time=letter.record.time,
                 reason=letter.reason,
             )
+        for count, reason in delivered.unnamed:
+            self.warn("records were rejected, nobody says which", records=count, reason=reason)
 
     def failed(self, error: Exception) -> None:
         self._failures += 1

@@ -78,13 +78,18 @@ class Outcome(msgspec.Struct, frozen=True):
 
     rejected: Sequence[Rejected] = ()
     postponed: Sequence[Postponed] = ()
-    """Only from sinks to which order does not matter."""
+    """Where order matters, only if no later record was delivered, or the receiver has an order of its own."""
     duplicates: int = 0
     """How many records the receiver had already: it was delivered before, and we did not hear of it."""
     after_s: float | None = None
     """How long the receiver asked us to wait before what it postponed is sent again."""
     kept: int = 0
     """How many more records it rejected, and keeps itself where rejected ones go: no dead letters of ours."""
+    unnamed: int = 0
+    """How many more records the receiver has rejected without saying which. They are counted as rejected, but
+    there is nothing to keep of them."""
+    unnamed_reason: str = ""
+    """The receiver's own words about those."""
 
 
 DELIVERED = Outcome()
@@ -147,10 +152,10 @@ class Sink(ABC, Generic[OptionsT]):
     has_deadline: ClassVar[bool] = True
     """Whether a delivery that takes long has failed. Not so where a person may stop the receiver at will."""
 
-    batch_bytes: ClassVar[int] = 1 << 20
+    batch_bytes: int = 1 << 20
     """What one delivery takes at most, unless the route's `batch` says otherwise; likewise below."""
-    batch_records: ClassVar[int] = 10_000
-    batch_wait_s: ClassVar[float] = 0.0
+    batch_records: int = 10_000
+    batch_wait_s: float = 0.0
     """How long to wait for more once there is something."""
 
     idle_s: float | None = None

@@ -25,7 +25,7 @@ from elasticsearch import AsyncElasticsearch
 from logroute.sinks import Retryable
 from logroute.sinks._http_client import HttpClient
 from logroute.sinks.failures import excerpt
-from logroute.sinks.http import Answer
+from logroute.sinks.http_answers import Answer
 from logroute.sinks.tls import client_context
 
 if TYPE_CHECKING:

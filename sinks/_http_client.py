@@ -11,7 +11,7 @@ import trio
 
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words, excerpt
-from logroute.sinks.http import Answer
+from logroute.sinks.http_answers import Answer
 
 CONNECT_S = 10.0
 """How long connecting may take, names and TLS included. What follows has the router's deadline."""
@@ -20,7 +20,8 @@ KEEP_ALIVE_S = 4.0
 moment has an unknown outcome."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""How much of an answer's body is read, and for how long: its status has said all that counts."""
+"""How much of an answer's body is read, and for how long, where its status has said all that counts."""
+NO_PROXY = "none"
 
 
 class HttpClient:
@@ -29,13 +30,15 @@ class HttpClient:
     def __init__(
         self,
         context: ssl.SSLContext | None,
+        proxy: str | None = None,
         *,
         connections: int = 1,
-        answer_bytes: int = ANSWER_BYTES,
-        answer_s: float = ANSWER_S,
+        answer_bytes: int | None = None,
+        answer_s: float | None = None,
     ) -> None:
-        self._answer_bytes = answer_bytes
-        self._answer_s = answer_s
+        """`proxy` is a URL, `none`, or None for what the environment says."""
+        self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
+        self._answer_s = ANSWER_S if answer_s is None else answer_s
         self._client = httpx.AsyncClient(
             # Without a context of ours httpx would read all authorities of its own, for a server without TLS.
             verify=context or False,
@@ -46,6 +49,8 @@ class HttpClient:
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
             follow_redirects=False,
+            proxy=None if proxy == NO_PROXY else proxy,
+            trust_env=proxy is None,
         )
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -61,7 +66,8 @@ class HttpClient:
             response = await self._client.send(request, stream=True)
             try:
                 said = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status_code, said, await self._beginning(response))
+                body, whole = await self._beginning(response)
+                return Answer(response.status_code, said, body, whole)
             finally:
                 await response.aclose()
         # An address that httpx cannot use, or what no HTTP is: the receiver's, and may be put right.
@@ -71,9 +77,10 @@ class HttpClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _beginning(self, response: httpx.Response) -> bytes:
-        """As much of an answer's body as is read; the connection is closed where that is not all of it."""
+    async def _beginning(self, response: httpx.Response) -> tuple[bytes, bool]:
+        """As much of an answer's body as is read, and whether that is all; else the connection is closed."""
         parts: list[bytes] = []
+        whole = False
         left = self._answer_bytes
         # The status has been said. A body that is long, late or cut short changes nothing about it.
         with suppress(httpx.HTTPError), trio.move_on_after(self._answer_s) as reading:
@@ -83,7 +90,8 @@ class HttpClient:
                 if not left:
                     # Not `break`: it would leave the generators below to the garbage collector.
                     reading.cancel()
-        return b"".join(parts)
+            whole = left > 0
+        return b"".join(parts), whole
 
 
 class _Body(httpx.AsyncByteStream):

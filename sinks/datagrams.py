@@ -42,6 +42,10 @@ class WrongKind(Exception):
     """The socket at this path is one for streams."""
 
 
+class TooLarge(Exception):
+    """The path does not take a datagram of this size; `max_bytes` has been lowered."""
+
+
 class Datagrams:
     """A socket that is connected to one receiver."""
 
@@ -54,14 +58,17 @@ class Datagrams:
         self._peer = peer
         self._before = 0
 
-    async def send(self, messages: Sequence[bytes]) -> int:
-        """Send them; how many had to be cut because the path takes no larger ones. Raises Retryable."""
+    async def send(self, messages: Sequence[bytes], *, whole: bool = False) -> int:
+        """Send them; how many had to be cut because the path takes no larger ones.
+
+        Raises Retryable, and where they must stay `whole` TooLarge instead of cutting one.
+        """
         await self.refresh()
         shortened = 0
         for start in range(0, len(messages), TURN):
             try:
                 for message in messages[start : start + TURN]:
-                    if await self._send(message):
+                    if await self._send(message, whole):
                         shortened += 1
                 if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(code, "")
@@ -72,12 +79,14 @@ class Datagrams:
         self._before = min(len(messages), TURN)
         return shortened
 
-    async def _send(self, message: bytes) -> bool:
-        """Whether it had to be cut. Raises OSError."""
-        cut = len(message) > self.max_bytes
-        if cut:
-            message = shortened_to(message, self.max_bytes)
+    async def _send(self, message: bytes, whole: bool) -> bool:
+        """Whether it had to be cut. Raises OSError, TooLarge."""
+        cut = False
         while True:
+            if len(message) > self.max_bytes:
+                if whole:
+                    raise TooLarge
+                message, cut = shortened_to(message, self.max_bytes), True
             try:
                 self._socket.send(message)
                 return cut
@@ -88,7 +97,6 @@ class Datagrams:
                     await trio.sleep(NO_BUFFER_S)
                 elif error.errno == errno.EMSGSIZE and len(message) > LEAST_BYTES:
                     self.max_bytes = max(LEAST_BYTES, min(self._path_bytes(), len(message) // 2))
-                    message, cut = shortened_to(message, self.max_bytes), True
                 else:
                     raise
 

@@ -48,7 +48,7 @@ from logroute.sinks.tls import TlsOptions
 if TYPE_CHECKING:
     from logroute.router.record import Batch, Origin, Record
     from logroute.sinks._elasticsearch_client import Client
-    from logroute.sinks.http import Answer
+    from logroute.sinks.http_answers import Answer
 
 PORT = 9200
 SAY_ATTENTION_S = 60.0
@@ -161,9 +161,9 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
     ordered: ClassVar[bool] = False
     concurrency: ClassVar[int] = 2
-    batch_bytes: ClassVar[int] = 4 << 20
-    batch_records: ClassVar[int] = 10_000
-    batch_wait_s: ClassVar[float] = 0.2
+    batch_bytes = 4 << 20
+    batch_records = 10_000
+    batch_wait_s = 0.2
 
     def __init__(self, options: ElasticsearchOptions, context: SinkContext) -> None:
         super().__init__(options, context)

@@ -50,6 +50,20 @@ def display_name(origin: Origin) -> str:
     return origin.name or origin.file or origin.id[:12]
 
 
+def record_texts(format_: str) -> Callable[[Batch], list[str]]:
+    """The text of each record of a batch in a format, or by a template. Raises ValueError."""
+    if format_ in ("json", "logfmt"):  # which write one line for each record
+        whole = encoder(format_)
+        return lambda batch: whole(batch).decode().split("\n")[:-1]
+    encode = _records_encoder(format_)
+    return lambda batch: [encode(batch.origin, [record])[:-1].decode() for record in batch.records]
+
+
+def expressible(text: str) -> str:
+    """What UTF-8 can express of a text."""
+    return text.encode("utf-8", "replace").decode()
+
+
 # --- json ---------------------------------------------------------------------------------------------
 #
 # What is constant for the origin is encoded once and copied as it is; it stands behind the stream, so that

@@ -1,7 +1,8 @@
-"""HTTP sink: each delivery is one request to a server (RFC 9110); its status is the acknowledgement.
+"""HTTP sink: each delivery is one request to a server (RFC 9110), whose answer is the acknowledgement.
 
 Owns one connection, which it keeps while it is used. Redirects are not followed: a log goes where its owner
-has said. The encodings are a table; `ndjson` is in it.
+has said. What a body is, and what is read out of an answer beside its status, is an encoding's
+(`http_encoding`). See docs/http.md.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import msgspec
 import trio
@@ -23,26 +21,38 @@ import zstandard
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
+from logroute.config.types import Alternative
 from logroute.config.uri import shown
-from logroute.sinks import DELIVERED, Outcome, Refused, Retryable, Sink, SinkContext, SinkOptions
-from logroute.sinks.encoding import Encoder, encoder
-from logroute.sinks.failures import cause_in_words, excerpt
+from logroute.sinks import (
+    DELIVERED,
+    Outcome,
+    Postponed,
+    Refused,
+    Rejected,
+    Retryable,
+    Sink,
+    SinkContext,
+    SinkOptions,
+)
+from logroute.sinks.failures import cause_in_words
+from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
+from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
+from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding, Share
+from logroute.sinks.loki_push import LokiEncoding, LokiOptions
+from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
+from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
     from logroute.sinks._http_client import HttpClient
 
-LONGEST_RETRY_AFTER_S = 3600.0
-"""No server keeps a route waiting for longer without being asked again."""
-
 REACH_S = 10.0
 """How long connecting may take at the start, names included."""
 _PORTS = {"http": 80, "https": 443}
 
-# Statuses below 500 that speak of the moment, of who we are, of the address, or of how requests are made:
-# people put all of that right, and then every record is welcome. The others speak of what was sent.
-_LATER = {401, 402, 403, 404, 405, 406, 407, 408, 410, 411, 415, 421, 423, 424, 425, 426, 428, 429, 431, 511}
+ASK_AGAIN_S = (0.1, 5.0)
+"""The first and the longest pause between questions whether a delivery is safe."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -53,47 +63,49 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class Encoding(msgspec.Struct, frozen=True):
-    """How the records of a delivery become a request's body."""
-
-    content_type: str
-    encode: Encoder
-
-
-ENCODINGS = {"ndjson": Encoding("application/x-ndjson", encoder("json"))}
-
-
 class HttpOptions(SinkOptions):
-    """Send records to an HTTP server."""
+    """Send records to an HTTP server: as lines or arrays of JSON, as text, or in a protocol of logs."""
 
     type: Literal["http"] = "http"
     url: str = Field(examples=["https://logs.example.com/ingest"])
-    """Where to. `user:password@` before the host becomes basic authentication."""
-    encoding: Literal["ndjson"] = "ndjson"
-    """What a body is: `ndjson`, a line of JSON for each record."""
+    """Where to. `user:password@` before the host becomes basic authentication. Without a path, it is the
+    encoding's own, such as `/v1/logs`."""
+    encoding: Literal["ndjson", "json", "text", "loki", "otlp", "splunk", "gelf"] = "ndjson"
+    """What a body is: `ndjson`, a line of JSON for each record; `json`, one array of them; `text`, lines as
+    `format` says; for the protocols of these names `loki`, `otlp` (OpenTelemetry), `splunk` (HEC) and `gelf`
+    (Graylog)."""
+    format: str = Field(default="text", examples=["{time} {container.name} {message}"])
+    """What a record is as `text`: `text`, `raw`, `logfmt`, `json`, or a template."""
     method: Literal["POST", "PUT"] = "POST"
     """The request's method."""
     headers: dict[str, str] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
     """Further headers of each request. Keep secrets in files: `"Bearer ${file:/run/secrets/token}"`."""
+    username: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["ada"])
+    """User for basic authentication, where `url` has none."""
+    password: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-secret"])
+    """Their password. Keep it in a file: `${file:/run/secrets/password}`."""
+    token: str | None = Field(default=None, repr=False, examples=["another-secret"])
+    """Sent as `Authorization: Bearer TOKEN`, to Splunk as `Splunk TOKEN`. Keep it in a file."""
     compress: Literal["none", "gzip", "zstd"] = "none"
     """Compress the bodies; the server must know how to read them."""
+    proxy: str | None = Field(default=None, examples=["http://proxy.example.com:3128"])
+    """Proxy to ask, or `none`. Default: what the environment says (`HTTPS_PROXY`, `NO_PROXY` …)."""
+    statuses: StatusOptions = StatusOptions()
+    loki: LokiOptions = LokiOptions()
+    otlp: OtlpOptions = OtlpOptions()
+    splunk: SplunkOptions = SplunkOptions()
+    gelf: GelfHttpOptions = GelfHttpOptions()
     tls: TlsOptions = TlsOptions()
 
     @field_validator("url")
     @classmethod
     def _url_is_one(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:  # whose text may hold the password
-            raise ValueError(f"{shown(url)!r} is no URL") from error
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("must begin with http:// or https://")
-        if not host:
-            raise ValueError("names no host")
-        if "#" in url or not url.isprintable() or " " in url:
-            raise ValueError("must not contain #, spaces or control characters; write them as %23, %20 …")
-        return url
+        return _checked_url(url)
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_is_one(cls, proxy: str | None) -> str | None:
+        return proxy if proxy in (None, "none") else _checked_url(proxy)
 
     @field_validator("headers")
     @classmethod
@@ -107,60 +119,69 @@ class HttpOptions(SinkOptions):
                 raise ValueError(f'the value of "{name}" has characters that no header may have')
         return {name: value.strip() for name, value in headers.items()}
 
+    @field_validator("token")
+    @classmethod
+    def _token_is_one(cls, token: str | None) -> str | None:
+        if token is not None and (not token.strip() or not _HEADER_VALUE.fullmatch(token)):
+            raise ValueError("is empty, or has characters that no header may have")
+        return token and token.strip()
+
+    @field_validator("format")
+    @classmethod
+    def _format_is_one(cls, text: str) -> str:
+        LinesEncoding(text, "")
+        return text
+
     @model_validator(mode="after")
     def _one_authorization(self) -> HttpOptions:
-        if "@" in urlsplit(self.url).netloc and "authorization" in {name.lower() for name in self.headers}:
-            raise ValueError("`url` has a user, and `headers` an Authorization: only one can be sent")
+        given = [
+            name
+            for name, there in (
+                ("`url` has a user", "@" in urlsplit(self.url).netloc),
+                ("`headers` an Authorization", "authorization" in {name.lower() for name in self.headers}),
+                ("`username` is set", self.username is not None),
+                ("`token` is set", self.token is not None),
+            )
+            if there
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]}, and {given[1]}: only one can be sent")
+        if self.password is not None and self.username is None:
+            raise ValueError("`password` needs the `username` that it belongs to")
         return self
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a server answered."""
-
-    status: int
-    headers: dict[str, str]
-    """By their names in lower case."""
-    body: bytes = b""
-    """Its beginning."""
-
-    def after_s(self, now: float) -> float | None:
-        """What `Retry-After` asks for (RFC 9110, 10.2.3); `now` in seconds since the epoch."""
-        text = self.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdecimal():
-            return min(float(text[:12]), LONGEST_RETRY_AFTER_S)
-        until = _seconds(text)
-        if until is None:
-            return None
-        # A date is one of the server's clock: ours may be wrong.
-        here = _seconds(self.headers.get("date", ""))
-        return min(max(0.0, until - (now if here is None else here)), LONGEST_RETRY_AFTER_S)
-
-    def __str__(self) -> str:
-        with suppress(ValueError):
-            phrase = HTTPStatus(self.status).phrase
-            return f"{self.status} {phrase}{self._said}"
-        return f"{self.status}{self._said}"
-
-    @property
-    def _said(self) -> str:
-        if 300 <= self.status < 400 and (location := self.headers.get("location")):
-            return f": it redirects to {excerpt(shown(location))}, which is not followed"
-        text = "" if self.headers.get("content-encoding", "identity") != "identity" else excerpt(self.body)
-        return f": {text}" if text else ""
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:  # whose text may hold the password
+        raise ValueError(f"{shown(url)!r} is no URL") from error
+    if parts.scheme not in _PORTS:
+        raise ValueError("must begin with http:// or https://")
+    if not host:
+        raise ValueError("names no host")
+    if "#" in url or not url.isprintable() or " " in url:
+        raise ValueError("must not contain #, spaces or control characters; write them as %23, %20 …")
+    return url
 
 
-def outcome(answer: Answer, asked: str, now: float) -> Outcome:
-    """What an answer means; `asked` says who was asked for what. Raises Retryable or Refused."""
-    status = answer.status
-    if 200 <= status < 300:
-        return DELIVERED
-    text = f"{asked} answered {answer}"
-    if 400 <= status < 500 and status not in _LATER:
-        raise Refused(text)
-    raise Retryable(text, after_s=answer.after_s(now))
+ENCODINGS: dict[str, tuple[type[Encoding], Callable[[HttpOptions], Encoding]]] = {
+    "ndjson": (LinesEncoding, lambda options: LinesEncoding("json", "application/x-ndjson")),
+    "json": (JsonArrayEncoding, lambda options: JsonArrayEncoding()),
+    "text": (LinesEncoding, lambda options: LinesEncoding(options.format, "text/plain; charset=utf-8")),
+    "loki": (LokiEncoding, lambda options: LokiEncoding(options.loki)),
+    "otlp": (OtlpEncoding, lambda options: OtlpEncoding(options.otlp)),
+    "splunk": (SplunkEncoding, lambda options: SplunkEncoding(options.splunk)),
+    "gelf": (GelfEncoding, lambda options: GelfEncoding(options.gelf)),
+}
+"""What there is, and how it is made. A further one is a module with its class, and a line here and below."""
+
+SHORT = {f"{name}+{scheme}": name for name, (kind, _) in ENCODINGS.items() if kind.port for scheme in _PORTS}
+"""Short forms of URIs, and the encoding that each means."""
 
 
-@SINKS.register(HttpOptions, schemes=("https",))
+@SINKS.register(HttpOptions, schemes=("https", *SHORT))
 class HttpSink(Sink[HttpOptions]):
     """One request at a time over one connection."""
 
@@ -168,9 +189,12 @@ class HttpSink(Sink[HttpOptions]):
         super().__init__(options, context)
         self.clock: Callable[[], float] = time.time
         """The wall clock, for dates that servers tell."""
-        self._encoding = ENCODINGS[options.encoding]
+        self._encoding = ENCODINGS[options.encoding][1](options)
+        for name in ("batch_bytes", "batch_records", "batch_wait_s"):
+            if (own := getattr(self._encoding, name)) is not None:
+                setattr(self, name, own)
         self._compress = _COMPRESSORS.get(options.compress)
-        self._url, self._headers = _request(options, self._encoding.content_type)
+        self._url, self._headers = _request(options, self._encoding)
         self._asked = f"{shown(self._url)}: {options.method}"
         self._client: HttpClient | None = None
         self._reached = False
@@ -180,7 +204,14 @@ class HttpSink(Sink[HttpOptions]):
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
         if "url" in query:
             raise ValueError("the URI is the URL, `url` is no parameter")
-        return {"url": uri._replace(query="").geturl(), **query}
+        encoding = SHORT.get(uri.scheme)
+        if encoding is None:
+            return {"url": uri._replace(query="").geturl(), **query}
+        if "encoding" in query:
+            raise ValueError(f"{encoding}+ is the encoding, `encoding` is no parameter")
+        netloc = uri.netloc if uri.port else f"{uri.netloc.rstrip(':')}:{ENCODINGS[encoding][0].port}"
+        url = uri._replace(scheme=uri.scheme.partition("+")[2], netloc=netloc, query="").geturl()
+        return {"url": url, "encoding": encoding, **query}
 
     async def open(self) -> None:
         await self.close()
@@ -189,19 +220,19 @@ class HttpSink(Sink[HttpOptions]):
         context = await client_context(self.options.tls) if self._url.startswith("https:") else None
         if not self._reached:
             await self._reach()
-        self._client = HttpClient(context)
+        encoding = self._encoding
+        self._client = HttpClient(
+            context, self.options.proxy, answer_bytes=encoding.answer_bytes, answer_s=encoding.answer_s
+        )
 
     async def _reach(self) -> None:
         """Connect once, and ask for nothing: that a server is down is said before there are records.
 
         Not where a proxy is asked instead, which decides that itself. Raises Retryable.
         """
-        from urllib.request import getproxies, proxy_bypass
-
         parts = urlsplit(self._url)
         host = parts.hostname or ""
-        proxies = getproxies()
-        if proxy_bypass(host) or not (parts.scheme in proxies or "all" in proxies):
+        if not self._asks_a_proxy(parts.scheme, host):
             try:
                 with trio.fail_after(REACH_S):
                     stream = await trio.open_tcp_stream(host, parts.port or _PORTS[parts.scheme])
@@ -212,14 +243,54 @@ class HttpSink(Sink[HttpOptions]):
                 raise Retryable(f"{shown(self._url)}: cannot connect: {cause_in_words(error)}") from error
         self._reached = True
 
+    def _asks_a_proxy(self, scheme: str, host: str) -> bool:
+        if self.options.proxy is not None:
+            return self.options.proxy != "none"
+        from urllib.request import getproxies, proxy_bypass
+
+        proxies = getproxies()
+        return not proxy_bypass(host) and (scheme in proxies or "all" in proxies)
+
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        encode = self._encoding.encode
-        body = b"".join([encode(batch) for batch in batches])
-        if not body:
-            return DELIVERED
-        if self._compress is not None:  # milliseconds in which others want to go on
-            body = await trio.to_thread.run_sync(self._compress, body, abandon_on_cancel=True)
-        return outcome(await self._ask(body), self._asked, self.clock())
+        shares = self._encoding.shares(batches)
+        if len(shares) == 1:
+            return await self._deliver_share(shares[0])
+        return await self._deliver_each(shares)
+
+    async def _deliver_share(self, share: Share) -> Outcome:
+        body = self._encoding.encode(share.batches)
+        for event, details in self._encoding.take_notes():
+            self.context.warn(event, **details)
+        return await self._settled(await self._ask(body), share.batches) if body else DELIVERED
+
+    async def _deliver_each(self, shares: Sequence[Share]) -> Outcome:
+        """A request for each share. What is delivered before one fails is not sent again with it.
+
+        Raises Retryable if the first fails, and Refused if nothing became of any.
+        """
+        outcomes: list[Outcome] = []
+        refused: list[tuple[Share, Refused]] = []
+        for done, share in enumerate(shares):
+            try:
+                outcomes.append(_of_delivery(await self._deliver_share(share), share))
+            except Refused as error:
+                named = list(share.named())
+                if len(named) > 1:
+                    refused.append((share, error))
+                else:
+                    outcomes.append(Outcome([Rejected(*each, str(error)) for each in named]))
+            except Retryable as error:
+                if not done:
+                    raise
+                await self.close()
+                left = [each for later in shares[done:] for each in _postponed(later, error)]
+                outcomes.append(Outcome(postponed=left, after_s=error.after_s))
+                break
+        if refused and not outcomes:
+            raise refused[0][1]
+        # Sent again without the others, they are halved if they are refused then.
+        outcomes += [Outcome(postponed=_postponed(share, error)) for share, error in refused]
+        return _together(outcomes)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -227,17 +298,98 @@ class HttpSink(Sink[HttpOptions]):
             await client.close()
 
     async def _ask(self, body: bytes) -> Answer:
-        """One request. Raises Retryable without an answer; cancelled, it closes the connection."""
-        if self._client is None:
-            await self.open()
-        assert self._client is not None
+        """One request with records. Raises Retryable without an answer; cancelled, closes the connection."""
+        if self._compress is not None:  # milliseconds in which others want to go on
+            body = await trio.to_thread.run_sync(self._compress, body, abandon_on_cancel=True)
         try:
-            return await self._client.ask(self.options.method, self._url, self._headers, body)
+            return await (await self._opened()).ask(self.options.method, self._url, self._headers, body)
         except Retryable as error:
             raise Retryable(f"{self._asked} failed: {error}") from error
 
+    async def _opened(self) -> HttpClient:
+        if self._client is None:
+            await self.open()
+        assert self._client is not None
+        return self._client
 
-def _request(options: HttpOptions, content_type: str) -> tuple[str, dict[str, str]]:
+    # --- what an answer means -------------------------------------------------------------------------
+
+    async def _settled(self, answer: Answer, batches: Sequence[Batch]) -> Outcome:
+        """What an answer means, asked for further where it is no final one. Raises Retryable or Refused."""
+        said = f"{self._asked} answered {answer}"
+        after_s = answer.after_s(self.clock())
+        meaning = self.options.statuses.meaning(answer.status)
+        if meaning is None:
+            try:
+                outcome = self._encoding.outcome(answer, batches)
+            except Retryable as error:
+                raise Retryable(f"{said}: {error}", after_s=after_s) from error
+            except Refused as error:
+                raise Refused(f"{said}: {error}") from error
+            if isinstance(outcome, Confirmation):
+                return await self._confirmed(outcome)
+            if outcome is not None:
+                return outcome
+            meaning = usual_meaning(answer.status)
+        if meaning == "success":
+            return DELIVERED
+        if meaning == "reject":
+            raise Refused(said)
+        raise Retryable(said, after_s=after_s)
+
+    async def _confirmed(self, wanted: Confirmation) -> Outcome:
+        """Ask whether a delivery is safe until it is. Raises Retryable when that takes too long."""
+        url = urljoin(self._url, wanted.reference)
+        headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
+        pause_s, longest_s = ASK_AGAIN_S
+        reason = "it has not said that it is safe"
+        with trio.move_on_after(wanted.within_s):
+            while True:
+                try:
+                    answer = await (await self._opened()).ask("POST", url, headers, wanted.body)
+                    if wanted.confirmed(answer):
+                        return DELIVERED
+                except ValueError as error:
+                    reason = f"{shown(url)} answered {answer}: {error}"
+                except Retryable as error:  # it has the records: that it cannot be asked now costs nothing
+                    reason = str(error)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, longest_s)
+        raise Retryable(f"{self._asked} is not confirmed within {wanted.within_s:g} s: {reason}")
+
+
+def _of_delivery(outcome: Outcome, share: Share) -> Outcome:
+    """What became of a share, said of the delivery's batches."""
+    if outcome is DELIVERED:
+        return outcome
+    index = share.indexes
+    return msgspec.structs.replace(
+        outcome,
+        rejected=[Rejected(index[each.batch], each.record, each.reason) for each in outcome.rejected],
+        postponed=[Postponed(index[each.batch], each.record, each.reason) for each in outcome.postponed],
+    )
+
+
+def _postponed(share: Share, error: Exception) -> list[Postponed]:
+    return [Postponed(index, record, str(error)) for index, record in share.named()]
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """One outcome of all of them."""
+    told = [each for each in outcomes if each is not DELIVERED]
+    if not told:
+        return DELIVERED
+    waits = [each.after_s for each in told if each.after_s is not None]
+    return Outcome(
+        [rejected for each in told for rejected in each.rejected],
+        [postponed for each in told for postponed in each.postponed],
+        after_s=max(waits, default=None),
+        unnamed=sum([each.unnamed for each in told]),
+        unnamed_reason=next((each.unnamed_reason for each in told if each.unnamed), ""),
+    )
+
+
+def _request(options: HttpOptions, encoding: Encoding) -> tuple[str, dict[str, str]]:
     """The URL without its user, and the headers of every request."""
     parts = urlsplit(options.url)
     user_info, at, address = parts.netloc.rpartition("@")
@@ -245,21 +397,19 @@ def _request(options: HttpOptions, content_type: str) -> tuple[str, dict[str, st
         "user-agent": "logroute",
         "accept": "*/*",
         "accept-encoding": "identity",  # so that what is read of an answer has a bound
-        "content-type": content_type,
+        "content-type": encoding.content_type,
+        **encoding.headers,
     }
     if options.compress != "none":
         headers["content-encoding"] = options.compress
-    if at:
-        user, _, password = user_info.partition(":")
-        pair = f"{unquote(user)}:{unquote(password)}".encode()  # RFC 7617
+    user, _, password = (unquote(part) for part in user_info.partition(":"))
+    if options.username is not None:
+        user, password = options.username, options.password or ""
+    if at or options.username is not None:
+        pair = f"{user}:{password}".encode()  # RFC 7617
         headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    if options.token:
+        headers["authorization"] = f"{encoding.authorization} {options.token}"
     headers |= {name.lower(): value for name, value in options.headers.items()}
-    return parts._replace(netloc=address).geturl(), headers
-
-
-def _seconds(date: str) -> float | None:
-    """Seconds since the epoch of an HTTP date; None if it is none."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    path = encoding.path if parts.path in ("", "/") and encoding.path else parts.path
+    return parts._replace(netloc=address, path=path).geturl(), headers

@@ -19,6 +19,8 @@ from tests.servers import docker_engine as real
 from tests.servers.elasticsearch import Elasticsearch, OpenSearch
 from tests.servers.fluent_server import FluentServer
 from tests.servers.forward_collector import ForwardCollector
+from tests.servers.loki import Loki
+from tests.servers.otlp_collector import OtlpCollector
 from tests.servers.rsyslog import Rsyslog
 
 # No test asserts a time: a machine that is busy fails none.
@@ -138,3 +140,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         missing("mounting a tmpfs needs root")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture
+def otlp_collector(tmp_path: Path) -> Iterator[OtlpCollector]:
+    """The OpenTelemetry Collector's receiver of OTLP by HTTP, started."""
+    if reason := OtlpCollector.unavailable():
+        missing(reason)
+    server = OtlpCollector(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loki]:
+    """A real Loki, started once. It takes lines of 2,000 bytes, not older than a week."""
+    if reason := Loki.unavailable():
+        missing(reason)
+    server = Loki(tmp_path_factory.mktemp("loki"), limits={"max_line_size": 2000})
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

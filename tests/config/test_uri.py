@@ -58,11 +58,12 @@ def test_a_uri_that_means_no_sink_is_told(uri: str, said: str) -> None:
 
 
 def test_an_encoding_that_does_not_exist_is_told_with_those_that_do(folder: Folder) -> None:
+    there_are = "'ndjson', 'json', 'text', 'loki', 'otlp', 'splunk' or 'gelf'"
     assert folder.mistake(None, "http://h/?encoding=njdson") == (
-        "http://h/?encoding=…: encoding: expected 'ndjson'; did you mean \"ndjson\"?"
+        f'http://h/?encoding=…: encoding: expected {there_are}; did you mean "ndjson"?'
     )
     assert folder.mistake(None, "https://ada:hunter2@h/?encoding=protobuf") == (
-        "https://ada:***@h/?encoding=…: encoding: expected 'ndjson'"
+        f"https://ada:***@h/?encoding=…: encoding: expected {there_are}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -923,6 +924,54 @@ async def test_what_a_receiver_postpones_is_sent_again_alone_when_it_asks_for_it
     assert second - first == pytest.approx(7)
     book = route.statistics()
     assert (book.delivered, book.duplicates, book.retried) == (4, 1, 2)
+
+
+class Nameless(StandInSink):
+    """Has a receiver that rejects some of the first delivery, and does not say which."""
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        await super().deliver(batches)
+        first = len(self.called("deliver")) == 1
+        return Outcome(unnamed=2, unnamed_reason="two are bad") if first else DELIVERED
+
+
+async def test_what_a_receiver_rejects_without_a_name_is_counted_and_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    route = make(sink=Nameless)
+    told: list[tuple[str, dict[str, object]]] = []
+    route.warn = lambda event, **details: told.append((event, details))  # type: ignore[method-assign]
+    async with running(route):
+        route.put([batch(WEB, [1, 2, 3])])
+        await trio.sleep(1)
+        route.put([batch(WEB, [4])])
+    book = route.statistics()
+    assert (book.received, book.delivered, book.rejected) == (4, 2, 2)
+    assert ("records were rejected, nobody says which", {"records": 2, "reason": "two are bad"}) in told
+    assert number_of(route.state.positions[WEB.key]) == 4
+
+
+async def test_what_an_ordered_sink_did_not_come_to_is_sent_again_before_what_follows(
+    autojump_clock: trio.testing.MockClock, longest: list[float]
+) -> None:
+    class HalfWay(StandInSink):
+        async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+            records = [(index, record) for index, each in enumerate(batches) for record in each.records]
+            if not self.calls:
+                self.calls.append((trio.current_time(), "deliver"))
+                self.got.append((batches[0].origin.name, records[0][1].message))
+                return Outcome(postponed=[Postponed(index, record, "busy") for index, record in records[1:]])
+            return await super().deliver(batches)
+
+    route = make(sink=HalfWay)
+    route.sink.calls.clear()  # type: ignore[attr-defined]  # of a stand-in
+    async with running(route) as sink:
+        sink.calls.clear()
+        route.put([batch(WEB, [1, 2, 3])])
+        await trio.lowlevel.checkpoint()
+        route.put([batch(WEB, [4])])
+    assert sink.messages == ["1", "2", "3", "4"]
+    assert route.statistics().delivered == 4
 
 
 @pytest.mark.parametrize("has_deadline", [True, False])

@@ -24,6 +24,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from pydantic import BaseModel, ValidationError
 
 from logroute.config.components import SINKS
@@ -93,8 +94,12 @@ class Receiver(ABC):
         return []
 
     def arrived(self) -> list[tuple[str, str]]:
-        """(container's name, message) of each."""
+        """(`source` of it, message) of each."""
         return [(record["container"]["name"], record["message"]) for record in self.records()]
+
+    def source(self, origin: Origin, record: Record) -> str:
+        """Whose records have an order, where there is none across origins."""
+        return origin.name
 
     def shown(self, message: str) -> str:
         """What arrives of a message: text as UTF-8 can express it."""
@@ -221,7 +226,10 @@ class SearchReceiver(Receiver):
 class HttpReceiver(Receiver):
     """A server that reads a request, then answers."""
 
-    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+    companions: typing.ClassVar = {
+        "tls.key": ("tls.cert", "/x/client.pem"),
+        "password": ("username", "ada"),
+    }
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -248,6 +256,124 @@ class HttpReceiver(Receiver):
 
     def close(self) -> None:
         self._running.close()
+
+
+class LokiReceiver(HttpReceiver):
+    """A server that takes Loki's pushes: stdout and stderr are streams of their own."""
+
+    across_origins = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "loki"}
+
+    @property
+    def uri(self) -> str:
+        return f"loki+{self.server.url}"
+
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "container": {"name": f"{stream['stream']['container']} {stream['stream']['stream']}"},
+                "message": line,
+            }
+            for body in self.server.bodies
+            for stream in json.loads(body)["streams"]
+            for _, line in stream["values"]
+        ]
+
+    def source(self, origin: Origin, record: Record) -> str:
+        return f"{origin.name} {record.stream}"
+
+
+class OtlpReceiver(HttpReceiver):
+    """A server that takes OpenTelemetry's logs, read with its library."""
+
+    across_origins = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "otlp"}
+
+    @property
+    def uri(self) -> str:
+        return f"otlp+{self.server.url}"
+
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"container": {"name": each.value.string_value}, "message": log.body.string_value}
+            for body in self.server.bodies
+            for resource in ExportLogsServiceRequest.FromString(body).resource_logs
+            for each in resource.resource.attributes
+            if each.key == "container.name"
+            for scope in resource.scope_logs
+            for log in scope.log_records
+        ]
+
+
+class SplunkReceiver(HttpReceiver):
+    """A server that answers as Splunk does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.server.otherwise = answer(200, b'{"text":"Success","code":0}')
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"url": self.server.url, "encoding": "splunk"}
+
+    @property
+    def uri(self) -> str:
+        return f"splunk+{self.server.url}"
+
+    def records(self) -> list[dict[str, Any]]:
+        found = []
+        for body in self.server.bodies:
+            for given in parsed(body):
+                event = given["event"]
+                message = event["message"] if isinstance(event, dict) else event
+                found.append({"container": {"name": given["fields"]["container_name"]}, "message": message})
+        return found
+
+
+class GelfReceiver(Receiver):
+    """A receiver of a stream of messages, each of which ends with a NUL."""
+
+    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.receiver = TcpReceiver()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
+
+    @property
+    def uri(self) -> str:
+        return f"gelf+{self.options['address']}"
+
+    def records(self) -> list[dict[str, Any]]:
+        self.receiver.settle()
+        given = [
+            json.loads(text) for stream in self.receiver.received for text in bytes(stream).split(b"\0")[:-1]
+        ]
+        return [
+            {"container": {"name": each["_container_name"]}, "message": each["short_message"]}
+            for each in given
+        ]
+
+    def shown(self, message: str) -> str:
+        return "-" if not message or message.isspace() else shown(message)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.refuse()
+        yield
+        self.receiver.accept()
+
+    def close(self) -> None:
+        self.receiver.close()
 
 
 class ForwardSinkReceiver(Receiver):
@@ -375,7 +501,11 @@ RECEIVERS: dict[str, type[Receiver]] = {
     "elasticsearch": SearchReceiver,
     "file": FileReceiver,
     "forward": ForwardSinkReceiver,
+    "gelf": GelfReceiver,
     "http": HttpReceiver,
+    "http: loki": LokiReceiver,
+    "http: otlp": OtlpReceiver,
+    "http: splunk": SplunkReceiver,
     "null": NullReceiver,
     "relp": RelpSinkReceiver,
     "stdout": StdoutReceiver,
@@ -442,9 +572,10 @@ class Context:
 class Bench:
     """A sink of one type, and its receiver."""
 
-    def __init__(self, type_: str, folder: Path) -> None:
-        self.type = type_
-        self.receiver = RECEIVERS[type_](folder)
+    def __init__(self, row: str, folder: Path) -> None:
+        self.row = row
+        self.type = type_ = row.partition(":")[0]
+        self.receiver = RECEIVERS[row](folder)
         self.context = Context(folder)
         self.model: type[SinkOptions] = SINKS.options(type_)  # type: ignore[assignment]  # of a sink
         self.cls: type[Sink[Any]] = SINKS.class_of(type_)
@@ -466,7 +597,9 @@ class Bench:
         if not self.receiver.keeps:
             return
         wanted = [
-            (each.origin.name, self.receiver.shown(r.message)) for each in expected for r in each.records
+            (self.receiver.source(each.origin, r), self.receiver.shown(r.message))
+            for each in expected
+            for r in each.records
         ]
         arrived = self.receiver.arrived()
         if not self.receiver.across_origins:
@@ -512,7 +645,7 @@ def shown(message: str) -> str:
 
 def test_every_sink_has_a_row_in_the_table() -> None:
     builtin = {name for name in SINKS.types() if SINKS.class_of(name).__module__.startswith("logroute.")}
-    assert builtin == set(RECEIVERS)
+    assert builtin == {name.partition(":")[0] for name in RECEIVERS}
 
 
 # --- delivering -------------------------------------------------------------------------------------
@@ -657,7 +790,7 @@ async def test_a_cancelled_delivery_is_delivered_by_the_next_attempt(
     while cancelled:
         folder = tmp_path / str(steps)
         folder.mkdir()
-        again = Bench(bench.type, folder)
+        again = Bench(bench.row, folder)
         sink = await again.open()
         await sink.deliver([first])
         cancelled = await cancelled_after(steps, sink, [second])
@@ -786,7 +919,7 @@ async def test_what_arrives_does_not_depend_on_who_had_the_batch_before(
 ) -> None:
     fresh, shared = as_a_source_gives_it(), as_a_source_gives_it()
     for name in sorted(RECEIVERS):
-        folder = tmp_path / f"neighbour-{name}"
+        folder = tmp_path / f"neighbour-{name.replace(' ', '')}"
         folder.mkdir()
         neighbour = Bench(name, folder)
         sink = await neighbour.open()

@@ -9,7 +9,6 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,8 @@ import pytest
 import trio
 import trustme
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.config.components import SINKS
@@ -26,9 +27,11 @@ from logroute.config.uri import UriError, parse_uri
 from logroute.router.record import BEGINNING, Batch, Origin, Record
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
-from logroute.sinks.http import Answer, HttpOptions, HttpSink, outcome
+from logroute.sinks.http import HttpOptions, HttpSink
+from logroute.sinks.http_answers import Answer, usual_meaning
+from logroute.sinks.http_encoding import JsonArrayEncoding
+from tests.sinks.conftest import Making
 from tests.sinks.http_server import Behaviour, Close, HttpServer, Request, answer, say
-from tests.sinks.test_contract import Context
 
 WEB = Origin("docker:web", "docker", id="c" * 64, name="web")
 
@@ -42,45 +45,6 @@ def batch(*messages: str) -> Batch:
 
 def messages(body: bytes) -> list[str]:
     return [json.loads(line)["message"] for line in body.splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-async def server(nursery: trio.Nursery) -> HttpServer:
-    server = HttpServer()
-    await nursery.start(server.serve)
-    return server
-
-
-class Making:
-    """Makes sinks for the server, and closes them."""
-
-    def __init__(self, server: HttpServer, folder: Path) -> None:
-        self.server = server
-        self.context = Context(folder)
-        self.made: list[HttpSink] = []
-
-    async def __call__(self, url: str = "/in", **options: Any) -> HttpSink:
-        if url.startswith("/"):
-            url = self.server.url + url
-        sink = HttpSink(HttpOptions.model_validate({"type": "http", "url": url, **options}), self.context)
-        self.made.append(sink)
-        await sink.open()
-        return sink
-
-
-@pytest.fixture
-async def sink_to(server: HttpServer, tmp_path: Path) -> AsyncIterator[Making]:
-    making = Making(server, tmp_path)
-    yield making
-    for sink in making.made:
-        await sink.close()
 
 
 async def failure(sink: HttpSink, *texts: str) -> Retryable:
@@ -138,6 +102,54 @@ async def test_bodies_may_be_compressed(server: HttpServer, sink_to: Making, com
     assert len(request.body) < 20_000
 
 
+async def test_records_may_be_one_array(server: HttpServer, sink_to: Making) -> None:
+    sink = await sink_to(encoding="json")
+    assert await sink.deliver([batch("a", "\n}\n"), batch(), batch("c")]) == DELIVERED
+    (request,) = server.requests
+    assert request.headers["content-type"] == "application/json"
+    assert [record["message"] for record in json.loads(request.body)] == ["a", "\n}\n", "c"]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1, max_size=9))
+def test_an_array_has_every_record(texts: list[str]) -> None:
+    got = json.loads(JsonArrayEncoding().encode([batch(*texts)]))
+    assert [record["message"] for record in got] == [
+        text.encode("utf-8", "replace").decode() for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("format_", "body"),
+    [
+        ("raw", "a\né\n"),
+        ("text", "2026-11-23T20:06:26.000000000Z web: a\n2026-11-23T20:06:26.000000001Z web: é\n"),
+        ("{stream} {message}", "stdout a\nstdout é\n"),
+    ],
+)
+async def test_records_may_be_text(server: HttpServer, sink_to: Making, format_: str, body: str) -> None:
+    sink = await sink_to(encoding="text", format=format_)
+    assert await sink.deliver([batch("a", "é")]) == DELIVERED
+    (request,) = server.requests
+    assert request.headers["content-type"] == "text/plain; charset=utf-8"
+    assert request.body.decode() == body
+
+
+async def test_who_we_are_is_told_by_user_or_token(server: HttpServer, sink_to: Making) -> None:
+    for options in ({"username": "ada", "password": "p@ss:wörd"}, {"token": " hunter2 "}):
+        await (await sink_to(**options)).deliver([batch("a")])
+    user, token = (request.headers["authorization"] for request in server.requests)
+    assert base64.b64decode(user.removeprefix("Basic ")).decode() == "ada:p@ss:wörd"
+    assert token == "Bearer hunter2"
+
+
+def test_secrets_are_in_no_representation() -> None:
+    given = {"type": "http", "url": "http://h/", "username": "ada-1", "password": "word-2"}
+    assert "word-2" not in repr(HttpOptions.model_validate(given))
+    assert "key-3" not in repr(
+        HttpOptions.model_validate({"type": "http", "url": "http://h/", "token": "key-3"})
+    )
+
+
 async def test_a_user_in_the_url_becomes_basic_authentication(server: HttpServer, sink_to: Making) -> None:
     url = f"http://ada:p%40ss%3Aw%C3%B6rd@127.0.0.1:{server.port}/in"
     sink = await sink_to(url)
@@ -181,18 +193,11 @@ NOW = 1445412480.0 - 30
 
 
 def test_statuses_mean_what_they_say() -> None:
-    meant: dict[str, list[int]] = {"delivered": [], "later": [], "refused": []}
-    for status in range(200, 600):
-        try:
-            outcome(Answer(status, {}), "x", 0.0)
-            meant["delivered"].append(status)
-        except Retryable:
-            meant["later"].append(status)
-        except Refused:
-            meant["refused"].append(status)
-    assert meant["delivered"] == list(range(200, 300))
-    assert {*range(300, 400), *range(500, 600), 401, 403, 404, 405, 408, 415, 425, 429} <= set(meant["later"])
-    assert {400, 409, 413, 414, 422, 499} <= set(meant["refused"])
+    meant = {status: usual_meaning(status) for status in range(200, 600)}
+    assert [status for status, meaning in meant.items() if meaning == "success"] == list(range(200, 300))
+    later = {status for status, meaning in meant.items() if meaning == "retry"}
+    assert {*range(300, 400), *range(500, 600), 401, 403, 404, 405, 408, 415, 425, 429} <= later
+    assert {400, 409, 413, 414, 422, 499} == {400, 409, 413, 414, 422, 499} - later
 
 
 @pytest.mark.parametrize(
@@ -216,10 +221,7 @@ def test_statuses_mean_what_they_say() -> None:
 def test_retry_after_is_seconds_or_a_date_of_the_servers_clock(
     headers: dict[str, str], after_s: float | None
 ) -> None:
-    for status in (429, 503):
-        with pytest.raises(Retryable) as caught:
-            outcome(Answer(status, headers), "x", NOW)
-        assert caught.value.after_s == after_s
+    assert Answer(503, headers).after_s(NOW) == after_s
 
 
 @pytest.mark.parametrize(
@@ -651,6 +653,67 @@ async def test_a_server_without_tls_is_told(server: HttpServer, sink_to: Making)
     assert "POST failed: TLS failed: " in str(await failure(sink))
 
 
+# --- what the user says of proxies and statuses -------------------------------------------------------
+
+
+async def test_a_proxy_may_be_named_or_none(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = await sink_to("http://logs.invalid/in", proxy=server.url)
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert server.requests[-1].target == "http://logs.invalid/in"
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    sink = await sink_to(proxy="none")
+    assert await sink.deliver([batch("b")]) == DELIVERED
+    assert server.requests[-1].target == "/in"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert await (await sink_to()).deliver([batch("c")]) == DELIVERED
+
+
+STATUSES = {"success": "409", "retry": [400, "5xx"], "reject": "503,3xx"}
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [(409, DELIVERED), (400, Retryable), (500, Retryable), (503, Refused), (302, Refused), (200, DELIVERED)],
+)
+async def test_statuses_mean_what_the_user_says(
+    server: HttpServer, sink_to: Making, status: int, meaning: Any
+) -> None:
+    server.behaviours.append(answer(status))
+    sink = await sink_to(statuses=STATUSES)
+    if meaning is DELIVERED:
+        assert await sink.deliver([batch("a")]) == DELIVERED
+    else:
+        with pytest.raises(meaning, match=f"answered {status}"):
+            await sink.deliver([batch("a")])
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"code":6}'])
+async def test_what_the_user_says_of_a_status_counts_before_what_a_protocol_does(
+    server: HttpServer, sink_to: Making, body: bytes
+) -> None:
+    server.behaviours.append(answer(200, body))
+    sink = await sink_to(server.url, encoding="splunk", statuses={"success": "200"})
+    assert await sink.deliver([batch("a")]) == DELIVERED
+
+
+async def test_the_answer_of_a_protocol_is_read_whole_within_a_bound(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def slow(stream: trio.SocketStream, _: Request) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{")
+        await trio.sleep(5)
+        await stream.send_all(b'"code":0}')
+
+    sink = await sink_to(server.url, encoding="splunk")
+    long = b'{"code":0,"text":"' + b"x" * (1 << 15) + b'"}'
+    server.behaviours += [slow, answer(200, long), answer(200, long * 3)]
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert "its body is cut short" in str(await failure(sink))
+
+
 # --- options ------------------------------------------------------------------------------------------
 
 
@@ -669,6 +732,21 @@ def test_uris() -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "url", "encoding"),
+    [
+        ("loki+https://h/", "https://h:3100/", "loki"),
+        ("loki+http://h:80/x", "http://h:80/x", "loki"),
+        ("otlp+http://[::1]", "http://[::1]:4318", "otlp"),
+        ("splunk+https://h:", "https://h:8088", "splunk"),
+    ],
+)
+def test_short_uris_name_the_encoding(uri: str, url: str, encoding: str) -> None:
+    assert parse_uri(uri) == {"type": "http", "url": url, "encoding": encoding}
+    with pytest.raises(UriError, match="`encoding` is no parameter"):
+        parse_uri(f"{uri}?encoding=json")
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"url": "ftp://h/"}, "must begin with http:// or https://"),
@@ -679,12 +757,20 @@ def test_uris() -> None:
         ({"url": "http://h/a b"}, "must not contain #, spaces or control characters"),
         ({"url": "http://h/#a"}, "must not contain #"),
         ({"url": "http://h/\n"}, "must not contain"),
-        ({"encoding": "njdson"}, "Input should be 'ndjson'"),
+        ({"encoding": "njdson"}, "Input should be 'ndjson', 'json'"),
         ({"headers": {"a b": "c"}}, "'a b' cannot be the name of a header"),
         ({"headers": {"X": "hunter2\r\nY: 1"}}, 'the value of "X" has characters that no header may have'),
         ({"headers": {"Content-Length": "1"}}, '"Content-Length" is set by the sink itself'),
         ({"url": "http://a:hunter2@h/", "headers": {"authorization": "x"}}, "only one can be sent"),
         ({"tls": {"key": "/k"}}, "`key` needs the `cert` that it belongs to"),
+        ({"url": "http://a:hunter2@h/", "token": "x"}, "only one can be sent"),
+        ({"username": "ada", "token": "hunter2"}, "only one can be sent"),
+        ({"password": "hunter2"}, "`password` needs the `username`"),
+        ({"token": "hunter2\n1"}, "has characters that no header may have"),
+        ({"proxy": "socks://h"}, "must begin with http:// or https://"),
+        ({"statuses": {"retry": "6xx"}}, "expected statuses such as 409 or 5xx"),
+        ({"statuses": {"retry": "409", "reject": [409]}}, "409 is there twice"),
+        ({"encoding": "text", "format": "xml"}, "unknown format 'xml'"),
     ],
 )
 def test_mistakes_are_told_without_secrets(options: dict[str, Any], said: str) -> None:

@@ -1,0 +1,224 @@
+"""GELF sink: messages for Graylog by UDP (chunked, compressed), TCP or TLS (ended by a NUL).
+
+Owns one connection, or socket for datagrams. Neither way has an acknowledgement: a datagram has been
+delivered when it was sent, and of a stream what the receiver's kernel has taken (`kernel_acknowledged`). GELF
+over HTTP, which answers, is an encoding of the http sink. Graylog, "GELF via UDP", "GELF via TCP". See
+docs/gelf.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+import trio
+from pydantic import Field, field_validator
+
+from logroute.config.components import SINKS
+from logroute.config.types import Size
+from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkOptions
+from logroute.sinks.datagrams import LARGEST_BYTES, TooLarge, UdpDatagrams
+from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
+from logroute.sinks.kernel_acknowledged import Connection
+from logroute.sinks.streams import open_stream
+from logroute.sinks.tls import TlsOptions, client_context
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch
+
+PORT = 12201
+TRANSPORTS = ("udp", "tcp", "tls")
+CHUNK_BYTES = 1420
+"""What goes over most paths in one piece; in a network of one's own 8192 is usual."""
+
+
+class GelfOptions(SinkOptions):
+    """Send records to Graylog, by UDP or TCP. By HTTP: the http sink with `encoding: gelf`."""
+
+    type: Literal["gelf"] = "gelf"
+    address: str = Field(examples=["udp://graylog.example.com:12201"])
+    """Where to: `udp://HOST:PORT`, `tcp://…` or `tls://…`; the port is 12201 by default."""
+    compress: Compress = "gzip"
+    """Compress datagrams. Messages in a stream never are."""
+    chunk: Size = Field(default=CHUNK_BYTES, ge=512, le=LARGEST_BYTES, examples=["8KiB"])
+    """Largest datagram; smaller ones go where the path takes none of this size. A message may have 128;
+    what is longer is cut and ends with `[truncated]`."""
+    tls: TlsOptions = TlsOptions()
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_one(cls, address: str) -> str:
+        parse_address(address)
+        return address
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a receiver listens."""
+
+    transport: str
+    host: str
+    port: int
+
+
+def parse_address(text: str) -> Address:
+    """`udp://HOST:PORT`, `tcp://…` or `tls://…`. Raises ValueError; its text shows no password."""
+    if not text.isprintable() or " " in text:
+        raise ValueError("must not contain spaces or control characters")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is no address such as udp://graylog.example.com:{PORT}") from error
+    if parts.scheme not in TRANSPORTS:
+        there_are = ", ".join(f"{transport}://" for transport in TRANSPORTS)
+        said = f'no transport "{parts.scheme}://"' if parts.scheme else "no transport"
+        hint = "; by HTTP it is https://…?encoding=gelf" if parts.scheme in ("http", "https") else ""
+        raise ValueError(f"{said}; there are {there_are}{hint}")
+    if not host:
+        raise ValueError("names no host")
+    if "@" in parts.netloc:
+        raise ValueError("takes no user: these inputs know none")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("has something behind the port")
+    return Address(parts.scheme, host, PORT if port is None else port)
+
+
+class GelfStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a GELF sink."""
+
+    connections: int
+    """Made since the start."""
+    truncated: int
+    """Messages cut to what 128 datagrams hold."""
+    unconfirmed: int
+    """Records delivered that a broken connection may have cost."""
+
+
+@SINKS.register(GelfOptions)
+class GelfSink(Sink[GelfOptions]):
+    """One connection, or socket for datagrams, made anew when it has ended."""
+
+    def __init__(self, options: GelfOptions, context: SinkContext) -> None:
+        super().__init__(options, context)
+        self._address = parse_address(options.address)
+        self._messages = GelfMessages()
+        self._chunker = Chunker(options.compress, options.chunk)
+        self._peer = f"gelf+{options.address}"
+        self._connection: Connection | None = None
+        self._datagrams: UdpDatagrams | None = None
+        self._connected = trio.Event()
+        self._connections = self._unconfirmed = 0
+
+    @classmethod
+    def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
+        if "address" in query:
+            raise ValueError("the URI is the address, `address` is no parameter")
+        transport = uri.scheme.partition("+")[2] or "udp"
+        address = uri._replace(scheme=transport, query="").geturl()
+        parse_address(address)
+        return {"address": address, **query}
+
+    def statistics(self) -> GelfStatistics:
+        return GelfStatistics(self._connections, self._chunker.truncated, self._unconfirmed)
+
+    async def open(self) -> None:
+        await self.close()
+        address, peer = self._address, self._peer
+        # Names are resolved anew: the receiver may have moved.
+        if address.transport == "udp":
+            self._datagrams = await UdpDatagrams.open(address.host, address.port, peer)
+            self._chunker.datagram_bytes = self.options.chunk
+        else:
+            context = await client_context(self.options.tls) if address.transport == "tls" else None
+            opened = await open_stream(address.host, address.port, peer, context)
+            self._connection = await Connection.of(opened, peer)
+        self._connections += 1
+        self._connected.set()
+        self._connected = trio.Event()
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        messages = [message for batch in batches for message in self._messages.encode(batch)]
+        if not messages:
+            return DELIVERED
+        connection = self._connection
+        if self._datagrams is None and (connection is None or not connection.usable()):
+            await self.open()
+        if self._datagrams is not None:
+            await self._send_datagrams(self._datagrams, messages)
+        else:
+            connection = self._connection
+            assert connection is not None
+            messages.append(b"")
+            try:
+                await connection.send(b"\0".join(messages), len(messages) - 1)
+            finally:
+                self._count(connection)
+        return DELIVERED
+
+    async def _send_datagrams(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
+        truncated = self._chunker.truncated
+        try:
+            await self._send_chunked(datagrams, messages)
+        except Retryable:
+            if lost := datagrams.unconfirmed:
+                self._unconfirmed += lost
+                self.context.unconfirmed(lost)
+            await self.close()
+            raise
+        finally:
+            if cut := self._chunker.truncated - truncated:
+                self.context.warn(
+                    "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes
+                )
+
+    async def _send_chunked(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
+        """Send them, all of them again in smaller datagrams where the path turns out not to take these."""
+        while True:
+            # Milliseconds of compressing in which others want to go on.
+            ready = await trio.to_thread.run_sync(self._datagrams_of, messages, abandon_on_cancel=True)
+            try:
+                await datagrams.send(ready, whole=True)
+                return
+            except TooLarge:
+                self._chunker.datagram_bytes = datagrams.max_bytes
+                self.context.warn(
+                    "the path takes no datagrams of `chunk` bytes, smaller ones are sent",
+                    chunk=self.options.chunk,
+                    path=datagrams.max_bytes,
+                )
+
+    def _datagrams_of(self, messages: Sequence[bytes]) -> list[bytes]:
+        return [datagram for message in messages for datagram in self._chunker.datagrams(message)]
+
+    async def run(self) -> None:
+        """Notice the end of a connection before the next delivery writes into it."""
+        while True:
+            connection = self._connection
+            if connection is None or connection.failure:
+                await self._connected.wait()
+            else:
+                await connection.watch()
+                self._count(connection)
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        datagrams, self._datagrams = self._datagrams, None
+        if datagrams is not None:
+            datagrams.close()
+        if connection is not None:
+            await connection.close()
+            self._count(connection)
+
+    def _count(self, connection: Connection) -> None:
+        """What the end of a connection, if it has ended, may have cost."""
+        if records := connection.take_unconfirmed():
+            self._unconfirmed += records
+            self.context.unconfirmed(records)
+            self.context.warn(
+                "records may be lost: the receiver had taken them and may not have read them",
+                receiver=connection.peer,
+                reason=connection.failure,
+                records=records,
+            )

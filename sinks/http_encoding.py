@@ -1,0 +1,125 @@
+"""Encodings of the http sink: how records become requests, and what is read out of the answers.
+
+An encoding is one object. It does no I/O: it makes bodies, and says what an answer means. What it brings
+beside that (path, port, content type, headers) the sink puts into each request. This module has the plain
+ones; those of a protocol stand in modules of their own (`loki_push`, `splunk_hec`, `otlp_logs`, `gelf`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from logroute.sinks import Outcome
+from logroute.sinks.encoding import encoder
+from logroute.sinks.http_answers import Answer
+
+if TYPE_CHECKING:
+    from logroute.router.record import Batch, Record
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
+
+    reference: str
+    """Where to ask, relative to the URL of the request."""
+    body: bytes
+    confirmed: Callable[[Answer], bool]
+    """Whether the answer says yes. Raises ValueError where it is no answer to that."""
+    within_s: float
+    """How long to ask; then everything is sent again."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What of a delivery goes into one request."""
+
+    batches: Sequence[Batch]
+    indexes: Sequence[int]
+    """Which of the delivery's batches each of them is, or is of."""
+
+    def named(self) -> Iterator[tuple[int, Record]]:
+        """Its records, each with the index of its batch in the delivery."""
+        for index, batch in zip(self.indexes, self.batches, strict=True):
+            for record in batch.records:
+                yield index, record
+
+
+class Encoding(ABC):
+    """One kind of body, for one sink."""
+
+    content_type: str
+    path: ClassVar[str] = ""
+    """Of a URL that has none."""
+    port: ClassVar[int | None] = None
+    """Of the short form of a URI (`loki+https://`) that names none."""
+    authorization: ClassVar[str] = "Bearer"
+    """What stands before a token in the Authorization header."""
+    answer_bytes: ClassVar[int | None] = None
+    """How much of an answer's body is read, where it says more than the status does."""
+    answer_s: ClassVar[float | None] = None
+    """How long that is waited for."""
+    batch_bytes: int | None = None
+    """What one delivery takes at most, where that is not the sink's usual; likewise below."""
+    batch_records: int | None = None
+    batch_wait_s: float | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers of each request, by their names in lower case."""
+        return {}
+
+    @abstractmethod
+    def encode(self, batches: Sequence[Batch]) -> bytes:
+        """All records, in order, as one body; empty if there are none. No text makes it fail."""
+
+    def shares(self, batches: Sequence[Batch]) -> Sequence[Share]:
+        """What goes into which request, in the order in which they are made."""
+        return [Share(batches, range(len(batches)))]
+
+    def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | None:
+        """What an answer means to the batches of its request; None: what its status usually means.
+
+        Raises Retryable or Refused, whose text says what is wrong with the answer.
+        """
+        return None
+
+    def take_notes(self) -> Sequence[tuple[str, dict[str, object]]]:
+        """What people should be told of what it has encoded, and details; told once."""
+        return ()
+
+
+class ProtocolEncoding(Encoding):
+    """One of a protocol whose answers say more than their status: they are read whole, within a bound."""
+
+    answer_bytes = 1 << 16
+    answer_s = 10.0
+
+
+class LinesEncoding(Encoding):
+    """Records in a format of their own, one after the other (`encoding.encoder`)."""
+
+    def __init__(self, format_: str, content_type: str) -> None:
+        self.content_type = content_type
+        self._encode = encoder(format_)
+
+    def encode(self, batches: Sequence[Batch]) -> bytes:
+        encode = self._encode
+        return b"".join([encode(batch) for batch in batches])
+
+
+class JsonArrayEncoding(Encoding):
+    """All records as one array of JSON."""
+
+    content_type = "application/json"
+
+    def __init__(self) -> None:
+        self._encode = encoder("json")
+
+    def encode(self, batches: Sequence[Batch]) -> bytes:
+        encode = self._encode
+        lines = b"".join([encode(batch) for batch in batches])
+        # A newline inside of a text is escaped: each of these ends a record.
+        return b"[" + lines[:-1].replace(b"\n", b",") + b"]" if lines else b""

@@ -1,0 +1,96 @@
+"""What logroute knows of a record in OpenTelemetry's words: resource, severity, attributes.
+
+OpenTelemetry "Semantic conventions" 1.37 (container, host, k8s, service, log); "Logs data model" (severity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from logroute.router.paths import image_reference
+from logroute.router.record import Origin, Record
+
+Attributes = dict[str, Any]
+"""Names and values: text, numbers, truths, lists and mappings of such."""
+
+SCOPE = "logroute"
+UID, STREAM = "log.record.uid", "log.iostream"
+
+# Logs data model, "Severity fields" and appendix B (syslog).
+SEVERITY_NUMBERS = {
+    "trace": 1, "debug": 5, "info": 9, "notice": 10, "warn": 13, "warning": 13, "error": 17, "err": 17,
+    "critical": 18, "crit": 18, "alert": 19, "fatal": 21, "emergency": 21, "emerg": 21, "panic": 21,
+}  # fmt: skip
+
+_KUBERNETES = {
+    "namespace": "k8s.namespace.name",
+    "pod": "k8s.pod.name",
+    "container": "k8s.container.name",
+    "uid": "k8s.pod.uid",
+    "node": "k8s.node.name",
+}
+
+
+def resource_attributes(origin: Origin) -> Attributes:
+    """Who says it: what is constant for an origin."""
+    compose, swarm, kubernetes = origin.compose, origin.swarm, origin.kubernetes
+    found: Attributes = {
+        "service.name": compose.get("service")
+        or swarm.get("service")
+        or kubernetes.get("container")
+        or origin.name
+        or origin.file.rpartition("/")[2]
+        or "unknown_service",
+        "service.namespace": compose.get("project") or swarm.get("stack") or kubernetes.get("namespace"),
+        "service.instance.id": origin.id,
+        "host.name": origin.host,
+        "container.id": origin.id,
+        "container.name": origin.name,
+        "container.runtime.name": origin.runtime,
+        "log.file.path": origin.file,
+    }
+    if origin.image:
+        found["container.image.name"] = origin.image.name
+        # A digest is no tag.
+        if origin.image.tag and ":" not in origin.image.tag:
+            found["container.image.tags"] = [origin.image.tag]
+        elif origin.image.tag:
+            found["container.image.repo_digests"] = [image_reference(origin)]
+    found |= {name: kubernetes.get(key) for key, name in _KUBERNETES.items()}
+    found |= {f"container.label.{key}": value for key, value in origin.labels.items()}
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def record_attributes(record: Record) -> Attributes:
+    """What a record has beside its line, its stream and its id; its fields keep their names."""
+    found: Attributes = {str(name): value for name, value in (record.fields or {}).items()}
+    found.pop(UID, None)
+    found.pop(STREAM, None)
+    if record.truncated:
+        found["log.record.truncated"] = True
+    if record.error:
+        found["exception.message"] = record.error
+    return found
+
+
+def severity(level: str | None) -> int:
+    """The number of a level; 0, unspecified, where there is none or nobody knows it."""
+    return SEVERITY_NUMBERS.get(level or "", 0)
+
+
+def value_of(value: Any) -> Any:
+    """A value as the protocol can have it: texts, truths, numbers of 64 bits, lists, mappings."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else str(value)
+    if isinstance(value, Mapping):
+        return {value_of(str(key)): value_of(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [value_of(item) for item in value]
+    return msgspec.json.encode(value, enc_hook=str).decode()

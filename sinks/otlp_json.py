@@ -1,0 +1,125 @@
+"""OTLP logs as JSON: the body of `ExportLogsServiceRequest` (OTLP 1.x, "JSON Protobuf Encoding")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from logroute.router.record import Origin, Record, Stream
+from logroute.sinks.encoding import expressible
+from logroute.sinks.otlp_attributes import STREAM, UID, Attributes, record_attributes, severity, value_of
+
+content_type = "application/json"
+
+_json = msgspec.json.Encoder()
+_encode, _encode_lines = _json.encode, _json.encode_lines
+
+
+class _Text(msgspec.Struct):
+    stringValue: str  # the protocol's name
+
+
+class _DetailedRecord(msgspec.Struct, omit_defaults=True):
+    timeUnixNano: str
+    body: _Text
+    attributes: list[Any]
+    severityNumber: int = 0
+    severityText: str = ""
+
+
+def attribute(name: str, value: Any) -> dict[str, Any]:
+    """A KeyValue."""
+    return {"key": name, "value": any_value(value)}
+
+
+def any_value(value: Any) -> dict[str, Any]:
+    """An AnyValue of what `value_of` gives."""
+    if value is None:
+        return {}
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, str):
+        return {"stringValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}  # 64 bits are text in JSON
+    if isinstance(value, float):
+        return {"doubleValue": value if math.isfinite(value) else _NOT_FINITE[str(value)]}
+    if isinstance(value, Mapping):
+        return {"kvlistValue": {"values": [attribute(key, below) for key, below in value.items()]}}
+    return {"arrayValue": {"values": [any_value(item) for item in value]}}
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def resource_logs(
+    resource: Attributes, scope: str, version: str, records: Sequence[bytes]
+) -> Sequence[bytes]:
+    """A ResourceLogs of a request in pieces, of what `plain_records` and `records` give."""
+    head = {"attributes": [attribute(name, value_of(value)) for name, value in resource.items()]}
+    begin = b'{"resource":%b,"scopeLogs":[{"scope":%b,"logRecords":[' % (
+        _encode(head),
+        _encode({"name": scope, "version": version}),
+    )
+    commas = [b","] * (2 * len(records) - 1)
+    commas[0::2] = records
+    return [begin, *commas, b"]}]}"]
+
+
+def request(resources: Sequence[Sequence[bytes]]) -> bytes:
+    """The whole of what `resource_logs` gives for each origin."""
+    first, *others = resources
+    more = chain.from_iterable([b",", *each] for each in others)
+    return b"".join([b'{"resourceLogs":[', *first, *more, b"]}"])
+
+
+_STREAMS: dict[Stream, msgspec.Raw] = {
+    "stdout": msgspec.Raw(_encode(attribute(STREAM, "stdout"))),
+    "stderr": msgspec.Raw(_encode(attribute(STREAM, "stderr"))),
+}
+_BEFORE_UID: dict[Stream, bytes] = {
+    stream: b'},"attributes":[%b,{"key":%b,"value":{"stringValue":' % (raw, _encode(UID))
+    for stream, raw in _STREAMS.items()
+}
+
+
+def plain_records(
+    streams: Sequence[Stream], times_ns: Sequence[str], messages: Sequence[str], uids: Sequence[str]
+) -> bytes:
+    """LogRecords of which nothing else is known, column by column. Raises UnicodeEncodeError.
+
+    Texts are made JSON all at once. 1.0 µs a record; as structs, of which each record is five, 1.6.
+    """
+    count = len(messages)
+    woven = [b""] * (6 * count)
+    woven[0::6] = [b'{"timeUnixNano":"'] * count
+    woven[1::6] = "\n".join(times_ns).encode().split(b"\n")
+    woven[2::6] = [b'","body":{"stringValue":'] * count
+    woven[3::6] = _encode_lines(messages).split(b"\n")[:-1]
+    woven[4::6] = [_BEFORE_UID[stream] for stream in streams]
+    woven[5::6] = [uid + b"}}]}," for uid in _encode_lines(uids).split(b"\n")[:-1]]
+    return b"".join(woven)[:-1]
+
+
+def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes:
+    """Any LogRecords; the slower way. Never raises."""
+    return _encode(
+        [
+            _DetailedRecord(
+                time,
+                _Text(expressible(record.message)),
+                [
+                    _STREAMS[record.stream],
+                    attribute(UID, expressible(origin.record_id(record))),
+                    *(attribute(value_of(k), value_of(v)) for k, v in record_attributes(record).items()),
+                ],
+                severity(record.level),
+                expressible(record.level or ""),
+            )
+            for record, time in zip(given, times_ns, strict=True)
+        ]
+    )[1:-1]

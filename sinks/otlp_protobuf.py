@@ -1,0 +1,218 @@
+"""OTLP logs as protobuf: the body of `ExportLogsServiceRequest` (opentelemetry/proto/logs/v1/logs.proto).
+
+Our own encoder for these few messages: the library makes six objects of every record, at 2.6 µs for each;
+this makes columns and joins them, at 1.0. The tests read all that it makes with the library.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from logroute.router.record import Origin, Record, Stream
+from logroute.sinks.otlp_attributes import STREAM, UID, Attributes, record_attributes, severity, value_of
+
+content_type = "application/x-protobuf"
+
+# Tags: number of the field << 3 | wire type (0 varint, 1 fixed64, 2 length-delimited).
+# ExportLogsServiceRequest, ResourceLogs, ScopeLogs
+_RESOURCE_LOGS, _RESOURCE, _SCOPE_LOGS, _SCOPE, _LOG_RECORD = b"\x0a", b"\x0a", b"\x12", b"\x0a", b"\x12"
+# LogRecord
+_TIME, _SEVERITY_NUMBER, _SEVERITY_TEXT, _BODY, _ATTRIBUTE = b"\x09", b"\x10", b"\x1a", b"\x2a", b"\x32"
+# KeyValue, KeyValueList, ArrayValue, InstrumentationScope, Resource
+_KEY, _VALUE, _VALUES, _NAME, _VERSION, _RESOURCE_ATTRIBUTE = (
+    b"\x0a",
+    b"\x12",
+    b"\x0a",
+    b"\x0a",
+    b"\x12",
+    b"\x0a",
+)
+# AnyValue
+_STRING, _BOOL, _INT, _DOUBLE, _ARRAY, _KEY_VALUES = b"\x0a", b"\x10", b"\x18", b"\x21", b"\x2a", b"\x32"
+
+_fixed64 = struct.Struct("<Q").pack
+_double = struct.Struct("<d").pack
+
+
+def varint(number: int) -> bytes:
+    """An unsigned number, seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return bytes((number,))
+    found = bytearray()
+    while number >= 0x80:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def delimited(tag: bytes, content: bytes) -> bytes:
+    """A field with its length before it."""
+    return tag + varint(len(content)) + content
+
+
+def text(tag: bytes, value: str) -> bytes:
+    return delimited(tag, value.encode("utf-8", "replace"))
+
+
+def any_value(value: Any) -> bytes:
+    """An AnyValue of what `value_of` gives."""
+    if value is None:
+        return b""
+    if isinstance(value, bool):
+        return _BOOL + varint(value)
+    if isinstance(value, str):
+        return text(_STRING, value)
+    if isinstance(value, int):
+        return _INT + varint(value & (1 << 64) - 1)
+    if isinstance(value, float):
+        return _DOUBLE + _double(value)
+    if isinstance(value, Mapping):
+        return delimited(
+            _KEY_VALUES, b"".join([attribute(_VALUES, key, below) for key, below in value.items()])
+        )
+    return delimited(_ARRAY, b"".join([delimited(_VALUES, any_value(item)) for item in value]))
+
+
+def attribute(tag: bytes, name: str, value: Any) -> bytes:
+    """A KeyValue."""
+    return delimited(tag, text(_KEY, name) + delimited(_VALUE, any_value(value)))
+
+
+def resource_logs(
+    resource: Attributes, scope: str, version: str, records: Sequence[bytes]
+) -> Sequence[bytes]:
+    """A ResourceLogs of a request in pieces, of what `plain_records` and `records` give.
+
+    Lengths are added up and nothing is joined: a megabyte would be copied at each level.
+    """
+    head = b"".join(
+        [attribute(_RESOURCE_ATTRIBUTE, value_of(name), value_of(value)) for name, value in resource.items()]
+    )
+    described = delimited(_RESOURCE, head)
+    named = delimited(_SCOPE, text(_NAME, scope) + text(_VERSION, version))
+    size = len(named) + sum(map(len, records))
+    scope_logs = _SCOPE_LOGS + varint(size)
+    size += len(described) + len(scope_logs)
+    return [b"".join([_RESOURCE_LOGS, varint(size), described, scope_logs, named]), *records]
+
+
+def request(resources: Sequence[Sequence[bytes]]) -> bytes:
+    """The whole of what `resource_logs` gives for each origin."""
+    return b"".join(chain.from_iterable(resources))
+
+
+_STREAMS: dict[Stream, bytes] = {
+    "stdout": attribute(_ATTRIBUTE, STREAM, "stdout"),
+    "stderr": attribute(_ATTRIBUTE, STREAM, "stderr"),
+}
+
+
+def plain_records(
+    streams: Sequence[Stream], times_ns: Sequence[str], messages: Sequence[str], uids: Sequence[str]
+) -> bytes:
+    """LogRecords of which nothing else is known, column by column.
+
+    Around a time, a message and an id stand only lengths, which follow from those of the message and the id:
+    what stands between the columns is made once for all records that are alike in them.
+    """
+    texts = [each.encode("utf-8", "replace") for each in messages]
+    ids = [each.encode("utf-8", "replace") for each in uids]
+    count = len(texts)
+    if len(set(streams)) == 1 == len(set(map(len, ids))):  # then the message's length decides
+        sizes = list(map(len, texts))
+        alike = {size: _between(size, len(ids[0]), streams[0]) for size in set(sizes)}
+        between = [alike[size] for size in sizes]
+    else:
+        between = list(map(_between, map(len, texts), map(len, ids), streams))
+    woven = [b""] * (6 * count)
+    woven[0::6], woven[2::6], woven[4::6] = zip(*between, strict=True)
+    packed = struct.pack(f"<{count}Q", *map(int, times_ns))
+    woven[1::6] = [packed[at : at + 8] for at in range(0, 8 * count, 8)]
+    woven[3::6] = texts
+    woven[5::6] = ids
+    return b"".join(woven)
+
+
+@lru_cache(maxsize=4096)
+def _between(message: int, uid: int, stream: Stream) -> tuple[bytes, bytes, bytes]:
+    """What stands before the time, the message and the id of a record, by the lengths of the latter."""
+    before_message = _STRING + varint(message)
+    body = _BODY + varint(len(before_message) + message) + before_message
+    string = _STRING + varint(uid)
+    value = _VALUE + varint(len(string) + uid) + string
+    key = text(_KEY, UID)
+    before_uid = _STREAMS[stream] + _ATTRIBUTE + varint(len(key) + len(value) + uid) + key + value
+    size = len(_TIME) + 8 + len(body) + message + len(before_uid) + uid
+    return _LOG_RECORD + varint(size) + _TIME, body, before_uid
+
+
+def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes:
+    """Any LogRecords; the slower way. Never raises."""
+    return b"".join(
+        [
+            delimited(_LOG_RECORD, _record(origin, record, time))
+            for record, time in zip(given, times_ns, strict=True)
+        ]
+    )
+
+
+def _record(origin: Origin, record: Record, time_ns: str) -> bytes:
+    parts = [_TIME, _fixed64(int(time_ns))]
+    if number := severity(record.level):
+        parts.append(_SEVERITY_NUMBER + varint(number))
+    if record.level:
+        parts.append(text(_SEVERITY_TEXT, record.level))
+    parts.append(delimited(_BODY, text(_STRING, record.message)))
+    parts.append(_STREAMS[record.stream])
+    parts.append(attribute(_ATTRIBUTE, UID, origin.record_id(record)))
+    parts += [
+        attribute(_ATTRIBUTE, value_of(name), value_of(value))
+        for name, value in record_attributes(record).items()
+    ]
+    return b"".join(parts)
+
+
+# --- answers ------------------------------------------------------------------------------------------
+
+
+def fields(data: bytes) -> list[tuple[int, int | bytes]]:
+    """The fields of a message by their numbers: varints and fixed ones as numbers, the others as bytes.
+
+    Raises ValueError where it is none.
+    """
+    found: list[tuple[int, int | bytes]] = []
+    at = 0
+    while at < len(data):
+        tag, at = _varint_at(data, at)
+        number, kind = tag >> 3, tag & 7
+        if number == 0 or kind not in (0, 1, 2, 5):
+            raise ValueError("its body is no protobuf")
+        if kind == 0:
+            value, at = _varint_at(data, at)
+            found.append((number, value))
+            continue
+        size = {1: 8, 5: 4}.get(kind, 0)
+        if kind == 2:
+            size, at = _varint_at(data, at)
+        if at + size > len(data):
+            raise ValueError("its body is no protobuf, or cut short")
+        piece = data[at : at + size]
+        found.append((number, piece if kind == 2 else int.from_bytes(piece, "little")))
+        at += size
+    return found
+
+
+def _varint_at(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(data) and shift < 70:
+        byte = data[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return number & (1 << 64) - 1, at
+    raise ValueError("its body is no protobuf, or cut short")
