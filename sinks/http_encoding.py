@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from logroute.router.record import Batch, Record
 
 
+LARGE_BYTES = 4 << 20
+"""What a delivery takes where nobody says what the receiver does: a request costs as much as 1,000 lines."""
+
+
 class Confirmation(msgspec.Struct, frozen=True):
     """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
 
@@ -94,12 +98,16 @@ class Encoding(ABC):
 class ProtocolEncoding(Encoding):
     """One of a protocol whose answers say more than their status: they are read whole, within a bound."""
 
+    # Behind many receivers is gRPC, which takes 4 MiB.
+    batch_bytes = 2 << 20
     answer_bytes = 1 << 16
     answer_s = 10.0
 
 
 class LinesEncoding(Encoding):
     """Records in a format of their own, one after the other (`encoding.encoder`)."""
+
+    batch_bytes = LARGE_BYTES
 
     def __init__(self, format_: str, content_type: str) -> None:
         self.content_type = content_type
@@ -113,6 +121,7 @@ class LinesEncoding(Encoding):
 class JsonArrayEncoding(Encoding):
     """All records as one array of JSON."""
 
+    batch_bytes = LARGE_BYTES
     content_type = "application/json"
 
     def __init__(self) -> None:

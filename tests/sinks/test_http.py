@@ -185,6 +185,18 @@ async def test_a_proxy_is_taken_from_the_environment(
     assert request.headers["host"] == "logs.invalid"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "size", "wait_s"),
+    [("ndjson", 4 << 20, 0), ("json", 4 << 20, 0), ("text", 4 << 20, 0), ("otlp", 2 << 20, 0),
+     ("splunk", 2 << 20, 0), ("loki", 2 << 20, 0.5)],
+)  # fmt: skip
+async def test_how_large_a_delivery_is_depends_on_what_a_request_costs(
+    sink_to: Making, encoding: str, size: int, wait_s: float
+) -> None:
+    sink = await sink_to(encoding=encoding)
+    assert (sink.batch_bytes, sink.batch_wait_s) == (size, wait_s)
+
+
 # --- answers ------------------------------------------------------------------------------------------
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"

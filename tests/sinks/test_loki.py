@@ -259,6 +259,14 @@ async def test_what_it_counts_and_does_not_name_is_counted(server: HttpServer, s
     assert "too far behind" in outcome.unnamed_reason
 
 
+async def test_of_records_of_one_time_as_many_are_rejected_as_it_counts(
+    server: HttpServer, sink_to: Making
+) -> None:
+    text = IGNORED.format(1) + f"user 'fake', total ignored: 1 out of 2 for stream: {STREAM}"
+    outcome = await told(server, sink_to, 400, text, batch(line("first", at(1)), line("second", at(1))))
+    assert (rejected(outcome), outcome.unnamed) == ([(0, "first")], 0)
+
+
 async def test_too_old_too_new_and_too_long_ones(server: HttpServer, sink_to: Making) -> None:
     old = f"entry for stream '{STREAM}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: 2026-11-16T20:06:26Z"  # noqa: E501
     new = f"entry for stream '{STREAM}' has timestamp too new: 2027-01-01T00:00:00Z"
