@@ -30,6 +30,8 @@ class Pipeline:
     """Of the floor."""
     read: str = "file"
     receiver: type[Receiver] = Receiver
+    processors: str = ""
+    """For every record, as YAML's list of one."""
 
     @property
     def receives(self) -> bool:
@@ -95,14 +97,14 @@ def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) 
     with ExitStack() as stack:
         if by_file:
             host = stack.enter_context(engine_process(folder / "engine", "finished", str(log)))
-            results += _in_turns(folder, log, lines, runs, by_file, host)
+            results += in_turns(folder, log, lines, runs, by_file, host)
     with ExitStack() as stack:
         if by_api and (real := real_engine(stack, folder, lines)):
-            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
+            results += in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
     return results
 
 
-def _in_turns(
+def in_turns(
     folder: Path, log: Path, lines: int, runs: int, pipelines: Sequence[Pipeline], host: str
 ) -> list[Result]:
     usages: dict[str, list[Usage]] = {pipeline.name: [] for pipeline in pipelines}
@@ -163,6 +165,7 @@ def run_once(folder: Path, pipeline: Pipeline, host: str, routes: dict[str, str]
     config.write_text(
         f"state_dir: {state}\n"
         f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
+        f"processors: [{pipeline.processors}]\n"
         f"routes:\n{sinks}"
     )
     command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]

@@ -1,10 +1,10 @@
 """Auto: JSON, logfmt, or the level of a text, whatever a line is.
 
-What a line becomes depends on that line alone. A decision for a container, made on what its first lines
-show, would make other records of the same lines when they are read again from a checkpoint (under the same ids),
-because the first lines are others then. And it is not needed: which of the three a line can be is seen at its
-beginning, which costs less than to remember it. So a container that prints an access log in JSON between lines
-of text has all of them read, and one that changes its mind is followed at once.
+What a line becomes depends on that line alone. A decision for a container, made on what its first lines show,
+would make other records of the same lines when they are read again from a checkpoint (under the same ids):
+the first lines are others then. Nor is it needed: which of the three a line can be is seen at its beginning,
+which costs less than to remember it. So a container that prints an access log in JSON between lines of text
+has all of them read, and one that changes its mind is followed at once.
 
 What is no clear attempt passes without a mark: a text may begin with a brace, or with `a=1`.
 """
