@@ -74,11 +74,9 @@ class Reader:
         if match is None:
             return False
         # What is absent a program writes as `-`.
-        found: dict[str, Any] = {
-            name: value
-            for name, value in zip(self._names, match.groups(), strict=True)
-            if value is not None and value != "-"
-        }
+        found: dict[str, Any] = dict(zip(self._names, match.groups("-"), strict=True))
+        if "-" in found.values():
+            found = {name: value for name, value in found.items() if value != "-"}
         assert isinstance(record, DetailedRecord)
         for name in self._numbers:
             if name in found and len(value := found[name]) <= MOST_DIGITS:

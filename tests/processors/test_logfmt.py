@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.processors.logfmt import pairs
+from logroute.processors.logfmt import _each_pair, pairs
 from logroute.router.record import Record
 from logroute.sinks.encoding import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
@@ -88,6 +88,12 @@ KEYS = st.text(st.characters(exclude_categories=("Z", "C"), exclude_characters='
 def test_what_was_written_with_quotes_is_read_again(value: dict[str, str]) -> None:
     line = " ".join(f"{key}={json.dumps(text)}" for key, text in value.items())
     assert pairs(line) == value
+
+
+@given(st.text('a=b "\t\\\u2003', max_size=12), st.text('a=b "', max_size=20))
+def test_the_fast_way_finds_what_each_pair_says(begin: str, line: str) -> None:
+    for text in (line, begin + line, f'a="{begin}" {line}', f"a=1 {begin}"):
+        assert pairs(text) == _each_pair(text)
 
 
 @given(st.text() | st.text('a= "\\\n') | st.binary().map(lambda data: data.decode("utf-8", "replace")))
