@@ -30,12 +30,12 @@ class Pipeline:
     """Of the floor."""
     read: str = "file"
     receiver: type[Receiver] = Receiver
-    options: str = ""
-    """What stands in the configuration beside the routes, such as processors."""
     match: str = ""
     """What messages every route takes; `{route}` is its name."""
     sensitive: bool = False
     """The log has something to redact."""
+    processors: str = ""
+    """For every record, as YAML's list of one."""
 
     @property
     def receives(self) -> bool:
@@ -78,11 +78,11 @@ TEN = ("timeout", "refused", "expired", "failed", "missing", "pending", "closed"
 PROCESSING = (
     Pipeline(
         "log file → redact (five patterns, 1 line in 50) → null",
-        {"nothing": NULL}, 4.0, options=f"processors: [{REDACT}]\n", sensitive=True,
+        {"nothing": NULL}, 4.0, processors=REDACT, sensitive=True,
     ),
     Pipeline(
         "log file → filter (a regex of the message) → null",
-        {"nothing": NULL}, 2.6, options=f"processors: [{{type: filter, match: {{message: '{REGEX}'}}}}]\n",
+        {"nothing": NULL}, 2.6, processors=f"{{type: filter, match: {{message: '{REGEX}'}}}}",
     ),
     Pipeline("log file → match (a regex of the message) → null", {"nothing": NULL}, 2.6, match=REGEX),
     Pipeline(
@@ -130,14 +130,14 @@ def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) 
         if not log.exists():
             write_log(log, lines, sensitive=sensitive)
         with engine_process(folder / f"engine-{log.stem}", "finished", str(log)) as host:
-            results += _in_turns(folder, log, lines, runs, by_file, host)
+            results += in_turns(folder, log, lines, runs, by_file, host)
     with ExitStack() as stack:
         if by_api and (real := real_engine(stack, folder, lines)):
-            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
+            results += in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
     return results
 
 
-def _in_turns(
+def in_turns(
     folder: Path, log: Path, lines: int, runs: int, pipelines: Sequence[Pipeline], host: str
 ) -> list[Result]:
     usages: dict[str, list[Usage]] = {pipeline.name: [] for pipeline in pipelines}
@@ -198,7 +198,8 @@ def run_once(folder: Path, pipeline: Pipeline, host: str, routes: dict[str, str]
     config.write_text(
         f"state_dir: {state}\n"
         f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
-        f"{pipeline.options}routes:\n{sinks}"
+        f"processors: [{pipeline.processors}]\n"
+        f"routes:\n{sinks}"
     )
     command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
     return run(command, log=folder / "daemon.log")

@@ -39,6 +39,8 @@ KEYWORDS: dict[str, Callable[[Any], bool]] = {
     "minProperties": TYPES["integer"],
     "items": TYPES["object"],
     "minItems": TYPES["integer"],
+    "minLength": TYPES["integer"],
+    "maxLength": TYPES["integer"],
     "pattern": lambda it: re.compile(it) is not None,
     "minimum": TYPES["number"],
     "maximum": TYPES["number"],
@@ -121,4 +123,6 @@ ASSERTIONS: dict[str, Callable[[Any, Any], bool]] = {
     "required": lambda value, names: not isinstance(value, dict) or set(names) <= value.keys(),
     "minProperties": lambda value, least: not isinstance(value, dict) or len(value) >= least,
     "minItems": lambda value, least: not isinstance(value, list) or len(value) >= least,
+    "minLength": lambda value, least: not isinstance(value, str) or len(value) >= least,
+    "maxLength": lambda value, most: not isinstance(value, str) or len(value) <= most,
 }

@@ -1,6 +1,6 @@
 """A real Grafana Loki, alone, with its data in a folder; for tests.
 
-Have it: `tests/servers/install engines`, which needs Go and builds it once, in some minutes. It needs no root.
+Have it: `tests/servers/install engines`, which needs Go and builds it once, in minutes. It needs no root.
 
     server = Loki(folder, limits={"max_line_size": "1KB"})
     server.start()
