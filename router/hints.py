@@ -35,7 +35,11 @@ ENABLE = "logroute.enable"
 """Decided by the source, which then reads nothing."""
 KNOWN = (ENABLE, ROUTES, PARSER)
 
-PARSERS: dict[str, dict[str, Any]] = {"json": {"type": "json"}}
+FORMATS = ("nginx", "apache", "haproxy", "postgres", "redis", "klog", "syslog")
+PARSERS: dict[str, dict[str, Any]] = {
+    **{name: {"type": name} for name in ("json", "logfmt", "auto")},
+    **{name: {"type": "format", "name": name} for name in FORMATS},
+}
 """What a label may name, and the processor that it means. None takes anything from the label but its name."""
 PARSING = frozenset({"json", "logfmt", "regex", "format", "csv", "key_value", "auto"})
 """Types of processors beside which a label is not heard."""

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from logroute.cli.run import plans_before, stage_plans
 from logroute.config.model import Config
-from logroute.router.hints import nonsense
+from logroute.router.hints import PARSERS, nonsense
 from logroute.router.record import Origin, Record
 from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
@@ -63,6 +63,23 @@ def test_a_container_has_its_lines_parsed() -> None:
     assert taken["search"] == [("login", {"user": "ada", "team": "json"})]
 
 
+@pytest.mark.parametrize("name", PARSERS)
+def test_each_parser_that_a_label_may_name_is_there(name: str) -> None:
+    assert delivered({}, {"logroute.parser": name}, "just words")["search"][0][0] == "just words"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "fields"),
+    [
+        ("logfmt", "user=ada n=1", {"user": "ada", "n": "1"}),
+        ("auto", "user=ada n=1", {"user": "ada", "n": "1"}),
+        ("redis", "1:M 23 Nov 2026 20:06:26.123 * Ready to accept connections", {"pid": 1, "role": "master"}),
+    ],
+)
+def test_what_parsers_make_of_lines(name: str, line: str, fields: dict[str, Any]) -> None:
+    assert delivered({}, {"logroute.parser": name}, line)["search"][0][1] == fields
+
+
 def test_where_the_configuration_parses_the_label_is_not_heard() -> None:
     labels = {"logroute.parser": "json"}
     parser = {"type": "json", "target": "root"}
@@ -87,7 +104,7 @@ def test_a_container_gives_itself_fields_and_the_configuration_has_the_last_word
         ("logroute.routes", "serch", 'logroute.routes: there is no route "serch"; did you mean "search"?'),
         ("logroute.routes", " , ", "logroute.routes names no route"),
         ("logroute.parser", "jsn", 'logroute.parser: there is no parser "jsn"; did you mean "json"?'),
-        ("logroute.parser", "python", 'logroute.parser: there is no parser "python"; there are json'),
+        ("logroute.parser", "python", 'logroute.parser: there is no parser "python"; there are json,'),
         ("logroute.fields.", "x", "logroute.fields. names no field"),
         ("logroute.parsr", "json", 'there is no label logroute.parsr; did you mean "logroute.parser"?'),
     ],
