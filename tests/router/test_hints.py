@@ -73,7 +73,7 @@ def test_each_parser_that_a_label_may_name_is_there(name: str) -> None:
     [
         ("logfmt", "user=ada n=1", {"user": "ada", "n": "1"}),
         ("auto", "user=ada n=1", {"user": "ada", "n": "1"}),
-        ("redis", "1:M 23 Nov 2026 20:06:26.123 * Ready to accept connections", {"pid": 1, "role": "master"}),
+        ("redis", "1:M 23 Nov 2026 20:06:26.123 * Ready to accept connections", {"pid": 1, "role": "M"}),
     ],
 )
 def test_what_parsers_make_of_lines(name: str, line: str, fields: dict[str, Any]) -> None:
