@@ -44,14 +44,15 @@ class Delivered(msgspec.Struct):
 
     duplicates: int = 0
     letters: list[Letter] = msgspec.field(default_factory=list)
-    kept: int = 0
-    """How many records were rejected beside these letters, and are kept by the receiver."""
+    """Rejected, to be kept by the route."""
+    kept: list[Letter] = msgspec.field(default_factory=list)
+    """Rejected, and kept by the receiver."""
     unnamed: list[tuple[int, str]] = msgspec.field(default_factory=list)
     """How many were rejected by a receiver that does not say which, and its words."""
 
     @property
     def rejected(self) -> int:
-        return len(self.letters) + self.kept + sum([count for count, _ in self.unnamed])
+        return len(self.letters) + len(self.kept) + sum([count for count, _ in self.unnamed])
 
 
 class Accounts(Protocol):
@@ -201,11 +202,9 @@ class Delivery:
                 attempt += 1
             else:
                 result.duplicates += answer.duplicates
-                result.kept += answer.kept
-                result.letters += [
-                    Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
-                    for rejected in answer.rejected
-                ]
+                for rejected in answer.rejected:
+                    letter = Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
+                    (result.kept if rejected.kept else result.letters).append(letter)
                 if answer.unnamed:
                     result.unnamed.append((answer.unnamed, answer.unnamed_reason))
                 if not answer.postponed:
@@ -334,7 +333,7 @@ def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:
 def _checked(outcome: Outcome, batches: Sequence[Batch]) -> Outcome:
     """What `deliver` returned. Raises an error if that says nothing about these batches."""
     named: list[Rejected | Postponed] = [*outcome.rejected, *outcome.postponed]
-    if len(named) + outcome.unnamed + outcome.duplicates + outcome.kept > _count(batches):
+    if len(named) + outcome.unnamed + outcome.duplicates > _count(batches):
         raise ValueError("deliver() has named more records than it was given")
     for each in named:
         if not 0 <= each.batch < len(batches):

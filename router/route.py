@@ -406,7 +406,7 @@ class Route:
         self._say_rejected(delivered)
 
     def _say_rejected(self, delivered: Delivered) -> None:
-        for letter in delivered.letters:
+        for letter in (*delivered.letters, *delivered.kept):
             self.warn(
                 "a record was rejected",
                 container=letter.origin.name,

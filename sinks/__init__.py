@@ -62,6 +62,8 @@ class Rejected(msgspec.Struct, frozen=True):
     """Index into the delivered batches."""
     record: Record
     reason: str
+    kept: bool = False
+    """The receiver keeps it elsewhere, with the reason: it is counted, and becomes no dead letter."""
 
 
 class Postponed(msgspec.Struct, frozen=True):
@@ -83,8 +85,6 @@ class Outcome(msgspec.Struct, frozen=True):
     """How many records the receiver had already: it was delivered before, and we did not hear of it."""
     after_s: float | None = None
     """How long the receiver asked us to wait before what it postponed is sent again."""
-    kept: int = 0
-    """How many more records it rejected, and keeps itself where rejected ones go: no dead letters of ours."""
     unnamed: int = 0
     """How many more records the receiver has rejected without saying which. They are counted as rejected, but
     there is nothing to keep of them."""

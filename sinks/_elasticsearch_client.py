@@ -24,6 +24,7 @@ from elasticsearch import AsyncElasticsearch
 
 from logroute.sinks import Retryable
 from logroute.sinks._http_client import HttpClient
+from logroute.sinks.elasticsearch_bulk import FILTER
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
 from logroute.sinks.tls import client_context
@@ -134,11 +135,11 @@ class Client:
             )
         return cls(client, where, options)
 
-    async def bulk(self, index: str, body: bytes, filter_path: str, *, pipeline: bool = True) -> Answer:
+    async def bulk(self, index: str, body: bytes, *, pipeline: bool) -> Answer:
         """Raises Retryable without an answer; cancelled, it closes the connection."""
-        through = self._pipeline if pipeline else ""
         path = f"/{quote(index, safe='')}/_bulk" if index else "/_bulk"
-        return await self.ask("POST", f"{path}?filter_path={filter_path}{through}", body, self._headers)
+        passing = self._pipeline if pipeline else ""
+        return await self.ask("POST", f"{path}?filter_path={FILTER}{passing}", body, self._headers)
 
     async def ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         """One request. Raises Retryable."""

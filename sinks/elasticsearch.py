@@ -33,11 +33,8 @@ from logroute.sinks import (
     SinkOptions,
 )
 from logroute.sinks.elasticsearch_bulk import (
-    FILTER,
     BulkError,
-    Failure,
     Verdict,
-    all_created,
     escape_index,
     legal_index,
     operations,
@@ -101,7 +98,8 @@ class ElasticsearchOptions(SinkOptions):
     pipeline: str | None = Field(default=None, examples=["geoip"])
     """Ingest pipeline that documents pass."""
     dead_letter_index: str | None = Field(default=None, examples=["logroute-rejected"])
-    """Index for records that are rejected, as text with the reason. Default: the route's dead letters."""
+    """Index for records that are rejected, as text with the reason; they count as rejected all the same.
+    Default: the route's dead letters."""
     compress: Literal["none", "gzip"] = "none"
     """Compress the requests."""
     auth: AuthOptions = AuthOptions()
@@ -221,11 +219,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         index = next(iter(names)) if len(names) == 1 else ""
         body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
         count = sum(len(batch) for _, batch in parts)
-        answer = await self._bulk(index, body)
-        if all_created(answer.body, count):
-            self._created += count
-            return DELIVERED
-        found = self._verdict(answer, count)
+        answer, found = await self._bulk(index, body, count)
         left = len(found.rejected) + len(found.postponed)
         self._created += count - left - found.duplicates
         self._there += found.duplicates
@@ -235,17 +229,22 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
     # --- one request --------------------------------------------------------------------------------------
 
-    async def _bulk(self, index: str, body: bytes, *, pipeline: bool = True) -> Answer:
-        """The answer to a request that was taken. Raises Retryable or Refused."""
+    async def _bulk(
+        self, index: str, body: bytes, count: int, *, pipeline: bool = True
+    ) -> tuple[Answer, Verdict]:
+        """The answer to so many operations, and what it says. Raises Retryable or Refused."""
         if self._client is None:
             await self.open()
         assert self._client is not None
         self._requests += 1
         if self.options.compress == "gzip":  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
-        answer = await self._client.bulk(index, body, FILTER, pipeline=pipeline)
+        answer = await self._client.bulk(index, body, pipeline=pipeline)
         if answer.status == 200:
-            return answer
+            try:
+                return answer, verdict(answer.body, count)
+            except BulkError as error:
+                raise Retryable(f"{self._where} {error}") from error
         said = f"{self._where} answered {answer}"
         if answer.status == 413:
             raise Refused(said)
@@ -253,51 +252,36 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             said += "; what `auth` says is not accepted, or may not write there: trying again"
         raise Retryable(said, after_s=answer.after_s(time.time()))
 
-    def _verdict(self, answer: Answer, count: int) -> Verdict:
-        try:
-            return verdict(answer.body, count)
-        except BulkError as error:
-            raise Retryable(f"{self._where} {error}") from error
-
-    def _waiting(self, batch: int, record: Record, failure: Failure, doing: str = "") -> Postponed:
-        remedy = f"; to go on, {failure.remedy}" if failure.remedy else ""
-        return Postponed(batch, record, f"{self._where}: {doing}{failure}{remedy}")
-
     async def _outcome(
         self, found: Verdict, parts: Sequence[tuple[str, Batch]], batches: Sequence[Batch], answer: Answer
     ) -> Outcome:
         """Of numbers of records the records themselves, each with the batch that it came in."""
         rejected: list[Rejected] = []
         postponed: list[Postponed] = []
-        place = {id(batch.origin): index for index, batch in enumerate(batches)}
+        place = {id(batch.origin): number for number, batch in enumerate(batches)}
         number = 0
-        for _, part in parts:
+        for index, part in parts:
             batch = next((i for i, each in enumerate(batches) if each is part), place[id(part.origin)])
             records = part.records
             for offset in range(len(records)):
                 if (failure := found.rejected.get(number + offset)) is not None:
                     rejected.append(Rejected(batch, records[offset], str(failure)))
                 elif (failure := found.postponed.get(number + offset)) is not None:
-                    postponed.append(self._waiting(batch, records[offset], failure))
+                    reason = f"{self._where}: index {index}: {failure}"
+                    postponed.append(Postponed(batch, records[offset], reason))
             number += len(records)
-        kept = 0
         if rejected and self.options.dead_letter_index is not None:
-            rejected, waiting = await self._bury(rejected, batches)
-            kept = len(found.rejected) - len(rejected) - len(waiting)
-            if kept:
-                reason = next(iter(found.rejected.values()))
-                self.context.warn("records were rejected", records=kept, reason=str(reason))
-            postponed += waiting
-        self._rejected += len(rejected) + kept
-        after_s = answer.after_s(time.time())
-        return Outcome(tuple(rejected), tuple(postponed), found.duplicates, after_s, kept)
+            rejected, later = await self._bury(rejected, batches)
+            postponed += later
+        self._rejected += len(rejected)
+        return Outcome(tuple(rejected), tuple(postponed), found.duplicates, answer.after_s(time.time()))
 
     async def _bury(
         self, rejected: list[Rejected], batches: Sequence[Batch]
     ) -> tuple[list[Rejected], list[Postponed]]:
-        """Put rejected records into the index for them: those that it does not take either, and not now.
+        """Put rejected records into the index for them. What it does not take is a dead letter of the route.
 
-        What it does not take now is sent again as it was, and rejected again: nothing of the rest is.
+        Where it takes nothing now they are postponed, and rejected anew: what else the delivery held is done.
         """
         template = Template.parse(self.options.dead_letter_index or "")
         lines: list[bytes] = []
@@ -305,19 +289,29 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             origin, record = batches[each.batch].origin, each.record
             index = legal_index(template.bind(origin, escape_index).render(record))
             lines += _letter(origin, record, each.reason, index)
-        doing = "the index for what is rejected takes nothing now: "
         try:
-            # Not through the pipeline: it may be what rejects them.
-            found = self._verdict(await self._bulk("", b"".join(lines), pipeline=False), len(rejected))
-        except Refused:
-            return rejected, []
+            _, found = await self._bulk("", b"".join(lines), len(rejected), pipeline=False)
+        except Refused:  # they are larger with their reasons
+            if len(rejected) == 1:
+                return rejected, []
+            half = len(rejected) // 2
+            first, second = [await self._bury(part, batches) for part in (rejected[:half], rejected[half:])]
+            return first[0] + second[0], first[1] + second[1]
         except Retryable as error:
-            return [], [Postponed(each.batch, each.record, f"{doing}{error}") for each in rejected]
-        waiting = [
-            self._waiting(rejected[number].batch, rejected[number].record, failure, doing)
-            for number, failure in found.postponed.items()
-        ]
-        return [each for number, each in enumerate(rejected) if number in found.rejected], waiting
+            return [], [
+                Postponed(each.batch, each.record, f"dead_letter_index: {error}") for each in rejected
+            ]
+        done: list[Rejected] = []
+        later: list[Postponed] = []
+        for number, each in enumerate(rejected):
+            if (failure := found.postponed.get(number)) is not None:
+                reason = f"{self._where}: dead_letter_index: {failure}"
+                later.append(Postponed(each.batch, each.record, reason))
+            elif number in found.rejected:
+                done.append(each)
+            else:
+                done.append(Rejected(each.batch, each.record, each.reason, kept=True))
+        return done, later
 
     # --- indices --------------------------------------------------------------------------------------------
 

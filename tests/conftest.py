@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from logroute.sinks.elasticsearch_template import index_template
 from tests.servers import docker_engine as real
-from tests.servers.elasticsearch import Elasticsearch, OpenSearch
 from tests.servers.fluent_server import FluentServer
 from tests.servers.forward_collector import ForwardCollector
 from tests.servers.loki import Loki
@@ -110,24 +105,6 @@ def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
     yield start
     for server in started:
         server.close()
-
-
-@contextmanager
-def search_server(kind: type[Elasticsearch], **options: Any) -> Iterator[Elasticsearch]:
-    """A real Elasticsearch or OpenSearch, started, with our template for `plain` and `proof`."""
-    if reason := kind.unavailable():
-        missing(reason)
-    # Not below pytest's folder, which only its user can read.
-    folder = Path(tempfile.mkdtemp(prefix="logroute-search-", dir="/var/tmp"))
-    server = kind(folder, **options)
-    try:
-        server.start()
-        body = index_template(["plain", "proof"], opensearch=kind is OpenSearch)
-        server.ask("PUT", "/_index_template/tests", body)
-        yield server
-    finally:
-        server.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -8,14 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Daemon:
-    """`logroute run` with a state directory, into one file."""
+    """`logroute run` with a state directory, into one file, or as the route says."""
 
-    def __init__(self, folder: Path, host: str, *, read: str = "file", start: str = "now") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        *,
+        read: str = "file",
+        start: str = "now",
+        route: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.output = folder / "out.ndjson"
         self.log = folder / "daemon.log"
@@ -23,7 +32,7 @@ class Daemon:
         self.config.write_text(
             f"state_dir: {folder / 'state'}\n"
             f"sources: {{docker: {{host: '{host}', read: {read}, start: {start}}}}}\n"
-            f"routes: {{all: {{sink: {{type: file, path: '{self.output}'}}}}}}\n"
+            f"routes: {{all: {json.dumps(route or {'sink': {'type': 'file', 'path': str(self.output)}})}}}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
@@ -29,12 +30,14 @@ class Picky(StandInSink):
     """Rejects what it does not like."""
 
     dislikes: frozenset[str] = frozenset()
+    keeps: frozenset[str] = frozenset()
+    """What of that the receiver keeps."""
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         await super().deliver([b.with_records([r for r in b.records if self._likes(r)]) for b in batches])
         return Outcome(
             [
-                Rejected(index, record, f"cannot take {record.message}")
+                Rejected(index, record, f"cannot take {record.message}", kept=record.message in self.keeps)
                 for index, each in enumerate(batches)
                 for record in each.records
                 if not self._likes(record)
@@ -51,6 +54,22 @@ def picky(folder: Path | None, *dislikes: int, **changes: Any) -> tuple[Route, P
     assert isinstance(sink, Picky)
     sink.dislikes = frozenset(map(str, dislikes))
     return route, sink
+
+
+async def test_a_rejected_record_that_the_receiver_keeps_is_counted_and_no_dead_letter(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    route, sink = picky(tmp_path, 2, 4)
+    sink.keeps = frozenset("4")
+    with structlog.testing.capture_logs() as said:
+        async with running(route):
+            route.put([batch(WEB, [1, 2, 3]), batch(DB, [4, 5])])
+    book = route.statistics()
+    assert (book.received, book.delivered, book.rejected, book.dead_letters) == (5, 3, 2, 1)
+    assert "cannot take 2" in [entry.get("reason") for entry in said]
+    async with opened(tmp_path) as state:
+        assert [letter.message for letter in await state.letters()] == ["2"]
+        assert number_of(state.positions[DB.key]) == 5
 
 
 async def test_a_rejected_record_is_kept_with_its_reason_and_costs_no_other(

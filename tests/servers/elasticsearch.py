@@ -21,13 +21,17 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.servers.rsyslog import Certificates, free_port
+import trustme
+
+from tests.servers.rsyslog import free_port
 
 CACHE = Path(os.environ.get("LOGROUTE_SEARCH_CACHE", "/var/cache/logroute"))
-START_S = 120.0
+START_S = 300.0
 PASSWORD = "a-long-password"
 WRITER = """\
 writer:
@@ -35,7 +39,7 @@ writer:
     - names: ["logs-*"]
       privileges: [create_doc, create_index]
 """
-"""A role that may only write, as an API key may. (To make keys, this distribution lacks a module.)"""
+"""A role that may only write."""
 
 
 class ServerError(Exception):
@@ -50,20 +54,22 @@ class Elasticsearch:
     program: ClassVar[str] = "bin/elasticsearch"
     options: ClassVar[str] = "ES_JAVA_OPTS"
 
-    def __init__(
-        self, folder: Path, *, secure: bool = False, certificates: Certificates | None = None
-    ) -> None:
-        """`secure`: it knows who asks; with `certificates` it speaks TLS."""
+    def __init__(self, folder: Path, *, secure: bool = False) -> None:
         self.folder = folder
         self.secure = secure
-        self.certificates = certificates
+        """With users, and by TLS: see `ca`."""
         self.port = free_port(socket.SOCK_STREAM)
         self._transport_port = free_port(socket.SOCK_STREAM)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.secure else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        """The authority that has signed the certificate of a secure one, for 127.0.0.1."""
+        return self.folder / "config/ca.pem"
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -85,10 +91,12 @@ class Elasticsearch:
             # Java's own log would stand beside the program, where its user may not write.
             java = config / "jvm.options"
             java.write_text("\n".join(line for line in java.read_text().splitlines() if "gc.log" not in line))
-            if self.certificates is not None:
-                shutil.copy(self.certificates.cert, config / "http.pem")
-                shutil.copy(self.certificates.key, config / "http.key")
             if self.secure:
+                authority = trustme.CA()
+                authority.cert_pem.write_to_path(self.ca)
+                certificate = authority.issue_cert("127.0.0.1")
+                certificate.private_key_pem.write_to_path(config / "server.key")
+                certificate.cert_chain_pems[0].write_to_path(config / "server.pem")
                 (config / "roles.yml").write_text(WRITER)
                 self._add_user(home, config, "admin", "superuser")
                 self._add_user(home, config, "writer", "writer")
@@ -126,13 +134,14 @@ class Elasticsearch:
             f"xpack.security.enabled: {str(self.secure).lower()}\n"
             "xpack.security.autoconfiguration.enabled: false\n"
             "xpack.security.transport.ssl.enabled: false\nxpack.ml.enabled: false\n"
-            f"xpack.security.http.ssl.enabled: {str(self.certificates is not None).lower()}\n" + self._tls()
+            "xpack.security.authc.api_key.enabled: true\n"
+            f"xpack.security.http.ssl.enabled: {str(self.secure).lower()}\n"
+            + (
+                "xpack.security.http.ssl.key: server.key\nxpack.security.http.ssl.certificate: server.pem\n"
+                if self.secure
+                else ""
+            )
         )
-
-    def _tls(self) -> str:
-        if self.certificates is None:
-            return ""
-        return "xpack.security.http.ssl.certificate: http.pem\nxpack.security.http.ssl.key: http.key\n"
 
     def _add_user(self, home: Path, config: Path, name: str, role: str) -> None:
         environment = {**os.environ, self.java[0]: str(java_home(self.java[1])), "ES_PATH_CONF": str(config)}
@@ -142,7 +151,7 @@ class Elasticsearch:
     def _answers(self) -> bool:
         try:
             self.ask("GET", "/_cluster/health")
-        except (OSError, urllib.error.HTTPError):
+        except (OSError, HTTPException):
             return False
         return True
 
@@ -169,31 +178,50 @@ class Elasticsearch:
         if self.secure:
             request.add_header("authorization", "Basic " + b64encode(f"admin:{PASSWORD}".encode()).decode())
         data = json.dumps(body).encode() if body is not None else None
-        trusted = ssl.create_default_context(cafile=self.certificates.ca) if self.certificates else None
-        with urllib.request.urlopen(request, data, timeout=60, context=trusted) as response:
-            text = response.read()
+        context = ssl.create_default_context(cafile=self.ca) if self.secure else None
+        try:
+            with urllib.request.urlopen(request, data, timeout=60, context=context) as response:
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
         return json.loads(text) if text else None
 
-    def has(self, index: str) -> bool:
-        return bool(self.ask("GET", f"/_cat/indices/{index}*?format=json"))
+    @classmethod
+    def makes_no_api_keys(cls) -> str | None:
+        """Why it makes none; None if it does."""
+        made = (CACHE / cls.folder_name / "plugins/security-analysis").exists()
+        return (
+            None if made else f"{cls.folder_name} has no plugin to make API keys with (tests/servers/install)"
+        )
+
+    def api_key(self, index: str) -> str:
+        """A new one that may only write to these indices, encoded as `auth.api_key` takes it."""
+        may = {"names": [index], "privileges": ["create_doc", "create_index"]}
+        asked = {"name": "writer", "role_descriptors": {"writer": {"indices": [may]}}}
+        return str(self.ask("POST", "/_security/api_key", asked)["encoded"])
 
     def count(self, index: str) -> int:
         self.ask("POST", f"/{index}/_refresh")
         return int(self.ask("GET", f"/{index}/_count")["count"])
 
-    def documents(self, index: str) -> list[dict[str, Any]]:
-        """All of them, with their ids, in the order of these."""
+    def documents(self, index: str) -> Iterator[dict[str, Any]]:
+        """All of them, with their ids, in the order of these. `fields` has the time as it is indexed."""
         self.ask("POST", f"/{index}/_refresh")
-        found: list[dict[str, Any]] = []
+        times = {"field": "@timestamp", "format": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSSSSX"}
         after: list[Any] = []
         while True:
-            query: dict[str, Any] = {"size": 10_000, "sort": [{"event.id": "asc"}]}
+            query: dict[str, Any] = {
+                "size": 10_000,
+                "sort": [{"event.id": "asc"}],
+                "docvalue_fields": [times],
+            }
             if after:
                 query["search_after"] = after
             hits = self.ask("POST", f"/{index}/_search", query)["hits"]["hits"]
             if not hits:
-                return found
-            found += hits
+                return
+            yield from hits
             after = hits[-1]["sort"]
 
 
