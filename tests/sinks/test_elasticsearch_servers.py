@@ -192,7 +192,7 @@ async def test_a_pipeline_that_fails_says_it_of_the_record(search: Elasticsearch
     outcome = await sink.deliver([batch_of([Record("without", "stdout", time_of(1)), with_user])])
     await sink.close()
     assert [each.record.message for each in outcome.rejected] == ["without"]
-    assert "illegal_argument_exception: field [fields] not present" in outcome.rejected[0].reason
+    assert "illegal_argument_exception: field [fields.user] doesn't exist" in outcome.rejected[0].reason
     assert not outcome.postponed
     assert search.count("renamed") == 1
 
