@@ -59,8 +59,8 @@ class HttpClient:
         # Their words may hold the proxy's password. A proxy of SOCKS needs a package that we do not have.
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise Retryable(
-                "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: it must begin "
-                "with http:// or https://; set the sink's `proxy`, or NO_PROXY"
+                "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: it must "
+                "begin with http:// or https://; set the sink's `proxy`, or NO_PROXY"
             ) from error
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
