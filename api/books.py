@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from logroute import __version__
+from logroute.processors import Metric
 from logroute.router.books import Gaps, RouteStatistics
 from logroute.router.record import iso_time
 
@@ -69,7 +70,7 @@ class SourceBooks(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class ProcessorBooks(msgspec.Struct, frozen=True):
+class ProcessorBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """`in = out + filtered + joined`, at any instant."""
 
     records_in: int = msgspec.field(name="in")
@@ -80,6 +81,8 @@ class ProcessorBooks(msgspec.Struct, frozen=True):
     """Made part of another record."""
     failed: int
     """Passed through though they could not be treated."""
+    metric: Metric | None = None
+    """What it counts for the user."""
 
 
 class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -122,6 +125,12 @@ class SourceHealth(msgspec.Struct, frozen=True):
     """What it cannot read just now, and why."""
 
 
+class ProcessorHealth(msgspec.Struct, frozen=True):
+    """Whether a processor works, and leaves the others their turn."""
+
+    notes: tuple[str, ...]
+
+
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether everything that is said is read, and arrives."""
 
@@ -130,6 +139,8 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     routes: dict[str, RouteHealth]
     sources: dict[str, SourceHealth] = {}
     """Those of which there is something to say."""
+    processors: dict[str, ProcessorHealth] = {}
+    """Likewise, by their places in the configuration. They make nothing unhealthy: records go on."""
 
 
 def stats_of(daemon: Daemon) -> Stats:
@@ -148,6 +159,7 @@ def stats_of(daemon: Daemon) -> Stats:
                 stage.books.filtered,
                 stage.books.joined,
                 stage.books.failed,
+                stage.processor.metric(),
             )
             for stage in router.chains.stages
         },
@@ -161,7 +173,17 @@ def health_of(daemon: Daemon) -> Health:
         for name, source in daemon.sources.items()
         if (notes := source.notes())
     }
-    return Health(all(route.delivers for route in routes.values()) and not sources, routes, sources)
+    healthy = all(route.delivers for route in routes.values()) and not sources
+    return Health(healthy, routes, sources, _processors(daemon))
+
+
+def _processors(daemon: Daemon) -> dict[str, ProcessorHealth]:
+    notes = daemon.watch.notes()
+    for stage in daemon.router.chains.stages:
+        if stage.raised:
+            said = f"it raises {stage.raised}, see the log: {stage.books.failed} records went on as they were"
+            notes.setdefault(stage.plan.name, []).append(said)
+    return {name: ProcessorHealth(tuple(said)) for name, said in notes.items()}
 
 
 def _routes(daemon: Daemon) -> dict[str, Route]:

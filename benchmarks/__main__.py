@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from benchmarks import latency, outage, small, throughput
+from benchmarks import latency, outage, parsing, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
 
-KINDS = ("throughput", "api", "outage", "small", "latency", "start")
+KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "latency", "start")
 
 
 @click.command()
@@ -28,10 +28,14 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="logroute-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         pipelines = [*throughput.PIPELINES] if "throughput" in kinds else []
+        if "processing" in kinds:
+            pipelines += throughput.PROCESSING
         if "api" in kinds:
             pipelines.append(throughput.BY_API)
         if pipelines:
             results.throughput = throughput.measure(folder, lines, runs, pipelines)
+        if "parsing" in kinds:
+            results.parsing = parsing.measure(folder, lines, runs)
         if "outage" in kinds:
             results.outage = outage.measure(folder, lines, max(1, runs // 2 + 1))
         if "small" in kinds:

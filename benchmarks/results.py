@@ -19,6 +19,7 @@ class Results:
     """Everything that was measured in one run."""
 
     throughput: list[throughput.Result] = field(default_factory=list)
+    parsing: list[throughput.Result] = field(default_factory=list)
     outage: outage.Result | None = None
     small: list[small.Result] = field(default_factory=list)
     latency: latency.Result | None = None
@@ -31,7 +32,9 @@ def render(results: Results) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}. Made by `make bench`; medians.\n"
     ]
     if results.throughput:
-        parts.append(_throughput(results.throughput))
+        parts.append(_throughput(results.throughput, "of 150 bytes"))
+    if results.parsing:
+        parts.append(_throughput(results.parsing, "to parse"))
     if results.outage:
         parts.append(_outage(results.outage))
     if results.small:
@@ -41,10 +44,10 @@ def render(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _throughput(results: list[throughput.Result]) -> str:
+def _throughput(results: list[throughput.Result], which: str) -> str:
     lines = results[0].lines
     rows = [
-        f"## {lines:,} lines of 150 bytes\n",
+        f"## {lines:,} lines {which}\n",
         "CPU of the daemon's whole process, start-up included. The floor is a bare loop that reads the same"
         " log and decodes it, measured before and after each run; × floor is the median of the ratios.\n",
         "| pipeline | CPU µs/line | × floor | limit | lines/s | peak MB | floor µs/line |",

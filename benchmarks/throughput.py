@@ -30,6 +30,12 @@ class Pipeline:
     """Of the floor."""
     read: str = "file"
     receiver: type[Receiver] = Receiver
+    match: str = ""
+    """What messages every route takes; `{route}` is its name."""
+    sensitive: bool = False
+    """The log has something to redact."""
+    processors: str = ""
+    """For every record, as YAML's list of one."""
 
     @property
     def receives(self) -> bool:
@@ -65,6 +71,25 @@ PIPELINES = (
     Pipeline("log file → Elasticsearch", {"search": SEARCH}, 7.0, receiver=HttpReceiver),
     Pipeline("log file → three routes (null, raw, JSON)", {"nothing": NULL, "raw": RAW, "json": JSON}, 5.3),
 )
+REDACT = "{type: redact, kinds: [card, email, ip, bearer], patterns: ['password=(\\S+)']}"
+# Its first word stands in a quarter of the lines, all of it in one of fifty.
+REGEX = r"/timeout \w+ cache/"
+TEN = ("timeout", "refused", "expired", "failed", "missing", "pending", "closed", "error", "unknown", "retry")
+PROCESSING = (
+    Pipeline(
+        "log file → redact (five patterns, 1 line in 50) → null",
+        {"nothing": NULL}, 4.0, processors=REDACT, sensitive=True,
+    ),
+    Pipeline(
+        "log file → filter (a regex of the message) → null",
+        {"nothing": NULL}, 2.6, processors=f"{{type: filter, match: {{message: '{REGEX}'}}}}",
+    ),
+    Pipeline("log file → match (a regex of the message) → null", {"nothing": NULL}, 2.6, match=REGEX),
+    Pipeline(
+        "log file → ten routes, each with such a match → null",
+        dict.fromkeys(TEN, NULL), 5.0, match=r"/{route} \w+ cache/",
+    ),
+)  # fmt: skip
 BY_API = Pipeline("Engine API → null", {"nothing": NULL}, 9.0, read="api")
 
 
@@ -95,22 +120,24 @@ def median(usages: Iterable[Usage]) -> Usage:
 def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) -> list[Result]:
     """All pipelines in turns, `runs` times, each beside the floor."""
     log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
-    by_file = [p for p in pipelines if p.read == "file"]
     by_api = [p for p in pipelines if p.read == "api"]
     results = []
-    with ExitStack() as stack:
-        if by_file:
-            host = stack.enter_context(engine_process(folder / "engine", "finished", str(log)))
-            results += _in_turns(folder, log, lines, runs, by_file, host)
+    for sensitive in (False, True):
+        by_file = [p for p in pipelines if p.read == "file" and p.sensitive is sensitive]
+        if not by_file:
+            continue
+        log = folder / f"{'sensitive-' * sensitive}{lines}.log"
+        if not log.exists():
+            write_log(log, lines, sensitive=sensitive)
+        with engine_process(folder / f"engine-{log.stem}", "finished", str(log)) as host:
+            results += in_turns(folder, log, lines, runs, by_file, host)
     with ExitStack() as stack:
         if by_api and (real := real_engine(stack, folder, lines)):
-            results += _in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
+            results += in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
     return results
 
 
-def _in_turns(
+def in_turns(
     folder: Path, log: Path, lines: int, runs: int, pipelines: Sequence[Pipeline], host: str
 ) -> list[Result]:
     usages: dict[str, list[Usage]] = {pipeline.name: [] for pipeline in pipelines}
@@ -167,14 +194,20 @@ def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
 def run_once(folder: Path, pipeline: Pipeline, host: str, routes: dict[str, str]) -> Usage:
     """The daemon, from its start to its end."""
     config, state = folder / "logroute.yaml", folder / "state"
-    sinks = "".join(f"  {name}: {{sink: '{uri}'}}\n" for name, uri in routes.items())
+    sinks = "".join(f"  {name}: {{{_match(pipeline, name)}sink: '{uri}'}}\n" for name, uri in routes.items())
     config.write_text(
         f"state_dir: {state}\n"
         f"sources: {{docker: {{host: '{host}', read: {pipeline.read}, start: beginning}}}}\n"
+        f"processors: [{pipeline.processors}]\n"
         f"routes:\n{sinks}"
     )
     command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
     return run(command, log=folder / "daemon.log")
+
+
+def _match(pipeline: Pipeline, route: str) -> str:
+    message = pipeline.match.replace("{route}", route)
+    return f"match: {{message: '{message}'}}, " if message else ""
 
 
 def real_engine(stack: ExitStack, folder: Path, lines: int) -> str | None:

@@ -103,30 +103,44 @@ _WORDS = [
 ]
 
 
-def messages(count: int, seed: int = 1) -> Iterator[str]:
+SENSITIVE = (
+    "ada.lovelace@example.com",
+    "10.20.30.40",
+    "4111 1111 1111 1111",
+    "Bearer 0a1b2c3d4e5f67890a1b2c3d",
+    "password=hunter2",
+)
+"""What `redact` finds in one of fifty lines, where the log shall have some."""
+SENSITIVE_EVERY = 50
+
+
+def messages(count: int, seed: int = 1, *, sensitive: bool = False) -> Iterator[str]:
     """`<number> <random words>`, each of 150 bytes, as a container prints them (without newlines)."""
     chance = random.Random(seed)
     phrases = [" ".join(chance.choices(_WORDS, k=5)) for _ in range(200)]
     # Tails are made once and drawn from: making them anew would take longer than what is measured.
     tails = [" ".join(chance.choices(phrases, k=6)) for _ in range(20_000)]
     for number in range(count):
-        yield f"n {number:08d} {chance.choice(tails)}"[:LINE_BYTES]
+        tail = chance.choice(tails)
+        if sensitive and not number % SENSITIVE_EVERY:
+            tail = f"{chance.choice(SENSITIVE)} {tail}"
+        yield f"n {number:08d} {tail}"[:LINE_BYTES]
 
 
-def json_lines(count: int, seed: int = 1) -> Iterator[str]:
+def json_lines(count: int, seed: int = 1, *, sensitive: bool = False) -> Iterator[str]:
     """The same as lines of json-file: every tenth on stderr, times some microseconds apart, zeros trimmed."""
     chance = random.Random(seed)
     time_ns = BEGIN_NS
-    for number, message in enumerate(messages(count, seed)):
+    for number, message in enumerate(messages(count, seed, sensitive=sensitive)):
         time_ns += chance.randrange(1_000, 200_000)
         time = iso_time(time_ns).rstrip("Z0").rstrip(".")
         stream = "stdout" if number % 10 else "stderr"
         yield f'{{"log":"{message}\\n","stream":"{stream}","time":"{time}Z"}}\n'
 
 
-def write_log(path: Path, count: int) -> None:
+def write_log(path: Path, count: int, *, sensitive: bool = False) -> None:
     """A log file of so many lines, whole or not there."""
     part = path.with_suffix(".part")
     with part.open("w") as file:
-        file.writelines(json_lines(count))
+        file.writelines(json_lines(count, sensitive=sensitive))
     part.rename(path)

@@ -39,6 +39,9 @@ def command(api: str | None, token_file: str | None, output: str) -> None:
         for name, source in health.sources.items():
             for note in source.notes:
                 click.echo(f"source {visible(name)}: {visible(note)}")
+        for name, processor in health.processors.items():
+            for note in processor.notes:
+                click.echo(f"processor {visible(name)}: {visible(note)}")
     sys.exit(0 if health.healthy else 1)
 
 

@@ -75,7 +75,10 @@ def default_of(field: FieldInfo) -> Any:
     """The default as somebody would write it: `8MiB`, `30s`. None where there is none."""
     if field.is_required() or field.default is None:
         return None
-    type_: Any = Annotated[field.annotation, field]
+    # Not the field itself: its alias would mean nothing here.
+    type_: Any = field.annotation
+    if field.metadata:
+        type_ = Annotated.__class_getitem__((type_, *field.metadata))  # type: ignore[attr-defined]  # 3.11 has it
     return TypeAdapter(type_).dump_python(field.default, mode="json", exclude_none=True)
 
 

@@ -93,7 +93,9 @@ def _below(place: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _table(model: type[BaseModel], skip: tuple[str, ...] = ("type",)) -> str:
-    rows = [_row(name, field) for name, field in model.model_fields.items() if name not in skip]
+    rows = [
+        _row(field.alias or name, field) for name, field in model.model_fields.items() if name not in skip
+    ]
     return "| option | type | default | |\n|---|---|---|---|\n" + "".join(rows)
 
 
@@ -142,7 +144,7 @@ def _examples(model: type[BaseModel]) -> dict[str, Any]:
         if any(isinstance(each, Alternative) for each in field.metadata):
             continue
         if field.examples:
-            examples[name] = field.examples[0]
+            examples[field.alias or name] = field.examples[0]
         elif below and (inner := _examples(below[0])):
             examples[name] = inner
     return examples

@@ -85,7 +85,7 @@ _VARIABLE: Schema = {"type": "string", "pattern": r"\$\{.+\}", "description": "A
 def _improve(definition: Schema, model: type[BaseModel]) -> None:
     definition.pop("title", None)
     for name, field in model.model_fields.items():
-        option = definition["properties"][name]
+        option = definition["properties"][field.alias or name]
         assertion: Schema = {
             key: value for key, value in option.items() if key not in (*_ANNOTATIONS, "title")
         }

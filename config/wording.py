@@ -176,7 +176,8 @@ def _hint(loc: Loc, data: Any) -> str:
         for option in model.model_fields:
             if any(name in below.model_fields for below in _below(model, option, beside)):
                 return f'; it belongs into "{option}"'
-    return did_you_mean(name, (option for model in models for option in model.model_fields))
+    options = (field.alias or option for model in models for option, field in model.model_fields.items())
+    return did_you_mean(name, options)
 
 
 def _at(loc: Loc, data: Any) -> Any:

@@ -8,7 +8,7 @@ input was cut into batches; a timer decides nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 from pydantic import Field
@@ -42,6 +42,28 @@ class ProcessorBooks(msgspec.Struct):
     """Made part of another record."""
     failed: int = 0
     """Passed through though they could not be treated."""
+    added: int = 0
+    """Made by it, beside what it was given; they are part of `records_in`."""
+
+
+class Series(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one set of labels has come to since the start."""
+
+    labels: dict[str, str]
+    value: float
+    """A counter's, or the sum of a histogram's values."""
+    count: int | None = None
+    """Of a histogram: how many values."""
+    buckets: dict[str, int] = {}
+    """Of a histogram: how many are at most each bound, as Prometheus has it."""
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """What a processor counts for the user."""
+
+    name: str
+    kind: Literal["counter", "histogram"]
+    series: list[Series]
 
 
 class Processor(ABC, Generic[OptionsT]):
@@ -52,18 +74,26 @@ class Processor(ABC, Generic[OptionsT]):
     """
 
     changes: ClassVar[bool] = True
-    """Whether it changes records. One that only chooses among them is given those that others hold too."""
+    """Whether it changes records. One that only chooses among them, or puts others in their places, is given
+    those that others hold too."""
+    quick: ClassVar[bool] = False
+    """It looks at whole batches at once, and changes no records: so it is given them whole, and before
+    routing as the source gave them (`batch.lines`, maybe not ready): most records need not be more."""
     separable: ClassVar[bool] = True
     """Whether what it does to a record depends on that record alone."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
         self.books = ProcessorBooks()
-        """Kept by whoever calls it, but for `joined` and `failed`."""
+        """Kept by whoever calls it, but for `joined`, `failed` and `added`."""
 
     @abstractmethod
     def apply(self, batch: Batch) -> Batch | None:
         """The batch as it goes on, itself or a new one (`with_records`); None if nothing of it does.
 
-        Its records are ready. They stay in their order.
+        Its records are ready, unless it is `quick`. They stay in their order.
         """
+
+    def metric(self) -> Metric | None:
+        """What it counts for the user, as it stands now."""
+        return None

@@ -24,6 +24,7 @@ class FilterOptions(ProcessorOptions):
 @PROCESSORS.register(FilterOptions)
 class FilterProcessor(Processor[FilterOptions]):
     changes: ClassVar[bool] = False
+    quick: ClassVar[bool] = True
 
     def __init__(self, options: FilterOptions) -> None:
         super().__init__(options)

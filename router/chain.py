@@ -20,6 +20,7 @@ from logroute.processors import Processor, ProcessorBooks
 from logroute.router.match import Match
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.router.selection import Chooser, Matching
+from logroute.router.watch import Watch
 
 PIECE = 1000
 """So many records of a batch are processed at a time."""
@@ -47,8 +48,11 @@ class StagePlan(msgspec.Struct, frozen=True):
 class Stage:
     """One processor at its place."""
 
-    def __init__(self, plan: StagePlan) -> None:
+    def __init__(self, plan: StagePlan, watch: Watch | None = None) -> None:
         self.plan = plan
+        self.raised = ""
+        """What the processor has raised last, which is a mistake of its own."""
+        self._watch = watch or Watch()
         self.processor = plan.make()
         self._chooser = Chooser(plan.match)
         self._said_at = -SAY_AGAIN_S
@@ -67,22 +71,25 @@ class Stage:
 
     def process(self, batch: Batch) -> Batch:
         """Have the processor treat all of it, and count. Where nothing is left the position still is."""
-        books, given, joined = self.books, len(batch.lines), self.books.joined
+        books, given, joined, added = self.books, len(batch.lines), self.books.joined, self.books.added
         try:
-            result = self.processor.apply(batch)
-        except Exception as error:
+            with self._watch.running(self.plan.name):
+                result = self.processor.apply(batch)
+        except (Exception, SystemExit) as error:  # a stranger's may raise anything
             self._say(error)
             books.failed += given
             result = batch
         made = result if result is not None else batch.with_records([], 0)
         out = len(made.lines)
         gone = books.joined - joined
+        given += books.added - added
         books.records_in += max(given, out + gone)  # what it adds counts as given
         books.records_out += out
         books.filtered += max(0, given - out - gone)
         return made
 
-    def _say(self, error: Exception) -> None:
+    def _say(self, error: BaseException) -> None:
+        self.raised = type(error).__name__
         now = trio.current_time()
         if now - self._said_at >= SAY_AGAIN_S:
             self._said_at = now
@@ -103,7 +110,8 @@ class Chain:
         self._shared = frozenset(shared)
         """Those that other chains have as well."""
         self._owns = owns
-        """Nobody else holds what it is given."""
+        """Nobody else holds what it is given. Its processors see who has read it: of several routes' records
+        some may come twice, from the live reader and from one that reads for those that are behind."""
 
     def __bool__(self) -> bool:
         return bool(self.stages)
@@ -126,12 +134,16 @@ class Chain:
                 made = known[1]
             if made is not batch:
                 owned = (owned or stage.processor.changes) and not shared
+            if self._owns:
+                made.reader = batch.reader
             batch = made
         return batch
 
     async def _stage(self, stage: Stage, batch: Batch, *, owned: bool) -> Batch:
-        records = batch.records
         mask = stage.chosen(batch)
+        if self._owns and mask is None and stage.processor.quick:
+            return stage.process(batch)
+        records = batch.records
         chosen = records if mask is None else list(compress(records, mask.to_bytes(len(records), "little")))
         if not chosen:
             return batch
@@ -139,7 +151,10 @@ class Chain:
             chosen = [_own(record, copied=not owned) for record in chosen]
         size = batch.size_bytes * len(chosen) // len(records)
         given = batch.with_records(chosen, size)
-        made = await self._in_pieces(stage, given) if stage.processor.separable else stage.process(given)
+        if self._owns:
+            given.reader = batch.reader
+        in_pieces = stage.processor.separable and not stage.processor.quick
+        made = await self._in_pieces(stage, given) if in_pieces else stage.process(given)
         if mask is None:
             return made
         merged = _merged(records, mask.to_bytes(len(records), "little"), chosen, made.lines)
@@ -205,12 +220,14 @@ class Chains:
         before: Sequence[StagePlan] = (),
         routes: Mapping[str, tuple[Match, Sequence[StagePlan]]] | None = None,
         old: Chains | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Stages that `old` has as well are taken over, with what they know and their books.
 
         Raises what a processor raises that cannot be made.
         """
         self._stages: dict[Hashable, Stage] = {}
+        self._watch = watch
         self._old = old._stages if old is not None else {}
         self.before = Chain(self._line((), before), owns=True)
         """What every batch passes before it is routed."""
@@ -229,7 +246,7 @@ class Chains:
             separable = separable and plan.separable
             # One that remembers what it was given is its route's own, and so is what comes behind it.
             found = key[1:] if of and separable else key
-            stage = self._stages.get(found) or self._old.get(found) or Stage(plan)
+            stage = self._stages.get(found) or self._old.get(found) or Stage(plan, self._watch)
             self._stages[found] = stage
             line.append(stage)
         return line

@@ -23,6 +23,7 @@ from logroute.router.plan import Api, Plan, RoutePlan, SourcePlan
 from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
 from logroute.router.router import Router
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
+from logroute.router.watch import Watch
 from logroute.sources import Source
 
 DONE = 0
@@ -60,6 +61,8 @@ class Daemon:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.router = Router()
+        self.watch = Watch()
+        """Which processor holds everything up."""
         self._log = structlog.get_logger("logroute")
         self._stopping = trio.Event()
         """Nothing new is read: we were asked to stop, the sources have ended, or all sinks are gone."""
@@ -112,7 +115,7 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
         try:
-            with sole_user_of(self.plan.state_dir), self._listening() as api:
+            with sole_user_of(self.plan.state_dir), self._listening() as api, self.watch.watching():
                 await self._open_routes()
                 async with trio.open_nursery() as nursery:
                     if api is not None:
@@ -209,7 +212,7 @@ class Daemon:
         """What records pass; what there is of it already is taken over. Raises StateError."""
         routes = {name: (each.settings.match, each.processors) for name, each in plans.items()}
         try:
-            return Chains(plan.processors, routes, self.router.chains)
+            return Chains(plan.processors, routes, self.router.chains, self.watch)
         except Exception as error:  # a processor's
             raise StateError(f"cannot make a processor: {error}") from error
 

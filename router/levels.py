@@ -8,7 +8,7 @@ LEVELS = ("trace", "debug", "info", "notice", "warn", "error", "fatal")
 NAMES = {
     **{name: name for name in LEVELS},
     **dict.fromkeys(("verbose", "silly", "finest", "finer"), "trace"),
-    **dict.fromkeys(("dbg", "fine"), "debug"),
+    **dict.fromkeys(("dbg", "fine", "debug1", "debug2", "debug3", "debug4", "debug5"), "debug"),
     **dict.fromkeys(("information", "informational", "log"), "info"),
     **dict.fromkeys(("warning", "wrn"), "warn"),
     **dict.fromkeys(("err", "eror", "severe"), "error"),

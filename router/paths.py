@@ -49,6 +49,8 @@ def path(name: str) -> Path:
     group, _, key = name.partition(".")
     if key and group == "label":
         return _constant(name, lambda origin: origin.labels.get(key))
+    if key and group == "env":
+        return _constant(name, lambda origin: origin.env.get(key))
     if key and group == "fields":
         return _per_record(name, _field(key))
     raise UnknownPath(name)
@@ -130,6 +132,6 @@ PATHS: dict[str, Path] = {
         *(_identity(group, key) for group, keys in _IDENTITIES.items() for key in keys),
     )
 }
-"""Every path but `label.K` and `fields.K`, whose names are the user's."""
+"""Every path but `label.K`, `env.K` and `fields.K`, whose names are the user's."""
 
-OPEN_GROUPS = ("label", "fields")
+OPEN_GROUPS = ("label", "env", "fields")

@@ -262,6 +262,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
     name: str = ""
     image: Image | None = None
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Of the container's environment what the source was told to show: by itself nothing, for secrets."""
     runtime: str = ""
     """`docker`, `podman`; empty for a file."""
     host: str = ""
@@ -323,6 +325,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         if self.labels:
             # Elasticsearch would make objects of names with dots.
             container["labels"] = {k.replace(".", "_"): v for k, v in self.labels.items()}
+        if self.env:
+            container["env"] = {k.replace(".", "_"): v for k, v in self.env.items()}
         parts = {
             "container": container,
             "log": {"file": {"path": self.file}} if self.file else {},
@@ -359,6 +363,10 @@ def _encodable(value: Any) -> Any:
 
 
 # --- batches ----------------------------------------------------------------------------------------
+
+
+FURTHEST_BACK = 64
+"""How far it is looked back for the last record of a stream."""
 
 
 class Reader(Protocol):
@@ -504,6 +512,34 @@ class Batch:
                 sequence = 0
             last[record.stream] = (record.time, sequence)
 
+    def made_ready(self, indexes: Sequence[int]) -> list[Record] | None:
+        """Copies of some records, ready, of lines that have newlines; these stay what they are.
+
+        None where that cannot be told without looking closely at all of them: use `records`.
+        """
+        lines = self.lines
+        made: list[Record] = []
+        for index in indexes:
+            record = lines[index]
+            stream, time = record.stream, record.time
+            full = time if len(time) == TIME_LENGTH else full_time(time)
+            # Only one that follows another of its stream at the very same time has a sequence.
+            for before in range(index - 1, max(-1, index - 1 - FURTHEST_BACK), -1):
+                other = lines[before]
+                if other.stream == stream:
+                    if other.time == time or (len(other.time) != len(time) and full_time(other.time) == full):
+                        return None
+                    break
+            else:
+                last = self.last_before(stream)
+                if index > FURTHEST_BACK or (last is not None and last.time == full):
+                    return None
+            if type(record) is Record:
+                made.append(Record(record.message[:-1], stream, full))
+            else:
+                made.append(msgspec.structs.replace(record, message=record.message[:-1], time=full))
+        return made
+
     def with_records(self, records: list[Record], size_bytes: int | None = None) -> Batch:
         """This batch holding other records (filtered or changed), with the same positions."""
         return Batch(
@@ -513,6 +549,21 @@ class Batch:
             after=self.reached,
             size_bytes=self.size_bytes if size_bytes is None else size_bytes,
             ready=True,
+        )
+
+    def with_lines(self, lines: list[Record]) -> Batch:
+        """This batch with others in the places of some of its lines, ready or not as these are.
+
+        Nobody may use this one any more, where it is not ready: the same records must not be made so twice.
+        """
+        return Batch(
+            self.origin,
+            lines,
+            before=self.before,
+            after=self.reached,
+            size_bytes=self.size_bytes,
+            newlines=self.newlines,
+            ready=self._ready,
         )
 
     def of_streams(self, streams: frozenset[Stream]) -> Batch:

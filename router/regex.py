@@ -12,7 +12,7 @@ What needs more is asked for by `/…/p`: then it is Python's `re`, line by line
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -204,17 +204,23 @@ class RegexSet:
         doubtful = [regex for regex in together if regex not in sure]
         self._scans = [_Scan(some, sure=some is sure) for some in (sure, doubtful) if some]
 
-    def masks(self, texts: Sequence[str]) -> dict[Regex, bytearray]:
-        """For each pattern one byte for each text: 1 where it is found."""
+    def masks(self, texts: Sequence[str], *, newlines: bool = False) -> dict[Regex, bytearray]:
+        """For each pattern one byte for each text: 1 where it is found.
+
+        With `newlines` each text is given with a newline that ends it, and is none of it: what comes from a
+        log need not be cut for this.
+        """
         masks = {regex: bytearray() for regex in self._regexes}
         for regex in self._apart:
-            if regex.literal is not None:
-                literal = regex.literal
+            literal = regex.literal
+            if literal is not None and not (newlines and "\n" in literal):
                 masks[regex] = bytearray([literal in text for text in texts])
+            elif newlines:
+                masks[regex] = bytearray([regex.found_in(text[:-1]) for text in texts])
             else:
                 masks[regex] = bytearray(map(regex.found_in, texts))
         if self._scans and texts:
-            whole = _Whole(texts)
+            whole = _Whole(texts, newlines=newlines)
             for scan in self._scans:
                 scan.search(whole, masks)
         return masks
@@ -223,34 +229,52 @@ class RegexSet:
 class _Whole:
     """Texts, and all of them as one, with a newline behind each."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: Sequence[str], *, newlines: bool) -> None:
+        self._texts = texts
+        self._newlines = newlines
+        self._text: str | None = None
         self._data: bytes | None = None
         self._bounds: list[int] | None = None
-        self._is_ascii = False
-        self.has_lines = False
-        """None of the texts has lines of its own: `.`, `^` and `$` mean the same in all of them as in one."""
+        self._has_lines: bool | None = None
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def one(self, index: int) -> str:
+        """One of the texts."""
+        text = self._texts[index]
+        return text[:-1] if self._newlines else text
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            # With one at the end too: `^` is not looked for behind the last newline (pcrepattern(3)).
+            self._text = "".join(self._texts) if self._newlines else "\n".join([*self._texts, ""])
+        return self._text
 
     @property
     def data(self) -> bytes:
         if self._data is None:
-            # With one at the end too: `^` is not looked for behind the last newline (pcrepattern(3)).
-            text = "\n".join([*self.texts, ""])
-            self._data = text.encode("utf-8", "replace")
-            self.has_lines = text.count("\n") == len(self.texts)
-            self._is_ascii = len(self._data) == len(text)
+            self._data = self.text.encode("utf-8", "replace")
         return self._data
 
     @property
+    def has_lines(self) -> bool:
+        """None of the texts has lines of its own: `^` and `$` mean the same in all of them as in one."""
+        if self._has_lines is None:
+            self._has_lines = self.text.count("\n") == len(self)
+        return self._has_lines
+
+    @property
     def bounds(self) -> list[int]:
-        """Where each text ends in `data`: what ends behind the one before it, and not behind it, is in it."""
+        """Where each text's newline ends in `data`: what ends before that, not before the text, is in it."""
         if self._bounds is None:
-            sizes: Iterable[int]
-            if self._is_ascii:
-                sizes = map(len, self.texts)
-            else:
-                sizes = (len(text.encode("utf-8", "replace")) for text in self.texts)
-            self._bounds = list(accumulate(sizes, lambda before, size: before + 1 + size))
+            texts = self._texts
+            if not self.text.isascii():
+                texts = [text.encode("utf-8", "replace").decode("latin-1") for text in texts]
+            self._bounds = list(
+                accumulate(map(len, texts) if self._newlines else [len(text) + 1 for text in texts])
+            )
         return self._bounds
 
 
@@ -262,13 +286,14 @@ class _Scan:
         self._sure = sure
         self._which = _by_text(regexes)
         self._scan = _scanner_of_lines(regexes)
+        self._anchored = any(map(_is_anchored, regexes))
         self._many = 0
         """For so many batches more it is not worth it to search all texts at once."""
 
     def search(self, whole: _Whole, masks: dict[Regex, bytearray]) -> None:
         """Add a mask of each pattern."""
-        texts, count = whole.texts, len(self._regexes)
-        own = [bytearray(len(texts)) for _ in self._regexes]
+        count = len(self._regexes)
+        own = [bytearray(len(whole)) for _ in self._regexes]
         masks.update(zip(self._regexes, own, strict=True))
         ends = self._ends(whole)
         if ends is not None and self._sure:
@@ -276,19 +301,19 @@ class _Scan:
             if count == 1:
                 mask = own[0]
                 for end in ends:
-                    mask[bisect_left(bounds, end)] = 1
+                    mask[bisect_right(bounds, end)] = 1
             else:
                 for each in ends:
                     end, number = divmod(each, count)
-                    own[number][bisect_left(bounds, end)] = 1
+                    own[number][bisect_right(bounds, end)] = 1
             return
-        places: Iterable[int] = range(len(texts))
+        places: Iterable[int] = range(len(whole))
         if ends is not None:
             bounds = whole.bounds
-            places = {bisect_left(bounds, each // count) for each in ends} - {len(texts)}
+            places = {bisect_right(bounds, each // count) for each in ends} - {len(whole)}
         which = self._which
         for index in places:
-            for number in which(texts[index]):
+            for number in which(whole.one(index)):
                 own[number][index] = 1
 
     def _ends(self, whole: _Whole) -> list[int] | None:
@@ -299,12 +324,12 @@ class _Scan:
         if self._many:
             self._many -= 1
             return None
-        data, count = whole.data, len(self._regexes)
-        if self._scan is None or not whole.has_lines:
+        if self._scan is None or (self._anchored and not whole.has_lines):
             return None
+        data, count = whole.data, len(self._regexes)
         import hyperscan
 
-        most = len(whole.texts) * (MANY_ENDS if self._sure else MANY_DOUBTFUL) + count
+        most = len(whole) * (MANY_ENDS if self._sure else MANY_DOUBTFUL) + count
         ends: list[int] = []
         append = ends.append
 
@@ -342,6 +367,20 @@ def _is_within_lines(regex: Regex) -> bool:
     if _TEXT_ANCHOR.search(regex.pattern):
         return False
     return not parsed.state.flags & re.DOTALL and not _takes_newline(parsed)
+
+
+def _is_anchored(regex: Regex) -> bool:
+    """Whether it asks where lines begin or end; True where that is not known."""
+    try:
+        return _asks_for_ends(parser.parse(regex.pattern))
+    except (re.error, RecursionError, OverflowError):
+        return True
+
+
+def _asks_for_ends(node: Any) -> bool:
+    if isinstance(node, parser.SubPattern | list | tuple):
+        return any(map(_asks_for_ends, node))
+    return node in (constants.AT_BEGINNING, constants.AT_END)
 
 
 def _takes_newline(node: Any) -> bool:

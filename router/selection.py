@@ -17,6 +17,9 @@ import msgspec
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
 from logroute.router.regex import Regex, RegexSet
 
+FEW = 4
+"""Where no more than every fourth record is taken, the others need not be made ready."""
+
 
 def mask_of(holds: Iterable[Any]) -> int:
     """A mask with what each record answers: 0 or 1, or False or True."""
@@ -77,7 +80,9 @@ class Look:
         """In which messages it is found."""
         if self._found is None:
             assert self._regexes is not None
-            self._found = self._regexes.masks(self.messages)
+            batch = self._batch
+            messages = [record.message for record in batch.lines] if batch.newlines else self.messages
+            self._found = self._regexes.masks(messages, newlines=batch.newlines)
         return int.from_bytes(self._found[regex], "little")
 
     def taken_by(self, selector: Selector) -> int:
@@ -107,7 +112,12 @@ class Look:
             return batch
         if not count:
             return batch.with_records([], 0)
-        kept = list(compress(batch.records, mask.to_bytes(len(batch.lines), "little")))
+        taken = mask.to_bytes(len(batch.lines), "little")
+        kept: list[Record] | None = None
+        if batch.newlines and count * FEW <= len(batch.lines):
+            kept = batch.made_ready(list(compress(range(len(batch.lines)), taken)))
+        if kept is None:
+            kept = list(compress(batch.records, taken))
         return batch.with_records(kept, batch.size_bytes * count // len(batch.lines))
 
 

@@ -97,6 +97,7 @@ def _to_json(origin: Origin) -> str:
         "name": origin.name,
         "image": [image.name, image.tag] if image else None,
         "labels": dict(origin.labels),
+        "env": dict(origin.env),
         "runtime": origin.runtime,
         "host": origin.host,
         "file": origin.file,

@@ -55,6 +55,7 @@ def index_template(
             runtime=_KEYWORD,
             image=_object(name=_KEYWORD, tag=_KEYWORD),
             labels=open_,
+            env=open_,
         ),
         "host": _object(name=_KEYWORD),
         "compose": _object(project=_KEYWORD, service=_KEYWORD, number={"type": "integer"}),

@@ -78,6 +78,9 @@ class DockerOptions(SourceOptions):
     """Only containers that match. A match over containers."""
     exclude: ContainerMatchField | None = Field(default=None, examples=[{"label": {"noisy": "true"}}])
     """No containers that match."""
+    env: list[str] = Field(default=[], examples=[["APP_VERSION", "REGION"]])
+    """Names of variables of the containers' environment that records show, and paths `env.NAME` mean. No
+    others are looked at: passwords stand there too."""
     start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["now", "beginning", "2h"])
     """Where to begin, on a first start, with containers that are there already. Later ones are read from
     their first line."""
@@ -88,6 +91,14 @@ class DockerOptions(SourceOptions):
         if host is not None:
             EngineAddress.parse(host, "from the configuration")
         return host
+
+    @field_validator("env")
+    @classmethod
+    def _names_of_variables(cls, env: list[str]) -> list[str]:
+        for name in env:
+            if not name or any(character in name for character in "=*?[/"):
+                raise ValueError("expected the names of variables, each in full: one more may be a password")
+        return env
 
     def check(self) -> None:
         self.address()
@@ -327,7 +338,13 @@ class DockerSource(Source[DockerOptions]):
     # --- containers -----------------------------------------------------------------------------------
 
     def _origin(self, details: ContainerDetails) -> Origin:
-        return origin_from(details, source=self.context.name, host=self._host, runtime=self._engine.runtime)
+        return origin_from(
+            details,
+            source=self.context.name,
+            host=self._host,
+            runtime=self._engine.runtime,
+            env=self.options.env,
+        )
 
     def _ignored(self, details: ContainerDetails, origin: Origin) -> str:
         """Why this container is not read, or nothing."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -445,9 +445,15 @@ async def share(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> Non
         raise errors[0]
 
 
-def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: str) -> Origin:
-    """The origin that stands for a container from now on (until it is renamed)."""
+def origin_from(
+    details: ContainerDetails, *, source: str, host: str, runtime: str, env: Collection[str] = ()
+) -> Origin:
+    """The origin that stands for a container from now on (until it is renamed).
+
+    Of its environment it has the variables of these names and no others.
+    """
     reference = details.config.image
+    variables = [entry.partition("=") for entry in details.config.env or ()] if env else []
     return Origin(
         f"docker:{details.id}",
         source,
@@ -456,6 +462,7 @@ def origin_from(details: ContainerDetails, *, source: str, host: str, runtime: s
         image=Image.parse(reference) if reference else None,
         # Many containers have the same labels, and the same values: of thousands, one copy is kept.
         labels={sys.intern(name): sys.intern(value) for name, value in (details.config.labels or {}).items()},
+        env={sys.intern(name): sys.intern(value) for name, _, value in variables if name in env},
         runtime=runtime,
         host=host,
     )

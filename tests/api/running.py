@@ -12,6 +12,7 @@ import trio
 
 from logroute.api.address import Address
 from logroute.api.server import ApiServer
+from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
@@ -60,6 +61,7 @@ async def daemon_with(
     address: Address,
     token: str = "",
     required: bool = True,
+    processors: Sequence[StagePlan] = (),
     **settings: Any,
 ) -> AsyncIterator[Daemon]:
     """It has started, and is stopped at the end."""
@@ -70,6 +72,7 @@ async def daemon_with(
         folder,
         grace_s=0.1,
         make_api=lambda daemon: ApiServer(daemon, address, token=token, required=required),
+        processors=processors,
     )
     daemon = Daemon(plan)
     async with trio.open_nursery() as nursery:

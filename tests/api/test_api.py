@@ -19,12 +19,17 @@ from logroute.api import app as app_module
 from logroute.api import server as server_module
 from logroute.api.address import Address
 from logroute.api.listener import Listener, ListenError
+from logroute.processors import Processor
+from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
 from logroute.router.dead_letters import Letter
+from logroute.router.match import EVERYTHING
 from logroute.router.record import Batch, Record
 from logroute.sinks import Outcome, Retryable
 from tests.api.running import client_of, daemon_with, picky, until
+from tests.processors.conftest import made
 from tests.router.stand_ins import StandInSink, origin, time_of
+from tests.router.test_chain import StandIn
 
 
 @pytest.fixture
@@ -81,6 +86,54 @@ async def test_the_books_add_up_at_every_look_while_records_flow(state: Path, ad
     assert stats["sources"]["docker"]["records"] >= 3000
     assert stats["daemon"]["state_dir"] == str(state)
     assert stats["daemon"]["pid"] == os.getpid()
+
+
+async def test_a_processor_that_raises_is_named_and_makes_nothing_unhealthy(
+    state: Path, address: Address
+) -> None:
+    def fail(records: list[Record]) -> list[Record]:
+        raise ZeroDivisionError
+
+    plan = StagePlan("processors[0].bad", EVERYTHING, lambda: StandIn(fail), "bad")
+    async with (
+        daemon_with(state, {"all": picky()}, range(1, 4), address=address, processors=[plan]) as daemon,
+        client_of(address) as client,
+    ):
+        await until(lambda: daemon.router.routes["all"].statistics().delivered == 3)
+        answer = await client.get("/v1/health")
+    assert answer.status_code == 200
+    assert answer.json()["processors"] == {
+        "processors[0].bad": {
+            "notes": ["it raises ZeroDivisionError, see the log: 3 records went on as they were"]
+        }
+    }
+
+
+async def test_what_a_processor_counts_for_the_user_is_in_its_books(state: Path, address: Address) -> None:
+    def metrics() -> Processor[Any]:
+        return made("metrics", name="lines", labels={"name": "container.name"})
+
+    plan = StagePlan("processors[0].metrics", EVERYTHING, metrics, "metrics", separable=False)
+    async with (
+        daemon_with(state, {"all": picky()}, range(1, 4), address=address, processors=[plan]) as daemon,
+        client_of(address) as client,
+    ):
+        await until(lambda: daemon.router.routes["all"].statistics().delivered == 3)
+        stats = (await client.get("/v1/stats")).json()
+    assert stats["processors"] == {
+        "processors[0].metrics": {
+            "in": 3,
+            "out": 3,
+            "filtered": 0,
+            "joined": 0,
+            "failed": 0,
+            "metric": {
+                "name": "lines",
+                "kind": "counter",
+                "series": [{"labels": {"name": "web"}, "value": 3}],
+            },
+        }
+    }
 
 
 async def test_the_lag_is_the_age_of_the_oldest_record_that_is_not_delivered(

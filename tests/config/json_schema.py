@@ -39,8 +39,11 @@ KEYWORDS: dict[str, Callable[[Any], bool]] = {
     "minProperties": TYPES["integer"],
     "items": TYPES["object"],
     "minItems": TYPES["integer"],
+    "minLength": TYPES["integer"],
+    "maxLength": TYPES["integer"],
     "pattern": lambda it: re.compile(it) is not None,
     "minimum": TYPES["number"],
+    "maximum": TYPES["number"],
     "exclusiveMinimum": TYPES["number"],
 }
 
@@ -115,8 +118,11 @@ ASSERTIONS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": lambda value, wanted: any(equal(value, each) for each in wanted),
     "pattern": lambda value, wanted: not isinstance(value, str) or re.search(wanted, value) is not None,
     "minimum": lambda value, least: not is_number(value) or value >= least,
+    "maximum": lambda value, most: not is_number(value) or value <= most,
     "exclusiveMinimum": lambda value, least: not is_number(value) or value > least,
     "required": lambda value, names: not isinstance(value, dict) or set(names) <= value.keys(),
     "minProperties": lambda value, least: not isinstance(value, dict) or len(value) >= least,
     "minItems": lambda value, least: not isinstance(value, list) or len(value) >= least,
+    "minLength": lambda value, least: not isinstance(value, str) or len(value) >= least,
+    "maxLength": lambda value, most: not isinstance(value, str) or len(value) <= most,
 }

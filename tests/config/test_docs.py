@@ -67,7 +67,7 @@ def completed(words: str, text: str) -> str:
 def third_parties(monkeypatch: pytest.MonkeyPatch, own_registries: None) -> None:
     """The components that docs/extending.md writes: they register when they are imported."""
     monkeypatch.syspath_prepend(ROOT / "tests" / "typing")
-    for module in ("logroute_datagram", "logroute_drop"):
+    for module in ("logroute_datagram", "logroute_drop", "logroute_shout"):
         monkeypatch.delitem(sys.modules, module, raising=False)
         __import__(module)
         monkeypatch.delitem(sys.modules, module)

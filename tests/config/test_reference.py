@@ -35,7 +35,7 @@ def test_every_option_has_a_row_with_its_type_and_its_docstring(text: str) -> No
     while models:
         model = models.pop()
         for name, field in model.model_fields.items():
-            assert name in documented | {"type"}, f"{model.__name__}.{name}"
+            assert (field.alias or name) in documented | {"type"}, f"{model.__name__}.{name}"
             models += [below for below in models_in(field.annotation) if below is not RouteOptions]
     assert not re.search(r"\| value \|", text)
 

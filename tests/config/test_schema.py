@@ -224,8 +224,11 @@ def test_the_checker_knows_each_keyword_that_asserts(schema: Any) -> None:
         "minProperties": [{}, {"minProperties": 1}],
         "items": [[5], {"items": {"type": "string"}}],
         "minItems": [[], {"minItems": 1}],
+        "minLength": ["", {"minLength": 1}],
+        "maxLength": ["ab", {"maxLength": 1}],
         "pattern": ["b", {"pattern": "^a"}],
         "minimum": [0, {"minimum": 1}],
+        "maximum": [2, {"maximum": 1}],
         "exclusiveMinimum": [0, {"exclusiveMinimum": 0}],
         "$ref": ["x", {"$ref": "#/$defs/variable"}],
     }

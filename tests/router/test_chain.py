@@ -177,6 +177,25 @@ async def test_one_that_joins_is_given_the_batch_whole() -> None:
     assert len(stage.processor.given) == 1
 
 
+async def test_one_that_is_quick_is_given_what_the_source_gave_and_in_a_route_what_is_ready() -> None:
+    class Quick(Chooses):
+        quick: ClassVar[bool] = True
+        given_ready: list[bool]
+
+        def apply(self, batch: Batch) -> Batch:
+            self.given_ready = [*getattr(self, "given_ready", ()), batch.ready]
+            return batch
+
+    before = Chains([plan("quick", odd, cls=Quick), plan("some", odd, cls=Quick, match={"message": "*1*"})])
+    routes = Chains(routes={"a": (EVERYTHING, [plan("quick", odd, cls=Quick)])})
+    for chains, expected in ((before, [[False], [True]]), (routes, [[True]])):
+        read = batch(WEB, range(1, 3 * PIECE))
+        read = Batch(WEB, read.lines, before=read.before, after=read.after, size_bytes=1)
+        made = await (chains.before if chains is before else chains.of_routes["a"]).apply(read, {})
+        assert len(made) == 3 * PIECE - 1
+        assert [stage.processor.given_ready for stage in chains.stages] == expected  # type: ignore[attr-defined]
+
+
 async def test_no_route_sees_what_another_has_changed() -> None:
     router = Router()
     plain, loud, louder = add(router, "plain"), add(router, "loud"), add(router, "louder")

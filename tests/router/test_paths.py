@@ -13,6 +13,7 @@ ORIGIN = Origin(
     id="3b74a877e0f9" + "0" * 52,
     name="api-1",
     image=Image("shop/api", "2"),
+    env={"REGION": "eu-1"},
     labels={
         "com.docker.compose.project": "shop",
         "com.docker.compose.container-number": "2",
@@ -53,6 +54,8 @@ RECORD = DetailedRecord(
         ("label.com.example.tier", "front"),
         ("label.empty", ""),
         ("label.absent", None),
+        ("env.REGION", "eu-1"),
+        ("env.OTHER", None),
         ("compose.project", "shop"),
         ("compose.service", None),
         ("compose.number", 2),
@@ -100,7 +103,7 @@ def test_an_unknown_path_is_answered_with_the_one_that_was_meant(wrong: str, mea
         path(wrong)
 
 
-@pytest.mark.parametrize("wrong", ["", "label", "label.", "fields.", "zzzzzz", "container.name.x"])
+@pytest.mark.parametrize("wrong", ["", "label", "label.", "env.", "fields.", "zzzzzz", "container.name.x"])
 def test_what_is_no_path_is_refused(wrong: str) -> None:
     with pytest.raises(UnknownPath):
         path(wrong)

@@ -25,6 +25,8 @@ PATTERNS = [
         "(?i)FOO",
         "(a+)+b",
         "o$|^b",
+        r"foo\n",
+        r"(?:o|^)b",
     ),
 ]
 TEXTS = st.lists(
@@ -39,9 +41,11 @@ def test_many_texts_are_searched_as_each_of_them_is(
     patterns: list[str], ignore_case: bool, texts: list[str]
 ) -> None:
     regexes = [Regex(pattern, ignore_case=ignore_case) for pattern in patterns]
-    masks = RegexSet(regexes).masks(texts)
-    for regex in regexes:
-        assert list(masks[regex]) == [regex.found_in(text) for text in texts]
+    regex_set = RegexSet(regexes)
+    ended = [f"{text}\n" for text in texts]
+    for masks in (regex_set.masks(texts), regex_set.masks(ended, newlines=True)):
+        for regex in regexes:
+            assert list(masks[regex]) == [regex.found_in(text) for text in texts]
 
 
 @given(st.sampled_from(PATTERNS), st.text("fo bar\n7x", max_size=8))

@@ -1,6 +1,6 @@
 """A real Grafana Loki, alone, with its data in a folder; for tests.
 
-Have it: `tests/servers/install`, which needs Go and builds it once, in some minutes. It needs no root.
+Have it: `tests/servers/install engines`, which needs Go and builds it once, in minutes. It needs no root.
 
     server = Loki(folder, limits={"max_line_size": "1KB"})
     server.start()
@@ -39,7 +39,7 @@ class Loki:
     @classmethod
     def unavailable(cls) -> str | None:
         """Why it cannot be had here; None if it can."""
-        return None if PROGRAM.exists() else "Loki is not built (tests/servers/install)"
+        return None if PROGRAM.exists() else "Loki is not built (tests/servers/install engines)"
 
     @property
     def url(self) -> str:

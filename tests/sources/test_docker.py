@@ -420,3 +420,21 @@ async def until(holds: Callable[[], bool]) -> None:
     with trio.fail_after(20):
         while not holds():  # noqa: ASYNC110 - the engine and threads work
             await trio.sleep(0.02)
+
+
+async def test_origins_have_the_variables_that_the_source_is_to_show(
+    engine: SimulatedEngine, autojump_clock: MockClock
+) -> None:
+    engine.create("web", env=["REGION=eu-1", "PASSWORD=secret"]).start()
+    options = {"host": engine.host, "env": ["REGION"]}
+    source = DockerSource(DockerOptions.model_validate(options), SourceContext("docker"))
+    routes = Routes()
+    async with reading(source, cast(Emit, routes), cast(Checkpoints, routes)):
+        [container] = source.containers.values()
+        assert container.origin.env == {"REGION": "eu-1"}
+
+
+@pytest.mark.parametrize("name", ["", "*", "DB_*", "A=b", "/x/"])
+def test_variables_are_named_one_by_one(name: str) -> None:
+    with pytest.raises(ValueError, match="each in full"):
+        DockerOptions.model_validate({"env": [name]})

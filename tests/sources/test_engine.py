@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from logroute.router.record import Image
+from logroute.router.stored_origins import StoredOrigins, decode
 from logroute.simulator import DOCKER_20_10, NEWEST, Quirks, SimulatedEngine
 from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from
 from logroute.sources.engine_address import AddressError, EngineAddress, EngineTls
@@ -198,6 +199,24 @@ async def test_one_shot_calls(simulated: SimulatedEngine, way: str) -> None:
         Image("shop/web", "2"),
     )
     assert (origin.runtime, origin.host, origin.compose) == ("docker", "node-7", {"project": "shop"})
+
+
+async def test_of_a_containers_environment_only_what_was_asked_for_is_known(
+    simulated: SimulatedEngine,
+) -> None:
+    simulated.create("web", env=["REGION=eu=1", "PASSWORD=secret", "EMPTY=", "BARE"])
+    engine = client(simulated.host)
+    details = await engine.inspect("web")
+    names = ("REGION", "EMPTY", "ABSENT")
+    asked = origin_from(details, source="docker", host="", runtime="docker", env=names)
+    assert asked.env == {"REGION": "eu=1", "EMPTY": ""}
+    assert b'"env":{"REGION":"eu=1","EMPTY":""}' in asked.json
+    stored = StoredOrigins()
+    [(_, text)] = [stored.new_rows()[number] for number in [stored.number(asked)]]
+    assert decode(text).env == asked.env
+    nothing = origin_from(details, source="docker", host="", runtime="docker")
+    assert nothing.env == {}
+    assert b"env" not in nothing.json
 
 
 @pytest.mark.parametrize(

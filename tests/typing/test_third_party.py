@@ -1,4 +1,4 @@
-"""A sink and a source that logroute knows nothing of: they type-check, and run in a daemon.
+"""Sinks, sources and processors that logroute knows nothing of: they type-check, and run in a daemon.
 
 They are the examples of docs/extending.md, word for word.
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mypy import api
@@ -20,7 +21,7 @@ from mypy import api
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "extending.md"
-MODULES = ("logroute_datagram", "logroute_drop")
+MODULES = ("logroute_datagram", "logroute_drop", "logroute_shout", "logroute_slow")
 
 
 # --- typing -----------------------------------------------------------------------------------------
@@ -50,6 +51,8 @@ def test_they_type_check() -> None:
         ("logroute_datagram", "Rejected(index, record,", "Rejected(index, line,", "[arg-type]"),
         ("logroute_drop", "await emit([batch])", "await emit(batch)", "[arg-type]"),
         ("logroute_drop", "self.options.folder)", "self.options.path)", "[attr-defined]"),
+        ("logroute_shout", "return batch\n", "return batch.records\n", "[return-value]"),
+        ("logroute_slow", "record.level =", "record.levl =", "[attr-defined]"),
     ],
 )  # fmt: skip
 def test_mistakes_against_the_contract_do_not_type_check(
@@ -172,3 +175,67 @@ def test_they_are_known_like_those_that_are_built_in(tmp_path: Path, installed: 
     assert done.returncode == 2
     assert 'did you mean "folder"' in done.stdout
     assert 'did you mean "datagram"' in done.stdout
+
+
+# --- processors ---------------------------------------------------------------------------------------
+
+QUERIES = (
+    '{"msg":"select 1","seconds":0.1}',
+    '{"msg":"select 2","seconds":2}',
+    '{"msg":"select 3","seconds":20}',
+)
+
+
+def run_over(
+    tmp_path: Path, installed: dict[str, str], routes: str, lines: tuple[str, ...] = QUERIES
+) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """What each route's file has then, and the log."""
+    (tmp_path / "app.log").write_text("\n".join((*lines, "")))
+    config = tmp_path / "logroute.yaml"
+    config.write_text(
+        f"state_dir: null\nsources: {{app: {{type: file, paths: [{tmp_path}/app.log], start: beginning}}}}\n"
+        + routes.replace("FOLDER", str(tmp_path))
+    )
+    done = logroute(installed, "run", "-c", str(config), "--once")
+    assert done.returncode == 0, done.stderr
+    files = tmp_path.glob("*.ndjson")
+    found = {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+    return found, done.stderr
+
+
+def test_a_function_and_a_processor_treat_records(tmp_path: Path, installed: dict[str, str]) -> None:
+    found, _ = run_over(
+        tmp_path,
+        installed,
+        "routes:\n"
+        "  slow:\n"
+        "    processors: [{type: json}, {type: python, function: 'logroute_slow:slow_queries'}]\n"
+        "    sink: file://FOLDER/slow.ndjson\n"
+        "  loud:\n"
+        "    processors: [{type: json}, {type: shout, mark: '?'}]\n"
+        "    sink: file://FOLDER/loud.ndjson\n",
+    )
+    slow = [(each["message"], each.get("log", {}).get("level")) for each in found["slow"]]
+    assert slow == [("select 2", None), ("select 3", "error")]
+    assert [each["message"] for each in found["loud"]] == ["SELECT 1?", "SELECT 2?", "SELECT 3?"]
+
+
+def test_a_function_that_raises_harms_its_own_route_only(tmp_path: Path, installed: dict[str, str]) -> None:
+    site = tmp_path / "site"
+    (site / "raising.py").write_text(
+        "def half(records):\n    records[0].message = 'changed'\n    return [1 / 0]\n\n\n"
+        "def end(records):\n    raise SystemExit(7)\n"
+    )
+    found, log = run_over(
+        tmp_path,
+        installed,
+        "routes:\n"
+        "  half: {processors: [{type: python, function: 'raising:half'}], sink: 'file://FOLDER/half.ndjson'}\n"
+        "  end: {processors: [{type: python, function: 'raising:end'}], sink: 'file://FOLDER/end.ndjson'}\n"
+        "  plain: {sink: 'file://FOLDER/plain.ndjson'}\n",
+    )
+    messages = {name: tuple(each["message"] for each in lines) for name, lines in found.items()}
+    assert messages == dict.fromkeys(("half", "end", "plain"), QUERIES)
+    assert "half.processors[0].python" in log
+    assert "ZeroDivisionError" in log
+    assert "end.processors[0].python" in log

@@ -1,0 +1,135 @@
+"""Levels in text: what people read at a glance, by tiers; the first one that says something counts.
+
+1. At the beginning, behind times and brackets: `2026-11-23 20:06:26 WARN x`, `[error] x`, klog's `E1123 `.
+2. As a key: `level=warn`, `"severity":"error"`.
+3. By itself between brackets or bars: `main [ERROR] x`, `| INFO |`.
+4. In capitals, as a word: `http-1 ERROR x`, `WARN: x`.
+
+Two different levels in one tier mean that nobody knows, and no further tier is asked. After Dozzle's guesser
+(https://github.com/amir20/dozzle/blob/master/internal/container/level_guesser.go) and klog's header. Only the
+head of a line is looked at: what stands behind is what it is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache, reduce
+from operator import or_
+
+from logroute.processors.ansi import without_sequences
+from logroute.router.levels import LEVELS, NAMES
+from logroute.router.regex import Regex, RegexSet
+
+HEAD = 256
+"""So many characters of a line are looked at."""
+COLOURED_HEAD = 1024
+"""The same of a line with colours, these included."""
+
+# What stands for a level in a text. Of `NAMES`, those that are no words of the language, and short forms of
+# .NET's (https://learn.microsoft.com/dotnet/core/extensions/console-log-formatter) and zerolog's consoles.
+_WORDS = {
+    "trace": ("trace", "trce", "trc", "verbose"),
+    "debug": ("debug", "dbug", "dbg"),
+    "info": ("info", "inf", "information"),
+    "notice": ("notice",),
+    "warn": ("warn", "warning", "wrn"),
+    "error": ("error", "err", "severe", "fail"),
+    "fatal": ("fatal", "critical", "crit", "panic", "emerg", "alert", "ftl"),
+}
+_LEVELS = {word: level for level, words in _WORDS.items() for word in words}
+_ANY = "|".join(sorted(_LEVELS, key=len, reverse=True))
+_CAPITALS = {word.upper(): level for word, level in _LEVELS.items()}
+_CAPITALS["LOG"] = "info"
+_KLOG = {"I": "info", "W": "warn", "E": "error", "F": "fatal"}
+
+# Behind a time any case is a level; at the very beginning `Info about us` is a sentence, `info: x` is none.
+# What stands before is runs of characters that cannot be a level's, so the possessive never takes too much.
+_header = re.compile(
+    r"(?:(?P<klog>[IWEF])\d{4} \d\d:\d\d:\d\d\."
+    r"|(?P<prefix>[\d\s:.,/+\-\[\](<|]*+(?:T\d[\d:.,+\-]*+Z?+[\s\])|]*+)?+(?:(?:UTC|GMT|AM|PM|Z)[\s\])|]*+)?+)"
+    rf"(?:(?P<capitals>{_ANY.upper()})|(?P<word>(?i:{_ANY})))(?P<behind>[\]:|)>,=\t]|\s\s|\s|!|$))",
+    re.ASCII,
+).match
+_SENTENCES = ("error", "warning", "fatal", "panic")
+"""With these a sentence may begin that is one: `Error while connecting`."""
+
+
+def _of_tier(before: str, behind: str, *, names: bool, capitals: bool = False) -> list[Regex]:
+    """A pattern for each level."""
+    found = []
+    for level in LEVELS:
+        words = [name for name, of in NAMES.items() if of == level] if names else list(_WORDS[level])
+        words = [word for word, of in _CAPITALS.items() if of == level] if capitals else words
+        found.append(Regex(f"{before}(?:{'|'.join(words)}){behind}", ignore_case=not capitals))
+    return found
+
+
+@cache
+def _tiers() -> Sequence[Sequence[Regex]]:
+    """Behind the first, each level's pattern, in the order of `LEVELS`. Made when a line needs them."""
+    return (
+        _of_tier(r"""\b(?:level|severity|lvl|loglevel)["']?\s?[=:]\s?["']?""", r"\b", names=True),
+        _of_tier(r"[\[(<|]\s?", r"\s*[\])>|]", names=False),
+        _of_tier(r"(?:^|[^\w./-])", r"(?:$|[^\w./=-])", names=False, capitals=True),
+    )
+
+
+class LevelText:
+    """Finds the levels of many lines at once."""
+
+    def __init__(self) -> None:
+        self._set: RegexSet | None = None
+
+    def levels(self, lines: Sequence[str]) -> list[str | None]:
+        """What each line says of its level. Depends on nothing but the line."""
+        if any("\x1b" in line for line in lines):
+            lines = [without_sequences(line[:COLOURED_HEAD]) if "\x1b" in line else line for line in lines]
+        found = [level_at_beginning(line) for line in lines]
+        left = [index for index, level in enumerate(found) if level is None]
+        if left:
+            for index, level in zip(
+                left, self._further([lines[index][:HEAD] for index in left]), strict=True
+            ):
+                found[index] = level
+        return found
+
+    def _further(self, heads: Sequence[str]) -> list[str | None]:
+        if self._set is None:
+            self._set = RegexSet(regex for tier in _tiers() for regex in tier)
+        masks = self._set.masks(heads)
+        told: list[str | None] = [None] * len(heads)
+        open_ = (1 << 8 * len(heads)) - 1
+        """0xff for each line of which no tier has told anything yet."""
+        for tier in _tiers():
+            of_levels = [int.from_bytes(masks[regex], "little") & open_ for regex in tier]
+            if not any(of_levels):
+                continue
+            # Each line's byte: how many levels were found.
+            counts = sum(of_levels).to_bytes(len(heads), "little")
+            for level, mask in zip(LEVELS, of_levels, strict=True):
+                if mask:
+                    mine = mask.to_bytes(len(heads), "little")
+                    at = mine.find(1)
+                    while at >= 0:
+                        if counts[at] == 1:
+                            told[at] = level
+                        at = mine.find(1, at + 1)
+            open_ &= ~(reduce(or_, of_levels) * 0xFF)
+        return told
+
+
+def level_at_beginning(line: str) -> str | None:
+    """The first tier."""
+    found = _header(line, 0, HEAD)
+    if found is None:
+        return None
+    klog, prefix, capitals, word, behind = found.groups()
+    if klog:
+        return _KLOG[klog]
+    if capitals:
+        return _CAPITALS[capitals]
+    name = word.lower()
+    if prefix or behind not in (" ", "!", "", ","):
+        return _LEVELS[name]
+    return _LEVELS[name] if name in _SENTENCES else None

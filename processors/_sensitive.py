@@ -1,0 +1,252 @@
+"""What `redact` knows by itself: numbers, addresses and tokens, each with what makes it certain to be one.
+
+Each pattern is there twice. `where` is searched by Hyperscan in whole batches, and is found wherever `what`
+is; `what` is RE2's, and tells from where to where. What a pattern cannot say (there is no lookaround, and
+check digits need sums) a check does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import socket
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from logroute.router.regex import Regex, RegexError
+
+Check = Callable[[bytes, int, int], int]
+"""Where what was found in a text from here to there ends in truth; 0: it is none."""
+
+
+class Sensitive:
+    """One thing that is looked for."""
+
+    def __init__(self, name: str, where: str, what: str, check: Check | None = None) -> None:
+        """Raises RegexError."""
+        self.name = name
+        self.where = Regex(where)
+        self._what = _re2(what)
+        self._check = check
+        self._groups = range(1, self._what.groups + 1) or (0,)
+
+    @classmethod
+    def own(cls, pattern: str) -> Sensitive:
+        """A user's pattern. Raises RegexError."""
+        return cls("redacted", pattern, pattern)
+
+    def spans(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """From where to where something is, and its value, however it was written there."""
+        check, at = self._check, 0
+        if check is None:
+            for found in self._what.finditer(data):
+                for start, end in map(found.span, self._groups):
+                    if start < end:
+                        yield start, end, data[start:end]
+            return
+        while (found := self._what.search(data, at)) is not None:
+            start, end = found.span(self._groups[0])
+            if (end := check(data, start, end)) > 0:
+                value = data[start:end]
+                yield start, end, value.translate(None, b" -") if self.name in SPACED else value
+                at = end
+            else:
+                at = start + 1
+
+
+SPACED = frozenset(("card", "iban"))
+"""What people write in groups."""
+
+
+def _re2(pattern: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except (re2.error, UnicodeEncodeError) as error:
+        said = error.args[0] if error.args else ""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise RegexError(f"/{pattern}/ cannot be searched in linear time: {text}") from error
+
+
+def _before(data: bytes, start: int) -> bytes:
+    return data[max(0, start - 1) : start]
+
+
+def _after(data: bytes, end: int) -> bytes:
+    return data[end : end + 1]
+
+
+# --- cards ----------------------------------------------------------------------------------------------
+
+# By ISO/IEC 7812-1 the first digit is the industry's: 3 travel, 4 and 5 banks, 6 also; 2, 8 and 9 are used by
+# national ones. 0, 1 and 7 are nobody's who issues cards; times since 1970 begin with 1.
+_CARD = r"[2-689]\d{12,18}|[2-689]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{3})?|3\d{3}[ -]\d{6}[ -]\d{4,5}"
+# Any digits: to remember which of thirteen places a first one stood at takes an automaton of many states.
+_CARD_WHERE = r"\d{13}|\d{4}[ -]\d{4}[ -]\d{4}[ -]\d|\d{4}[ -]\d{6}[ -]\d{4}"
+
+
+def _is_card(data: bytes, start: int, end: int) -> int:
+    # 0.4111111111111111 is a fraction, and 30 digits are something else.
+    if _before(data, start).isdigit() or _after(data, end).isdigit():
+        return 0
+    if _before(data, start) == b"." and data[max(0, start - 2) : start - 1].isdigit():
+        return 0
+    return end if luhn(data[start:end]) else 0
+
+
+def luhn(number: bytes) -> bool:
+    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
+    digits = [digit - 48 for digit in reversed(number) if 48 <= digit <= 57]
+    return sum(digits[0::2] + [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]) % 10 == 0
+
+
+# --- accounts -------------------------------------------------------------------------------------------
+
+_IBAN = r"[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
+_IBAN_WHERE = r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}[ -]?[A-Z0-9]{4}"
+# Lengths by country: SWIFT's registry of IBAN formats.
+_IBAN_LENGTHS = {
+    country.encode(): length
+    for length, countries in {
+        15: "NO",
+        16: "BE",
+        18: "DK FI FK FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for country in countries.split()
+}
+
+
+def _is_iban(data: bytes, start: int, end: int) -> int:
+    length = _IBAN_LENGTHS.get(data[start : start + 2])
+    if length is None or _before(data, start).isalnum():
+        return 0
+    # What follows it may look like more of it.
+    places = [at for at in range(start, end) if data[at] not in b" -"][:length]
+    if len(places) < length or _after(data, places[-1] + 1).isalnum():
+        return 0
+    number = bytes(data[at] for at in places)
+    return places[-1] + 1 if mod_97(number) == 1 else 0
+
+
+def mod_97(iban: bytes) -> int:
+    """1 if the check digits are right (ISO 13616-1, ISO/IEC 7064 MOD 97-10)."""
+    return int("".join(str(int(chr(character), 36)) for character in iban[4:] + iban[:4])) % 97
+
+
+# --- addresses ------------------------------------------------------------------------------------------
+
+# RFC 5321, 4.5.3.1: 64 octets before the `@`, 63 a label; the characters are RFC 5322's `atext`, but for `=`
+# and `/`, which stand before an address more often than in it.
+_ATOM = r"[A-Za-z0-9.!#$%&'*+?^_`{|}~-]"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = r"[A-Za-z0-9_]" + _ATOM + r"{0,63}@(?:" + _LABEL + r"\.){1,10}[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9]"
+_EMAIL_WHERE = _ATOM + r"@[A-Za-z0-9-]+\.[A-Za-z0-9]"
+
+_IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
+_IPV4_WHERE = r"\d\.\d{1,3}\.\d{1,3}\.\d"
+_IPV6 = r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9A-Fa-f]{0,4})"
+_IPV6_WHERE = r"::|(?:[0-9A-Fa-f]{1,4}:){7}|(?:[0-9A-Fa-f]{1,4}:){6}\d{1,3}\."
+
+
+def _is_ipv4(data: bytes, start: int, end: int) -> int:
+    if _before(data, start) in _DIGITS_AND_DOT or _after(data, end).isdigit():
+        return 0
+    if _after(data, end) == b"." and _after(data, end + 1).isdigit():
+        return 0
+    return end if all(int(part) <= 255 for part in data[start:end].split(b".")) else 0
+
+
+_DIGITS_AND_DOT = frozenset(bytes((character,)) for character in b"0123456789.")
+
+
+def _is_ipv6(data: bytes, start: int, end: int) -> int:
+    if data[end - 1 : end] == b":" != data[end - 2 : end - 1]:
+        end -= 1  # `from 2001:db8::1: refused`
+    if _before(data, start).isalnum() or _after(data, end).isalnum():
+        return 0
+    text = data[start:end].decode()
+    if not text.strip(":"):
+        return 0
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return 0
+    return end
+
+
+# --- tokens ---------------------------------------------------------------------------------------------
+
+# RFC 6750, 2.1: `b64token`.
+_BEARER = r"(?i:bearer)[ \t]{1,8}([A-Za-z0-9._~+/-]{8,}=*)"
+_BEARER_WHERE = r"(?i:bearer)[ \t]{1,8}[A-Za-z0-9._~+/-]{8}"
+_WORDS = re.compile(rb"[A-Za-z]{1,19}(?:[.-][A-Za-z]{0,19})?")
+
+
+def _is_bearer_token(data: bytes, start: int, end: int) -> int:
+    """`bearer authentication failed` has none."""
+    return 0 if _WORDS.fullmatch(data, start, end) else end
+
+
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+_AWS_ID = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}"
+_AWS_ID_WHERE = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}"
+_AWS_SECRET = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}([A-Za-z0-9/+]{40})"
+_AWS_SECRET_WHERE = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}[A-Za-z0-9/+]{8}"
+
+
+def _stands_alone(data: bytes, start: int, end: int) -> int:
+    return 0 if _before(data, start).isalnum() or _after(data, end).isalnum() else end
+
+
+# RFC 7519, 3: header, claims, signature (RFC 7516: five parts), base64url; a JSON object begins with `eyJ`.
+_JWT = r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){2,4}"
+_JWT_WHERE = r"eyJ[A-Za-z0-9_-]{8}"
+
+
+def _is_jwt(data: bytes, start: int, end: int) -> int:
+    """Its header says an algorithm (RFC 7515, 4.1.1: `alg` must be present)."""
+    header = data[start : data.index(b".", start)]
+    try:
+        said = msgspec.json.decode(base64.urlsafe_b64decode(header + b"=" * (-len(header) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return 0
+    return end if isinstance(said, dict) and "alg" in said else 0
+
+
+_TABLE: dict[str, tuple[tuple[str, str, Check | None], ...]] = {
+    "card": ((_CARD_WHERE, _CARD, _is_card),),
+    "iban": ((_IBAN_WHERE, _IBAN, _is_iban),),
+    "email": ((_EMAIL_WHERE, _EMAIL, None),),
+    "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4), (_IPV6_WHERE, _IPV6, _is_ipv6)),
+    "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token),),
+    "aws": ((_AWS_ID_WHERE, _AWS_ID, _stands_alone), (_AWS_SECRET_WHERE, _AWS_SECRET, _stands_alone)),
+    "jwt": ((_JWT_WHERE, _JWT, _is_jwt),),
+}
+
+
+@lru_cache
+def sensitive(kind: str) -> tuple[Sensitive, ...]:
+    """What is looked for under the name of a kind: compiled once it is used."""
+    return tuple(Sensitive(kind, *row) for row in _TABLE[kind])

@@ -1,0 +1,82 @@
+"""Auto: JSON, logfmt, or the level of a text, whatever a line is.
+
+What a line becomes depends on that line alone. A decision for a container, made on what its first lines show,
+would make other records of the same lines when they are read again from a checkpoint (under the same ids):
+the first lines are others then. Nor is it needed: which of the three a line can be is seen at its beginning,
+which costs less than to remember it. So a container that prints an access log in JSON between lines of text
+has all of them read, and one that changes its mind is followed at once.
+
+What is no clear attempt passes without a mark: a text may begin with a brace, or with `a=1`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from logroute.config.components import PROCESSORS
+from logroute.processors import Processor, ProcessorOptions
+from logroute.processors._level_text import LevelText
+from logroute.processors.json import take
+from logroute.processors.logfmt import begins, pairs
+from logroute.router.record import Batch, DetailedRecord, Record
+
+_object_begins = re.compile(r'\s*+\{\s*+"').match
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+FEWEST_PAIRS = 2
+"""A text such as `x=1` is logfmt with more of these only."""
+
+
+class AutoOptions(ProcessorOptions):
+    """Parse what can be parsed: lines of JSON, lines of logfmt, and the level of others."""
+
+    type: Literal["auto"] = "auto"
+    keep: bool = False
+    """Keep the message as it was; without, it becomes what a line says under `message` or `msg`, if it
+    does."""
+
+
+@PROCESSORS.register(AutoOptions)
+class AutoProcessor(Processor[AutoOptions]):
+    def __init__(self, options: AutoOptions) -> None:
+        super().__init__(options)
+        self._text = LevelText()
+
+    def apply(self, batch: Batch) -> Batch:
+        keep = self.options.keep
+        texts: list[Record] = []
+        for record in batch.records:
+            message = record.message
+            assert isinstance(record, DetailedRecord)
+            found: dict[str, Any] | None = None
+            if _object_begins(message) is not None:
+                try:
+                    found = _decode(message)
+                except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+                    record.error = f"auto: {error}"
+                    self.books.failed += 1
+            elif begins(message) is not None:
+                found = pairs(message)
+                if found is not None and not _is_logfmt(found):
+                    found = None
+            if found is None:
+                texts.append(record)
+            else:
+                take(record, found, keep=keep)
+        self._level(texts)
+        return batch
+
+    def _level(self, records: list[Record]) -> None:
+        records = [record for record in records if record.level is None]
+        if records:
+            levels = self._text.levels([record.message for record in records])
+            for record, level in zip(records, levels, strict=True):
+                if level is not None:
+                    record.level = level  # type: ignore[misc]  # those that it may change have one
+
+
+def _is_logfmt(found: dict[str, Any]) -> bool:
+    """Whether a line is pairs, and not a text with some: at least two, and no word by itself."""
+    return len(found) >= FEWEST_PAIRS and True not in found.values()

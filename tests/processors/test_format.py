@@ -1,0 +1,248 @@
+"""Lines of well-known programs: what is found in them, and in which time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logroute.processors._formats import FORMATS
+from logroute.router.record import Record
+from logroute.sinks.encoding import encode_json
+from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
+
+
+def parsed(name: str, line: str, **options: Any) -> Record:
+    processor = made("format", name=name, **options)
+    [result] = processor.apply(batch(record(line))).records  # type: ignore[union-attr]
+    return result
+
+
+COMBINED = (
+    '203.0.113.7 - ada [23/Nov/2026:21:06:25 +0100] "GET /cart?id=7 HTTP/1.1" 502 1234 '
+    '"https://shop.example/" "Mozilla/5.0 (X11) \\"x\\""'
+)
+
+
+@pytest.mark.parametrize("name", ["nginx", "apache"])
+def test_the_combined_access_log(name: str) -> None:
+    found = parsed(name, COMBINED)
+    assert (found.time, found.logged, found.message) == ("2026-11-23T20:06:25.000000000Z", TIME, COMBINED)
+    assert found.fields == {
+        "client": "203.0.113.7",
+        "user": "ada",
+        "method": "GET",
+        "path": "/cart?id=7",
+        "protocol": "HTTP/1.1",
+        "status": 502,
+        "bytes": 1234,
+        "referrer": "https://shop.example/",
+        "user_agent": 'Mozilla/5.0 (X11) \\"x\\"',
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message", "level", "time", "fields"),
+    [
+        (
+            "nginx",
+            '::1 - - [23/Nov/2026:20:06:25 +0000] "\\x16\\x03" 400 0 "-" "-"',
+            None,
+            None,
+            "20:06:25.000000000",
+            {"client": "::1", "request": "\\x16\\x03", "status": 400, "bytes": 0},
+        ),
+        (
+            "nginx",
+            "2026/11/23 20:06:25 [error] 31#32: *7 connect() failed (111: Connection refused)",
+            "connect() failed (111: Connection refused)",
+            "error",
+            "20:06:25.000000000",
+            {"pid": 31, "tid": 32, "connection": 7},
+        ),
+        (
+            "apache",
+            'shop.example:443 10.0.0.1 - - [23/Nov/2026:20:06:25 +0000] "POST / HTTP/2" 200 -',
+            None,
+            None,
+            "20:06:25.000000000",
+            {
+                "host": "shop.example:443",
+                "client": "10.0.0.1",
+                "method": "POST",
+                "path": "/",
+                "protocol": "HTTP/2",
+                "status": 200,
+            },
+        ),
+        (
+            "apache",
+            "[Mon Nov 23 20:06:25.123456 2026] [core:warn] [pid 7:tid 9] [client 10.0.0.1:80] AH1: no",
+            "AH1: no",
+            "warn",
+            "20:06:25.123456000",
+            {"module": "core", "pid": 7, "tid": 9, "client": "10.0.0.1:80"},
+        ),
+        (
+            "haproxy",
+            "haproxy[14389]: 10.0.1.2:33317 [23/Nov/2026:20:06:25.655] http-in static/srv1 10/0/30/69/109 "
+            '200 2750 - - ---- 1/1/1/1/0 0/0 {1wt.eu} {} "GET /index.html HTTP/1.1"',
+            None,
+            None,
+            "20:06:25.655000000",
+            {
+                "client": "10.0.1.2", "client_port": 33317, "frontend": "http-in", "backend": "static",
+                "server": "srv1", "request_ms": 10, "queue_ms": 0, "connect_ms": 30, "response_ms": 69,
+                "total_ms": 109, "status": 200, "bytes": 2750, "termination": "----", "connections": 1,
+                "retries": 0, "method": "GET", "path": "/index.html", "protocol": "HTTP/1.1",
+            },
+        ),
+        (
+            "haproxy",
+            "127.0.0.1:40902 [23/Nov/2026:20:06:25.655] fnt bck/srv1 0/-1/5007 212 -- 0/0/0/0/3 0/0",
+            None,
+            None,
+            "20:06:25.655000000",
+            {
+                "client": "127.0.0.1", "client_port": 40902, "frontend": "fnt", "backend": "bck",
+                "server": "srv1", "queue_ms": 0, "connect_ms": -1, "total_ms": 5007, "bytes": 212,
+                "termination": "--", "connections": 0, "retries": 3,
+            },
+        ),
+        (
+            "postgres",
+            '2026-11-23 20:06:25.123 UTC [42] ada@shop ERROR:  relation "x" does not exist',
+            'relation "x" does not exist',
+            "error",
+            "20:06:25.123000000",
+            {"pid": 42, "user": "ada", "database": "shop"},
+        ),
+        (
+            "postgres",
+            "2026-11-23 20:06:25.123 UTC [42] DEBUG2:  x",
+            "x",
+            "debug",
+            "20:06:25.123000000",
+            {"pid": 42},
+        ),
+        (
+            "postgres",
+            "2026-11-23 20:06:25.123 UTC [42] STATEMENT:  select 1",
+            "select 1",
+            None,
+            "20:06:25.123000000",
+            {"pid": 42, "severity": "STATEMENT"},
+        ),
+        (
+            "redis",
+            "1:M 23 Nov 2026 20:06:25.123 # WARNING overcommit_memory is set to 0!",
+            "WARNING overcommit_memory is set to 0!",
+            "warn",
+            "20:06:25.123000000",
+            {"pid": 1, "role": "M"},
+        ),
+        (
+            "redis",
+            "1:C 23 Nov 2026 20:06:25.123 - ok",
+            "ok",
+            "info",
+            "20:06:25.123000000",
+            {"pid": 1, "role": "C"},
+        ),
+        (
+            "klog",
+            "E1123 20:06:25.123456       1 reflector.go:138] failed to list *v1.Pod",
+            "failed to list *v1.Pod",
+            "error",
+            "20:06:25.123456000",
+            {"thread": 1, "file": "reflector.go", "line": 138},
+        ),
+        (
+            "syslog",
+            '<34>1 2026-11-23T20:06:25.003Z host su 12 ID47 [a@1 b="]"][c] \ufeffsu failed',
+            "su failed",
+            "fatal",
+            "20:06:25.003000000",
+            {
+                "hostname": "host", "program": "su", "pid": "12", "message_id": "ID47",
+                "structured_data": '[a@1 b="]"][c]', "facility": "auth",
+            },
+        ),
+        (
+            "syslog",
+            "<165>1 2026-11-23T20:06:25Z - - - - -",
+            "",
+            "notice",
+            "20:06:25.000000000",
+            {"facility": "local4"},
+        ),
+        (
+            "syslog",
+            "Nov 23 20:06:25 node-1 sshd[77]: accepted",
+            "accepted",
+            None,
+            "20:06:25.000000000",
+            {"hostname": "node-1", "program": "sshd", "pid": "77"},
+        ),
+    ],
+)  # fmt: skip
+def test_lines(
+    name: str, line: str, message: str | None, level: str | None, time: str, fields: dict[str, Any]
+) -> None:
+    found = parsed(name, line)
+    assert (found.message, found.level) == (line if message is None else message, level)
+    assert (found.time, found.logged) == (f"2026-11-23T{time}Z", TIME)
+    assert (found.fields, found.error) == (fields, "")
+    assert parsed(name, line, keep=True).message == line
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_lines_pass_by(name: str, apply: Apply) -> None:
+    for line in ("", "hello", "{}", '1.2.3.4 - - [x] "', "I1123 x", "<1>1", "<999999>", "1:M"):
+        assert apply("format", record(line), name=name) == [record(line)]
+
+
+def test_times_are_in_the_zone_that_is_said() -> None:
+    line = "1:M 23 Nov 2026 21:06:25.123 * x"
+    assert parsed("redis", line, zone="Europe/Berlin").time == "2026-11-23T20:06:25.123000000Z"
+    with pytest.raises(ValueError, match="no time zone 'Mars'"):
+        made("format", name="redis", zone="Mars")
+
+
+def test_a_time_far_from_the_engines_stays_a_field_and_is_marked() -> None:
+    found = parsed("redis", "1:M 23 Nov 1970 21:06:25.123 * x")
+    assert found.time == TIME
+    assert found.fields is not None
+    assert found.fields["time"] == "23 Nov 1970 21:06:25.123"
+    assert "7 days" in found.error
+
+
+def test_numbers_beyond_64_bits_stay_texts() -> None:
+    found = parsed("nginx", COMBINED.replace("1234", "9" * 5000))
+    assert found.fields is not None
+    assert found.fields["bytes"] == "9" * 5000
+
+
+LINES = [COMBINED, "E1123 20:06:25.1 1 a.go:1] x", "<34>1 - h p - - [a b=", "1.1.1.1:1 [x] f b/s 1/1", "[M"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_megabyte_that_almost_matches_is_no_harm(name: str) -> None:
+    for line in LINES:
+        for cut in range(0, len(line), 7):
+            for filler in ("a", "1", '\\"', "[a]", "- ", "1/"):
+                parsed(name, line[:cut] + filler * (20_000 // len(filler)))
+    parsed(name, '1.1.1.1 - - [23/Nov/2026:20:06:25 +0000] "GET /' + "a" * (1 << 20))
+
+
+@given(
+    st.sampled_from(list(FORMATS)),
+    st.sampled_from(LINES),
+    st.integers(0, 200),
+    st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")),
+)
+def test_whatever_comes_a_record_goes_on(name: str, line: str, cut: int, text: str) -> None:
+    assert encode_json(WEB, [parsed(name, line[:cut] + text + line[cut + 1 :])]).count(b"\n") == 1
+    assert encode_json(WEB, [parsed(name, text)]).count(b"\n") == 1

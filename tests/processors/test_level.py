@@ -1,0 +1,149 @@
+"""Levels: by fields, by text, and where nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logroute.processors._level_text import LevelText
+from logroute.router.levels import LEVELS
+from tests.processors.conftest import Apply, batch, made, record
+
+LEVEL = made("level")
+
+
+def level(line: str) -> str | None:
+    [found] = LEVEL.apply(batch(record(line))).records  # type: ignore[union-attr]
+    return found.level
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        # at the beginning
+        ("ERROR no", "error"),
+        ("error: no", "error"),
+        ("Error while connecting", "error"),
+        ("[warn] slow", "warn"),
+        ("<Info> x", "info"),
+        ("2026-11-23 20:06:26,123 WARN  [main] ERROR in its name", "warn"),
+        ("2026-11-23T20:06:26.123Z\tinfo\tserver.go:7\tup", "info"),
+        ("2026-11-23T20:06:26.123+01:00 debug x", "debug"),
+        ("[2026-11-23T20:06:26Z INFO  shop::cart] x", "info"),
+        ("2026/11/23 20:06:26 [crit] 31#32: x", "fatal"),
+        ("2026-11-23 20:06:26.123 UTC ERROR x", "error"),
+        ("12:03:04 | DEBUG | x", "debug"),
+        ("\x1b[32mINFO\x1b[0m[0000] up", "info"),
+        ("\x1b[90m8:06PM\x1b[0m \x1b[32mINF\x1b[0m up", "info"),
+        ("E1123 20:06:26.123456       1 a.go:1] info", "error"),
+        ("W1123 20:06:26.1 ", "warn"),
+        ("dbug: Microsoft.Hosting[0]", "debug"),
+        ("fail: Microsoft.Hosting[0]", "error"),
+        ("panic: runtime error", "fatal"),
+        ("ERROR:root:x", "error"),
+        # by a key
+        ("time=x level=warning msg=ERROR", "warn"),
+        ('{"lvl": "err", broken', "error"),
+        ("x severity=CRITICAL", "fatal"),
+        # between brackets
+        ("main [ERROR] x", "error"),
+        ("I, [2026-11-23T20:06:26 #1]  (warn) x", "warn"),
+        ("2026-11-23 20:06:26 | x | INFO     | y", "info"),
+        # in capitals
+        ("2026-11-23 20:06:26 [main] ERROR c.Foo - info", "error"),
+        ("2026-11-23 20:06:26,1 - name - WARNING - x", "warn"),
+        ("2026-11-23 20:06:26.123 UTC [42] LOG:  ready", "info"),
+        ("é WARN: ü", "warn"),
+        # by none
+        ("hello", None),
+        ("", None),
+        ("info about us", None),
+        ("Information is free", None),
+        ("an error occurred", None),
+        ("/var/log/ERROR.txt", None),
+        ("NO_ERROR", None),
+        ("ERRORS: 0", None),
+        ("INFORMATION_SCHEMA", None),
+        ("x" * 300 + " ERROR ", None),
+        # by two of one tier, though a further one would know
+        ("set [ERROR] to [DEBUG]: WARN", None),
+        ("x ERROR or WARN", None),
+        ("level=info level=error", None),
+        # by two that are one
+        ("x ERROR y ERR z", "error"),
+    ],
+)
+def test_levels_by_text(line: str, said: str | None) -> None:
+    assert level(line) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"level": "WARN"}, "warn"),
+        ({"severity": "err"}, "error"),
+        ({"log": {"level": "debug"}}, "debug"),
+        ({"level": 50}, "error"),
+        ({"level": "loud", "severity": "info"}, "info"),
+        ({"level": "loud"}, "fatal"),
+        ({"x": "error"}, "fatal"),
+        ({}, "fatal"),
+    ],
+)
+def test_fields_come_first(fields: dict[str, Any], said: str, apply: Apply) -> None:
+    [found] = apply("level", record("FATAL x", fields=dict(fields)))
+    assert (found.level, found.fields) == (said, fields)
+
+
+def test_which_fields_and_whether_the_text_can_be_said(apply: Apply) -> None:
+    given_ = record("ERROR", fields={"a": {"b": "warn"}, "level": "info"})
+    assert apply("level", given_, fields=["a.b"])[0].level == "warn"
+    assert apply("level", record("ERROR"), text=False)[0].level is None
+
+
+def test_a_level_that_is_there_stays(apply: Apply) -> None:
+    assert apply("level", record("ERROR", level="debug", fields={"level": "info"}))[0].level == "debug"
+
+
+TOGETHER, ALONE = LevelText(), LevelText()
+PIECES = [
+    "ERROR",
+    "warn",
+    "[info]",
+    "level=",
+    "debug",
+    " ",
+    ": ",
+    "2026-11-23",
+    "x",
+    "\n",
+    "é",
+    "|",
+    "FATAL",
+    "\x1b[1m",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), max_size=60))
+def test_what_is_found_does_not_depend_on_the_other_lines(lines: list[str]) -> None:
+    for _ in range(2):
+        assert TOGETHER.levels(lines) == [ALONE.levels([line])[0] for line in lines]
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")))
+def test_whatever_comes_there_is_a_level_or_none(line: str) -> None:
+    assert level(line) in (None, *LEVELS)
+
+
+def test_a_megabyte_that_almost_says_one_is_no_harm() -> None:
+    for line in (
+        "[" * (1 << 20),
+        "1" * (1 << 20),
+        "\x1b[1m" * 250_000,
+        "level=" * 170_000,
+        " ERROR" * 170_000,
+    ):
+        assert level(line) in (None, "error")

@@ -1,0 +1,141 @@
+"""Functions of users: what they are given, what they may return, and which of them there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from logroute.processors import Processor
+from logroute.router.record import DetailedRecord, Record
+from tests.processors.conftest import TIME, WEB, batch, made, record
+
+MODULE = """
+import functools
+from logroute.router.record import DetailedRecord
+
+def upper(records):
+    for record in records:
+        record.message = record.message.upper()
+        if record.fields:
+            record.fields["n"] = 1
+    return records
+
+def named(records, origin):
+    return [DetailedRecord(origin.name, r.stream, r.time, part=".1") for r in records for _ in range(2)]
+
+def odd(records):
+    return (r for r in records if int(r.message) % 2)
+
+def nothing(records): pass
+def texts(records): return ["x"]
+def number(records): records[0].message = 7; return records
+def level(records): records[0].level = 3; return records
+def fields(records): records[0].fields = {1: 2}; return records
+def listed(records): records[0].fields = [1]; return records
+def stream(records): records[0].stream = "stdin"; return records
+def with_default(records, *, more=1): return records
+async def waits(records): return records
+
+class Keeps:
+    @staticmethod
+    def all(records): return records
+
+value = 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "functions.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit\n")
+    (tmp_path / "needs.py").write_text("import nothing_of_that_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "functions", raising=False)
+
+
+def python(name: str) -> Processor[Any]:
+    return made("python", function=f"functions:{name}")
+
+
+def test_it_changes_copies() -> None:
+    fields = {"a": 1}
+    plain, detailed = Record("a", "stdout", TIME), record("b", fields=fields, sequence=2, at_root=True)
+    found = python("upper").apply(batch(plain, detailed))
+    assert found is not None
+    assert [(each.message, each.fields) for each in found.records] == [("A", None), ("B", {"a": 1, "n": 1})]
+    assert (found.records[1].sequence, found.records[1].at_root) == (2, True)
+    assert (plain.message, detailed.message, detailed.fields, fields) == ("a", "b", {"a": 1}, {"a": 1})
+
+
+def test_it_may_choose_and_return_anything_that_can_be_gone_through() -> None:
+    found = python("odd").apply(batch(*(record(str(n)) for n in range(4))))
+    assert [each.message for each in found.records] == ["1", "3"]  # type: ignore[union-attr]
+    for name in ("with_default", "Keeps.all"):
+        assert python(name).apply(batch(record("x"))).records == [record("x")]  # type: ignore[union-attr]
+
+
+def test_it_is_given_the_container_if_it_wants_it_and_may_make_records() -> None:
+    processor = python("named")
+    found = processor.apply(batch(record("x")))
+    assert found is not None
+    assert [each.message for each in found.records] == ["web-1", "web-1"]
+    assert WEB.record_id(found.records[0]).endswith(".1")
+    assert processor.books.added == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "functions:nothing has returned nothing: it must return the records"),
+        ("texts", "has returned str, and not a record"),
+        ("number", "message or time is no text"),
+        ("level", "level is no text"),
+        ("fields", "fields are no dict with texts as names"),
+        ("listed", "fields are no dict with texts as names"),
+        ("stream", "a stream that there is not"),
+    ],
+)
+def test_what_no_sink_could_write_is_refused(name: str, words: str) -> None:
+    given = record("x")
+    with pytest.raises(TypeError, match=words):
+        python(name).apply(batch(given))
+    assert given == record("x")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("functions", "expected package.module:name"),
+        (":x", "expected package.module:name"),
+        ("functions:nope", "there is no function nope in functions"),
+        ("functions:value", "there is no function value in functions"),
+        ("functions:Keeps.none", "there is no function Keeps.none in functions"),
+        ("functions:waits", "is async"),
+        ("nowhere.at_all:x", "there is no module nowhere.at_all: install it beside logroute"),
+        ("broken:x", "broken cannot be imported: ZeroDivisionError"),
+        ("ends:x", "ends cannot be imported: SystemExit"),
+        ("needs:x", "needs cannot be imported: No module named 'nothing_of_that_name'"),
+    ],
+)
+def test_a_function_that_is_none_is_told(function: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        made("python", function=function)
+    assert words in str(caught.value)
+
+
+def test_a_copy_is_the_whole_record() -> None:
+    values: dict[str, Callable[[], Any] | Any] = {
+        "sequence": 3, "level": "warn", "fields": {"a": 1}, "truncated": True, "place": "p", "part": ".1",
+        "logged": TIME, "error": "e", "at_root": True,
+    }  # fmt: skip
+    assert set(values) | {"message", "stream", "time"} == set(DetailedRecord.__struct_fields__)
+    given = record("a", **values)
+    [found] = python("with_default").apply(batch(given)).records  # type: ignore[union-attr]
+    assert found == given
+    assert found is not given

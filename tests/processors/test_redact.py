@@ -1,0 +1,283 @@
+"""Redacting: what is found, what is not, and that nothing of it is left anywhere."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from logroute.processors import Processor
+from logroute.processors._sensitive import luhn, mod_97, sensitive
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Record
+from logroute.sinks.encoding import encode_json
+from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
+
+ALL = ["card", "iban", "email", "ip", "bearer", "aws", "jwt"]
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+KEY = "sixteen characters"
+
+
+def redacted(text: str, **options: Any) -> str:
+    """The message as it goes on."""
+    [found] = made("redact", **{"kinds": ALL, **options}).apply(batch(record(text))).records  # type: ignore[union-attr]
+    return found.message
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("paid with 4111111111111111.", "paid with [card]."),
+        ("4111 1111 1111 1111 and 4111-1111-1111-1111", "[card] and [card]"),
+        ("amex 3782 822463 10005", "amex [card]"),
+        ("card=378282246310005,", "card=[card],"),
+        ("\x1b[32m5555555555554444\x1b[0m", "\x1b[32m[card]\x1b[0m"),
+        ("to DE89 3704 0044 0532 0130 00 for rent", "to [iban] for rent"),
+        ("to DE89370400440532013000 FOR RENT", "to [iban] FOR RENT"),
+        ("GB82WEST12345698765432", "[iban]"),
+        ("ada.lovelace+logs@mail.example.co.uk logged in", "[email] logged in"),
+        ("<ada@example.com> mail=ada@example.com", "<[email]> mail=[email]"),
+        ("from 10.0.0.1:8080", "from [ip]:8080"),
+        ("from 10.0.0.1.", "from [ip]."),
+        ("[2001:db8::1]:443 and ::1 and fe80::1%eth0", "[[ip]]:443 and [ip] and [ip]%eth0"),
+        ("client:2001:db8::1: refused", "client:[ip]: refused"),
+        ("2001:0db8:85a3:0000:0000:8a2e:0370:7334", "[ip]"),
+        ("::ffff:192.0.2.1", "[ip]"),
+        ("Authorization: Bearer abcDEF123-._~+/==", "Authorization: Bearer [bearer]"),
+        (f"Authorization: bearer {JWT}", "Authorization: bearer [bearer]"),
+        (f"token={JWT};", "token=[jwt];"),
+        ("key AKIAIOSFODNN7EXAMPLE", "key [aws]"),
+        (f'"SecretAccessKey": "{SECRET}"', '"SecretAccessKey": "[aws]"'),
+        (f"aws_secret_access_key = {SECRET}", "aws_secret_access_key = [aws]"),
+        ("ünïcode ada@example.com ünïcode 10.1.2.3", "ünïcode [email] ünïcode [ip]"),
+        ("half \ud800 ada@example.com", "half ? [email]"),
+    ],
+)
+def test_what_is_sensitive_is_masked(said: str, left: str) -> None:
+    assert redacted(said) == left
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "4111111111111112",  # the check digit is wrong
+        "1763900000123456782",  # a time in nanoseconds whose last digit happens to be right
+        "0.4111111111111111",
+        "94111111111111111111111111111111",
+        "2026-11-23 20:06:26 12:30:45",
+        "DE88 3704 0044 0532 0130 00",
+        "XX89 3704 0044 0532 0130 00",
+        "ada@localhost @example.com a@b",
+        "256.1.1.1 1.2.3 1.2.3.4.5",
+        "std::fs::File :: a::z 12:34::zz",
+        "bearer authentication failed, bearer of news",
+        "AKIAIOSFODNN7EXAMPLEX",
+        "eyJhbGciOiJIUzI1NiJ9",
+        "eyJrYWxiIjoxfQ0000.a.b",
+        "",
+        "\ud800",
+    ],
+)
+def test_what_only_looks_like_it_stays(said: str) -> None:
+    given = record(said)
+    processor = made("redact", kinds=ALL)
+    [found] = processor.apply(batch(given)).records  # type: ignore[union-attr]
+    assert found is given
+
+
+def test_check_digits() -> None:
+    assert luhn(b"4111 1111 1111 1111")
+    assert not luhn(b"4111111111111113")
+    assert mod_97(b"GB82WEST12345698765432") == 1 != mod_97(b"GB83WEST12345698765432")
+
+
+def test_records_that_say_nothing_are_the_same_and_no_record_is_changed() -> None:
+    plain, said = Record("plain", "stdout", TIME), Record("ada@example.com", "stderr", TIME)
+    processor = made("redact", kinds=["email"])
+    found = processor.apply(batch(plain, said, record("x")))
+    assert found is not None
+    assert found.records[0] is plain
+    assert (found.records[1].message, found.records[1].stream, said.message) == (
+        "[email]", "stderr", "ada@example.com",
+    )  # fmt: skip
+
+
+def test_lines_as_the_source_gave_them_are_redacted_as_records_are() -> None:
+    times = [f"2026-11-23T20:06:26.{digits}Z" for digits in ("1", "12", "12", "123456789")]
+    said = ["plain", "ada@example.com", "", "10.0.0.1"]
+
+    def read(ready: bool) -> Batch:
+        lines = [Record(f"{text}\n", "stdout", time) for text, time in zip(said, times, strict=True)]
+        given = Batch(WEB, lines, before=BEGINNING, after=BEGINNING, size_bytes=100, newlines=True)
+        assert not ready or given.records
+        return given
+
+    processor = made("redact", kinds=ALL, patterns=["^$"])
+    found = [processor.apply(read(ready)) for ready in (True, False)]
+    assert [each.newlines for each in found if each] == [False, True]
+    ready, lines = [each.records for each in found if each]
+    assert ready == lines
+    assert [each.message for each in lines] == ["plain", "[email]", "", "[ip]"]
+    assert [each.sequence for each in lines] == [0, 0, 1, 0]
+    assert [len(each.time) for each in lines] == [len(TIME)] * 4
+
+
+def test_fields_are_redacted_however_deep_and_those_of_others_are_not_changed(apply: Apply) -> None:
+    fields = {
+        "user": {"mail": "ada@example.com", "ok": True, "n": 7},
+        "cards": [{"number": 4111111111111111}, "x"],
+        "plain": {"a": "b"},
+    }
+    given = record("hello", fields=fields, level="info", sequence=3)
+    [found] = apply("redact", given, kinds=["email", "card"])
+    assert found.fields == {
+        "user": {"mail": "[email]", "ok": True, "n": 7},
+        "cards": [{"number": "[card]"}, "x"],
+        "plain": {"a": "b"},
+    }
+    assert (found.message, found.level, found.sequence) == ("hello", "info", 3)
+    assert given.fields is fields
+    assert fields["cards"] == [{"number": 4111111111111111}, "x"]
+    assert found.fields["plain"] is fields["plain"]
+
+
+def test_what_is_deeper_than_anybody_nests_is_one_text(apply: Apply) -> None:
+    for depth in (60, 64, 65, 900):
+        value = json.loads('{"a":' * depth + '"ada@example.com"' + "}" * depth)
+        [found] = apply("redact", record(fields={"x": value, "y": 1}), kinds=["email"])
+        text = json.dumps(found.fields)
+        assert "ada" not in text
+        assert "[email]" in text
+
+
+def test_message_and_fields_of_one_record(apply: Apply) -> None:
+    [found] = apply("redact", record("ada@example.com", fields={"a": "10.0.0.1"}), kinds=["email", "ip"])
+    assert (found.message, found.fields) == ("[email]", {"a": "[ip]"})
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said", "left"),
+    [
+        (["secret"], "a secret", "a [redacted]"),
+        (["(?i)password=(\\S+)"], "Password=hunter2 x password=", "Password=[redacted] x password="),
+        (["user (\\w+) from (\\w+)"], "user ada from here", "user [redacted] from [redacted]"),
+        (["user (\\w+)( from \\w+)?"], "user ada", "user [redacted]"),
+        (["é+"], "caféé!", "caf[redacted]!"),
+        (["b+", "abb"], "xabbbx", "x[redacted]x"),
+        (["x*"], "yxxy", "y[redacted]y"),
+        (["^\\S+"], "ada logs in", "[redacted] logs in"),
+        (["secret=.*"], "secret=\ud800ab", "[redacted]"),
+    ],
+)
+def test_patterns_of_ones_own(patterns: list[str], said: str, left: str) -> None:
+    assert redacted(said, kinds=[], patterns=patterns) == left
+
+
+def test_what_overlaps_is_gone_once_and_whole() -> None:
+    assert redacted("mail=ada@example.com;", patterns=["mail=[^@]*", "com;"]) == "[redacted]"
+
+
+def test_it_can_be_taken_out() -> None:
+    assert redacted("from 10.0.0.1: ok", **{"with": "remove"}) == "from : ok"
+
+
+def test_hashes_are_the_same_for_the_same_value_and_depend_on_the_key() -> None:
+    one = redacted("4111111111111111", **{"with": "hash", "key": KEY})
+    assert redacted("4111 1111 1111 1111", **{"with": "hash", "key": KEY}) == one
+    assert len(one) == len("[card:0123456789abcdef]")
+    assert redacted("5555555555554444", **{"with": "hash", "key": KEY}) != one
+    assert redacted("4111111111111111", **{"with": "hash", "key": KEY + "x"}) != one
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "nothing is looked for"),
+        ({"kinds": ["crad"]}, "card"),
+        ({"kinds": ["card"], "with": "hash"}, "`key` of at least 16"),
+        ({"kinds": ["card"], "with": "hash", "key": "short-secret"}, "`key` of at least 16"),
+        ({"kinds": ["card"], "key": "sixteen-characters"}, "only `with: hash` takes a `key`"),
+        ({"patterns": ["("]}, "is no regular expression at its character 1"),
+        ({"patterns": ["(?<!a)b"]}, "cannot be searched in linear time"),
+    ],
+)
+def test_mistakes_are_told(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        made("redact", **options)
+    assert words in str(caught.value)
+
+
+def test_the_key_is_never_shown() -> None:
+    options = made("redact", kinds=["card"], **{"with": "hash", "key": KEY}).options
+    assert KEY not in repr(options)
+
+
+@lru_cache
+def everything() -> Processor[Any]:
+    """One for many examples: the patterns are compiled once."""
+    return made("redact", kinds=ALL, patterns=["zz+(x?)"])
+
+
+# Texts that are made of what patterns look for, and of what stands around it.
+PIECES = st.sampled_from(
+    [
+        *(
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "378282246310005",
+            "DE89 3704 0044 0532 0130 00",
+            "DE89",
+        ),
+        *("ada", "@", "example.com", ".", "10.0.0.1", "::1", "2001:db8::", ":", "f", "Bearer ", "abc123-+=="),
+        *(
+            "AKIAIOSFODNN7EXAMPLE",
+            "secret_access_key=",
+            SECRET,
+            JWT,
+            "eyJ",
+            " ",
+            "-",
+            "0",
+            "é",
+            "\n",
+            "\ud800",
+        ),
+    ]
+)
+ADDRESSES = st.tuples(st.sampled_from("a9_"), st.text("a9.!#$%&'*+?^_`{|}~-", max_size=2)).map(
+    lambda parts: f"{''.join(parts)}@b-c.d9"
+)
+TEXTS = st.lists(PIECES | ADDRESSES, max_size=8).map("".join) | st.text(max_size=20)
+
+
+@given(st.lists(TEXTS, max_size=6))
+def test_hyperscan_finds_every_text_in_which_there_is_something(texts: list[str]) -> None:
+    processor = everything()
+    found = processor.apply(batch(*map(record, texts))).records  # type: ignore[union-attr]
+    for text, each in zip(texts, found, strict=True):
+        [alone] = processor.apply(batch(record("", fields={"a": text}))).records  # type: ignore[union-attr]
+        assert (alone.fields or {})["a"] == each.message
+        for kind in ALL:
+            for one in sensitive(kind):
+                if list(one.spans(text.encode("utf-8", "replace"))):
+                    assert one.where.found_in(text)
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")))
+def test_whatever_comes_a_record_goes_on(text: str) -> None:
+    [found] = everything().apply(batch(record(text, fields={"a": [text]}))).records  # type: ignore[union-attr]
+    assert isinstance(found, DetailedRecord)
+    assert encode_json(WEB, [found]).count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "unit", ["eyJ", "a@", "1.1.1.", "4111 ", "AA00 ", "::f", "bearer ", "a@a.", "(((", "secretkey="]
+)
+def test_a_mebibyte_that_almost_matches_is_done_soon(unit: str) -> None:
+    text = (unit * (1 << 20))[: 1 << 20]
+    assert redacted(text, patterns=["(a+)+b", "((a|b)*c)*d"])
