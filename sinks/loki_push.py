@@ -332,7 +332,7 @@ class LokiEncoding(ProtocolEncoding):
 
 
 def _and_the_rest_again(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Outcome:
-    """Have what is not rejected sent again, until nothing more is said: what Loki has just taken it takes once."""
+    """Have the rest sent again, until nothing more is said of it. What Loki has just taken it takes once."""
     named = {id(each.record) for each in rejected}
     rest = [
         Postponed(index, record, "Loki may have left it out and told only of others")
