@@ -208,10 +208,11 @@ class LokiEncoding(ProtocolEncoding):
             return
         bound = self._bind(batch.origin)
         if (labels := bound.of_stream) is not None:
-            if labels["stdout"] == labels["stderr"]:
-                yield labels["stdout"], batch
+            streams = {record.stream for record in batch.lines}
+            if len(streams) == 1 or labels["stdout"] == labels["stderr"]:
+                yield labels[batch.lines[0].stream], batch
                 return
-            for stream in sorted({record.stream for record in batch.lines}, reverse=True):
+            for stream in STREAMS:
                 yield labels[stream], batch.of_streams(frozenset((stream,)))
             return
         groups: dict[bytes, list[Record]] = {}
