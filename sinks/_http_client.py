@@ -36,22 +36,32 @@ class HttpClient:
         answer_bytes: int | None = None,
         answer_s: float | None = None,
     ) -> None:
-        """`proxy` is a URL, `none`, or None for what the environment says."""
+        """`proxy` is a URL, `none`, or None for what the environment says.
+
+        Raises Retryable where the environment names a proxy that cannot be used.
+        """
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
-        self._client = httpx.AsyncClient(
-            # Without a context of ours httpx would read all authorities of its own, for a server without TLS.
-            verify=context or False,
-            timeout=httpx.Timeout(None, connect=CONNECT_S),
-            limits=httpx.Limits(
-                max_connections=connections,
-                max_keepalive_connections=connections,
-                keepalive_expiry=KEEP_ALIVE_S,
-            ),
-            follow_redirects=False,
-            proxy=None if proxy == NO_PROXY else proxy,
-            trust_env=proxy is None,
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                # Without a context of ours httpx would read all authorities of its own, also without TLS.
+                verify=context or False,
+                timeout=httpx.Timeout(None, connect=CONNECT_S),
+                limits=httpx.Limits(
+                    max_connections=connections,
+                    max_keepalive_connections=connections,
+                    keepalive_expiry=KEEP_ALIVE_S,
+                ),
+                follow_redirects=False,
+                proxy=None if proxy == NO_PROXY else proxy,
+                trust_env=proxy is None,
+            )
+        # Their words may hold the proxy's password. A proxy of SOCKS needs a package that we do not have.
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise Retryable(
+                "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: it must "
+                "begin with http:// or https://; set the sink's `proxy`, or NO_PROXY"
+            ) from error
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """One request and its answer.

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 import trio
@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 REACH_S = 10.0
 """How long connecting may take at the start, names included."""
 _PORTS = {"http": 80, "https": 443}
+
+SHARES_S = 10.0
+"""A delivery of many requests ends after so long, within its deadline, so that what was delivered is known to
+be; the rest is sent again."""
 
 ASK_AGAIN_S = (0.1, 5.0)
 """The first and the longest pause between questions whether a delivery is safe."""
@@ -270,8 +274,13 @@ class HttpSink(Sink[HttpOptions]):
         """
         outcomes: list[Outcome] = []
         refused: list[tuple[Share, Refused]] = []
+        enough_at = trio.current_time() + SHARES_S
         for done, share in enumerate(shares):
             try:
+                if done and trio.current_time() > enough_at:
+                    raise Retryable(
+                        f"{self._asked} is slow: {done} of {len(shares)} requests took {SHARES_S:g} s"
+                    )
                 outcomes.append(_of_delivery(await self._deliver_share(share), share))
             except Refused as error:
                 named = list(share.named())
@@ -339,7 +348,8 @@ class HttpSink(Sink[HttpOptions]):
 
     async def _confirmed(self, wanted: Confirmation) -> Outcome:
         """Ask whether a delivery is safe until it is. Raises Retryable when that takes too long."""
-        url = urljoin(self._url, wanted.reference)
+        parts = urlsplit(self._url)
+        url = f"{parts.scheme}://{parts.netloc}{wanted.path(parts.path)}"
         headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
         pause_s, longest_s = ASK_AGAIN_S
         reason = "it has not said that it is safe"

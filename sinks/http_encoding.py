@@ -28,8 +28,8 @@ LARGE_BYTES = 4 << 20
 class Confirmation(msgspec.Struct, frozen=True):
     """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
 
-    reference: str
-    """Where to ask, relative to the URL of the request."""
+    path: Callable[[str], str]
+    """Where to ask, by the path of the request; with its query."""
     body: bytes
     confirmed: Callable[[Answer], bool]
     """Whether the answer says yes. Raises ValueError where it is no answer to that."""

@@ -208,10 +208,11 @@ class LokiEncoding(ProtocolEncoding):
             return
         bound = self._bind(batch.origin)
         if (labels := bound.of_stream) is not None:
-            if labels["stdout"] == labels["stderr"]:
-                yield labels["stdout"], batch
+            streams = {record.stream for record in batch.lines}
+            if len(streams) == 1 or labels["stdout"] == labels["stderr"]:
+                yield labels[batch.lines[0].stream], batch
                 return
-            for stream in sorted({record.stream for record in batch.lines}, reverse=True):
+            for stream in STREAMS:
                 yield labels[stream], batch.of_streams(frozenset((stream,)))
             return
         groups: dict[bytes, list[Record]] = {}
@@ -332,7 +333,7 @@ class LokiEncoding(ProtocolEncoding):
 
 
 def _and_the_rest_again(rejected: Sequence[Rejected], batches: Sequence[Batch]) -> Outcome:
-    """Have what is not rejected sent again, until nothing more is said of it: Loki keeps it once."""
+    """Have the rest sent again, until nothing more is said of it. What Loki has just taken it takes once."""
     named = {id(each.record) for each in rejected}
     rest = [
         Postponed(index, record, "Loki may have left it out and told only of others")

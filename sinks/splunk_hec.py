@@ -188,7 +188,7 @@ class SplunkEncoding(ProtocolEncoding):
             return acks.get(str(ack_id)) is True
 
         return Confirmation(
-            f"ack?channel={self.channel}",
+            lambda path: f"{_acknowledgements(path)}?channel={self.channel}",
             _json.encode({"acks": [ack_id]}),
             confirmed,
             self._options.ack_timeout,
@@ -202,6 +202,12 @@ def _each_as_json(values: Sequence[Any]) -> list[bytes]:
     except UnicodeEncodeError:  # half of a surrogate pair
         texts = [expressible(value) if isinstance(value, str) else value for value in values]
         return _json.encode_lines(texts).split(b"\n")[:-1]
+
+
+def _acknowledgements(path: str) -> str:
+    """The path of the acknowledgements beside that of the events: `/services/collector[/event[/1.0]]`."""
+    before, collector, _ = path.rpartition("/collector")
+    return f"{before}{collector}/ack" if collector else f"{path.rpartition('/')[0]}/ack"
 
 
 def _fields(

@@ -59,9 +59,9 @@ class Loki:
                 raise ServerError(f"Loki did not start: {said}")
             time.sleep(0.1)
 
-    def lines(self, selector: str) -> list[tuple[dict[str, str], int, str]]:
+    def lines(self, selector: str, most: int = 5000) -> list[tuple[dict[str, str], int, str]]:
         """Labels and structured metadata, nanoseconds, and text of the last day's lines, oldest first."""
-        asked = {"query": selector, "since": "24h", "limit": "5000", "direction": "forward"}
+        asked = {"query": selector, "since": "24h", "limit": str(most), "direction": "forward"}
         query = urllib.parse.urlencode(asked)
         with urllib.request.urlopen(f"{self.url}/loki/api/v1/query_range?{query}") as answer:
             found = json.load(answer)
@@ -71,6 +71,13 @@ class Loki:
             for at, text, *_ in stream["values"]
         ]
         return sorted(lines, key=lambda line: line[1])
+
+    def count(self, selector: str) -> int:
+        """How many lines of the last hour there are; one that is there twice counts twice."""
+        query = urllib.parse.urlencode({"query": f"sum(count_over_time({selector}[1h]))"})
+        with urllib.request.urlopen(f"{self.url}/loki/api/v1/query?{query}") as answer:
+            result = json.load(answer)["data"]["result"]
+        return int(result[0]["value"][1]) if result else 0
 
     def close(self) -> None:
         process, self._process = self._process, None

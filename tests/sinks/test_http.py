@@ -197,6 +197,16 @@ async def test_how_large_a_delivery_is_depends_on_what_a_request_costs(
     assert (sink.batch_bytes, sink.batch_wait_s) == (size, wait_s)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://ada:hunter2@proxy.test:1080", "ftp://ada:hunter2@proxy.test"])
+async def test_a_proxy_in_the_environment_that_cannot_be_used_is_told(
+    sink_to: Making, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(Retryable, match=r"the proxy in the environment .* cannot be used") as caught:
+        await sink_to()
+    assert "hunter2" not in str(caught.value)
+
+
 # --- answers ------------------------------------------------------------------------------------------
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"

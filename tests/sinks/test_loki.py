@@ -21,7 +21,7 @@ from logroute.sinks.loki_push import FORGOTTEN_S, LokiEncoding, LokiOptions
 from logroute.sinks.loki_refusals import parse_labels, refusals
 from tests.servers.loki import Loki
 from tests.sinks.conftest import Making
-from tests.sinks.http_server import HttpServer, answer
+from tests.sinks.http_server import HttpServer, Request, answer
 
 WEB = Origin(
     "docker:web",
@@ -173,6 +173,21 @@ async def test_streams_that_were_taken_before_a_failure_are_not_sent_again(
     outcome = await sink.deliver(given)
     assert [(each.batch, each.record.message) for each in outcome.postponed] == [(0, "b"), (1, "c")]
     assert outcome.after_s == 2
+
+
+async def test_a_delivery_of_many_streams_ends_within_its_deadline(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def slowly(stream: trio.SocketStream, request: Request) -> None:
+        await trio.sleep(4)
+        await answer(204)(stream, request)
+
+    server.otherwise = slowly
+    sink = await sink_to(server.url, encoding="loki")
+    origins = [Origin(f"docker:{n}", "docker", id=str(n) * 64, name=f"c{n}") for n in range(6)]
+    outcome = await sink.deliver([batch(line(each.name), of=each) for each in origins])
+    assert [each.record.message for each in outcome.postponed] == ["c3", "c4", "c5"]
+    assert outcome.postponed[0].reason.endswith("is slow: 3 of 6 requests took 10 s")
 
 
 async def test_a_stream_that_is_refused_is_halved_without_the_others(

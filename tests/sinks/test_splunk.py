@@ -179,6 +179,13 @@ async def test_a_delivery_is_done_when_its_channel_says_so(
     assert all("content-encoding" not in each.headers for each in asked)
 
 
+@pytest.mark.parametrize("path", ["/x/services/collector", "/x/services/collector/event/1.0?a=b"])
+async def test_acknowledgements_are_beside_the_events(server: HttpServer, sink_to: Making, path: str) -> None:
+    server.behaviours += [answer(200, b'{"code":0,"ackId":7}'), answer(200, b'{"acks":{"7":true}}')]
+    assert await (await sink_to(path, encoding="splunk", splunk={"ack": True})).deliver([A]) == DELIVERED
+    assert server.requests[1].target.startswith("/x/services/collector/ack?channel=")
+
+
 async def test_what_is_never_confirmed_is_sent_again(
     server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
 ) -> None:
