@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from logroute.router.hints import OF_DEMO
 from logroute.sources.engine_address import AddressError, EngineAddress
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-LABEL = "logroute.demo"
+LABEL = OF_DEMO
 PATIENCE_S = 5
 # Any of these has a shell; none is downloaded for a demo.
 IMAGES = ("busybox", "alpine", "debian", "ubuntu", "bash", "python", "node", "nginx", "redis", "postgres")

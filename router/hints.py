@@ -34,6 +34,8 @@ FIELDS = "logroute.fields."
 ENABLE = "logroute.enable"
 """Decided by the source, which then reads nothing."""
 KNOWN = (ENABLE, ROUTES, PARSER)
+OF_DEMO = "logroute.demo"
+"""By which `logroute demo` knows its containers; it asks for nothing."""
 
 FORMATS = ("nginx", "apache", "haproxy", "postgres", "redis", "klog", "syslog")
 PARSERS: dict[str, dict[str, Any]] = {
@@ -70,7 +72,7 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
                 found.append(f'{label}: there is no parser "{value}"{hint}')
         elif label == FIELDS:
             found.append(f"{label} names no field")
-        elif label not in KNOWN and not label.startswith(FIELDS):
+        elif label not in (*KNOWN, OF_DEMO) and not label.startswith(FIELDS):
             hint = did_you_mean(label, KNOWN) or f"; there are {', '.join(KNOWN)} and {FIELDS}…"
             found.append(f"there is no label {label}{hint}")
     return found

@@ -120,6 +120,7 @@ def test_what_makes_sense_is_not() -> None:
         "logroute.routes": "search",
         "logroute.parser": "json",
         "logroute.fields.team": "",
+        "logroute.demo": "4711",
     }
     assert nonsense(Origin("docker:1", "docker", labels=labels), ["search"]) == []
 
