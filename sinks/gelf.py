@@ -18,12 +18,13 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
-from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkOptions
-from logroute.sinks.datagrams import LARGEST_BYTES, TooLarge, UdpDatagrams
+from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
+from logroute.sinks.datagrams import LARGEST_BYTES, Datagrams, TooLarge, UdpDatagrams
 from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
 from logroute.sinks.kernel_acknowledged import Connection
 from logroute.sinks.streams import open_stream
 from logroute.sinks.tls import TlsOptions, client_context
+from logroute.sinks.unconfirmed import UnconfirmedSink
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -97,7 +98,7 @@ class GelfStatistics(msgspec.Struct, frozen=True):
 
 
 @SINKS.register(GelfOptions)
-class GelfSink(Sink[GelfOptions]):
+class GelfSink(UnconfirmedSink[GelfOptions]):
     """One connection, or socket for datagrams, made anew when it has ended."""
 
     def __init__(self, options: GelfOptions, context: SinkContext) -> None:
@@ -106,10 +107,6 @@ class GelfSink(Sink[GelfOptions]):
         self._messages = GelfMessages()
         self._chunker = Chunker(options.compress, options.chunk)
         self._peer = f"gelf+{options.address}"
-        self._connection: Connection | None = None
-        self._datagrams: UdpDatagrams | None = None
-        self._connected = trio.Event()
-        self._connections = self._unconfirmed = 0
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
@@ -128,15 +125,12 @@ class GelfSink(Sink[GelfOptions]):
         address, peer = self._address, self._peer
         # Names are resolved anew: the receiver may have moved.
         if address.transport == "udp":
-            self._datagrams = await UdpDatagrams.open(address.host, address.port, peer)
+            self._begin(await UdpDatagrams.open(address.host, address.port, peer))
             self._chunker.datagram_bytes = self.options.chunk
         else:
             context = await client_context(self.options.tls) if address.transport == "tls" else None
             opened = await open_stream(address.host, address.port, peer, context)
-            self._connection = await Connection.of(opened, peer)
-        self._connections += 1
-        self._connected.set()
-        self._connected = trio.Event()
+            self._begin(await Connection.of(opened, peer))
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         messages = [message for batch in batches for message in self._messages.encode(batch)]
@@ -151,21 +145,15 @@ class GelfSink(Sink[GelfOptions]):
             connection = self._connection
             assert connection is not None
             messages.append(b"")
-            try:
-                await connection.send(b"\0".join(messages), len(messages) - 1)
-            finally:
-                self._count(connection)
+            await self._send(connection, b"\0".join(messages), len(messages) - 1)
         return DELIVERED
 
-    async def _send_datagrams(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
+    async def _send_datagrams(self, datagrams: Datagrams, messages: Sequence[bytes]) -> None:
         truncated = self._chunker.truncated
         try:
             await self._send_chunked(datagrams, messages)
         except Retryable:
-            if lost := datagrams.unconfirmed:
-                self._unconfirmed += lost
-                self.context.unconfirmed(lost)
-            await self.close()
+            await self._lose(datagrams)
             raise
         finally:
             if cut := self._chunker.truncated - truncated:
@@ -173,7 +161,7 @@ class GelfSink(Sink[GelfOptions]):
                     "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes
                 )
 
-    async def _send_chunked(self, datagrams: UdpDatagrams, messages: Sequence[bytes]) -> None:
+    async def _send_chunked(self, datagrams: Datagrams, messages: Sequence[bytes]) -> None:
         """Send them, all of them again in smaller datagrams where the path turns out not to take these."""
         while True:
             # Milliseconds of compressing in which others want to go on.
@@ -191,34 +179,3 @@ class GelfSink(Sink[GelfOptions]):
 
     def _datagrams_of(self, messages: Sequence[bytes]) -> list[bytes]:
         return [datagram for message in messages for datagram in self._chunker.datagrams(message)]
-
-    async def run(self) -> None:
-        """Notice the end of a connection before the next delivery writes into it."""
-        while True:
-            connection = self._connection
-            if connection is None or connection.failure:
-                await self._connected.wait()
-            else:
-                await connection.watch()
-                self._count(connection)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        datagrams, self._datagrams = self._datagrams, None
-        if datagrams is not None:
-            datagrams.close()
-        if connection is not None:
-            await connection.close()
-            self._count(connection)
-
-    def _count(self, connection: Connection) -> None:
-        """What the end of a connection, if it has ended, may have cost."""
-        if records := connection.take_unconfirmed():
-            self._unconfirmed += records
-            self.context.unconfirmed(records)
-            self.context.warn(
-                "records may be lost: the receiver had taken them and may not have read them",
-                receiver=connection.peer,
-                reason=connection.failure,
-                records=records,
-            )

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
-import trio
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.router.template import Template
-from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
 from logroute.sinks.datagrams import Datagrams, UdpDatagrams, UnixDatagrams, WrongKind
 from logroute.sinks.kernel_acknowledged import Connection
 from logroute.sinks.streams import open_stream, open_unix_stream
@@ -32,6 +31,7 @@ from logroute.sinks.syslog_message import (
     check_structured_data,
 )
 from logroute.sinks.tls import TlsOptions, client_context
+from logroute.sinks.unconfirmed import UnconfirmedSink
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -166,7 +166,7 @@ class SyslogStatistics(msgspec.Struct, frozen=True):
 
 
 @SINKS.register(SyslogOptions)
-class SyslogSink(Sink[SyslogOptions]):
+class SyslogSink(UnconfirmedSink[SyslogOptions]):
     """One connection, or socket for datagrams, made anew when it has ended."""
 
     def __init__(self, options: SyslogOptions, context: SinkContext) -> None:
@@ -178,10 +178,7 @@ class SyslogSink(Sink[SyslogOptions]):
             options.format, framing, options.facility, options.templates(), self._max_bytes
         )
         self._peer = f"syslog+{options.address}"
-        self._connection: Connection | None = None
-        self._datagrams: Datagrams | None = None
-        self._connected = trio.Event()
-        self._connections = self._truncated = self._unconfirmed = 0
+        self._truncated = 0
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
@@ -200,19 +197,16 @@ class SyslogSink(Sink[SyslogOptions]):
         address, peer = self._address, self._peer
         # Names are resolved anew: the receiver may have moved.
         if address.transport == "udp":
-            self._datagrams = await UdpDatagrams.open(address.host, address.port, peer)
+            self._begin(await UdpDatagrams.open(address.host, address.port, peer))
         elif address.transport == "unix":
             try:
-                self._datagrams = await UnixDatagrams.open(address.path, peer)
+                self._begin(await UnixDatagrams.open(address.path, peer))
             except WrongKind:
-                self._connection = await Connection.of(await open_unix_stream(address.path, peer), peer)
+                self._begin(await Connection.of(await open_unix_stream(address.path, peer), peer))
         else:
             context = await client_context(self.options.tls) if address.transport == "tls" else None
             opened = await open_stream(address.host, address.port, peer, context)
-            self._connection = await Connection.of(opened, peer)
-        self._connections += 1
-        self._connected.set()
-        self._connected = trio.Event()
+            self._begin(await Connection.of(opened, peer))
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         if not any(len(batch) for batch in batches):
@@ -235,54 +229,17 @@ class SyslogSink(Sink[SyslogOptions]):
         assert connection is not None
         encode = self._encoder.encode
         data = b"".join([encode(batch) for batch in batches])
-        try:
-            await connection.send(data, sum([len(batch) for batch in batches]))
-        finally:
-            self._count(connection)
+        await self._send(connection, data, sum([len(batch) for batch in batches]))
 
     async def _send_datagrams(self, datagrams: Datagrams, batches: Sequence[Batch]) -> None:
         messages = [message for batch in batches for message in self._encoder.messages(batch)]
         try:
             shortened = await datagrams.send(messages)
         except Retryable:
-            if lost := datagrams.unconfirmed:
-                self._unconfirmed += lost
-                self.context.unconfirmed(lost)
-            await self.close()
+            await self._lose(datagrams)
             raise
         if shortened:
             self._truncated += shortened
             self.context.warn(
                 "messages were cut to what the path takes", messages=shortened, max_size=datagrams.max_bytes
-            )
-
-    async def run(self) -> None:
-        """Notice the end of a connection before the next delivery writes into it."""
-        while True:
-            connection = self._connection
-            if connection is None or connection.failure:
-                await self._connected.wait()
-            else:
-                await connection.watch()
-                self._count(connection)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        datagrams, self._datagrams = self._datagrams, None
-        if datagrams is not None:
-            datagrams.close()
-        if connection is not None:
-            await connection.close()
-            self._count(connection)
-
-    def _count(self, connection: Connection) -> None:
-        """What the end of a connection, if it has ended, may have cost."""
-        if records := connection.take_unconfirmed():
-            self._unconfirmed += records
-            self.context.unconfirmed(records)
-            self.context.warn(
-                "records may be lost: the receiver had taken them and may not have read them",
-                receiver=connection.peer,
-                reason=connection.failure,
-                records=records,
             )
