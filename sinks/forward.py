@@ -11,7 +11,7 @@ import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -22,6 +22,7 @@ from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions, kernel_acknowledged
+from logroute.sinks.addresses import Address, parse_address
 from logroute.sinks.forward_connection import Connection
 from logroute.sinks.forward_entries import EntryEncoder
 from logroute.sinks.forward_protocol import PORT, Handshake, message
@@ -36,7 +37,7 @@ MESSAGE_BYTES = 4 << 20
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_-]")
 TAG_VALUE_CHARACTERS = 128
 
-TRANSPORTS = ("tcp", "tls")
+PORTS = {"tcp": PORT, "tls": PORT}
 
 
 class ForwardOptions(SinkOptions):
@@ -67,7 +68,7 @@ class ForwardOptions(SinkOptions):
     @field_validator("address")
     @classmethod
     def _address_is_one(cls, address: str) -> str:
-        parse_address(address)
+        _address_of(address)
         return address
 
     @field_validator("tag")
@@ -97,38 +98,17 @@ class ForwardOptions(SinkOptions):
         return self
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a receiver listens."""
-
-    transport: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"forward{'+tls' if self.transport == 'tls' else ''}://{host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
+def _address_of(text: str) -> Address:
     """`tcp://HOST:PORT` or `tls://HOST:PORT`. Raises ValueError; its text shows no password."""
-    if not text.isprintable() or " " in text:
-        raise ValueError("must not contain spaces or control characters")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError("is no address such as tcp://logs.example.com:24224") from error
-    if parts.scheme not in TRANSPORTS:
-        there_are = " and ".join(f"{transport}://" for transport in TRANSPORTS)
-        said = f'no transport "{parts.scheme}://"' if parts.scheme else "no transport"
-        raise ValueError(f"{said}; there are {there_are}")
-    if not host:
-        raise ValueError("names no host")
-    if "@" in parts.netloc:
-        raise ValueError("takes no user: set `username` and `password`")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("has something behind the port")
-    return Address(parts.scheme, host, PORT if port is None else port)
+    return parse_address(
+        text, PORTS, example="tcp://logs.example.com:24224", no_user="set `username` and `password`"
+    )
+
+
+def _named(address: Address) -> str:
+    """As a URI has it."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"forward{'+tls' if address.transport == 'tls' else ''}://{host}:{address.port}"
 
 
 def escape_tag(value: str) -> str:
@@ -165,7 +145,7 @@ class ForwardSink(Sink[ForwardOptions]):
 
     def __init__(self, options: ForwardOptions, context: SinkContext) -> None:
         super().__init__(options, context)
-        self._address = parse_address(options.address)
+        self._address = _address_of(options.address)
         self._tag = Template.parse(options.tag)
         self._tags: WeakKeyDictionary[Origin, str] = WeakKeyDictionary()
         """Of origins whose records all have the same."""
@@ -187,7 +167,7 @@ class ForwardSink(Sink[ForwardOptions]):
         user_info, at, netloc = uri.netloc.rpartition("@")
         transport = uri.scheme.partition("+")[2] or "tcp"
         address = uri._replace(scheme=transport, netloc=netloc, query="").geturl()
-        parse_address(address)
+        _address_of(address)
         username, colon, password = user_info.partition(":")
         user = {"username": unquote(username)} if at else {}
         if colon:
@@ -209,7 +189,7 @@ class ForwardSink(Sink[ForwardOptions]):
                 options.shared_key, options.username or "", options.password or "", hostname
             )
         # The name is resolved anew: the receiver may have moved.
-        connection = await Connection.connect(address.host, address.port, str(address), context, handshake)
+        connection = await Connection.connect(address.host, address.port, _named(address), context, handshake)
         self._keepalive = connection.keepalive
         self._connection = connection if options.ack else await connection.without_acknowledgements()
         self._connections += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import msgspec
 import trio
@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
+from logroute.sinks.addresses import Address, parse_address
 from logroute.sinks.datagrams import LARGEST_BYTES, Datagrams, TooLarge, UdpDatagrams
 from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
 from logroute.sinks.kernel_acknowledged import Connection
@@ -29,8 +30,7 @@ from logroute.sinks.unconfirmed import UnconfirmedSink
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
-PORT = 12201
-TRANSPORTS = ("udp", "tcp", "tls")
+PORTS = {"udp": 12201, "tcp": 12201, "tls": 12201}
 CHUNK_BYTES = 1420
 """What goes over most paths in one piece; in a network of one's own 8192 is usual."""
 
@@ -51,39 +51,20 @@ class GelfOptions(SinkOptions):
     @field_validator("address")
     @classmethod
     def _address_is_one(cls, address: str) -> str:
-        parse_address(address)
+        _address_of(address)
         return address
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a receiver listens."""
-
-    transport: str
-    host: str
-    port: int
-
-
-def parse_address(text: str) -> Address:
+def _address_of(text: str) -> Address:
     """`udp://HOST:PORT`, `tcp://…` or `tls://…`. Raises ValueError; its text shows no password."""
-    if not text.isprintable() or " " in text:
-        raise ValueError("must not contain spaces or control characters")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"is no address such as udp://graylog.example.com:{PORT}") from error
-    if parts.scheme not in TRANSPORTS:
-        there_are = ", ".join(f"{transport}://" for transport in TRANSPORTS)
-        said = f'no transport "{parts.scheme}://"' if parts.scheme else "no transport"
-        hint = "; by HTTP it is https://…?encoding=gelf" if parts.scheme in ("http", "https") else ""
-        raise ValueError(f"{said}; there are {there_are}{hint}")
-    if not host:
-        raise ValueError("names no host")
-    if "@" in parts.netloc:
-        raise ValueError("takes no user: these inputs know none")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("has something behind the port")
-    return Address(parts.scheme, host, PORT if port is None else port)
+    by_http = "; by HTTP it is https://…?encoding=gelf"
+    return parse_address(
+        text,
+        PORTS,
+        example="udp://graylog.example.com:12201",
+        no_user="these inputs know none",
+        hints={"http": by_http, "https": by_http},
+    )
 
 
 class GelfStatistics(msgspec.Struct, frozen=True):
@@ -103,7 +84,7 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
 
     def __init__(self, options: GelfOptions, context: SinkContext) -> None:
         super().__init__(options, context)
-        self._address = parse_address(options.address)
+        self._address = _address_of(options.address)
         self._messages = GelfMessages()
         self._chunker = Chunker(options.compress, options.chunk)
         self._peer = f"gelf+{options.address}"
@@ -114,7 +95,7 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
             raise ValueError("the URI is the address, `address` is no parameter")
         transport = uri.scheme.partition("+")[2] or "udp"
         address = uri._replace(scheme=transport, query="").geturl()
-        parse_address(address)
+        _address_of(address)
         return {"address": address, **query}
 
     def statistics(self) -> GelfStatistics:

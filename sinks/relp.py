@@ -19,11 +19,12 @@ from pydantic import Field, field_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext
+from logroute.sinks.addresses import Address, parse_address
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.kernel_acknowledged import set_up
 from logroute.sinks.relp_protocol import Answers, RelpError, closing, number_of, numbers_of, opening
 from logroute.sinks.streams import Opened, open_stream, shaking_hands
-from logroute.sinks.syslog import LARGEST_BYTES, Address, MessageOptions, network_address
+from logroute.sinks.syslog import LARGEST_BYTES, NO_USER, MessageOptions
 from logroute.sinks.syslog_message import SyslogEncoder
 from logroute.sinks.tls import TlsOptions, client_context
 
@@ -54,20 +55,13 @@ class RelpOptions(MessageOptions):
     @field_validator("address")
     @classmethod
     def _address_is_one(cls, address: str) -> str:
-        parse_address(address)
+        _address_of(address)
         return address
 
 
-def parse_address(text: str) -> Address:
+def _address_of(text: str) -> Address:
     """`tcp://HOST:PORT` or `tls://HOST:PORT`. Raises ValueError."""
-    if not text.isprintable() or " " in text:
-        raise ValueError("must not contain spaces or control characters")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError("is no address such as tcp://logs.example.com:2514") from error
-    return network_address(parts, host, port, PORTS)
+    return parse_address(text, PORTS, example="tcp://logs.example.com:2514", no_user=NO_USER)
 
 
 class RelpStatistics(msgspec.Struct, frozen=True):
@@ -85,7 +79,7 @@ class RelpSink(Sink[RelpOptions]):
 
     def __init__(self, options: RelpOptions, context: SinkContext) -> None:
         super().__init__(options, context)
-        self._address = parse_address(options.address)
+        self._address = _address_of(options.address)
         self._max_bytes = options.max_size or LARGEST_BYTES["relp"]
         # The framing is RELP's own.
         self._encoder = SyslogEncoder(
@@ -105,7 +99,7 @@ class RelpSink(Sink[RelpOptions]):
         if "address" in query:
             raise ValueError("the URI is the address, `address` is no parameter")
         address = uri._replace(scheme=uri.scheme.partition("+")[2] or "tcp", query="").geturl()
-        parse_address(address)
+        _address_of(address)
         return {"address": address, **query}
 
     def statistics(self) -> RelpStatistics:

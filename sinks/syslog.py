@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import msgspec
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +18,7 @@ from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.router.template import Template
 from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
+from logroute.sinks.addresses import Address, parse_address
 from logroute.sinks.datagrams import Datagrams, UdpDatagrams, UnixDatagrams, WrongKind
 from logroute.sinks.kernel_acknowledged import Connection
 from logroute.sinks.streams import open_stream, open_unix_stream
@@ -103,7 +104,7 @@ class SyslogOptions(MessageOptions):
     @field_validator("address")
     @classmethod
     def _address_is_one(cls, address: str) -> str:
-        parse_address(address)
+        _address_of(address)
         return address
 
     @model_validator(mode="after")
@@ -113,45 +114,12 @@ class SyslogOptions(MessageOptions):
         return self
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a receiver listens."""
-
-    transport: str
-    host: str
-    port: int
-    path: str = ""
-    """Of a unix socket."""
+NO_USER = "syslog knows none"
 
 
-def parse_address(text: str) -> Address:
+def _address_of(text: str) -> Address:
     """`udp://HOST:PORT`, `tcp://…`, `tls://…` or `unix:///PATH`. Raises ValueError; it shows no password."""
-    if not text.isprintable() or " " in text:
-        raise ValueError("must not contain spaces or control characters")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError("is no address such as tcp://logs.example.com:514") from error
-    if parts.scheme == "unix":
-        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
-            raise ValueError("is no socket such as unix:///dev/log")
-        return Address("unix", "", 0, parts.path)
-    return network_address(parts, host, port, PORTS | {"unix": 0})
-
-
-def network_address(parts: SplitResult, host: str | None, port: int | None, ports: dict[str, int]) -> Address:
-    """Host and port of a URL whose scheme is one of these transports. Raises ValueError."""
-    if parts.scheme not in ports:
-        there_are = ", ".join(f"{transport}://" for transport in ports)
-        said = f'no transport "{parts.scheme}://"' if parts.scheme else "no transport"
-        raise ValueError(f"{said}; there are {there_are}")
-    if not host:
-        raise ValueError("names no host")
-    if "@" in parts.netloc:
-        raise ValueError("takes no user: syslog knows none")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("has something behind the port")
-    return Address(parts.scheme, host, ports[parts.scheme] if port is None else port)
+    return parse_address(text, PORTS | {"unix": 0}, example="tcp://logs.example.com:514", no_user=NO_USER)
 
 
 class SyslogStatistics(msgspec.Struct, frozen=True):
@@ -171,7 +139,7 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
 
     def __init__(self, options: SyslogOptions, context: SinkContext) -> None:
         super().__init__(options, context)
-        self._address = address = parse_address(options.address)
+        self._address = address = _address_of(options.address)
         self._max_bytes = options.max_size or LARGEST_BYTES[address.transport]
         framing = options.framing or ("newline" if address.transport == "unix" else "octet-counting")
         self._encoder = SyslogEncoder(
@@ -186,7 +154,7 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
             raise ValueError("the URI is the address, `address` is no parameter")
         transport = uri.scheme.partition("+")[2] or "udp"
         address = uri._replace(scheme=transport, query="").geturl()
-        parse_address(address)
+        _address_of(address)
         return {"address": address, **query}
 
     def statistics(self) -> SyslogStatistics:

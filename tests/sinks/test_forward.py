@@ -758,14 +758,14 @@ def test_uris() -> None:
         "type": "forward", "address": "tls://[::1]:1", "username": "a@b", "password": "p/w",
         "shared_key": "k", "tls": {"ca": "/x"},
     }  # fmt: skip
-    address = forward_module.parse_address("tls://[::1]")
-    assert str(address) == "forward+tls://[::1]:24224"
+    address = forward_module._address_of("tls://[::1]")
+    assert forward_module._named(address) == "forward+tls://[::1]:24224"
 
 
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("forward+udp://h", 'forward+udp://h: no transport "udp://"; there are tcp:// and tls://'),
+        ("forward+udp://h", 'forward+udp://h: no transport "udp://"; there are tcp://, tls://'),
         ("forward://", "forward://: names no host"),
         ("forward://h:x", "forward://h:x: is no address such as tcp://logs.example.com:24224"),
         ("forward://h/tag", "forward://h/tag: has something behind the port"),
@@ -773,7 +773,7 @@ def test_uris() -> None:
             "forward://h?address=tcp://x",
             "forward://h?address=…: the URI is the address, `address` is no parameter",
         ),
-        ("forward+udp://ada:pw@h", 'forward+udp://ada:***@h: no transport "udp://"; there are tcp:// and tls://'),
+        ("forward+udp://ada:pw@h", 'forward+udp://ada:***@h: no transport "udp://"; there are tcp://, tls://'),
     ],
 )  # fmt: skip
 def test_a_uri_that_means_no_receiver_is_told(uri: str, said: str) -> None:
@@ -785,7 +785,7 @@ def test_a_uri_that_means_no_receiver_is_told(uri: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"address": "logs.test:24224"}, 'no transport "logs.test://"; there are tcp:// and tls://'),
+        ({"address": "logs.test:24224"}, 'no transport "logs.test://"; there are tcp://, tls://'),
         ({"address": "tcp://a:b@h"}, "takes no user: set `username` and `password`"),
         ({"address": "tcp://h\n"}, "must not contain spaces or control characters"),
         ({"tag": ""}, "must not be empty"),
