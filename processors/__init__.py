@@ -79,6 +79,8 @@ class Processor(ABC, Generic[OptionsT]):
     quick: ClassVar[bool] = False
     """It looks at whole batches at once, and changes no records: so it is given them whole, and before
     routing as the source gave them (`batch.lines`, maybe not ready): most records need not be more."""
+    guards: ClassVar[bool] = False
+    """Nothing may go on that it has not looked at: where it raises, the texts are withheld."""
     separable: ClassVar[bool] = True
     """Whether what it does to a record depends on that record alone."""
 

@@ -1,7 +1,7 @@
 """Layouts of times: what a time looks like, in strptime's words, read as records have it.
 
-Own code, because Python's `strptime` knows six digits of a second only, names of months in the machine's
-language, and takes ten times as long.
+Own code, because Python's `strptime` knows six digits of a second only, and names of months in the machine's
+language.
 """
 
 from __future__ import annotations

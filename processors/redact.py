@@ -73,6 +73,7 @@ class RedactProcessor(Processor[RedactOptions]):
 
     changes: ClassVar[bool] = False
     quick: ClassVar[bool] = True
+    guards: ClassVar[bool] = True
 
     def __init__(self, options: RedactOptions) -> None:
         super().__init__(options)

@@ -18,7 +18,7 @@ import trio
 
 from logroute.processors import Processor, ProcessorBooks
 from logroute.router.match import Match
-from logroute.router.record import Batch, DetailedRecord, Origin, Record
+from logroute.router.record import Batch, DetailedRecord, Origin, Record, detailed
 from logroute.router.selection import Chooser, Matching
 from logroute.router.watch import Watch
 
@@ -27,6 +27,8 @@ PIECE = 1000
 GIVE_WAY_S = 0.005
 """After so much work others get their turn."""
 SAY_AGAIN_S = 60.0
+WITHHELD = "withheld: the processor that looks for what must not leave has failed, see the log"
+"""The text of records that it would have looked at."""
 
 Memo = dict[tuple[int, int], tuple[Batch, Batch]]
 """What stages have made of batches in one sweep, by their ids; and what they were given, so that it stays."""
@@ -78,7 +80,7 @@ class Stage:
         except (Exception, SystemExit) as error:  # a stranger's may raise anything
             self._say(error)
             books.failed += given
-            result = batch
+            result = _withheld(batch) if self.processor.guards else batch
         made = result if result is not None else batch.with_records([], 0)
         out = len(made.lines)
         gone = books.joined - joined
@@ -94,10 +96,21 @@ class Stage:
         if now - self._said_at >= SAY_AGAIN_S:
             self._said_at = now
             structlog.get_logger("logroute.router").error(
-                "a processor has failed: the records go on as they were",
+                "a processor has failed: what its records say is withheld"
+                if self.processor.guards
+                else "a processor has failed: the records go on as they were",
                 processor=self.plan.name,
                 exc_info=error,
             )
+
+
+def _withheld(batch: Batch) -> Batch:
+    """The same records, without what they say."""
+    records: list[Record] = [
+        msgspec.structs.replace(detailed(record), message=WITHHELD, fields=None, error=WITHHELD)
+        for record in batch.records
+    ]
+    return batch.with_records(records)
 
 
 class Chain:

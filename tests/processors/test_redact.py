@@ -7,12 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from logroute.processors import Processor
 from logroute.processors._sensitive import luhn, mod_97, sensitive
+from logroute.processors.redact import RedactOptions, RedactProcessor
+from logroute.router.chain import WITHHELD, Stage, StagePlan
+from logroute.router.match import EVERYTHING
 from logroute.router.record import BEGINNING, Batch, DetailedRecord, Record
 from logroute.sinks.encoding import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
@@ -281,3 +286,28 @@ def test_whatever_comes_a_record_goes_on(text: str) -> None:
 def test_a_mebibyte_that_almost_matches_is_done_soon(unit: str) -> None:
     text = (unit * (1 << 20))[: 1 << 20]
     assert redacted(text, patterns=["(a+)+b", "((a|b)*c)*d"])
+
+
+async def test_where_it_fails_nothing_goes_on_that_it_has_not_looked_at(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    options = RedactOptions.model_validate({"kinds": ["email"]})
+    stage = Stage(StagePlan("redact", EVERYTHING, lambda: RedactProcessor(options), "redact"))
+    monkeypatch.setattr(stage.processor, "_found", fail)
+    records: list[Record] = [
+        Record("ada@example.com", "stdout", TIME),
+        DetailedRecord("b", "stderr", TIME, level="warn", fields={"mail": "b@example.com"}),
+    ]
+    batch = Batch(WEB, records, before=BEGINNING, after=BEGINNING, size_bytes=100, ready=True)
+    with capture_logs() as said:
+        made = stage.process(batch)
+    assert [(r.message, r.stream, r.time, r.level, r.fields) for r in made.records] == [
+        (WITHHELD, "stdout", TIME, None, None),
+        (WITHHELD, "stderr", TIME, "warn", None),
+    ]
+    assert records[0].message == "ada@example.com"  # others hold it, too
+    assert (stage.books.failed, stage.books.records_out) == (2, 2)
+    assert "withheld" in said[0]["event"]
