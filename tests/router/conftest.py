@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 import trio
 
+from logroute.router import load
 from tests.router.stand_ins import inline
 
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would run in a thread runs at once, so that the mock clock and the state agree about the time."""
+    """What would run in a thread runs at once, so that the mock clock and the state agree about the time.
+
+    And the kernel's account of who computes, in the machine's time, says nothing of the mock clock's.
+    """
     monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+    monkeypatch.setattr(load, "busy_s", lambda: 0.0)
 
 
 @pytest.fixture(autouse=True)
