@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -16,6 +17,16 @@ class Address(msgspec.Struct, frozen=True):
     port: int
     path: str = ""
     """Of a socket of this host; it has no host and no port."""
+
+
+def address_of_uri(uri: SplitResult, query: Mapping[str, Any], transport: str) -> str:
+    """The option `address` that a sink's URI means: of `syslog+tcp://HOST` it is `tcp://HOST`.
+
+    `transport` is that of a scheme that names none. Raises ValueError.
+    """
+    if "address" in query:
+        raise ValueError("the URI is the address, `address` is no parameter")
+    return uri._replace(scheme=uri.scheme.partition("+")[2] or transport, query="").geturl()
 
 
 def parse_address(

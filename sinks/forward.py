@@ -22,7 +22,7 @@ from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions, kernel_acknowledged
-from logroute.sinks.addresses import Address, parse_address
+from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.forward_connection import Connection
 from logroute.sinks.forward_entries import EntryEncoder
 from logroute.sinks.forward_protocol import PORT, Handshake, message
@@ -162,11 +162,8 @@ class ForwardSink(Sink[ForwardOptions]):
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
-        if "address" in query:
-            raise ValueError("the URI is the address, `address` is no parameter")
         user_info, at, netloc = uri.netloc.rpartition("@")
-        transport = uri.scheme.partition("+")[2] or "tcp"
-        address = uri._replace(scheme=transport, netloc=netloc, query="").geturl()
+        address = address_of_uri(uri._replace(netloc=netloc), query, "tcp")
         _address_of(address)
         username, colon, password = user_info.partition(":")
         user = {"username": unquote(username)} if at else {}

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
-from logroute.sinks.addresses import Address, parse_address
+from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.datagrams import LARGEST_BYTES, Datagrams, TooLarge, UdpDatagrams
 from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
 from logroute.sinks.kernel_acknowledged import Connection
@@ -91,10 +91,7 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
-        if "address" in query:
-            raise ValueError("the URI is the address, `address` is no parameter")
-        transport = uri.scheme.partition("+")[2] or "udp"
-        address = uri._replace(scheme=transport, query="").geturl()
+        address = address_of_uri(uri, query, "udp")
         _address_of(address)
         return {"address": address, **query}
 

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext
-from logroute.sinks.addresses import Address, parse_address
+from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.kernel_acknowledged import set_up
 from logroute.sinks.relp_protocol import Answers, RelpError, closing, number_of, numbers_of, opening
@@ -96,9 +96,7 @@ class RelpSink(Sink[RelpOptions]):
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
-        if "address" in query:
-            raise ValueError("the URI is the address, `address` is no parameter")
-        address = uri._replace(scheme=uri.scheme.partition("+")[2] or "tcp", query="").geturl()
+        address = address_of_uri(uri, query, "tcp")
         _address_of(address)
         return {"address": address, **query}
 

@@ -18,7 +18,7 @@ from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.router.template import Template
 from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
-from logroute.sinks.addresses import Address, parse_address
+from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.datagrams import Datagrams, UdpDatagrams, UnixDatagrams, WrongKind
 from logroute.sinks.kernel_acknowledged import Connection
 from logroute.sinks.streams import open_stream, open_unix_stream
@@ -150,10 +150,7 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
-        if "address" in query:
-            raise ValueError("the URI is the address, `address` is no parameter")
-        transport = uri.scheme.partition("+")[2] or "udp"
-        address = uri._replace(scheme=transport, query="").geturl()
+        address = address_of_uri(uri, query, "udp")
         _address_of(address)
         return {"address": address, **query}
 

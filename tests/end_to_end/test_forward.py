@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+from tests.end_to_end.killing import run_through_kills
 from tests.servers.forward_collector import ForwardCollector
 
 LINES = 60_000
@@ -26,19 +23,7 @@ def test_everything_arrives_in_order_however_often_the_daemon_is_killed(
         f"routes: {{all: {{sink: 'forward://127.0.0.1:{forward_collector.port}?tag=a.b',"
         " batch: {bytes: 64KiB}}}\n"
     )
-    command = [sys.executable, "-m", "logroute", "run", "--once", "-c", str(config)]
-    environment = {**os.environ, "DOCKER_HOST": ""}
-    killed = 0
-    for kill in range(KILLS):
-        daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-        # Once something more has come; what has not is what the next one begins with.
-        wanted = (kill + 1) * LINES // (KILLS + 2)
-        while forward_collector.count() < wanted and daemon.poll() is None:
-            time.sleep(0.002)
-        daemon.kill()
-        killed += daemon.wait() != 0
-    assert killed, "it was done before it could be killed"
-    subprocess.run(command, stderr=subprocess.DEVNULL, env=environment, check=True, timeout=120)
+    run_through_kills(config, forward_collector.count, LINES, KILLS)
     got = [record["message"] for record in forward_collector.wait_for(LINES)]
     # Where each line came for the last time, they are all, and in order.
     numbers = [int(message.split()[1]) for message in got]

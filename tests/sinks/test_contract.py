@@ -336,10 +336,11 @@ class SplunkReceiver(HttpReceiver):
         return found
 
 
-class GelfReceiver(Receiver):
-    """A receiver of a stream of messages, each of which ends with a NUL."""
+class StreamReceiver(Receiver):
+    """A receiver of a stream that answers nothing."""
 
     companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
+    scheme: typing.ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -351,7 +352,22 @@ class GelfReceiver(Receiver):
 
     @property
     def uri(self) -> str:
-        return f"gelf+{self.options['address']}"
+        return f"{self.scheme}+{self.options['address']}"
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        self.receiver.refuse()
+        yield
+        self.receiver.accept()
+
+    def close(self) -> None:
+        self.receiver.close()
+
+
+class GelfReceiver(StreamReceiver):
+    """A receiver of a stream of messages, each of which ends with a NUL."""
+
+    scheme = "gelf"
 
     def records(self) -> list[dict[str, Any]]:
         self.receiver.settle()
@@ -365,15 +381,6 @@ class GelfReceiver(Receiver):
 
     def shown(self, message: str) -> str:
         return "-" if not message or message.isspace() else shown(message)
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        self.receiver.refuse()
-        yield
-        self.receiver.accept()
-
-    def close(self) -> None:
-        self.receiver.close()
 
 
 class ForwardSinkReceiver(Receiver):
@@ -454,22 +461,10 @@ class RelpSinkReceiver(Receiver):
         self.receiver.close()
 
 
-class SyslogReceiver(Receiver):
+class SyslogReceiver(StreamReceiver):
     """A receiver that reads at once. Messages are cut: of long ones only the beginning counts."""
 
-    companions: typing.ClassVar = {"tls.key": ("tls.cert", "/x/client.pem")}
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.receiver = TcpReceiver()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"address": f"tcp://127.0.0.1:{self.receiver.port}"}
-
-    @property
-    def uri(self) -> str:
-        return f"syslog+{self.options['address']}"
+    scheme = "syslog"
 
     def records(self) -> list[dict[str, Any]]:
         self.receiver.settle()
@@ -486,15 +481,6 @@ class SyslogReceiver(Receiver):
 
     def shown(self, message: str) -> str:
         return shown(message).encode()[:4096].decode(errors="ignore")
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        self.receiver.refuse()
-        yield
-        self.receiver.accept()
-
-    def close(self) -> None:
-        self.receiver.close()
 
 
 RECEIVERS: dict[str, type[Receiver]] = {

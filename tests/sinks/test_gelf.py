@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -27,7 +26,9 @@ from logroute.sinks import DELIVERED, Retryable
 from logroute.sinks.gelf import GelfOptions, GelfSink
 from logroute.sinks.gelf_message import MOST_CHUNKS, Chunker, Compress, GelfMessages
 from tests.servers.rsyslog import free_port
+from tests.sinks import datagram_receiver
 from tests.sinks.conftest import Making
+from tests.sinks.datagram_receiver import Narrow, udp_socket
 from tests.sinks.http_server import HttpServer, Request, answer
 from tests.sinks.tcp_receiver import TcpReceiver
 from tests.sinks.test_syslog import Counting
@@ -202,16 +203,8 @@ def test_what_128_chunks_do_not_hold_is_cut(compress: Compress, what: str) -> No
 # --- UDP ----------------------------------------------------------------------------------------------
 
 
-class Inbox:
-    """Datagrams that have come."""
-
-    def __init__(self, made: socket.socket) -> None:
-        made.settimeout(10)
-        self.socket = made
-        self.port = int(made.getsockname()[1])
-
-    def take(self, count: int) -> list[bytes]:
-        return [self.socket.recv(1 << 16) for _ in range(count)]
+class Inbox(datagram_receiver.Inbox):
+    """Messages that have come."""
 
     def messages(self, count: int) -> list[str]:
         """Texts of so many, in order."""
@@ -225,9 +218,7 @@ class Inbox:
 
 @pytest.fixture
 def udp() -> Iterator[Inbox]:
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as made:
-        made.bind(("127.0.0.1", 0))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with udp_socket() as made:
         yield Inbox(made)
 
 
@@ -267,22 +258,7 @@ async def test_where_the_path_takes_less_smaller_datagrams_go_and_nothing_is_cut
     sink = sink_of(f"udp://127.0.0.1:{udp.port}", context, compress="none")
     await sink.open()
     assert sink._datagrams is not None
-    real = sink._datagrams._socket
-
-    class Narrow:
-        """A socket of a path that takes 600 bytes, and whose kernel does not know it."""
-
-        family = socket.AF_UNIX
-
-        def send(self, data: bytes) -> int:
-            if len(data) > 600:
-                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-            return real.send(data)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-    monkeypatch.setattr(sink._datagrams, "_socket", Narrow())
+    monkeypatch.setattr(sink._datagrams, "_socket", Narrow(sink._datagrams._socket))
     assert await sink.deliver([batch("x" * 3000, "short")]) == DELIVERED
     assert udp.messages(2) == ["x" * 3000, "short"]
     assert [event for event, _ in context.warnings] == [

@@ -25,6 +25,8 @@ from logroute.sinks.syslog import SyslogOptions, SyslogSink
 from tests.conftest import missing
 from tests.servers.rsyslog import Certificates, Rsyslog, free_port
 from tests.servers.syslog_ng import SyslogNg
+from tests.sinks import datagram_receiver
+from tests.sinks.datagram_receiver import Narrow, udp_socket
 from tests.sinks.syslog_parser import octet_counted, parse_rfc5424
 from tests.sinks.test_syslog import SAID, TIME, Counting, batch, batch_of
 
@@ -40,48 +42,38 @@ def sink_to(address: str, context: Counting, **options: Any) -> SyslogSink:
     )
 
 
-class Inbox:
-    """Datagrams that have come."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        sock.settimeout(10)
+class Inbox(datagram_receiver.Inbox):
+    """Messages that have come."""
 
     def texts(self, count: int) -> list[str]:
-        return [parse_rfc5424(self.socket.recv(1 << 16)).text for _ in range(count)]
+        return [parse_rfc5424(each).text for each in self.take(count)]
 
 
 @pytest.fixture
 def udp() -> Iterator[Inbox]:
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as made:
-        made.bind(("127.0.0.1", 0))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with udp_socket() as made:
         yield Inbox(made)
-
-
-def port_of(inbox: Inbox) -> int:
-    return int(inbox.socket.getsockname()[1])
 
 
 # --- UDP ----------------------------------------------------------------------------------------------
 
 
 async def test_each_record_is_a_datagram(udp: Inbox, context: Counting) -> None:
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context)
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context)
     assert await sink.deliver([batch(*map(str, range(200))), batch("last")]) == DELIVERED
     assert udp.texts(201) == [*map(str, range(200)), "last"]
     await sink.close()
 
 
 async def test_a_datagram_has_a_kilobyte_unless_it_is_told_otherwise(udp: Inbox, context: Counting) -> None:
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context)
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context)
     await sink.deliver([batch("é" * 2000)])
     data = udp.socket.recv(1 << 16)
     assert 1020 <= len(data) <= 1024
     assert parse_rfc5424(data).text.endswith("é [truncated]")
     assert context.warnings == [("messages were cut to max_size", {"messages": 1, "max_size": 1024})]
     await sink.close()
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context, max_size="8KiB")
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context, max_size="8KiB")
     await sink.deliver([batch("x" * 7000)])
     assert udp.texts(1) == ["x" * 7000]
     await sink.close()
@@ -106,7 +98,7 @@ async def test_where_nobody_listens_the_route_waits(context: Counting) -> None:
 async def test_what_was_sent_shortly_before_nobody_listened_any_more_is_unconfirmed(
     udp: Inbox, context: Counting
 ) -> None:
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context)
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context)
     await sink.deliver([batch("1", "2", "3")])
     udp.socket.close()
     with pytest.raises(Retryable, match="refused"):
@@ -118,25 +110,10 @@ async def test_what_was_sent_shortly_before_nobody_listened_any_more_is_unconfir
 async def test_what_the_path_does_not_take_is_cut_and_never_stalls(
     udp: Inbox, context: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context, max_size="8KiB")
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context, max_size="8KiB")
     await sink.open()
     assert sink._datagrams is not None
-    real = sink._datagrams._socket
-
-    class Narrow:
-        """A socket of a path that takes 600 bytes, and whose kernel does not know it."""
-
-        family = socket.AF_UNIX
-
-        def send(self, data: bytes) -> int:
-            if len(data) > 600:
-                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-            return real.send(data)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-    monkeypatch.setattr(sink._datagrams, "_socket", Narrow())
+    monkeypatch.setattr(sink._datagrams, "_socket", Narrow(sink._datagrams._socket))
     await sink.deliver([batch("x" * 5000, "short", "y" * 5000)])
     first, short, last = udp.texts(3)
     assert first.startswith("xxx")
@@ -151,7 +128,7 @@ async def test_what_the_path_does_not_take_is_cut_and_never_stalls(
 async def test_a_full_queue_of_the_interface_is_waited_for(
     udp: Inbox, context: Counting, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    sink = sink_to(f"udp://127.0.0.1:{port_of(udp)}", context)
+    sink = sink_to(f"udp://127.0.0.1:{udp.port}", context)
     await sink.open()
     assert sink._datagrams is not None
     real, refused = sink._datagrams._socket, 3
@@ -191,7 +168,7 @@ async def test_a_name_is_looked_up_again_now_and_then(
     with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
         other.bind(("127.0.0.1", 0))
         answers[:] = [udp.socket.getsockname(), socket.gaierror(-3, "away"), other.getsockname()]
-        sink = sink_to(f"udp://logs.test:{port_of(udp)}", context)
+        sink = sink_to(f"udp://logs.test:{udp.port}", context)
         await sink.deliver([batch("1")])
         assert asked == 1
         await trio.sleep(datagrams.RESOLVE_EVERY_S)

@@ -69,6 +69,17 @@ class Reading:
                 await trio.sleep(0.5)
 
 
+class Ticking:
+    """A clock that goes on by a microsecond with each look; somebody may set it back."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * 10**9
+
+    def __call__(self) -> int:
+        self.now_ns += 1000
+        return self.now_ns
+
+
 def running(engine: SimulatedEngine, **options: Any) -> SimulatedContainer:
     container = engine.create("web", **options)
     container.start()
@@ -366,19 +377,13 @@ async def test_nothing_before_the_wanted_time_comes(engine: SimulatedEngine) -> 
 async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    now = 1_700_000_000 * 10**9
-
-    def clock() -> int:
-        nonlocal now
-        now += 1000
-        return now
-
+    clock = Ticking()
     async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
         container, reading = await reading_new(engine, log_opts={"max-size": "10m", "max-file": "2"})
         async with following(reading):
             container.write("before\n")
             await reading.until("before")
-            now -= 3600 * 10**9
+            clock.now_ns -= 3600 * 10**9
             container.write("after\n")
             await reading.until("after")
             await engine.restart()
@@ -393,20 +398,14 @@ async def test_a_log_whose_clock_was_set_back_is_soon_followed_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """Until it is read again, what is removed is lost; every opening costs the engine the whole log."""
-    now = 1_700_000_000 * 10**9
-
-    def clock() -> int:
-        nonlocal now
-        now += 1000
-        return now
-
+    clock = Ticking()
     async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
         container, reading = await reading_new(engine, log_opts={"max-size": "10m", "max-file": "2"})
         async with following(reading):
             for at in range(3):
                 container.write(f"before {at}\n")
                 await reading.until(f"before {at}")
-                now -= 3600 * 10**9
+                clock.now_ns -= 3600 * 10**9
                 openings = reading.log.statistics.openings
                 container.write(f"after {at}\n")
                 await reading.until(f"after {at}")
@@ -493,19 +492,13 @@ async def test_a_look_through_the_log_that_was_cut_is_no_word_of_what_is_gone(
 async def test_a_route_that_is_behind_loses_nothing_where_the_clock_was_set_back_since(
     tmp_path: Path, autojump_clock: MockClock, back_ns: int
 ) -> None:
-    now = 1_700_000_000 * 10**9
-
-    def clock() -> int:
-        nonlocal now
-        now += 1000
-        return now
-
+    clock = Ticking()
     async with SimulatedEngine(tmp_path / "engine", clock=clock) as engine:
         container = engine.create("web")
         container.start()
         for number in range(20):
             if number == 10:
-                now -= back_ns
+                clock.now_ns -= back_ns
             container.write(f"line {number}\n", "stderr" if number % 3 == 0 else "stdout")
         container.exit()
         first = await reading_of(engine, container)
