@@ -1,6 +1,7 @@
-"""The application: what is asked, and where the answer comes from. On Starlette; imported when somebody asks.
+"""The application: who may ask, and which module answers. On Starlette; imported when somebody asks.
 
-Every answer is made in one piece from a snapshot, so a peer that reads slowly holds nothing but that.
+Every answer but a live one is made in one piece from a snapshot, so a peer that reads slowly holds nothing
+but that.
 """
 
 from __future__ import annotations
@@ -8,182 +9,48 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
-import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 
+from logroute.api import letters_endpoints, status
 from logroute.api.address import Address
-from logroute.api.books import health_of, stats_of
-from logroute.api.letters import (
-    MOST_LISTED,
-    MOST_NAMED,
-    Dropped,
-    Page,
-    Replayed,
-    ReplayRequest,
-    Summaries,
-    whole_letter,
-)
 from logroute.api.problems import MEDIA_TYPE, Problem
+from logroute.api.requests import Endpoint, json_response
 from logroute.router.database import StateError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from logroute.router.daemon import Daemon
-    from logroute.router.route import Route
 
-T = TypeVar("T")
-Endpoint = Callable[["Daemon", Request], Awaitable[Any]]
-
-BODY_BYTES = 1 << 20
-BODY_WITHIN_S = 10.0
-LARGEST_ID = (1 << 63) - 1
-
-_encode = msgspec.json.Encoder().encode
+ENDPOINTS: list[Endpoint] = [
+    *status.ENDPOINTS,
+    *letters_endpoints.ENDPOINTS,
+]
+"""All there are."""
 
 
 def make_app(daemon: Daemon, address: Address, token: str) -> ASGIApp:
     """What answers for this daemon, at this address, to those who know the token, if there is one."""
     app = Starlette(
-        routes=[
-            Path(path, _answering(daemon, endpoint), methods=[method])
-            for method, path, endpoint in (
-                ("GET", "/v1/health", _health),
-                ("GET", "/v1/stats", _stats),
-                ("GET", "/v1/deadletters", _summaries),
-                ("GET", "/v1/routes/{route}/deadletters", _letters),
-                ("DELETE", "/v1/routes/{route}/deadletters", _drop),
-                ("POST", "/v1/routes/{route}/deadletters/replay", _replay),
-                ("GET", "/v1/routes/{route}/deadletters/{id}", _letter),
-            )
-        ],
+        routes=[Path(each.path, _answering(daemon, each), methods=[each.method]) for each in ENDPOINTS],
         exception_handlers={HTTPException: _of_starlette},
     )
     app.router.redirect_slashes = False
     return _Guard(app, address, token)
 
 
-# --- answers ------------------------------------------------------------------------------------------
-
-
-async def _health(daemon: Daemon, request: Request) -> Response:
-    health = health_of(daemon)
-    return _json(health, 200 if health.healthy else 503)
-
-
-async def _stats(daemon: Daemon, request: Request) -> Any:
-    return stats_of(daemon)
-
-
-async def _summaries(daemon: Daemon, request: Request) -> Any:
-    return Summaries(
-        {name: await route.state.letters_summary() for name, route in daemon.router.routes.items()}
-    )
-
-
-async def _letters(daemon: Daemon, request: Request) -> Any:
-    route = _route(daemon, request)
-    after = _number(request, "after", 0, most=LARGEST_ID)
-    count = _number(request, "count", 100, least=1, most=MOST_LISTED)
-    letters = await route.state.letters(after, count + 1)
-    return Page(letters[:count], letters[count - 1].id if len(letters) > count else 0)
-
-
-async def _letter(daemon: Daemon, request: Request) -> Any:
-    route = _route(daemon, request)
-    text = request.path_params["id"]
-    found = await route.state.letter(int(text)) if _is_id(text) else None
-    if found is None:
-        raise Problem(
-            404, f"route {route.name} has no dead letter {text}; it may have been replayed, or dropped"
-        )
-    return whole_letter(*found)
-
-
-async def _replay(daemon: Daemon, request: Request) -> Any:
-    route = _route(daemon, request)
-    wanted = await _body(request, ReplayRequest)
-    return Replayed(await route.replay(wanted.ids))
-
-
-async def _drop(daemon: Daemon, request: Request) -> Any:
-    route = _route(daemon, request)
-    texts = request.query_params.get("ids", "").split(",")
-    if request.query_params.get("all") == "true" and "ids" not in request.query_params:
-        return Dropped(await route.state.forget_letters(None))
-    if not all(map(_is_id, texts)) or len(texts) > MOST_NAMED:
-        raise Problem(400, f"say which: ?ids=1,2,3 (at most {MOST_NAMED}), or ?all=true")
-    return Dropped(await route.state.forget_letters([int(text) for text in texts]))
-
-
-# --- what is asked ------------------------------------------------------------------------------------
-
-
-def _route(daemon: Daemon, request: Request) -> Route:
-    name = request.path_params["route"]
-    route = daemon.router.routes.get(name)
-    if route is None:
-        known = ", ".join(sorted(daemon.router.routes))
-        raise Problem(404, f"there is no route {name}; there are: {known}")
-    return route
-
-
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= LARGEST_ID
-
-
-def _number(request: Request, name: str, default: int, *, least: int = 0, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise Problem(400, f"{name} is a whole number from {least} to {most}, not {text[:100]!r}")
-    return int(text)
-
-
-async def _body(request: Request, type_: type[T]) -> T:
-    """The request's body as this type. Raises Problem."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # Also keeps out what a page of another site may send without asking (CORS' simple requests).
-        raise Problem(415, "the body is JSON: content-type: application/json")
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        with trio.move_on_after(BODY_WITHIN_S) as reading:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > BODY_BYTES:
-                    raise Problem(
-                        413, f"the body is larger than {BODY_BYTES} bytes", headers={"connection": "close"}
-                    )
-    if reading.cancelled_caught:
-        raise Problem(
-            408, f"the body did not come within {BODY_WITHIN_S:g} s", headers={"connection": "close"}
-        )
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        raise Problem(422, what, path=where.rstrip("`")) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, f"the body is no JSON: {error}") from error
-
-
-# --- how it is answered -------------------------------------------------------------------------------
-
-
 def _answering(daemon: Daemon, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
-            found = await endpoint(daemon, request)
-            return found if isinstance(found, Response) else _json(found)
+            found = await endpoint.answer(daemon, request)
+            return found if isinstance(found, Response) else json_response(found, endpoint.status)
         except Problem as problem:
             return _problem(problem)
         except StateError as error:
@@ -197,11 +64,6 @@ def _answering(daemon: Daemon, endpoint: Endpoint) -> Callable[[Request], Awaita
             return _problem(Problem(500, "the daemon could not answer; its log says why"))
 
     return answer
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store"}
-    return Response(_encode(value), status, headers, "application/json")
 
 
 def _problem(problem: Problem) -> Response:

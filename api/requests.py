@@ -1,0 +1,114 @@
+"""What an endpoint of the API is, and how it reads what it is asked.
+
+Each module of the API that answers has a list of its `Endpoint`s; `app.py` has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from logroute.api.problems import Problem
+
+if TYPE_CHECKING:
+    from logroute.router.daemon import Daemon
+    from logroute.router.route import Route
+
+T = TypeVar("T")
+
+BODY_BYTES = 1 << 20
+BODY_WITHIN_S = 10.0
+LARGEST_ID = (1 << 63) - 1
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One of the query, for the description of the API."""
+
+    name: str
+    says: str
+    schema: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"type": "string"})
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """What is answered to a method at a path. `answer` gives a Response, or what is encoded as JSON."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    answer: Callable[[Daemon, Request], Awaitable[Any]]
+    says: str
+    """A sentence for the description of the API."""
+    gives: Any = None
+    """The type of what it answers: a Struct or a pydantic model."""
+    takes: Any = None
+    """The type of the body."""
+    query: Sequence[Parameter] = ()
+    status: int = 200
+    """That of success."""
+    problems: Sequence[int] = ()
+    """Statuses of the problems that it answers with, beside those that anything may."""
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that is JSON."""
+    return Response(
+        _encode(value), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
+    )
+
+
+def route_of(daemon: Daemon, request: Request) -> Route:
+    """The route that the path names. Raises Problem."""
+    name = request.path_params["route"]
+    route = daemon.router.routes.get(name)
+    if route is None:
+        known = ", ".join(sorted(daemon.router.routes))
+        raise Problem(404, f"there is no route {name}; there are: {known}")
+    return route
+
+
+def is_id(text: str) -> bool:
+    """Whether it is the number of a dead letter."""
+    return text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= LARGEST_ID
+
+
+def number(request: Request, name: str, default: int, *, least: int = 0, most: int) -> int:
+    """A whole number of the query. Raises Problem."""
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise Problem(400, f"{name} is a whole number from {least} to {most}, not {text[:100]!r}")
+    return int(text)
+
+
+async def body_of(request: Request, type_: type[T]) -> T:
+    """The request's body as this type. Raises Problem."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # Also keeps out what a page of another site may send without asking (CORS' simple requests).
+        raise Problem(415, "the body is JSON: content-type: application/json")
+    body = bytearray()
+    async with aclosing(request.stream()) as chunks:
+        with trio.move_on_after(BODY_WITHIN_S) as reading:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > BODY_BYTES:
+                    raise Problem(
+                        413, f"the body is larger than {BODY_BYTES} bytes", headers={"connection": "close"}
+                    )
+    if reading.cancelled_caught:
+        raise Problem(
+            408, f"the body did not come within {BODY_WITHIN_S:g} s", headers={"connection": "close"}
+        )
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `")
+        raise Problem(422, what, path=where.rstrip("`")) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, f"the body is no JSON: {error}") from error
