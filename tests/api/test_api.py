@@ -15,8 +15,9 @@ import pytest
 import structlog.testing
 import trio
 
-from logroute.api import app as app_module
+from logroute.api import requests as requests_module
 from logroute.api import server as server_module
+from logroute.api import status as status_module
 from logroute.api.address import Address
 from logroute.api.listener import Listener, ListenError
 from logroute.processors import Processor
@@ -341,8 +342,8 @@ async def test_a_problem_names_the_place_in_the_body(state: Path, address: Addre
 async def test_a_body_that_is_too_large_or_never_comes_is_refused(
     state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "BODY_BYTES", 1000)
-    monkeypatch.setattr(app_module, "BODY_WITHIN_S", 0.1)
+    monkeypatch.setattr(requests_module, "BODY_BYTES", 1000)
+    monkeypatch.setattr(requests_module, "BODY_WITHIN_S", 0.1)
     json_ = {"content-type": "application/json"}
     at = "/v1/routes/r/deadletters/replay"
     async with daemon_with(state, {"r": picky()}, address=address):
@@ -366,7 +367,7 @@ async def test_a_mistake_of_ours_is_a_problem_and_stands_in_the_log(
     def broken(daemon: Daemon) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(app_module, "stats_of", broken)
+    monkeypatch.setattr(status_module, "stats_of", broken)
     with structlog.testing.capture_logs() as logs:
         async with daemon_with(state, {"r": picky()}, address=address), client_of(address) as client:
             answer = await client.get("/v1/stats")
