@@ -93,6 +93,11 @@ class Daemon:
         """Those that run, by name."""
         return self._running_sources
 
+    @property
+    def route_plans(self) -> Mapping[str, RoutePlan]:
+        """Those of the routes that run, by name."""
+        return self._plans
+
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
         if self._asked.is_set():

@@ -31,6 +31,7 @@ from logroute.router.record import (
 from logroute.router.regex import RegexSet
 from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
+from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 
 MANY_VANISHED = 1000
@@ -84,6 +85,8 @@ class Router:
         """What each source has emitted, by its name."""
         self.chains = Chains()
         """What records pass before they are routed, and on the way into each route."""
+        self.views = Views()
+        """Who looks at what flows."""
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
@@ -180,6 +183,8 @@ class Router:
         processed: Sequence[Batch] = batches
         if before := self.chains.before:
             processed = [await before.apply(batch, memo) for batch in batches]
+        if self.views:
+            self.views.show(batches, processed)
         generation = -1
         while generation != self._generation:  # a route that comes while we wait has met nothing either
             generation = self._generation
@@ -232,9 +237,10 @@ class Router:
                     pending.setdefault(route, []).append(part)
         for route, parts in pending.items():
             if chain := self.chains.of_routes.get(route.name):
-                route.put([await chain.apply(part, memo) for part in parts])
-            else:
-                route.put(parts)
+                parts = [await chain.apply(part, memo) for part in parts]
+            if self.views:
+                self.views.show_route(route.name, parts)
+            route.put(parts)
         await trio.lowlevel.checkpoint()
         return behind
 
@@ -464,6 +470,9 @@ class Router:
             if (origin.key, route.name) in self._awaited:
                 self._awaited.discard((origin.key, route.name))
                 self.joined(origin, [route.name])
+
+    def tell(self, origin: Origin, event: Event) -> None:
+        self.views.tell(News(event, origin))
 
     def lost(self, origin: Origin, lost: Lost) -> None:
         names = list(lost.routes) or self.live_routes(origin)

@@ -7,7 +7,7 @@ waits. It knows origins and positions, never routes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import trio
 
     from logroute.router.record import Batch, Origin, Position, Reader
+    from logroute.router.views import Event
 
 
 class SourceOptions(Options):
@@ -122,6 +123,36 @@ class Checkpoints(Protocol):
     def lost(self, origin: Origin, lost: Lost) -> None:
         """Records of this origin cannot be read any more: count them, and say so."""
 
+    def tell(self, origin: Origin, event: Event) -> None:
+        """What has become of a container, for those who look."""
+
+
+class Past(msgspec.Struct):
+    """What somebody wants to see of what was said before."""
+
+    since: str = ""
+    """From this time on, nine digits; empty: from the beginning."""
+    until: str = ""
+    """Up to this time; empty: to where each log ends now."""
+    last: int | None = None
+    """Of each log at most so many lines, the last ones; None: all."""
+    problems: list[tuple[Origin, str]] = []
+    """What could not be read, and why: said by those that read."""
+
+
+class History(Protocol):
+    """One log that can be read again from anywhere, beside everything else that reads it."""
+
+    @property
+    def origin(self) -> Origin: ...
+
+    @property
+    def running(self) -> bool:
+        """Whether more is expected of it."""
+
+    async def read(self, past: Past, take: Callable[[Batch], Awaitable[None]]) -> None:
+        """Give `take` the records, in order. What cannot be read is a problem, and raises nothing."""
+
 
 class SourceContext(msgspec.Struct, frozen=True):
     """What the router gives a source beside its options."""
@@ -156,6 +187,10 @@ class Source(ABC, Generic[OptionsT]):
 
         What is read meanwhile they get anyway. A source that cannot read anything again need not do anything.
         """
+
+    def histories(self) -> Sequence[History]:
+        """The logs that it knows, to be read again by those who look; a source that cannot has none."""
+        return ()
 
     def notes(self) -> Sequence[str]:
         """What somebody should know although it runs: what cannot be read just now, and why."""

@@ -20,7 +20,17 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import ContainerMatchField, Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Behind, Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
+from logroute.sources import (
+    Behind,
+    Checkpoints,
+    Emit,
+    History,
+    Lost,
+    Source,
+    SourceContext,
+    SourceOptions,
+    Start,
+)
 from logroute.sources.docker_container import Container, own_container_id
 from logroute.sources.docker_files import ContainerFiles
 from logroute.sources.engine import (
@@ -35,6 +45,7 @@ from logroute.sources.engine import (
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.histories import EngineHistory, FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
@@ -118,6 +129,7 @@ class DockerSource(Source[DockerOptions]):
         self._engine = Engine(options.address())
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(4)
+        self._looking = trio.CapacityLimiter(4)
         self._readers: ContainerReaders | None = None
         self._pending: dict[str, deque[str]] = {}
         self._host = ""
@@ -286,10 +298,14 @@ class DockerSource(Source[DockerOptions]):
         elif action == "destroy":
             container.removed = True
             self._died(container)
+            if not container.ignored:
+                self._checkpoints.tell(container.origin, "removed")
             if container.log is None or not container.log.is_open:
                 self._forget(container)
 
     def _died(self, container: Container) -> None:
+        if not container.ended and not container.ignored:
+            self._checkpoints.tell(container.origin, "ended")
         container.ended = True
         if container.log is not None:
             container.log.complete = True
@@ -298,9 +314,12 @@ class DockerSource(Source[DockerOptions]):
             container.engine_log.ended = True
 
     async def _started(self, container: Container) -> None:
+        again = container.ended
         container.ended = False
         if container.ignored or container.opening:
             return
+        if again:
+            self._checkpoints.tell(container.origin, "started")
         log = container.log
         if log is not None:
             log.complete = False
@@ -327,6 +346,8 @@ class DockerSource(Source[DockerOptions]):
         container.details = details.slim()
         self._log.info("a container was renamed", container=origin.name, before=old.name)
         container.origin = origin
+        if not container.ignored:
+            self._checkpoints.tell(origin, "renamed")
         # Routes that take it under this name alone meet it where it is; what is read from now on has it.
         if container.log is not None:
             container.log.origin = origin
@@ -398,6 +419,8 @@ class DockerSource(Source[DockerOptions]):
         await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
         for container in opened:
             container.opening = False
+            if container.details.running:
+                self._checkpoints.tell(container.origin, "started")
 
     def _starts(self, containers: list[Container]) -> dict[Origin, Start]:
         """Where `start` says that a route begins with them, if they were there before. In a worker thread."""
@@ -464,6 +487,22 @@ class DockerSource(Source[DockerOptions]):
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
         if places := await self._emit.meet_late(log.origin, log.position):
             self._by_api().read_later(container, places)
+
+    def histories(self) -> list[History]:
+        return [self._history(c) for c in self.containers.values() if not c.ignored and not c.opening]
+
+    def _history(self, container: Container) -> History:
+        running = not container.ended
+        if container.log is not None:
+            return FileHistory(container.log, self._looking, running=running)
+        return EngineHistory(
+            self._engine,
+            container.details.id,
+            container.origin,
+            tty=container.details.tty,
+            limit=self.context.record_limit_bytes,
+            running=running,
+        )
 
     def notes(self) -> list[str]:
         away = [f"the engine is away: {self._away}; files are read on"] if self._away else []

@@ -22,8 +22,9 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Checkpoints, Emit, Lost, Source, SourceContext, SourceOptions, Start
+from logroute.sources import Checkpoints, Emit, History, Lost, Source, SourceContext, SourceOptions, Start
 from logroute.sources.birth import birth_ns
+from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
@@ -76,6 +77,7 @@ class FileSource(Source[FileSourceOptions]):
         super().__init__(options, context)
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._threads = trio.CapacityLimiter(2)
+        self._looking = trio.CapacityLimiter(2)
         self._files: dict[str, _File] = {}
         self._failed_at: dict[str, float] = {}
         self._host = socket.gethostname()
@@ -118,6 +120,9 @@ class FileSource(Source[FileSourceOptions]):
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
+
+    def histories(self) -> list[History]:
+        return [FileHistory(each.log, self._looking) for each in self._files.values()]
 
     def notes(self) -> list[str]:
         return self._sweep.notes()

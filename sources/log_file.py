@@ -49,6 +49,7 @@ from logroute.sources.log_search import (
     first_time,
     last_time,
     locate,
+    position_before_last,
 )
 
 BUFFER_BYTES = 1 << 19
@@ -392,6 +393,11 @@ class LogFile:
         """The position behind the last complete line there is now, for `start: now`."""
         with self._chain:
             return end_position(self._segments, self._format)
+
+    def before_last(self, lines: int) -> Position:
+        """The position before the last so many lines there are now; blocks on the disk."""
+        with self._chain:
+            return position_before_last(self._segments, lines)
 
     def first_record(self) -> Record | None:
         """The oldest record that is still there: what `read: auto` compares with the engine's."""

@@ -7,9 +7,11 @@ that are given. Raises OSError.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 
 from logroute.router.record import (
+    BEGINNING,
     STREAMS,
     Anchor,
     Place,
@@ -24,6 +26,8 @@ from logroute.sources.joiner import Joiner
 from logroute.sources.log_batches import anchor_of
 from logroute.sources.log_chain import Segment, lines_of
 from logroute.sources.log_formats import LineFormat, Spot
+
+_BLOCK_BYTES = 64 << 10
 
 
 def locate(
@@ -180,3 +184,38 @@ def last_line(segment: Segment) -> tuple[int, bytes]:
         if start == 0:
             return 0, b""
         reach *= 4
+
+
+def position_before_last(segments: Sequence[Segment], lines: int) -> Position:
+    """The position before the last so many lines; the beginning, if there are fewer."""
+    for segment in reversed(segments):
+        segment.identify()
+        if segment.compressed:
+            starts = deque((start for start, _ in lines_of(segment)), maxlen=lines)
+            count, offset = len(starts), starts[0] if starts else 0
+        else:
+            count, offset = _lines_back(segment, lines)
+        if count >= lines:
+            place = Place(segment.identity, offset, segment.tail_before(offset))
+            return Position(StreamPosition(place), StreamPosition(place))
+        lines -= count
+    return BEGINNING
+
+
+def _lines_back(segment: Segment, lines: int) -> tuple[int, int]:
+    """How many of so many complete lines at its end a file has, and where the first of them begins."""
+    at = last_line(segment)[0]
+    if lines == 0:
+        return 0, at
+    found = 0
+    end = max(0, at - 1)  # the newline that ends the last one is not what begins it
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        data = segment.read(start, end - start)
+        cut = len(data)
+        while (cut := data.rfind(b"\n", 0, cut)) >= 0:
+            found += 1
+            if found == lines:
+                return lines, start + cut + 1
+        end = start
+    return (found + 1 if at else 0), 0

@@ -14,6 +14,7 @@ import trio
 from logroute.router.match import EVERYTHING
 from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, Record
 from logroute.router.router import Router
+from logroute.router.views import Event
 from logroute.sources import Behind, Lost, Start
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 
@@ -25,6 +26,8 @@ class Routes:
         self.records: list[tuple[Origin, Record]] = []
         self.positions: dict[str, Position] = {}
         self.began: dict[str, Start] = {}
+        self.told: list[tuple[str, str]] = []
+        """What became of containers."""
         self.losses: list[tuple[str, Sequence[str], str, dict[str, object]]] = []
         """(container or path, routes, reason, details)"""
         self.some_gone = trio.Event()
@@ -66,6 +69,9 @@ class Routes:
 
     def gone(self, origin: Origin) -> None:
         self.some_gone.set()
+
+    def tell(self, origin: Origin, event: Event) -> None:
+        self.told.append((origin.name, event))
 
     def lost(self, origin: Origin, lost: Lost) -> None:
         known = {"since": lost.since, "until": lost.until, "bytes": lost.size_bytes}

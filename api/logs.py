@@ -1,0 +1,289 @@
+"""`/v1/logs`: what is said, and what was said before; as lines of JSON, or as server-sent events.
+
+What is asked for is a match (`router/match.py`), its conditions as parameters. Whoever reads slowly is told
+what went by; a reader that does not read at all is disconnected like any other (`api/server.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from logroute.api.problems import Problem
+from logroute.api.requests import Endpoint, Parameter
+from logroute.config.types import parse_duration
+from logroute.router.look import Problem as Unread
+from logroute.router.look import Query, Shown, look
+from logroute.router.match import Match, MatchError
+from logroute.router.record import Batch, Origin, iso_time
+from logroute.router.views import News, Skipped
+from logroute.sinks.encoding import encoder
+from logroute.sources import Past
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from logroute.router.daemon import Daemon
+
+VIEWS = 32
+"""At a time: others shall still be answered."""
+MOST_LINES = 100_000
+LINES = 100
+"""Where neither `since`, `lines` nor `follow` is given."""
+ALIVE_EVERY_S = 15.0
+"""How often an event stream says that it is still there."""
+RESUME_S = 1.0
+"""So much earlier a reader begins again that has lost its connection: records of many containers are not
+sent in the very order of their times."""
+
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
+
+_OWN = ("since", "until", "lines", "follow", "route", "match", "events")
+_ID_TIME = re.compile(r"-[oe](\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z)")
+
+_encode = msgspec.json.Encoder().encode
+_json = encoder("json")
+
+
+async def _logs(daemon: Daemon, request: Request) -> Any:
+    query = query_of(request)
+    if query.route is not None and query.route not in daemon.router.routes:
+        known = ", ".join(sorted(daemon.router.routes))
+        raise Problem(404, f"there is no route {query.route}; there are: {known}")
+    if len(daemon.router.views) >= VIEWS:
+        raise Problem(
+            503, f"{VIEWS} look already: that is as many as there may be", headers={"retry-after": "5"}
+        )
+    events = EVENT_STREAM in request.headers.get("accept", "")
+    return _Stream(daemon, query, events=events)
+
+
+def query_of(request: Request) -> Query:
+    """What is asked for. Raises Problem."""
+    given = request.query_params
+    now = time.time()
+    since = _time(given.get("since"), "since", now)
+    until = _time(given.get("until"), "until", now)
+    if since and since > iso_time(int(now * 1e9)):
+        raise Problem(400, f"since: {since} is in the future", path="since")
+    if since and until and until < since:
+        raise Problem(400, f"until: {until} is before since", path="until")
+    follow = _truth(given.get("follow"), "follow")
+    lines = _lines(given.get("lines"))
+    if (seen := request.headers.get("last-event-id")) and (found := _ID_TIME.search(seen)):
+        since, lines = _earlier(found[1], RESUME_S), None
+    if lines is None and not since and not follow:
+        lines = LINES
+    past = Past(since=since, until=until, last=lines) if since or lines else None
+    return Query(
+        _match(request),
+        given.get("route"),
+        past,
+        follow=follow and not until,
+        news=_truth(given.get("events"), "events"),
+        ended=bool(since) or any(name == "container" or name.startswith("container.") for name in given),
+    )
+
+
+def _match(request: Request) -> Match:
+    """The parameters are conditions, of which all have to hold; of those of one name, one."""
+    given = request.query_params
+    mapping: dict[str, Any] = {}
+    for name in dict.fromkeys(given):
+        if name not in _OWN:
+            values = given.getlist(name)
+            mapping[name] = values if len(values) > 1 else values[0]
+    parts = [*([mapping] if mapping else []), *given.getlist("match")]
+    try:
+        matches = [Match.parse(part) for part in parts]
+    except MatchError as error:
+        path = ".".join(map(str, error.path)) or "match"
+        raise Problem(400, f"{path}: {error}", path=path) from error
+    if len(matches) == 1:
+        return matches[0]
+    return Match.parse({"all": [match.to_value() for match in matches]} if matches else {})
+
+
+def _time(text: str | None, name: str, now: float) -> str:
+    """A duration before now, a time (RFC 3339) or seconds since 1970, as records have it."""
+    if not text:
+        return ""
+    try:
+        return point_in_time(text, now)
+    except ValueError:
+        wanted = "10m, 2026-11-23T20:06:26Z, or seconds since 1970"
+        raise Problem(400, f"{name} is a time such as {wanted}, not {text[:100]!r}", path=name) from None
+
+
+def point_in_time(text: str, now: float) -> str:
+    """`10m` before `now` (seconds since 1970), a time as RFC 3339 has it, or seconds since 1970.
+
+    Nine digits, UTC. Raises ValueError.
+    """
+    from logroute.sources.engine_answers import time_ns, utc_time
+
+    if re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
+        whole, _, rest = text.partition(".")
+        return iso_time(int(whole) * 10**9 + int(f"{rest:0<9}"))
+    if re.match(r"\d{4}-\d\d-\d\d", text):
+        if len(text) == 10:
+            text += "T00:00:00Z"
+        if re.search(r"(Z|[+-]\d\d:\d\d)$", text) is None:
+            text += "Z"
+        found = utc_time(text.replace(" ", "T", 1))
+        time_ns(found)
+        if not found.endswith("Z"):
+            raise ValueError(text)
+        return found
+    return iso_time(int((now - parse_duration(text)) * 1e9))
+
+
+def _earlier(text: str, seconds: float) -> str:
+    from logroute.sources.engine_answers import time_ns
+
+    return iso_time(max(0, time_ns(text) - int(seconds * 1e9)))
+
+
+def _truth(text: str | None, name: str) -> bool:
+    if text in (None, "false", "0"):
+        return False
+    if text in ("", "true", "1"):
+        return True
+    raise Problem(400, f"{name} is true or false, not {str(text)[:100]!r}", path=name)
+
+
+def _lines(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_LINES):
+        problem = f"lines is a whole number up to {MOST_LINES}, not {text[:100]!r}"
+        raise Problem(400, problem, path="lines")
+    return int(text)
+
+
+class _Stream(Response):
+    """An answer that goes on as long as there is something to be seen. An ASGI application of its own.
+
+    Starlette's streaming answers do not end where the peer asked for the connection to be closed.
+    """
+
+    def __init__(self, daemon: Daemon, query: Query, *, events: bool) -> None:
+        super().__init__()
+        self._daemon = daemon
+        self._query = query
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = EVENT_STREAM if self._events else NDJSON
+        headers = [
+            (b"content-type", kind.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        sending = trio.Lock()
+
+        async def write(body: bytes) -> None:
+            async with sending:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        async def show(items: Sequence[Shown]) -> None:
+            await write(encoded(items, events=self._events))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(self._stay_alive, write)
+            # The head goes out with the first piece of the body: who looks shall know that it is heard.
+            await write(b": here\n\n" if self._events else b"")
+            await look(self._daemon, self._query, show)
+            nursery.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _stay_alive(self, write: Any) -> None:
+        """Proxies end connections on which nothing comes, and nobody else notices that a peer is gone."""
+        while self._events:
+            await trio.sleep(ALIVE_EVERY_S)
+            await write(b": still here\n\n")
+
+
+async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def encoded(items: Sequence[Shown], *, events: bool) -> bytes:
+    """As lines of JSON, or as server-sent events: of a record its id is the event's."""
+    parts: list[bytes] = []
+    for item in items:
+        if isinstance(item, Batch):
+            lines = _json(item)
+            parts.append(_as_events(item, lines) if events else lines)
+        else:
+            name, said = _said(item)
+            line = _encode(said)
+            parts.append(b"event: %s\ndata: %s\n\n" % (name.encode(), line) if events else line + b"\n")
+    return b"".join(parts)
+
+
+def _as_events(batch: Batch, lines: bytes) -> bytes:
+    origin = batch.origin
+    return b"".join(
+        [
+            b"id: %s\ndata: %s\n\n" % (origin.record_id(record).encode("utf-8", "replace"), line)
+            for record, line in zip(batch.records, lines.split(b"\n"), strict=False)
+        ]
+    )
+
+
+def _said(item: News | Skipped | Unread) -> tuple[str, dict[str, Any]]:
+    if isinstance(item, Skipped):
+        return "skipped", {"skipped": item.records}
+    if isinstance(item, News):
+        return "container", {"event": item.event, **_who(item.origin)}
+    return "unread", {"unread": item.reason, **_who(item.origin)}
+
+
+def _who(origin: Origin) -> dict[str, Any]:
+    constants = origin.constants()
+    return {name: constants[name] for name in ("container", "log", "compose") if name in constants}
+
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/v1/logs",
+        _logs,
+        "Records as they come, and as they came: lines of JSON, or with `Accept: text/event-stream` events. "
+        "Any path that a match knows is a parameter too, such as `fields.status=>=500`.",
+        query=[
+            Parameter("container", "Names of containers, globs or `/regex/`."),
+            Parameter("level", "Such as `warn`, or `>=warn`."),
+            Parameter("message", "A glob or `/regex/`."),
+            Parameter("stream", "Which one.", {"enum": ["stdout", "stderr"]}),
+            Parameter("match", "An expression, such as `level >= warn and fields.status >= 500`."),
+            Parameter("since", "`10m`, a time, or seconds since 1970."),
+            Parameter("until", "Likewise; then it ends."),
+            Parameter(
+                "lines",
+                "Of each container the last so many.",
+                {"type": "integer", "minimum": 0, "maximum": MOST_LINES},
+            ),
+            Parameter("follow", "Go on with what comes.", {"type": "boolean"}),
+            Parameter("route", "What this route's sink is given."),
+            Parameter("events", "Say what becomes of containers too.", {"type": "boolean"}),
+        ],
+        problems=(400, 404, 503),
+    ),
+]

@@ -1,0 +1,172 @@
+"""Views: who looks at what flows. They hold up nobody, and cost nothing where there are none.
+
+A view is shown batches as they are, and holds a bounded part of them until it is asked for it; what does not
+fit is counted and told. What looking costs (choosing, encoding) is done when it asks, and all views together
+have only a share of the time: what flows comes first.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import msgspec
+import trio
+
+from logroute.router.match import EVERYTHING, Match
+from logroute.router.record import Batch, Origin
+from logroute.router.selection import Chooser
+
+HELD_BYTES = 1 << 20
+"""What a view may hold that it has not been asked for yet."""
+HELD_NEWS = 1000
+"""Of containers; further ones are left out."""
+SHARE = 0.05
+"""Of the time, for all views together; where much flows."""
+HISTORY_SHARE = 0.25
+"""The same while what was before is read for one: it is asked for once, and ends."""
+SAVED_S = 10.0
+"""So long a time without work is made up for."""
+
+Event = Literal["started", "ended", "removed", "renamed"]
+
+
+class News(msgspec.Struct, frozen=True):
+    """What has become of a container."""
+
+    event: Event
+    origin: Origin
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """So many records went by that were not looked at: there was no room for them."""
+
+    records: int
+
+
+Item = Batch | News | Skipped
+
+
+class View:
+    """One who looks. On the trio thread."""
+
+    def __init__(self, views: Views, match: Match, route: str | None, news: bool) -> None:
+        self.route = route
+        """Sees what this route is given, behind its processors; None: what the router is given."""
+        self._views = views
+        self._chooser = Chooser(match)
+        self._news = news
+        self._items: deque[Item] = deque()
+        self._held_bytes = 0
+        self._skipped = 0
+        self._held_news = 0
+        self._came = trio.Event()
+
+    def show(self, batch: Batch) -> None:
+        """Hold it, or as much of it as there is room for; and count the rest."""
+        if not self._chooser.takes(batch.origin) or not batch.lines:
+            return
+        room = HELD_BYTES - self._held_bytes
+        if self._skipped or batch.size_bytes > room:
+            count = 0 if self._skipped else len(batch.lines) * max(0, room) // batch.size_bytes
+            self._skipped += len(batch.lines) - count
+            if count:
+                self._hold(
+                    batch.with_records(batch.records[:count], batch.size_bytes * count // len(batch.lines))
+                )
+            return
+        self._hold(batch)
+
+    def _hold(self, batch: Batch) -> None:
+        self._items.append(batch)
+        self._held_bytes += batch.size_bytes
+        self._came.set()
+
+    def tell(self, news: News) -> None:
+        if self._news and self._held_news < HELD_NEWS and self._chooser.takes(news.origin):
+            self._items.append(news)
+            self._held_news += 1
+            self._came.set()
+
+    async def receive(self) -> list[Item]:
+        """What has come since, in order; waits for some. Batches have only records that the match takes."""
+        await self._came.wait()
+        self._came = trio.Event()
+        items, self._items = self._items, deque()
+        self._held_bytes = self._held_news = 0
+        if self._skipped:
+            items.append(Skipped(self._skipped))
+            self._skipped = 0
+        with self._views.working(SHARE):
+            return [self._chosen(item) if isinstance(item, Batch) else item for item in items]
+
+    def _chosen(self, batch: Batch) -> Batch:
+        return self._chooser.batch_of(batch)
+
+
+class Views:
+    """All views of a router; false where there are none."""
+
+    def __init__(self) -> None:
+        self._all: list[View] = []
+        self._free_at = -math.inf
+        """Before this, what views may take of the time is used up."""
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @contextmanager
+    def open(
+        self, match: Match = EVERYTHING, route: str | None = None, *, news: bool = False
+    ) -> Iterator[View]:
+        """A view, until the end of the context. `news`: of containers as well."""
+        view = View(self, match, route, news)
+        self._all.append(view)
+        try:
+            yield view
+        finally:
+            self._all.remove(view)
+
+    def show(self, batches: Sequence[Batch], made: Sequence[Batch]) -> None:
+        """What the router is given, and what its processors have made of it.
+
+        Not what is read again for a route that is behind.
+        """
+        views = [view for view in self._all if view.route is None]
+        if views:
+            for batch, shown in zip(batches, made, strict=True):
+                if batch.reader is None or batch.reader.routes is None:
+                    for view in views:
+                        view.show(shown)
+
+    def show_route(self, route: str, batches: Sequence[Batch]) -> None:
+        """What a route is given."""
+        for view in self._all:
+            if view.route == route:
+                for batch in batches:
+                    view.show(batch)
+
+    def tell(self, news: News) -> None:
+        for view in self._all:
+            view.tell(news)
+
+    @contextmanager
+    def working(self, share: float) -> Iterator[None]:
+        """What is done meanwhile is for a view: it may be so much of the time. `rest` keeps to that."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - began
+            self._free_at = max(self._free_at, trio.current_time() - SAVED_S) + took / share
+
+    async def rest(self) -> None:
+        """Wait until views may work again. A checkpoint in any case."""
+        await trio.sleep_until(max(self._free_at, trio.current_time()))
