@@ -7,8 +7,8 @@ and what is in both is recognised by what it is (`Seam`), whatever the clocks sa
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import trio
@@ -115,12 +115,13 @@ async def reading(histories: Sequence[History], past: Past) -> AsyncIterator[Asy
             readings.append(_Reading(receive))
             nursery.start_soon(read, history, send)
         try:
-            yield _merged(readings)
+            async with aclosing(_merged(readings)) as merged:
+                yield merged
         finally:
             nursery.cancel_scope.cancel()
 
 
-async def _merged(readings: list[_Reading]) -> AsyncIterator[list[Batch]]:
+async def _merged(readings: list[_Reading]) -> AsyncGenerator[list[Batch], None]:
     if len(readings) == 1:  # in order already, and as the source gave it
         async for batch in readings[0].chunks:
             yield [batch]

@@ -1,0 +1,375 @@
+"""`/v1/logs`, asked over a real socket of a daemon that reads a simulated engine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+
+from logroute.api import logs as logs_module
+from logroute.api.address import Address
+from logroute.api.server import ApiServer
+from logroute.config.components import PROCESSORS, SINKS, SOURCES
+from logroute.processors import ProcessorOptions
+from logroute.router import views as views_module
+from logroute.router.chain import StagePlan
+from logroute.router.daemon import Daemon
+from logroute.router.match import Match
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
+from logroute.router.route import RouteSettings
+from logroute.simulator.containers import SimulatedContainer
+from logroute.simulator.engine import SimulatedEngine
+from logroute.sources import SourceContext
+from tests.api.running import client_of, until
+
+
+class Rig:
+    """An engine, a daemon that reads it, and whoever asks."""
+
+    def __init__(
+        self, engine: SimulatedEngine, daemon: Daemon, client: httpx.AsyncClient, address: Address
+    ) -> None:
+        self.address = address
+        self.engine = engine
+        self.daemon = daemon
+        self.client = client
+
+    def container(self, name: str = "web", **options: Any) -> SimulatedContainer:
+        container = self.engine.create(name, **options)
+        container.start()
+        return container
+
+    async def read(self, records: int) -> None:
+        """Wait until the daemon has read so many."""
+        books = self.daemon.router.read
+        await until(lambda: sum(each.records for each in books.values()) >= records)
+
+    async def lines(self, query: str, **headers: str) -> list[dict[str, Any]]:
+        answer = await self.client.get(f"/v1/logs?{query}", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [msgspec.json.decode(line) for line in answer.content.splitlines()]
+
+    async def messages(self, query: str) -> list[str]:
+        return [line["message"] for line in await self.lines(query)]
+
+
+@asynccontextmanager
+async def rig(
+    tmp_path: Path, *, read: str = "auto", match: Any = None, processors: Sequence[dict[str, Any]] = ()
+) -> AsyncIterator[Rig]:
+    address = Address(path=str(tmp_path / "l.sock"))
+    async with SimulatedEngine(tmp_path / "engine", seed=1) as engine:
+        source = SOURCES.options("docker").model_validate({"host": engine.host, "read": read})
+        settings = RouteSettings("all", match=Match.parse(match or {}))
+        plan = Plan(
+            [
+                RoutePlan(
+                    settings,
+                    partial(SINKS.create, SINKS.options("null").model_validate({})),
+                    processors=stages(processors),
+                )
+            ],
+            [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
+            grace_s=0.1,
+            make_api=lambda daemon: ApiServer(daemon, address),
+        )
+        daemon = Daemon(plan)
+        async with trio.open_nursery() as nursery, client_of(address, timeout=20) as client:
+            await nursery.start(daemon.run)
+            try:
+                yield Rig(engine, daemon, client, address)
+            finally:
+                daemon.stop()
+
+
+def stages(given: Sequence[dict[str, Any]]) -> list[StagePlan]:
+    plans = []
+    for each in given:
+        options = PROCESSORS.options(each["type"]).model_validate(each)
+        assert isinstance(options, ProcessorOptions)
+        plans.append(StagePlan(each["type"], options.when, partial(PROCESSORS.create, options), str(each)))
+    return plans
+
+
+class Following:
+    """Reads the answer's lines as they come. HTTP/1.0: there are no chunks between them."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._received = b""
+
+    async def line(self) -> bytes:
+        with trio.fail_after(20):
+            while b"\n" not in self._received:
+                data = await self._stream.receive_some(65536)
+                assert data, "the answer has ended"
+                self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+    async def next(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.json.decode(await self.line())
+        return found
+
+    async def messages(self, count: int) -> list[str]:
+        return [(await self.next())["message"] for _ in range(count)]
+
+
+@asynccontextmanager
+async def following(rig: Rig, query: str) -> AsyncIterator[Following]:
+    before = len(rig.daemon.router.views)
+    async with await trio.open_unix_socket(rig.address.path) as stream:
+        await stream.send_all(f"GET /v1/logs?follow=true&{query} HTTP/1.0\r\n\r\n".encode())
+        view = Following(stream)
+        assert b" 200" in await view.line()
+        while await view.line() != b"\r":
+            pass
+        await until(lambda: len(rig.daemon.router.views) > before)
+        yield view
+
+
+def say(container: SimulatedContainer, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        container.write(f"line {number}\n".encode())
+
+
+def said(first: int, last: int) -> list[str]:
+    return [f"line {number}" for number in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("read", ["auto", "api"])
+async def test_what_was_said_comes_from_the_engines_own_log(tmp_path: Path, read: str) -> None:
+    async with rig(tmp_path, read=read) as r:
+        web = r.container()
+        say(web, 1, 300)
+        await r.read(300)
+        assert await r.messages("container=web") == said(201, 300)
+        assert await r.messages("lines=5") == said(296, 300)
+        assert await r.messages("lines=1000") == said(1, 300)
+        assert await r.messages("since=1h") == said(1, 300)
+        assert await r.messages("container=api&since=1h") == []
+
+
+@pytest.mark.parametrize("read", ["auto", "api"])
+async def test_between_what_was_and_what_comes_nothing_is_missing_or_twice(tmp_path: Path, read: str) -> None:
+    async with rig(tmp_path, read=read) as r:
+        web = r.container()
+        say(web, 1, 50)
+        await r.read(50)
+        async with following(r, "lines=20") as view:
+            say(web, 51, 60)
+            assert await view.messages(30) == said(31, 60)
+
+
+async def test_while_history_is_read_what_comes_is_kept_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from logroute.sources.histories import FileHistory
+
+    begun, go_on = trio.Event(), trio.Event()
+    read = FileHistory.read
+
+    async def waits(self: FileHistory, *arguments: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await read(self, *arguments)
+
+    monkeypatch.setattr(FileHistory, "read", waits)
+    async with rig(tmp_path) as r:
+        web = r.container()
+        say(web, 1, 10)
+        await r.read(10)
+        async with following(r, "since=1h") as view:
+            await begun.wait()
+            say(web, 11, 20)  # seen live, and again in the log
+            await r.read(20)
+            go_on.set()
+            say(web, 21, 25)
+            assert await view.messages(25) == said(1, 25)
+
+
+async def test_several_containers_are_in_the_order_of_time(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        names = ["a", "b", "c"]
+        containers = [r.container(name) for name in names]
+        for number in range(30):
+            containers[number % 3].write(f"{number}\n".encode())
+        await r.read(30)
+        found = await r.lines("since=1h")
+        assert [line["message"] for line in found] == [str(number) for number in range(30)]
+        assert [line["container"]["name"] for line in found] == names * 10
+
+
+async def test_parameters_are_conditions_of_a_match(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        web, api = r.container("web"), r.container("api")
+        web.write(b"all is well\n")
+        web.write(b"it failed\n", stream="stderr")
+        api.write(b"it failed too\n")
+        await r.read(3)
+        assert sorted(await r.messages("message=*failed*")) == ["it failed", "it failed too"]
+        assert await r.messages("message=*failed*&container=web") == ["it failed"]
+        assert await r.messages("stream=stderr") == ["it failed"]
+        assert await r.messages("match=container+~+api+and+message+~+*failed*") == ["it failed too"]
+        assert len(await r.messages("container=web&container=api")) == 3
+
+
+async def test_a_route_is_seen_as_its_sink_is_given_it(tmp_path: Path) -> None:
+    add = {"type": "add_fields", "fields": {"team": "pay"}}
+    async with rig(tmp_path, match={"container": "web"}, processors=[add]) as r:
+        web, api = r.container("web"), r.container("api")
+        say(web, 1, 2)
+        say(api, 1, 2)
+        await r.read(2)  # of what no route takes nothing that was before is read
+        found = [(x["container"]["name"], x["fields"]) for x in await r.lines("route=all")]
+        assert found == [("web", {"team": "pay"})] * 2
+        async with following(r, "route=all") as view:
+            say(api, 3, 3)
+            say(web, 3, 3)
+            line = await view.next()
+            assert (line["message"], line["fields"]) == ("line 3", {"team": "pay"})
+            assert line["container"]["name"] == "web"
+
+
+async def test_what_becomes_of_containers_is_told(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r, following(r, "events=true") as view:
+        web = r.container()
+        assert (await view.next())["event"] == "started"
+        web.exit()
+        line = await view.next()
+        assert (line["event"], line["container"]["name"]) == ("ended", "web")
+        web.start()
+        assert (await view.next())["event"] == "started"
+        web.rename("site")
+        line = await view.next()
+        assert (line["event"], line["container"]["name"]) == ("renamed", "site")
+
+
+async def test_events_have_the_ids_of_records_and_go_on_behind_the_last(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        web = r.container()
+        say(web, 1, 3)
+        await r.read(3)
+        answer = await r.client.get("/v1/logs?lines=3", headers={"accept": "text/event-stream"})
+        assert answer.headers["content-type"] == "text/event-stream"
+        events = [event for event in answer.text.split("\n\n") if event and not event.startswith(":")]
+        ids = [event.split("\n")[0].removeprefix("id: ") for event in events]
+        records = [msgspec.json.decode(event.split("\n")[1].removeprefix("data: ")) for event in events]
+        assert [record["message"] for record in records] == said(1, 3)
+        assert ids == [record["event"]["id"] for record in records]
+        again = await r.client.get(
+            "/v1/logs", headers={"accept": "text/event-stream", "last-event-id": ids[1]}
+        )
+        assert "line 3" in again.text
+
+
+async def test_who_reads_slowly_is_told_what_went_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views_module, "HELD_BYTES", 20_000)
+    async with rig(tmp_path) as r:
+        web = r.container()
+        asked = b"GET /v1/logs?follow=true HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        stream = await trio.open_unix_socket(str(tmp_path / "l.sock"))
+        async with stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await stream.send_all(asked)
+            await until(lambda: len(r.daemon.router.views) == 1)
+            written = 0
+            view = r.daemon.router.views._all[0]
+            while not view._skipped:
+                for _ in range(100):
+                    web.write(b"x" * 1000 + b"\n")
+                written += 100
+                await r.read(written)
+            assert view._held_bytes <= 20_000
+            received = b""
+            with trio.fail_after(20):
+                while b'{"skipped":' not in received:
+                    received += await stream.receive_some(65536)
+        await until(lambda: not r.daemon.router.views)
+
+
+async def test_nobody_who_looks_holds_up_the_end(tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with rig(tmp_path) as r:
+            web = r.container()
+            streams = [await trio.open_unix_socket(str(tmp_path / "l.sock")) for _ in range(10)]
+            for stream in streams:
+                await stream.send_all(b"GET /v1/logs?follow=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await until(lambda: len(r.daemon.router.views) == 10)
+            for _ in range(2000):
+                web.write(b"x" * 1000 + b"\n")
+            await r.read(2000)
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_connection_that_is_to_be_closed_is_at_the_end(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        say(r.container(), 1, 2)
+        await r.read(2)
+        for request in (
+            b"GET /v1/logs HTTP/1.0\r\nhost: localhost\r\n\r\n",
+            b"GET /v1/logs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        ):
+            async with await trio.open_unix_socket(str(tmp_path / "l.sock")) as stream:
+                await stream.send_all(request)
+                received = b""
+                with trio.fail_after(10):
+                    while data := await stream.receive_some(65536):
+                        received += data
+                assert b"line 2" in received
+
+
+async def test_only_so_many_may_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs_module, "VIEWS", 1)
+    async with rig(tmp_path) as r:
+        async with following(r, ""):
+            answer = await r.client.get("/v1/logs?follow=true")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        await until(lambda: not r.daemon.router.views)
+        assert await r.lines("lines=1") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("since=2999-01-01", 400, "is in the future"),
+        ("since=yesterday", 400, "10m"),
+        ("lines=-1", 400, "whole number"),
+        ("follow=perhaps", 400, "true or false"),
+        ("fields.status=%3E%3Dx", 400, "fields.status"),
+        ("message=/(/", 400, "message"),
+        ("levle=warn", 400, "levle"),
+        ("match=level+%3E%3D", 400, "match"),
+        ("since=10m&until=20m", 400, "before since"),
+        ("route=nothing", 404, "there are: all"),
+    ],
+)
+async def test_what_makes_no_sense_is_a_problem(tmp_path: Path, query: str, status: int, words: str) -> None:
+    async with rig(tmp_path) as r:
+        answer = await r.client.get(f"/v1/logs?{query}")
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert words in answer.json()["detail"]
+
+
+async def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        say(r.container("web"), 1, 2)
+        bad = r.container("bad")
+        say(bad, 1, 2)
+        await r.read(4)
+        assert bad.log_path is not None
+        bad.log_path.unlink()
+        found = await r.lines("lines=10")
+        assert [line["message"] for line in found[:-1]] == said(1, 2)
+        assert found[-1]["container"]["name"] == "bad"
+        assert "not there" in found[-1]["unread"]
