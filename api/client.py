@@ -77,6 +77,11 @@ class Client:
 
 def find_daemon(given: str | None, token_file: str | None = None) -> Client:
     """At `--api`, else `$LOGROUTE_API`, else the default socket. Raises NoDaemon; ValueError for nonsense."""
+    return Client(*find_address(given, token_file))
+
+
+def find_address(given: str | None, token_file: str | None = None) -> tuple[Address, str]:
+    """Likewise, with the token. That somebody listens there is seen only of a unix socket."""
     text = given or os.environ.get("LOGROUTE_API")
     address = Address.parse(text) if text else default_address()
     if address is None:
@@ -88,7 +93,7 @@ def find_daemon(given: str | None, token_file: str | None = None) -> Client:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read {token_file}: {error}") from error
     _knock(address)
-    return Client(address, token)
+    return address, token
 
 
 def _knock(address: Address) -> None:

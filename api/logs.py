@@ -16,9 +16,9 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from logroute.api.moment import point_in_time
 from logroute.api.problems import Problem
 from logroute.api.requests import Endpoint, Parameter
-from logroute.config.types import parse_duration
 from logroute.router.look import Problem as Unread
 from logroute.router.look import Query, Shown, look
 from logroute.router.match import Match, MatchError
@@ -101,7 +101,7 @@ def _match(request: Request) -> Match:
         if name not in _OWN:
             values = given.getlist(name)
             mapping[name] = values if len(values) > 1 else values[0]
-    parts = [*([mapping] if mapping else []), *given.getlist("match")]
+    parts = [*([mapping] if mapping else []), *map(_mapping, given.getlist("match"))]
     try:
         matches = [Match.parse(part) for part in parts]
     except MatchError as error:
@@ -110,6 +110,16 @@ def _match(request: Request) -> Match:
     if len(matches) == 1:
         return matches[0]
     return Match.parse({"all": [match.to_value() for match in matches]} if matches else {})
+
+
+def _mapping(text: str) -> Any:
+    """An expression, or a mapping in JSON."""
+    if text[:1] != "{":
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        raise Problem(400, f"match is no JSON: {error}", path="match") from error
 
 
 def _time(text: str | None, name: str, now: float) -> str:
@@ -121,29 +131,6 @@ def _time(text: str | None, name: str, now: float) -> str:
     except ValueError:
         wanted = "10m, 2026-11-23T20:06:26Z, or seconds since 1970"
         raise Problem(400, f"{name} is a time such as {wanted}, not {text[:100]!r}", path=name) from None
-
-
-def point_in_time(text: str, now: float) -> str:
-    """`10m` before `now` (seconds since 1970), a time as RFC 3339 has it, or seconds since 1970.
-
-    Nine digits, UTC. Raises ValueError.
-    """
-    from logroute.sources.engine_answers import time_ns, utc_time
-
-    if re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
-        whole, _, rest = text.partition(".")
-        return iso_time(int(whole) * 10**9 + int(f"{rest:0<9}"))
-    if re.match(r"\d{4}-\d\d-\d\d", text):
-        if len(text) == 10:
-            text += "T00:00:00Z"
-        if re.search(r"(Z|[+-]\d\d:\d\d)$", text) is None:
-            text += "Z"
-        found = utc_time(text.replace(" ", "T", 1))
-        time_ns(found)
-        if not found.endswith("Z"):
-            raise ValueError(text)
-        return found
-    return iso_time(int((now - parse_duration(text)) * 1e9))
 
 
 def _earlier(text: str, seconds: float) -> str:
@@ -272,7 +259,10 @@ ENDPOINTS = [
             Parameter("level", "Such as `warn`, or `>=warn`."),
             Parameter("message", "A glob or `/regex/`."),
             Parameter("stream", "Which one.", {"enum": ["stdout", "stderr"]}),
-            Parameter("match", "An expression, such as `level >= warn and fields.status >= 500`."),
+            Parameter(
+                "match",
+                "An expression, such as `level >= warn`, or a mapping in JSON.",
+            ),
             Parameter("since", "`10m`, a time, or seconds since 1970."),
             Parameter("until", "Likewise; then it ends."),
             Parameter(

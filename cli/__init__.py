@@ -12,6 +12,7 @@ from logroute.cli import process
 
 COMMANDS = {
     "run": "Route the logs of containers.",
+    "tail": "See what containers say, live.",
     "validate": "Check a configuration and name every mistake.",
     "test": "Run the configuration's own tests.",
     "deadletters": "See, deliver again or drop what a receiver has rejected.",

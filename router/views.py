@@ -54,11 +54,12 @@ Item = Batch | News | Skipped
 class View:
     """One who looks. On the trio thread."""
 
-    def __init__(self, views: Views, match: Match, route: str | None, news: bool) -> None:
+    def __init__(self, views: Views, match: Match, route: str | None, *, records: bool, news: bool) -> None:
         self.route = route
         """Sees what this route is given, behind its processors; None: what the router is given."""
         self._views = views
         self._chooser = Chooser(match)
+        self._records = records
         self._news = news
         self._items: deque[Item] = deque()
         self._held_bytes = 0
@@ -68,7 +69,7 @@ class View:
 
     def show(self, batch: Batch) -> None:
         """Hold it, or as much of it as there is room for; and count the rest."""
-        if not self._chooser.takes(batch.origin) or not batch.lines:
+        if not self._records or not batch.lines or not self._chooser.takes(batch.origin):
             return
         room = HELD_BYTES - self._held_bytes
         if self._skipped or batch.size_bytes > room:
@@ -124,10 +125,15 @@ class Views:
 
     @contextmanager
     def open(
-        self, match: Match = EVERYTHING, route: str | None = None, *, news: bool = False
+        self,
+        match: Match = EVERYTHING,
+        route: str | None = None,
+        *,
+        records: bool = True,
+        news: bool = False,
     ) -> Iterator[View]:
-        """A view, until the end of the context. `news`: of containers as well."""
-        view = View(self, match, route, news)
+        """A view, until the end of the context; of records, of what becomes of containers, or of both."""
+        view = View(self, match, route, records=records, news=news)
         self._all.append(view)
         try:
             yield view

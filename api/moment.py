@@ -1,0 +1,30 @@
+"""Times as people and programs write them in a question."""
+
+from __future__ import annotations
+
+import re
+
+from logroute.config.types import parse_duration
+from logroute.router.record import iso_time
+from logroute.sources.engine_answers import time_ns, utc_time
+
+
+def point_in_time(text: str, now: float) -> str:
+    """`10m` before `now` (seconds since 1970), a time as RFC 3339 has it, or seconds since 1970.
+
+    Nine digits, UTC. Raises ValueError.
+    """
+    if re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
+        whole, _, rest = text.partition(".")
+        return iso_time(int(whole) * 10**9 + int(f"{rest:0<9}"))
+    if re.match(r"\d{4}-\d\d-\d\d", text):
+        if len(text) == 10:
+            text += "T00:00:00Z"
+        if re.search(r"(Z|[+-]\d\d:\d\d)$", text) is None:
+            text += "Z"
+        found = utc_time(text.replace(" ", "T", 1))
+        time_ns(found)
+        if not found.endswith("Z"):
+            raise ValueError(text)
+        return found
+    return iso_time(int((now - parse_duration(text)) * 1e9))

@@ -1,0 +1,477 @@
+"""`logroute tail`: what containers say, live; with a daemon what it sees, else from the engine itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import click
+import trio
+
+from logroute.cli import log, process
+
+LINES = 10
+"""Of each container to begin with, where nothing else is said."""
+INTERRUPTED = 130
+_ASSIGNMENT = re.compile(r"([A-Za-z_][\w.@/-]*)=(?![=~])(.*)", re.DOTALL)
+_PATH_LEVEL = "level"
+
+
+class _Gone(Exception):
+    """Whoever read what we write has closed it."""
+
+
+@click.command("tail", context_settings={"max_content_width": 100})
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Begin with N lines of each.")
+@click.option("--since", metavar="TIME", help="Begin there: 10m, 2026-11-23T20:00:00Z, 2026-11-23.")
+@click.option("--until", metavar="TIME", help="End there.")
+@click.option("-f/-F", "--follow/--no-follow", default=None, help="Go on with what comes (default), or not.")
+@click.option("-i", "--include", multiple=True, metavar="RE", help="Only lines in which it is found.")
+@click.option("-e", "--exclude", multiple=True, metavar="RE", help="No lines in which it is found.")
+@click.option("-H", "--highlight", multiple=True, metavar="RE", help="Mark what it finds.")
+@click.option("-l", "--level", metavar="LEVEL", help="At least: trace debug info notice warn error fatal.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this one.")
+@click.option("--image", multiple=True, metavar="PATTERN", help="Only containers of these images.")
+@click.option("--label", multiple=True, metavar="K=V", help="Only with this label; K alone: any value.")
+@click.option(
+    "-m",
+    "--match",
+    "matches",
+    multiple=True,
+    metavar="MATCH",
+    help="'fields.status=>=500', or an expression.",
+)
+@click.option(
+    "-A", "--after", type=click.IntRange(0), default=0, metavar="N", help="And N lines behind each."
+)
+@click.option("-B", "--before", type=click.IntRange(0), default=0, metavar="N", help="And N before.")
+@click.option("-C", "--context", type=click.IntRange(0), default=0, metavar="N", help="Both.")
+@click.option("-t", "--timestamps", is_flag=True, help="The engine's time before each line.")
+@click.option("--timezone", metavar="ZONE", help="For the times: Europe/Berlin, local; default: UTC.")
+@click.option("-o", "--output", default="default", metavar="FORMAT", help="default, raw, json or logfmt.")
+@click.option("--template", metavar="TEXT", help="Such as '{time:%H:%M:%S} {container.name} {message}'.")
+@click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), default="auto")
+@click.option("--order", metavar="TIME", help="Merge by time what comes within so much, such as 250ms.")
+@click.option("--route", metavar="NAME", help="What this route's sink is given; needs a daemon.")
+@click.option("--host", metavar="URL", help="Read this engine itself: unix:///…, tcp://…, no daemon.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing of containers that come and go.")
+@click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
+@click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
+def command(**given: Any) -> None:
+    """See what containers say: all, or those whose names PATTERNs match (globs, or /regex/).
+
+    \b
+    logroute tail                        every container
+    logroute tail 'web-*' -l warn        some, and only what is grave
+    logroute tail api --since 10m -F     the last ten minutes, then the prompt
+    logroute tail --route search         what this route's sink is given
+    """
+    log.configure(level="error")
+    try:
+        asked = _Asked(given)
+    except ValueError as error:
+        click.echo(f"logroute tail: {_safe(str(error))}", err=True)
+        sys.exit(2)
+    process.tune()
+    try:
+        sys.exit(trio.run(_Tail(asked).run))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except _Gone:
+        # Python would say so again when it closes what cannot be written to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+
+
+def _safe(text: str) -> str:
+    from logroute.sinks.stdout import visible
+
+    return "\n".join(map(visible, text.split("\n")))
+
+
+class _Asked:
+    """What was typed, checked. Raises ValueError."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        from logroute.api.moment import point_in_time
+        from logroute.config.types import parse_duration
+
+        now = time.time()
+        self.patterns: list[str] = list(given["patterns"])
+        self.since = _moment(point_in_time, given["since"], "--since", now)
+        self.until = _moment(point_in_time, given["until"], "--until", now)
+        if self.since and self.since > point_in_time("0s", now):
+            raise ValueError(f"--since: {self.since} is in the future")
+        self.follow: bool = given["follow"] if given["follow"] is not None else not self.until
+        if self.follow and self.until:
+            raise ValueError("--until ends it: leave out --follow")
+        self.lines: int | None = given["lines"]
+        if self.lines is None and not self.since:
+            self.lines = LINES if self.follow else None
+        self.order_s = parse_duration(given["order"]) if given["order"] else 0.0
+        self.before: int = given["before"] or given["context"]
+        self.after: int = given["after"] or given["context"]
+        self.route: str | None = given["route"]
+        self.host: str | None = given["host"]
+        self.quiet: bool = given["quiet"]
+        self.api: str | None = given["api"]
+        self.token_file: str | None = given["token_file"]
+        if self.host and (self.route or self.api):
+            raise ValueError("--host reads an engine itself, without a daemon: leave out --route and --api")
+        self.format: str = given["template"] or given["output"]
+        if given["template"] and "{" not in given["template"]:
+            raise ValueError("--template: there is no placeholder in it, such as {message}")
+        if not given["template"] and self.format not in ("default", "raw", "json", "logfmt"):
+            raise ValueError(
+                f"-o: there is no format {self.format!r}; default, raw, json, logfmt, or --template"
+            )
+        if self.format != "default":
+            from logroute.sinks.encoding import encoder
+
+            encoder(self.format)
+        self.times: bool = given["timestamps"]
+        self.zone = _zone(given["timezone"])
+        self.highlight = _pattern(given["highlight"])
+        self.colour: str = given["color"]
+        self._conditions(given)
+
+    def _conditions(self, given: dict[str, Any]) -> None:
+        """What is asked of containers, which the daemon can decide; and of records."""
+        containers: list[dict[str, Any]] = []
+        if self.patterns:
+            containers.append({"container": self.patterns})
+        if given["image"]:
+            containers.append({"image": list(given["image"])})
+        for label in given["label"]:
+            key, equals, value = label.partition("=")
+            containers.append({f"label.{key}": value} if equals else {"label": key})
+        records: list[Any] = []
+        if given["stream"]:
+            records.append({"stream": given["stream"]})
+        if given["include"]:
+            records.append({"message": [f"/{_checked(text)}/" for text in given["include"]]})
+        if given["exclude"]:
+            records.append({"not": {"message": [f"/{_checked(text)}/" for text in given["exclude"]]}})
+        records += [_condition(text) for text in given["matches"]]
+        levels: list[Any] = []
+        if given["level"]:
+            from logroute.router.levels import LEVELS, NAMES
+
+            if given["level"].lower() not in NAMES:
+                raise ValueError(f"-l: there is no level {given['level']!r}; {', '.join(LEVELS)}")
+            levels.append({"level": f">={NAMES[given['level'].lower()]}"})
+        self.containers = _all(containers)
+        self.records = _all(records)
+        self.levels = _all(levels)
+        self.parses = bool(levels) or any(
+            text in str(each) for each in records for text in ("fields", "level")
+        )
+
+    @property
+    def has_context(self) -> bool:
+        return bool(self.before or self.after)
+
+
+def _moment(parse: Any, text: str | None, option: str, now: float) -> str:
+    if not text:
+        return ""
+    try:
+        found: str = parse(text, now)
+    except ValueError:
+        raise ValueError(f"{option}: {text!r} is no time; such as 10m, 2026-11-23T20:06:26Z") from None
+    return found
+
+
+def _checked(text: str) -> str:
+    """Raises ValueError for what is no regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+def _condition(text: str) -> Any:
+    found = _ASSIGNMENT.fullmatch(text)
+    return {found[1]: found[2]} if found else text
+
+
+def _all(conditions: Sequence[Any]) -> Any:
+    """A match of which all have to hold."""
+    from logroute.router.match import Match, MatchError
+
+    try:
+        values = [Match.parse(each).to_value() for each in conditions]
+        return Match.parse({"all": values} if len(values) > 1 else values[0] if values else {})
+    except MatchError as error:
+        path = ".".join(map(str, error.path))
+        raise ValueError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _zone(text: str | None) -> Any:
+    if text is None or text.upper() == "UTC":
+        return None
+    if text == "local":
+        from datetime import datetime
+
+        return datetime.now().astimezone().tzinfo
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(text)
+    except Exception:
+        raise ValueError(f"--timezone: there is no zone {text!r}; such as Europe/Berlin, or local") from None
+
+
+def _pattern(texts: Sequence[str]) -> re.Pattern[str] | None:
+    try:
+        return re.compile("|".join(f"(?:{text})" for text in texts)) if texts else None
+    except re.error as error:
+        raise ValueError(f"-H: no regular expression: {error}") from None
+
+
+class _Tail:
+    """One run of the command."""
+
+    def __init__(self, asked: _Asked) -> None:
+        from logroute.cli.screen import Screen, Style
+        from logroute.cli.tail_batches import Context, Order
+        from logroute.router.match import Match
+        from logroute.router.selection import Chooser
+
+        self._asked = asked
+        terminal = sys.stdout.isatty()
+        colour = asked.colour == "always" or (
+            asked.colour == "auto"
+            and terminal
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
+        )
+        self._says = not asked.quiet
+        self._err_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and asked.colour != "never"
+        self._screen = Screen(
+            Style(
+                format=asked.format,
+                colour=colour,
+                many_colours="256" in os.environ.get("TERM", "") or bool(os.environ.get("COLORTERM")),
+                terminal=terminal,
+                width=shutil.get_terminal_size((80, 24)).columns,
+                times=asked.times,
+                zone=asked.zone,
+                highlight=asked.highlight,
+            ),
+            levels=colour or bool(asked.levels.to_value()),
+        )
+        # With context, records that are not chosen are needed too. Levels are found where records are shown:
+        # a daemon that looks for none knows none.
+        chosen = [asked.levels] + ([asked.records] if asked.has_context else [])
+        values = [match.to_value() for match in chosen if match.to_value()]
+        self._context = (
+            Context(Chooser(Match.parse({"all": values})), asked.before, asked.after) if values else None
+        )
+        self._order = Order(asked.order_s) if asked.order_s else None
+        self._limiter = trio.CapacityLimiter(1)
+        self._apart: Any = None
+
+    async def run(self) -> int:
+        """The exit code."""
+        from logroute.api.client import NoDaemon
+        from logroute.cli.tail_sources import CannotLook, NoEngine
+
+        asked = self._asked
+        code = 0
+        gone = False
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._order is not None:
+                    nursery.start_soon(self._in_order, self._order)
+                try:
+                    await self._look()
+                finally:
+                    if self._order is not None:
+                        with trio.CancelScope(shield=True):
+                            await self._write(self._screen.render(self._order.take(all=True)))
+                nursery.cancel_scope.cancel()
+        except* _Gone:
+            gone = True
+        except* (CannotLook, NoDaemon) as errors:
+            error: BaseException = errors
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            nowhere = isinstance(error, NoDaemon | NoEngine) and not asked.host and not asked.api
+            hint = "; say where one is with --host or --api" if nowhere else ""
+            click.echo(f"logroute tail: {_safe(str(error))}{hint}", err=True)
+            code = 1
+        except* KeyboardInterrupt:
+            code = INTERRUPTED
+        if gone:
+            raise _Gone
+        return code
+
+    async def _look(self) -> None:
+        from logroute.api.client import NoDaemon
+
+        asked = self._asked
+        must = bool(asked.api or asked.route or os.environ.get("LOGROUTE_API"))
+        if not asked.host:
+            try:
+                await self._at_daemon()
+                return
+            except NoDaemon:
+                if must:
+                    raise
+        await self._at_engine()
+
+    async def _at_daemon(self) -> None:
+        from logroute.api.client import find_address
+        from logroute.cli.tail_sources import from_daemon
+
+        asked = self._asked
+        address, token = find_address(asked.api, asked.token_file)
+        query = [
+            ("follow", "true" if asked.follow else "false"),
+            ("events", "true" if self._says and asked.follow else "false"),
+        ]
+        if asked.since:
+            query.append(("since", asked.since))
+        if asked.until:
+            query.append(("until", asked.until))
+        if asked.lines is not None:
+            query.append(("lines", str(asked.lines)))
+        elif not asked.since:
+            query.append(("since", "1970-01-01"))
+        if asked.route:
+            query.append(("route", asked.route))
+        import msgspec
+
+        matches = (asked.containers, *(() if asked.has_context else (asked.records,)))
+        query += [("match", msgspec.json.encode(value).decode()) for m in matches if (value := m.to_value())]
+        whole = asked.format == "json" and self._context is None and self._order is None
+        self._tell(f"what the daemon at {address} sees")
+        await from_daemon(
+            address, token, query, whole=whole and not sys.stdout.isatty(), show=self.show, raw=self._raw
+        )
+
+    async def _at_engine(self) -> None:
+        from logroute.cli.tail_sources import from_engine
+        from logroute.router.look import Query
+        from logroute.router.match import Match
+        from logroute.sources import Past
+
+        asked = self._asked
+        wanted = [asked.containers] + ([] if asked.has_context else [asked.records])
+        values = [match.to_value() for match in wanted if match.to_value()]
+        past = Past(since=asked.since, until=asked.until, last=asked.lines)
+        query = Query(
+            Match.parse({"all": values} if values else {}),
+            past=None if asked.lines == 0 and not asked.since else past,
+            follow=asked.follow,
+            news=self._says,
+            ended=bool(asked.since or asked.patterns or not asked.follow),
+        )
+        await from_engine(
+            asked.host,
+            query,
+            parse=asked.parses,
+            show=self.show,
+            began=lambda address: self._tell(f"no daemon: what the engine {address} has"),
+        )
+
+    # --- what is shown ------------------------------------------------------------------------------------
+
+    async def show(self, items: Sequence[Any]) -> None:
+        from logroute.router.record import Batch
+
+        batches: list[Batch] = []
+        for item in items:
+            if isinstance(item, Batch):
+                batches.append(item)
+                continue
+            await self._batches(batches)
+            batches = []
+            self._say(item)
+        await self._batches(batches)
+
+    async def _batches(self, batches: list[Any]) -> None:
+        if not batches:
+            return
+        self._screen.names([batch.origin for batch in batches])
+        if self._context is not None:
+            batches = self._context.of([self._screen.parsed(batch) for batch in batches])
+        if self._order is not None:
+            self._order.put(batches)
+        else:
+            await self._write(self._screen.render(batches))
+
+    async def _in_order(self, order: Any) -> None:
+        while True:
+            wait_s = order.next_s()
+            if wait_s is None:
+                await order.came.wait()
+                order.came = trio.Event()
+                continue
+            await trio.sleep(wait_s)
+            await self._write(self._screen.render(order.take()))
+
+    async def _raw(self, data: bytes) -> None:
+        """Lines of the API as they are; what is no record is said apart."""
+        from logroute.cli.tail_sources import Apart
+
+        if self._apart is None:
+            self._apart = Apart()
+        lines, said = self._apart.feed(data)
+        await self._write(lines)
+        for item in said:
+            self._say(item)
+
+    async def _write(self, data: bytes) -> None:
+        if data:
+            await trio.to_thread.run_sync(
+                partial(_write_all, data), limiter=self._limiter, abandon_on_cancel=True
+            )
+
+    def _say(self, item: Any) -> None:
+        from logroute.router.look import Problem
+        from logroute.router.views import News, Skipped
+        from logroute.sinks.encoding import display_name
+
+        if isinstance(item, Skipped):
+            self._tell(f"{item.records:,} records went by too fast to be shown", always=True)
+        elif isinstance(item, Problem):
+            self._tell(f"{display_name(item.origin)} cannot be read: {item.reason}", always=True)
+        elif isinstance(item, News) and self._says:
+            mark = {"started": "+", "renamed": "~"}.get(item.event, "-")
+            self._tell(f"{mark} {display_name(item.origin)} {item.event}", mark="")
+
+    def _tell(self, text: str, *, always: bool = False, mark: str = "* ") -> None:
+        """On stderr: stdout is for what containers say."""
+        if always or (self._says and sys.stderr.isatty()):
+            text = _safe(mark + text)
+            click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
+
+
+def _write_all(data: bytes) -> None:
+    """To descriptor 1. Raises _Gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(1, rest) :]
+        except BlockingIOError:
+            import select
+
+            select.select([], [1], [])
+        except (BrokenPipeError, ConnectionResetError):
+            raise _Gone from None
+        except OSError as error:
+            import errno
+
+            if error.errno == errno.EIO:
+                raise _Gone from None
+            raise
