@@ -219,12 +219,17 @@ def _with_colours(text: str) -> str:
     """Its colours, ended at its end, and nothing else that could control a terminal."""
     parts: list[str] = []
     at = 0
+    end = ""
     for found in _SEQUENCE.finditer(text):
         parts.append(visible(text[at : found.start()]))
-        parts.append(found[0] if _is_colour(found[1]) else visible(found[0]))
+        if _is_colour(found[1]):
+            parts.append(found[0])
+            end = RESET
+        else:
+            parts.append(visible(found[0]))
         at = found.end()
     parts.append(visible(text[at:]))
-    return "".join(parts) + (RESET if at else "")
+    return "".join(parts) + end
 
 
 def _is_colour(numbers: str) -> bool:

@@ -10,6 +10,9 @@ import trio
 from logroute.router.record import Batch, Origin, Record
 from logroute.router.selection import Chooser
 
+NEARLY_S = 1e-6
+"""Sums of seconds are not exact."""
+
 
 class Context:
     """Records that are chosen, with those around them, as grep has them: of each container its own."""
@@ -45,7 +48,7 @@ class Context:
             elif self._before:
                 held.append(record)
         self._wanted[key] = wanted
-        return batch.with_records(shown) if len(shown) < len(records) else batch
+        return batch.with_records(shown)
 
 
 class Order:
@@ -64,7 +67,7 @@ class Order:
     def take(self, *, all: bool = False) -> list[Batch]:
         """What has waited long enough, in order; and what came later and is older than that."""
         now = trio.current_time()
-        ripe = [batches for at, batches in self._held if all or now - at >= self.window_s]
+        ripe = [batches for at, batches in self._held if all or now >= at + self.window_s - NEARLY_S]
         if not ripe:
             return []
         until = "~" if all else max(record.time for group in ripe for b in group for record in b.records)

@@ -1,0 +1,405 @@
+"""`logroute tail`: what it shows, of a simulated engine, with a daemon and without one."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logroute.api.address import Address
+from logroute.api.server import ApiServer
+from logroute.cli.screen import Screen, Style, cells, fitted
+from logroute.cli.tail_batches import Context, Order
+from logroute.cli.tail_sources import Apart, Decoder
+from logroute.config.components import SINKS, SOURCES
+from logroute.router.daemon import Daemon
+from logroute.router.match import Match
+from logroute.router.plan import Plan, RoutePlan, SourcePlan
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.route import RouteSettings
+from logroute.router.selection import Chooser
+from logroute.router.views import News, Skipped
+from logroute.simulator.engine import SimulatedEngine
+from logroute.sinks.encoding import encoder
+from logroute.sources import SourceContext
+
+MAIN = "import sys; sys.argv[0] = 'logroute'; from logroute.cli import main; main()"
+
+
+def origin(name: str = "web", **more: Any) -> Origin:
+    return Origin(f"docker:{name}", "docker", id=name * 10, name=name, **more)
+
+
+def batch_of(of: Origin, *records: Record) -> Batch:
+    return Batch(of, list(records), before=BEGINNING, after=BEGINNING, size_bytes=100)
+
+
+def record(message: str, second: int = 0, stream: Any = "stdout") -> Record:
+    return Record(message, stream, f"2026-11-23T20:06:{second:02d}.123456789Z")
+
+
+def shown(style: Style, *batches: Batch, levels: bool = False) -> str:
+    return Screen(style, levels=levels).render(batches).decode()
+
+
+# --- what it looks like -------------------------------------------------------------------------------
+
+
+def test_into_a_pipe_a_line_is_its_name_and_its_bytes() -> None:
+    batches = batch_of(origin(), record("hello\x1b[2J\x07")), batch_of(origin("database"), record("there\r"))
+    assert shown(Style(), *batches) == "web | hello\x1b[2J\x07\ndatabase | there\n"
+
+
+def test_names_are_aligned_to_the_widest_that_is_known() -> None:
+    screen = Screen(Style())
+    web, database = origin(), origin("database")
+    screen.names([web, database])
+    assert screen.render([batch_of(web, record("x"))]) == b"web      | x\n"
+
+
+def test_json_is_level_message_and_keys() -> None:
+    line = '{"level":"warn","msg":"slow query","took_ms":12.5,"user":{"id":7},"note":"two words"}'
+    expected = 'web | WARN  slow query took_ms=12.5 user="{\\"id\\":7}" note="two words"\n'
+    assert shown(Style(), batch_of(origin(), record(line))) == expected
+
+
+def test_what_a_daemon_has_parsed_is_shown_as_it_is() -> None:
+    parsed = DetailedRecord("slow query", "stdout", "2026-11-23T20:06:26.123456789Z")
+    parsed.level, parsed.fields = "error", {"took": 3}
+    assert shown(Style(), batch_of(origin(), parsed)) == "web | ERROR slow query took=3\n"
+
+
+def test_a_record_is_not_changed_by_being_shown() -> None:
+    given = record('{"msg":"x","a":1}')
+    shown(Style(), batch_of(origin(), given))
+    assert given.message == '{"msg":"x","a":1}'
+
+
+def test_times_are_in_the_zone_that_was_asked_for() -> None:
+    batch = batch_of(origin(), record("x"))
+    assert shown(Style(times=True), batch).startswith("2026-11-23T20:06:00.123Z web")
+    zone = timezone(timedelta(hours=1))
+    assert shown(Style(times=True, zone=zone), batch).startswith("2026-11-23T21:06:00.123+01:00 web")
+
+
+def test_a_container_has_the_same_colour_every_time_and_others_mostly_another() -> None:
+    style = Style(colour=True, terminal=True)
+
+    def colour(name: str) -> str:
+        found = re.match(r"\x1b\[38;5;(\d+)m", shown(style, batch_of(origin(name), record("x"))))
+        assert found is not None
+        return found[1]
+
+    assert colour("web-1") == colour("web-1")
+    assert len({colour(f"web-{number}") for number in range(20)}) > 8
+
+
+def test_a_highlight_marks_what_it_finds_and_nothing_else() -> None:
+    style = Style(colour=True, highlight=re.compile("b+"))
+    assert "a\x1b[1;7mbb\x1b[22;27mc" in shown(style, batch_of(origin(), record("abbc")))
+    assert "abbc" in shown(Style(highlight=re.compile("b+")), batch_of(origin(), record("abbc")))
+
+
+SGR = re.compile(r"\x1b\[[0-9;:]{0,40}m")
+
+
+@given(st.text(), st.text(), st.booleans())
+def test_no_line_and_no_name_controls_a_terminal(message: str, name: str, colour: bool) -> None:
+    style = Style(terminal=True, colour=colour)
+    text = shown(style, batch_of(origin(name or "x"), record(message)), levels=True)
+    left = SGR.sub("", text) if colour else text
+    assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", left) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
+        ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
+        ("\x1b[8mhidden", "\\u001b[8mhidden"),
+        ("\x1b[2Jgone", "\\u001b[2Jgone"),
+        ("\x1b]0;title\x07", "\\u001b]0;title\\u0007"),
+    ],
+)
+def test_of_what_a_line_has_only_colours_stay_and_are_ended(line: str, expected: str) -> None:
+    text = shown(Style(terminal=True, colour=True), batch_of(origin(), record(line)))
+    assert text.endswith(expected + "\n")
+
+
+def test_wide_and_combining_characters_take_their_columns() -> None:
+    assert [cells("abc"), cells("日本"), cells("e\u0301")] == [3, 4, 1]
+    assert fitted("日本語", 5) == "日本…"
+    assert fitted("日本語", 4) == "日… "
+    assert fitted("ab", 4) == "ab  "
+
+
+@pytest.mark.parametrize("format_", ["json", "raw", "logfmt", "{time} {container.name} {message}"])
+def test_other_formats_are_those_of_sinks(format_: str) -> None:
+    batch = batch_of(origin(), record("x"))
+    assert Screen(Style(format=format_)).render([batch]) == encoder(format_)(batch)
+
+
+# --- context and order --------------------------------------------------------------------------------
+
+
+def messages(batches: list[Batch]) -> list[str]:
+    return [record.message for batch in batches for record in batch.records]
+
+
+def test_context_is_of_each_container_and_across_batches() -> None:
+    chosen = Chooser(Match.parse({"message": "*x*"}))
+    context = Context(chosen, 1, 2)
+    web, api = origin(), origin("api")
+    first = context.of([batch_of(web, record("a"), record("b")), batch_of(api, record("A"))])
+    second = context.of([batch_of(web, record("x"), record("c")), batch_of(api, record("B"))])
+    third = context.of([batch_of(web, record("d"), record("e"))])
+    assert [messages(each) for each in (first, second, third)] == [[], ["b", "x", "c"], ["d"]]
+
+
+async def test_what_comes_within_the_window_is_merged_by_time(autojump_clock: trio.testing.MockClock) -> None:
+    order = Order(0.25)
+    web, api = origin(), origin("api")
+    order.put([batch_of(web, record("1", 1), record("4", 4))])
+    await trio.sleep(0.1)
+    order.put([batch_of(api, record("2", 2), record("5", 5))])
+    assert order.take() == []
+    assert order.next_s() == pytest.approx(0.15)
+    await trio.sleep(0.15)
+    assert messages(order.take()) == ["1", "2", "4"]
+    await trio.sleep(0.1)
+    assert messages(order.take()) == ["5"]
+    order.put([batch_of(web, record("6", 6))])
+    assert messages(order.take(all=True)) == ["6"]
+    assert order.next_s() is None
+
+
+# --- what comes from the API --------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 60)))
+def test_lines_of_the_api_are_read_however_they_are_cut(cuts: list[int]) -> None:
+    image = {"name": "nginx", "tag": "1"}
+    data = encoder("json")(batch_of(origin(), record("a"), record("b")))
+    data += encoder("json")(batch_of(origin("api"), record("c", stream="stderr")))
+    data += b'{"skipped":3}\n{"event":"ended","container":{"id":"1","name":"api"}}\n'
+    data += msgspec.json.encode({"unread": "gone", "container": {"name": "db", "image": image}}) + b"\n"
+    decoder = Decoder()
+    items: list[Any] = []
+    at = 0
+    for cut in [*cuts, len(data)]:
+        items += decoder.feed(data[at : at + cut])
+        at += cut
+    batches = [item for item in items if isinstance(item, Batch)]
+    found = [(b.origin.name, r.message, r.stream) for b in batches for r in b.records]
+    assert found == [("web", "a", "stdout"), ("web", "b", "stdout"), ("api", "c", "stderr")]
+    skipped, news, unread = [item for item in items if not isinstance(item, Batch)]
+    assert skipped == Skipped(3)
+    assert isinstance(news, News)
+    assert (news.event, news.origin.name) == ("ended", "api")
+    assert (unread.reason, unread.origin.name) == ("gone", "db")
+
+
+def test_a_record_of_the_api_keeps_its_id() -> None:
+    data = encoder("json")(batch_of(origin(), record("a")))
+    (batch,) = Decoder().feed(data)
+    assert isinstance(batch, Batch)
+    assert msgspec.json.decode(encoder("json")(batch))["event"] == msgspec.json.decode(data)["event"]
+
+
+def test_json_of_the_api_passes_as_it_is_without_what_is_no_record() -> None:
+    data = encoder("json")(batch_of(origin(), record('b\n{"skipped"'), record("c")))
+    first, second = data.splitlines(keepends=True)
+    apart = Apart()
+    lines, said = apart.feed(first + b'{"skipped":2}\n' + second[:10])
+    assert (lines, said) == (first, [Skipped(2)])
+    assert apart.feed(second[10:]) == (second, [])
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+class Engine:
+    """An engine with two containers, and maybe a daemon that reads it."""
+
+    def __init__(self, engine: SimulatedEngine, api: str) -> None:
+        self.engine = engine
+        self.api = api
+        self.web, self.db = engine.create("web"), engine.create("db")
+        for container in (self.web, self.db):
+            container.start()
+
+    async def tail(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        with trio.fail_after(30):
+            return await trio.run_process(
+                [sys.executable, "-c", MAIN, "tail", *self.where, *arguments],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+
+    @property
+    def where(self) -> tuple[str, str]:
+        return ("--api", self.api) if self.api else ("--host", self.engine.host)
+
+
+@asynccontextmanager
+async def an_engine(folder: Path, *, daemon: bool) -> AsyncIterator[Engine]:
+    async with SimulatedEngine(folder / "engine", seed=1) as engine:
+        if not daemon:
+            yield Engine(engine, "")
+            return
+        address = Address(path=str(folder / "l.sock"))
+        source = SOURCES.options("docker").model_validate({"host": engine.host})
+        plan = Plan(
+            [
+                RoutePlan(
+                    RouteSettings("all"), partial(SINKS.create, SINKS.options("null").model_validate({}))
+                )
+            ],
+            [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
+            grace_s=0.1,
+            make_api=lambda daemon: ApiServer(daemon, address),
+        )
+        running = Daemon(plan)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(running.run)
+            try:
+                yield Engine(engine, str(address))
+            finally:
+                running.stop()
+
+
+BOTH = pytest.mark.parametrize("daemon", [False, True], ids=["without", "with"])
+
+
+@BOTH
+async def test_what_was_said_is_shown_in_order_and_it_ends(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        for number in range(3):
+            e.web.write(f"web {number}\n".encode())
+            e.db.write(f"db {number}\n".encode())
+        ended = await e.tail("-F")
+        assert ended.stdout.decode().splitlines() == [
+            line for n in range(3) for line in (f"web | web {n}", f"db  | db {n}")
+        ]
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        only = await e.tail("-F", "-n", "1", "w*", "-o", "raw")
+        assert only.stdout == b"web 2\n"
+
+
+@BOTH
+async def test_options_choose(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        e.web.write(b'{"level":"info","msg":"fine","status":200}\n')
+        e.web.write(b'{"level":"error","msg":"broken","status":500}\n')
+        e.web.write(b"ERROR plain\n", stream="stderr")
+        e.db.write(b"nothing\n")
+
+        async def raw(*arguments: str) -> list[str]:
+            ended = await e.tail("-F", "-o", "raw", *arguments)
+            assert ended.stderr == b""
+            return ended.stdout.decode().splitlines()
+
+        plain = ["ERROR plain"]
+        assert await raw("--stream", "stderr") == plain
+        assert await raw("-i", "plain|nothing", "-e", "noth") == plain
+        assert len(await raw("-l", "error")) == 2
+        assert await raw("-i", "nothing", "-B", "1", "db") == ["nothing"]
+        assert (await raw("-i", "plain", "-B", "1", "web"))[1:] == plain
+
+
+async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "5"]
+        master, slave = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment.pop("NO_COLOR", None)
+        process = subprocess.Popen(  # noqa: ASYNC220  # it is the terminal that is waited for
+            command, stdout=slave, stderr=slave, stdin=slave, env=environment
+        )
+        os.close(slave)
+        seen = b""
+
+        async def until(holds: Callable[[bytes], bool]) -> None:
+            nonlocal seen
+            with trio.fail_after(30):
+                while not holds(seen):
+                    await trio.lowlevel.wait_readable(master)
+                    seen += os.read(master, 65536)
+
+        try:
+            await until(lambda seen: b"what the engine" in seen)
+            while b"hello \x1b[31mred" not in seen:
+                e.web.write(b"hello \x1b[31mred\x1b[2J\n")
+                with trio.move_on_after(0.2):
+                    await until(lambda seen: b"hello" in seen)
+            e.db.exit()
+            await until(lambda seen: b"- db ended" in seen)
+            e.db.start()
+            await until(lambda seen: b"+ db started" in seen)
+            assert b"\x1b[2J" not in seen
+            assert b"\\u001b[2J" in seen
+            process.send_signal(signal.SIGINT)
+            with trio.fail_after(20):
+                assert await trio.to_thread.run_sync(process.wait) == 130
+        finally:
+            process.kill()
+            process.wait()
+            os.close(master)
+
+
+async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        e.web.write_many([f"line {number}".encode() for number in range(20_000)])
+        command = f'{sys.executable} -c "{MAIN}" tail --host {e.engine.host} -n 20000 | head -1'
+        with trio.fail_after(30):
+            ended = await trio.run_process(
+                ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
+                capture_stdout=True,
+                capture_stderr=True,
+            )
+        assert ended.stdout == b"web | line 0\n0\n"
+        assert ended.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-l", "grave"], b"there is no level 'grave'"),
+        (["--since", "yesterday"], b"--since: 'yesterday' is no time"),
+        (["--since", "2999-01-01"], b"in the future"),
+        (["-i", "("], b"'(' is no regular expression"),
+        (["-m", "levl=warn"], b'did you mean "level"?'),
+        (["-o", "xml"], b"there is no format 'xml'"),
+        (["--template", "message"], b"no placeholder"),
+        (["--timezone", "Mars"], b"there is no zone 'Mars'"),
+        (["--until", "1m", "-f"], b"leave out --follow"),
+        (["--host", "unix:///x", "--route", "y"], b"leave out --route"),
+    ],
+)
+def test_what_makes_no_sense_is_said(arguments: list[str], words: bytes) -> None:
+    ended = subprocess.run([sys.executable, "-c", MAIN, "tail", *arguments], capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert words in ended.stderr
+
+
+def test_where_nobody_answers_it_ends(tmp_path: Path) -> None:
+    for where in (["--host", f"unix://{tmp_path}/none"], ["--api", f"unix://{tmp_path}/none"]):
+        ended = subprocess.run([sys.executable, "-c", MAIN, "tail", *where], capture_output=True, timeout=30)
+        assert (ended.returncode, ended.stdout) == (1, b"")
+        assert b"No such file" in ended.stderr
