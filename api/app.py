@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 
-from logroute.api import letters_endpoints, logs, status
+from logroute.api import containers_endpoints, letters_endpoints, logs, status
 from logroute.api.address import Address
 from logroute.api.problems import MEDIA_TYPE, Problem
 from logroute.api.requests import Endpoint, json_response
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS: list[Endpoint] = [
     *status.ENDPOINTS,
+    *containers_endpoints.ENDPOINTS,
     *letters_endpoints.ENDPOINTS,
     *logs.ENDPOINTS,
 ]

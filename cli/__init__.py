@@ -13,6 +13,8 @@ from logroute.cli import process
 COMMANDS = {
     "run": "Route the logs of containers.",
     "tail": "See what containers say, live.",
+    "ps": "List the containers that the daemon sees.",
+    "explain": "Say why what a container says arrives, or does not.",
     "validate": "Check a configuration and name every mistake.",
     "test": "Run the configuration's own tests.",
     "deadletters": "See, deliver again or drop what a receiver has rejected.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import datetime
 
 WIDTH = 80
 """Where there is no terminal."""
@@ -46,3 +47,24 @@ def size(size_bytes: int) -> str:
             return f"{left:.0f} {unit}"
         left /= 1024
     return f"{left:.1f} GiB"
+
+
+def span(seconds: float) -> str:
+    """A length of time in one or two words: `12s`, `3m`, `2h 5m`, `4d`."""
+    whole = max(0, int(seconds))
+    for unit, length, below, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
+        if whole >= length:
+            rest = whole % length // part
+            return f"{whole // length}{unit}" + (f" {rest}{below}" if rest else "")
+    return f"{whole // 60}m" if whole >= 60 else f"{whole}s"
+
+
+def ago(time: str, now: str) -> str:
+    """How long before `now` that was; both as records have them."""
+    if not time:
+        return "-"
+    try:
+        passed = datetime.fromisoformat(now[:19]) - datetime.fromisoformat(time[:19])
+    except ValueError:
+        return "-"
+    return span(passed.total_seconds())

@@ -83,6 +83,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """What keeps it from reading on, or from delivering, whatever the sink does; empty if nothing."""
     lag_s: float = 0.0
     """Age of the oldest record that is not acknowledged, by its own time; 0 if there is none."""
+    delivered_at: float = 0.0
+    """When something was delivered last, seconds since the epoch; 0 if nothing was in this run."""
 
 
 class Books(msgspec.Struct):

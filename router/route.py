@@ -119,6 +119,7 @@ class Route:
         self._up = True
         self._reason = ""
         self._since = time.time()
+        self._delivered_at = 0.0
         self._failures = 0
         self._failure_said = False
         """Somebody who reads the log thinks that it fails."""
@@ -296,6 +297,7 @@ class Route:
             self._overflow.behind,
             self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
+            self._delivered_at,
         )
 
     @property
@@ -386,6 +388,8 @@ class Route:
         else:
             rejected = delivered.rejected
             self._bury(delivered.letters)
+            if group.records:  # else only a position has moved on
+                self._delivered_at = time.time()
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
             books.rejected += rejected

@@ -169,6 +169,14 @@ class Router:
                     met.discard(origin.key)
         return takers
 
+    def handed(self, route: Route, origin: Origin) -> Position | None:
+        """How far a route was given an origin's records; None: it has not met it."""
+        return self._place(route, origin)
+
+    def is_apart(self, route: Route, origin: Origin) -> bool:
+        """Whether the live reader of an origin does not read for the route: it is read for by another."""
+        return route.name in self._apart.get(origin.key, {})
+
     def routes_of(self, origin: Origin) -> list[Route]:
         """Those that take something of it."""
         return [taker.route for taker in self.takers(origin).all]

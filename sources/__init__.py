@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -169,6 +169,19 @@ class SourceContext(msgspec.Struct, frozen=True):
     """Counters of the source's own, by name."""
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What a source knows of one container, or file."""
+
+    origin: Origin
+    read: Literal["file", "api", "ignored", "waiting"]
+    """How it is read; `waiting`: it has not begun, or is being opened."""
+    state: Literal["running", "ended", "removed"]
+    reason: str = ""
+    """Why it is not read, or cannot be just now."""
+    position: Position | None = None
+    """How far its live reader is."""
+
+
 class Source(ABC, Generic[OptionsT]):
     def __init__(self, options: OptionsT, context: SourceContext) -> None:
         self.options = options
@@ -187,6 +200,10 @@ class Source(ABC, Generic[OptionsT]):
 
         What is read meanwhile they get anyway. A source that cannot read anything again need not do anything.
         """
+
+    def known(self) -> Sequence[Known]:
+        """What it reads, and what it does not and why. In one step, without a question to anybody."""
+        return ()
 
     def histories(self) -> Sequence[History]:
         """The logs that it knows, to be read again by those who look; a source that cannot has none."""

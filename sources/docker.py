@@ -25,6 +25,7 @@ from logroute.sources import (
     Checkpoints,
     Emit,
     History,
+    Known,
     Lost,
     Source,
     SourceContext,
@@ -487,6 +488,23 @@ class DockerSource(Source[DockerOptions]):
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
         if places := await self._emit.meet_late(log.origin, log.position):
             self._by_api().read_later(container, places)
+
+    def known(self) -> list[Known]:
+        return [self._known(container) for container in self.containers.values()]
+
+    def _known(self, container: Container) -> Known:
+        state: Literal["running", "ended", "removed"] = (
+            "removed" if container.removed else "ended" if container.ended else "running"
+        )
+        if container.ignored:
+            return Known(container.origin, "ignored", state, container.ignored)
+        if container.log is not None:
+            stuck = self._sweep.why_stuck(container.log)
+            return Known(container.origin, "file", state, stuck, container.log.position)
+        if container.engine_log is not None:
+            refused = self._readers.why_refused(container.details.id) if self._readers is not None else ""
+            return Known(container.origin, "api", state, refused or self._away, container.engine_log.position)
+        return Known(container.origin, "waiting", state, "it has not been started yet")
 
     def histories(self) -> list[History]:
         return [self._history(c) for c in self.containers.values() if not c.ignored and not c.opening]

@@ -58,6 +58,10 @@ class ContainerReaders:
         """What somebody should know: what cannot be read just now, and why."""
         return self._refusals.notes()
 
+    def why_refused(self, id_: str) -> str:
+        """Why the engine does not give the log of this one; empty while it does."""
+        return self._refusals.reason(id_)
+
     def begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         """Read a container for the first time."""
         container.engine_log = self._engine_log(container)
@@ -241,6 +245,11 @@ class Refusals:
         """It gives this one, or it does not matter any more."""
         if self._reasons.pop(id_, None) is not None and not self._reasons:
             self._log.info("the engine gives all logs again")
+
+    def reason(self, id_: str) -> str:
+        """What the engine said of this one; empty if it gives it."""
+        found = self._reasons.get(id_)
+        return f"the engine refuses its log, trying again: {found[1]}" if found is not None else ""
 
     def notes(self) -> list[str]:
         """What somebody should know, a line a container."""

@@ -22,7 +22,17 @@ from pydantic import Field, field_validator
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
 from logroute.router.record import BEGINNING, Origin, Position, iso_time
-from logroute.sources import Checkpoints, Emit, History, Lost, Source, SourceContext, SourceOptions, Start
+from logroute.sources import (
+    Checkpoints,
+    Emit,
+    History,
+    Known,
+    Lost,
+    Source,
+    SourceContext,
+    SourceOptions,
+    Start,
+)
 from logroute.sources.birth import birth_ns
 from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go
@@ -120,6 +130,22 @@ class FileSource(Source[FileSourceOptions]):
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
+
+    def known(self) -> list[Known]:
+        found = [
+            Known(
+                each.log.origin,
+                "file",
+                "removed" if each.gone else "running",
+                self._sweep.why_stuck(each.log),
+                each.log.position,
+            )
+            for each in self._files.values()
+        ]
+        stuck = [log for log, _, _ in self._stuck.values()]
+        return found + [
+            Known(log.origin, "waiting", "running", "it cannot be read on, trying again") for log in stuck
+        ]
 
     def histories(self) -> list[History]:
         return [FileHistory(each.log, self._looking) for each in self._files.values()]

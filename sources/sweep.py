@@ -181,6 +181,10 @@ class Sweep:
         """What somebody should know: disks that do not answer."""
         return self._disks.notes()
 
+    def why_stuck(self, log: LogFile) -> str:
+        """Why a log cannot be read on just now; empty if it can."""
+        return "" if not log.is_open or self._disks.answers(log) else "its disk does not answer"
+
     async def welcome(self) -> None:
         """Have routes that came while we run meet the origins of all logs; read for them what is there."""
         for log in list(self._logs.values()):
