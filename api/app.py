@@ -29,11 +29,20 @@ if TYPE_CHECKING:
 
     from logroute.router.daemon import Daemon
 
+
+async def _metrics(daemon: Daemon, request: Request) -> Response:
+    """Its library is imported with the first question."""
+    from logroute.api import metrics
+
+    return await metrics.answer(daemon, request)
+
+
 ENDPOINTS: list[Endpoint] = [
     *status.ENDPOINTS,
     *containers_endpoints.ENDPOINTS,
     *letters_endpoints.ENDPOINTS,
     *logs.ENDPOINTS,
+    Endpoint("GET", "/metrics", _metrics, "The books for Prometheus, as text or as OpenMetrics by `Accept`."),
 ]
 """All there are."""
 

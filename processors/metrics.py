@@ -24,13 +24,14 @@ MOST_BUCKETS = 100
 OTHER = "other"
 """What labels say where there are too many."""
 
+OWN_NAMES = ("logroute_", "process_")
 # https://prometheus.io/docs/concepts/data_model/#metric-names-and-labels
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class MetricsOptions(ProcessorOptions):
-    """Count records, or what they say, by labels: shown in `/v1/stats`."""
+    """Count records, or what they say, by labels: shown on `/metrics` and in `/v1/stats`."""
 
     type: Literal["metrics"] = "metrics"
     name: str = Field(examples=["http_request_seconds"])
@@ -54,6 +55,10 @@ class MetricsOptions(ProcessorOptions):
     def _name_is_one(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ValueError("expected a name of letters, digits and _, such as http_requests")
+        if name.startswith(OWN_NAMES):
+            raise ValueError(
+                f"names that begin with {OWN_NAMES[0]} are logroute's own, and process_ the process's"
+            )
         return name
 
     @field_validator("labels")

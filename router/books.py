@@ -6,6 +6,8 @@ oracle's sums).
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
 
 from logroute.router.queue import QueueStatistics
@@ -41,6 +43,22 @@ class Gaps(msgspec.Struct, omit_defaults=True):
             filter(None, (self.since and f"since {self.since}", self.until and f"until {self.until}"))
         )
         return f"{text}, {between}" if between else text
+
+
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of what deliveries take; the last bucket has none."""
+
+
+class Durations(msgspec.Struct):
+    """How long deliveries took, from the first attempt to the receiver's word."""
+
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    """In each bucket by itself."""
+    sum_s: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
 
 
 class RouteStatistics(msgspec.Struct, frozen=True):
@@ -85,6 +103,11 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Age of the oldest record that is not acknowledged, by its own time; 0 if there is none."""
     delivered_at: float = 0.0
     """When something was delivered last, seconds since the epoch; 0 if nothing was in this run."""
+    delivered_bytes: int = 0
+    """Of text, in deliveries that are finished."""
+    durations: Durations = msgspec.field(default_factory=Durations)
+    dead_letter_bytes: int = 0
+    """What they take on the disk."""
 
 
 class Books(msgspec.Struct):
@@ -98,6 +121,8 @@ class Books(msgspec.Struct):
     retried: int = 0
     unconfirmed: int = 0
     letters_dropped: int = 0
+    delivered_bytes: int = 0
+    durations: Durations = msgspec.field(default_factory=Durations)
 
     def drop(self, reason: str, records: int) -> None:
         if records:

@@ -479,6 +479,7 @@ class Daemon:
                 if trio.current_time() - began > RESTART_MAX_S:
                     attempt = 0
                 wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
+                source.context.failed("failed")
                 self._log.error(
                     "a source failed, starting it again",
                     source=source.context.name,

@@ -49,6 +49,8 @@ class Delivered(msgspec.Struct):
     """Rejected, and kept by the receiver."""
     unnamed: list[tuple[int, str]] = msgspec.field(default_factory=list)
     """How many were rejected by a receiver that does not say which, and its words."""
+    took_s: float = 0.0
+    """From the first attempt to the receiver's last word."""
 
     @property
     def rejected(self) -> int:
@@ -183,6 +185,7 @@ class Delivery:
     async def _deliver(self, group: Group) -> tuple[Delivered, list[Batch]]:
         """Until every record of it is delivered, or rejected for good; else, when stopped, what is left."""
         result = Delivered()
+        began = trio.current_time()
         # What is still to be sent, the first part last. One part, unless the receiver refuses a whole.
         parts = [group.batches] if group.records and not group.damaged else []
         attempt = 0
@@ -217,6 +220,7 @@ class Delivery:
                 await self._back_off(attempt, Retryable(reason, after_s=answer.after_s))
                 self._accounts.retried(_count(part))
                 attempt += 1
+        result.took_s = trio.current_time() - began
         return result, []
 
     async def _try(self, batches: Sequence[Batch]) -> Outcome | Exception:

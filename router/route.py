@@ -25,7 +25,7 @@ from logroute.router.delivery import Delivered, Delivery, DeliverySettings, caus
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.queue import Group, Queue
-from logroute.router.record import Batch, Position, Reader
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Position, Reader, total_size_bytes
 from logroute.router.state import RouteState
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
@@ -298,6 +298,9 @@ class Route:
             self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
             self._delivered_at,
+            books.delivered_bytes,
+            msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
+            self.state.dead.size_bytes,
         )
 
     @property
@@ -390,6 +393,9 @@ class Route:
             self._bury(delivered.letters)
             if group.records:  # else only a position has moved on
                 self._delivered_at = time.time()
+                books.durations.add(delivered.took_s)
+                size_bytes = total_size_bytes(group.batches) - RECORD_OVERHEAD_BYTES * group.records
+                books.delivered_bytes += max(0, size_bytes)
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
             books.rejected += rejected

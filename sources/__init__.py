@@ -165,8 +165,12 @@ class SourceContext(msgspec.Struct, frozen=True):
     """`limits.record`: longer lines are truncated."""
     held_bytes: int = 2 << 30
     """`limits.held_logs`: what may be kept on the disk only because it is not read yet."""
-    statistics: dict[str, int] = msgspec.field(default_factory=dict)
-    """Counters of the source's own, by name."""
+    errors: dict[str, int] = msgspec.field(default_factory=dict)
+    """How often something went wrong, by reason; also of those that were started again."""
+
+    def failed(self, reason: str) -> None:
+        """Count an error. `reason` is one of a few words: it becomes a label."""
+        self.errors[reason] = self.errors.get(reason, 0) + 1
 
 
 class Known(msgspec.Struct, frozen=True):

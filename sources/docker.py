@@ -204,6 +204,7 @@ class DockerSource(Source[DockerOptions]):
             except* EngineAway as group:
                 self._say_away(group.exceptions[0])
             except* EngineRefused as group:
+                self.context.failed("engine_refused")
                 self._log.error("the engine refuses", error=str(group.exceptions[0]))
             task_status.started()
             await trio.sleep(wait_s)
@@ -211,6 +212,7 @@ class DockerSource(Source[DockerOptions]):
 
     def _say_away(self, error: BaseException) -> None:
         if not self._away:
+            self.context.failed("engine_away")
             self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
         self._away = str(error) or type(error).__name__
 
@@ -255,6 +257,7 @@ class DockerSource(Source[DockerOptions]):
             found.append(await self._engine.inspect(id_))
         except EngineRefused as error:
             if not error.gone:
+                self.context.failed("engine_refused")
                 self._log.warning("cannot inspect a container", container=id_[:12], error=str(error))
 
     # --- events ---------------------------------------------------------------------------------------
@@ -278,6 +281,7 @@ class DockerSource(Source[DockerOptions]):
                     pass  # reconciling tells what we missed when the engine is back
                 except EngineRefused as error:
                     if not error.gone:
+                        self.context.failed("engine_refused")
                         self._log.warning("the engine refuses", container=id_[:12], error=str(error))
         finally:
             del self._pending[id_]
@@ -569,6 +573,7 @@ class DockerSource(Source[DockerOptions]):
         """Later, from these places: what was emitted is not emitted again."""
         container = self.containers.get(log.origin.id)
         name = container.origin.name if container is not None else log.path
+        self.context.failed("read_failed")
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
         self._sweep.close(log)
         if container is not None:

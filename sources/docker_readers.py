@@ -185,6 +185,7 @@ class ContainerReaders:
                         routes = tuple(sorted(log.routes or ()))
                         self._on_lost(container, Lost(routes, "unreadable", since=log.newest_time))
                     break
+                self._context.failed("log_refused")
                 self._refusals.note(container.details.id, container.origin.name, str(error))
             if log.statistics.records > records:
                 wait_s = RETRY_FIRST_S

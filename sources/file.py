@@ -329,6 +329,7 @@ class FileSource(Source[FileSourceOptions]):
         self._try_again(log, log.places(), error)
 
     def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
+        self.context.failed("read_failed")
         self._log.error("cannot read a file, trying again", path=log.path, exc_info=error)
         self._sweep.close(log)
         self._files.pop(log.path, None)
