@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -12,8 +13,18 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(Exception):
     """Answered as a problem: `detail` says what is wrong and what to do, `path` where in the body."""
 
-    def __init__(self, status: int, detail: str, *, path: str = "", headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        path: str = "",
+        headers: dict[str, str] | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+    ):
+        """`errors`: where there are several, the path and the text of each."""
         super().__init__(detail)
+        self.errors = errors
         self.status = status
         self.path = path
         self.headers = headers or {}
@@ -27,4 +38,6 @@ class Problem(Exception):
         }
         if self.path:
             problem["path"] = self.path
+        if self.errors:
+            problem["errors"] = [{"path": path, "detail": text} for path, text in self.errors]
         return msgspec.json.encode(problem)

@@ -92,6 +92,18 @@ async def body_of(request: Request, type_: type[T]) -> T:
     if kind != "application/json":
         # Also keeps out what a page of another site may send without asking (CORS' simple requests).
         raise Problem(415, "the body is JSON: content-type: application/json")
+    body = await raw_body_of(request)
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `")
+        raise Problem(422, what, path=where.rstrip("`")) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, f"the body is no JSON: {error}") from error
+
+
+async def raw_body_of(request: Request) -> bytearray:
+    """The request's body, whatever it is. Raises Problem."""
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         with trio.move_on_after(BODY_WITHIN_S) as reading:
@@ -105,10 +117,4 @@ async def body_of(request: Request, type_: type[T]) -> T:
         raise Problem(
             408, f"the body did not come within {BODY_WITHIN_S:g} s", headers={"connection": "close"}
         )
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        raise Problem(422, what, path=where.rstrip("`")) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, f"the body is no JSON: {error}") from error
+    return body

@@ -15,6 +15,7 @@ COMMANDS = {
     "tail": "See what containers say, live.",
     "ps": "List the containers that the daemon sees.",
     "explain": "Say why what a container says arrives, or does not.",
+    "routes": "See, make, change, pause and remove routes of a running daemon.",
     "validate": "Check a configuration and name every mistake.",
     "test": "Run the configuration's own tests.",
     "deadletters": "See, deliver again or drop what a receiver has rejected.",

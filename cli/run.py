@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -17,19 +16,14 @@ import trio
 from logroute.api.address import Address, default_address
 from logroute.api.server import ApiServer
 from logroute.cli import log, process
-from logroute.config.components import PROCESSORS, SINKS, SOURCES
 from logroute.config.load import find_config, load_config
-from logroute.config.model import Config, RouteOptions
+from logroute.config.model import Config
+from logroute.config.plans import make_plan
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.processors import ProcessorOptions
-from logroute.router.chain import StagePlan
 from logroute.router.daemon import CannotReload, Daemon
-from logroute.router.hints import hint_plan
-from logroute.router.plan import Plan, RoutePlan, SourcePlan
-from logroute.router.route import RouteSettings
+from logroute.router.plan import Plan
 from logroute.router.system import stop_on_signals
-from logroute.sources import SourceContext
 
 USAGE = 2
 WATCH_EVERY_S = 1.0
@@ -84,7 +78,7 @@ def command(
         watched[:] = loaded.files
         config = loaded.config
         directory = state_dir_of(config, state_dir, from_file=path is not None)
-        plan = make_plan(config, directory, once, timeout)
+        plan = make_plan(config, directory, once, timeout, loaded)
         if once:
             return plan
         make_api = api_of(config, listen)
@@ -114,14 +108,19 @@ class Reloading:
         Nor does anything else that goes wrong here end the daemon: it goes on with what it has.
         """
         try:
-            plan = await trio.to_thread.run_sync(self._load)
-            await daemon.reload(plan)
+            await self.take_over(daemon)
         except ConfigError as error:
             self._log.error("the changed configuration is invalid: nothing has changed", problems=str(error))
         except CannotReload as error:
             self._log.error("the changed configuration is not taken over", reason=str(error))
         except Exception as error:
             self._log.error("the reload failed; the daemon goes on", exc_info=error)
+
+    async def take_over(self, daemon: Daemon) -> None:
+        """Raises ConfigError, CannotReload; then nothing has changed."""
+        try:
+            plan = await trio.to_thread.run_sync(self._load)
+            await daemon.reload(plan)
         finally:
             forget_parser()
 
@@ -154,6 +153,8 @@ async def run_plan(plan: Plan, reloading: Reloading | None = None, watch: bool =
     """Run it until it ends or a signal comes; its exit code."""
     process.tune()
     daemon = Daemon(plan)
+    if reloading is not None:
+        daemon.reload_file = partial(reloading.take_over, daemon)
     async with trio.open_nursery() as nursery:
         await nursery.start(
             stop_on_signals, daemon, partial(reloading.reload, daemon) if reloading is not None else None
@@ -207,94 +208,3 @@ def api_of(config: Config, given: str | None) -> partial[ApiServer]:
             ]
         )
     return partial(ApiServer, address=address, token=token, required=bool(text))
-
-
-def make_plan(config: Config, state_dir: Path | None, once: bool = False, timeout: str = "5m") -> Plan:
-    """What the daemon shall run, from what was configured. Raises ConfigError."""
-    from logroute.config.types import parse_duration
-
-    try:
-        timeout_s = parse_duration(timeout)
-    except ValueError as error:
-        raise ConfigError([Problem(f"--timeout: {error}")]) from error
-    for name, options in config.sources.items():
-        try:
-            options.check()
-        except ValueError as error:
-            raise ConfigError([Problem(str(error), path=f"sources.{name}")]) from error
-    contexts = {
-        name: SourceContext(
-            name,
-            once=once,
-            record_limit_bytes=config.limits.record,
-            held_bytes=config.limits.held_logs,
-        )
-        for name in config.sources
-    }
-    return Plan(
-        [_route_plan(name, route) for name, route in config.routes.items()],
-        [
-            SourcePlan(
-                name,
-                partial(SOURCES.create, options, contexts[name]),
-                (options, config.limits.record, config.limits.held_logs),
-            )
-            for name, options in config.sources.items()
-        ],
-        state_dir,
-        once=once,
-        timeout_s=timeout_s,
-        grace_s=config.limits.grace,
-        memory_bytes=config.limits.memory,
-        processors=plans_before(config),
-    )
-
-
-def _route_plan(name: str, route: RouteOptions) -> RoutePlan:
-    settings = RouteSettings(
-        name,
-        match=route.match,
-        queue_bytes=route.queue.memory,
-        disk_bytes=route.queue.disk,
-        dead_letter_bytes=route.queue.dead_letters,
-        when_full=route.queue.when_full,
-        batch_bytes=route.batch.bytes,
-        batch_records=route.batch.records,
-        batch_wait_s=route.batch.wait,
-        retry_initial_s=route.retry.initial,
-        retry_max_s=route.retry.max,
-        deadline_s=route.retry.deadline,
-        start=route.start,
-    )
-    sink: Any = route.sink
-    durable = route.queue.fsync or bool(getattr(sink, "fsync", False))
-    return RoutePlan(
-        settings,
-        partial(SINKS.create, sink),
-        durable=durable,
-        options=sink,
-        processors=stage_plans(f"{name}.processors", route.processors),
-    )
-
-
-def plans_before(config: Config) -> list[StagePlan]:
-    """How what all records pass is made: first what the labels of their containers ask for."""
-    return [hint_plan(config.processors), *stage_plans("processors", config.processors)]
-
-
-def stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
-    """How the processors at a place of the configuration are made."""
-    return [
-        StagePlan(
-            f"{where}[{index}].{_type(options)}",
-            options.when,
-            partial(PROCESSORS.create, options),
-            f"{_type(options)} {options.model_dump_json()}",
-            separable=PROCESSORS.class_of(_type(options)).separable,
-        )
-        for index, options in enumerate(processors)
-    ]
-
-
-def _type(options: ProcessorOptions) -> str:
-    return str(type(options).model_fields["type"].default)

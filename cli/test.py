@@ -54,7 +54,7 @@ async def _run(loaded: LoadedConfig) -> list[Verdict]:
 
 
 async def _differences(config: Config, check: CheckOptions) -> list[Difference]:
-    from logroute.cli.run import plans_before, stage_plans
+    from logroute.config.plans import plans_before, stage_plans
     from logroute.router.trial import try_out
 
     # Each begins anew: what a processor remembers of one test is nothing to the next.

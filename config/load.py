@@ -31,6 +31,16 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     files: tuple[Path, ...] = ()
     tests: tuple[Problem, ...] = ()
     """Where each of its `tests` stands: a problem of it, without a message."""
+    said: Mapping[str, Any] = {}
+    """All of it as it was written, with variables by their names."""
+    places: Mapping[str, str] = {}
+    """Where each route stands: `file:line`, or the URI."""
+
+    @property
+    def routes(self) -> Mapping[str, Any]:
+        """What each route says."""
+        found: Mapping[str, Any] = self.said.get("routes") or {}
+        return found
 
 
 def find_config(given: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -55,11 +65,26 @@ def load_config(
     reader = _Reader(environ)
     if path is not None:
         reader.read(path)
+    return _loaded(reader, uris, from_file=path is not None)
+
+
+def load_text(text: str, *, name: str = "body", environ: Mapping[str, str] = os.environ) -> LoadedConfig:
+    """Load what would stand in a file, to see whether it is valid; it includes nothing. Raises ConfigError."""
+    reader = _Reader(environ)
+    if (file := parse_yaml(name, text, Variables(environ, Path()), reader.problems)) is not None:
+        file.data.pop("include", None)
+        reader.files.append(file)
+    reader.names.append(name)
+    return _loaded(reader, (), from_file=True)
+
+
+def _loaded(reader: _Reader, uris: tuple[str, ...], *, from_file: bool) -> LoadedConfig:
+    """Raises ConfigError."""
     merged = _Merged(reader.problems)
     for file in reader.files:
         merged.add(file)
     merged.add_uris(uris)
-    if path is not None and not reader.files:
+    if from_file and not reader.files:
         raise ConfigError(reader.problems)
     config: Config | None = None
     try:
@@ -72,7 +97,15 @@ def load_config(
             sorted(dict.fromkeys(reader.problems), key=lambda p: (order.get(p.file, -1), p.line, p.column))
         )
     tests = tuple(merged.place_of(("tests", index)) for index in range(len(config.tests)))
-    return LoadedConfig(config, tuple(Path(file.file) for file in reader.files), tests)
+    said = _references(merged.data)
+    places = {name: merged.place_of(("routes", name)) for name in config.routes}
+    return LoadedConfig(
+        config,
+        tuple(Path(file.file) for file in reader.files),
+        tests,
+        said,
+        {name: f"{at.file}:{at.line}" if at.line else at.file for name, at in places.items()},
+    )
 
 
 # --- reading files ----------------------------------------------------------------------------------------
@@ -300,6 +333,19 @@ def _values(data: Any, *, harmless: bool = False) -> Any:
     if isinstance(data, Filled):
         return data.harmless if harmless else str(data)
     return data
+
+
+def _references(data: Any) -> Any:
+    """A copy with plain values, and with the names of variables instead of what they hold."""
+    if isinstance(data, Mapping):
+        return {str(key): _references(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_references(item) for item in data]
+    if isinstance(data, Filled):
+        return data.reference
+    if isinstance(data, bool | int | float | None):
+        return data
+    return str(data)
 
 
 def _secrets(data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Filled]]:

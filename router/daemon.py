@@ -8,7 +8,8 @@ are neither delivered nor durable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +20,8 @@ import trio
 from logroute.router.chain import Chains
 from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
-from logroute.router.plan import Api, Plan, RoutePlan, SourcePlan
+from logroute.router.own_state import OwnState, Remembered
+from logroute.router.plan import Api, Plan, RoutePlan, RouteRefused, SourcePlan
 from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
 from logroute.router.router import Router
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
@@ -44,6 +46,12 @@ LOOKS_PER_TIMEOUT = 20
 
 class CannotReload(Exception):
     """Another plan cannot be taken over while the daemon runs; nothing has changed."""
+
+
+Check = Callable[[RoutePlan | None], None]
+
+
+def _no_check(_: RoutePlan | None) -> None: ...
 
 
 class _Task(msgspec.Struct):
@@ -83,6 +91,16 @@ class Daemon:
         self._unfinished_sources = {source.name for source in plan.sources}
         self._undelivered: dict[str, int] = {}
         """What routes that were taken out could not deliver, in records."""
+        self.reload_file: Callable[[], Awaitable[None]] | None = None
+        """Reads the configuration again, as SIGHUP does; raises what is wrong. None: there is no file."""
+        self.own = OwnState(plan.state_dir)
+        """What is remembered of the daemon itself."""
+        self.remembered = Remembered()
+        """Routes that were made by API, and pauses."""
+        self.refused: dict[str, str] = {}
+        """Routes that were made by API and cannot be now, and why."""
+        self._file_plan = plan
+        """What the configuration says, without what was made by API."""
         self.unopened: dict[str, Route] = {}
         """Routes whose state could not be opened yet: their disk was full, or did not answer."""
         self._gaps_before: dict[str, int] = {}
@@ -121,6 +139,7 @@ class Daemon:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
         try:
             with sole_user_of(self.plan.state_dir), self._listening() as api, self.watch.watching():
+                await self._remember()
                 await self._open_routes()
                 async with trio.open_nursery() as nursery:
                     if api is not None:
@@ -153,6 +172,121 @@ class Daemon:
             yield api
         finally:
             api.close()
+
+    # --- routes that are made while we run --------------------------------------------------------------
+
+    async def _remember(self) -> None:
+        """Routes that were made by API are back, and so are pauses. Raises StateError."""
+        if self.plan.once:
+            return
+        self.remembered, wrong = await trio.to_thread.run_sync(self.own.load)
+        if wrong:
+            self._log.error("what was made by API is lost", reason=wrong)
+        self.plan = self._with_made(self._file_plan)
+
+    def _with_made(self, plan: Plan) -> Plan:
+        """The configuration's plan, and the routes that were made by API: the file has the last word."""
+        there = {each.settings.name for each in plan.routes}
+        self.refused = {}
+        made: list[RoutePlan] = []
+        for name, body in self.remembered.routes.items():
+            if name in there:
+                self.refused[name] = "the configuration has a route of this name, which is used instead"
+            elif plan.make_route is None:
+                self.refused[name] = "this daemon makes no routes"
+            else:
+                try:
+                    made.append(plan.make_route(name, body))
+                except RouteRefused as error:
+                    self.refused[name] = str(error)
+        for name, reason in self.refused.items():
+            self._log.error("a route that was made by API is not used", route=name, reason=reason)
+        return msgspec.structs.replace(plan, routes=[*plan.routes, *made])
+
+    async def set_route(self, name: str, body: Any, check: Check = _no_check) -> bool:
+        """Have this route, made by API, from now on: stored and running when this returns. Whether it is new.
+
+        `check` is given the route that there is, when nobody else can change it any more, and may raise.
+        Raises RouteRefused, CannotReload, StateError; then nothing has changed.
+        """
+        make = self._file_plan.make_route
+        if make is None:
+            raise CannotReload("this daemon makes no routes")
+        made = make(name, body)
+        async with self._reloading:
+            await self._started.wait()
+            self._check_running()
+            known = self.planned(name)
+            check(known)
+            if known is not None and known.by_api and known.body == body:
+                return False
+            before = self.remembered.routes.get(name)
+            await trio.to_thread.run_sync(self.own.set_route, name, body)
+            self.remembered.routes[name] = body
+            try:
+                others = [each for each in self.plan.routes if each.settings.name != name]
+                await self._go_over(msgspec.structs.replace(self.plan, routes=[*others, made]))
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._take_back(name, before)
+                raise
+            return known is None
+
+    def planned(self, name: str) -> RoutePlan | None:
+        """The route of this name that there is, or is to be."""
+        return next((each for each in self.plan.routes if each.settings.name == name), None)
+
+    async def _take_back(self, name: str, before: Any) -> None:
+        if before is None:
+            del self.remembered.routes[name]
+            await trio.to_thread.run_sync(self.own.remove_route, name)
+        else:
+            self.remembered.routes[name] = before
+            await trio.to_thread.run_sync(self.own.set_route, name, before)
+
+    async def remove_route(self, name: str, *, drop: bool, check: Check = _no_check) -> int:
+        """Have a route no longer that was made by API; how many records it had that were not delivered.
+
+        They are delivered within the grace period, and what is left stays in its spool, for one that is made
+        with its name. With `drop` they are dropped with the spool. Raises CannotReload, StateError.
+        """
+        async with self._reloading:
+            await self._started.wait()
+            self._check_running()
+            check(self.planned(name))
+            await trio.to_thread.run_sync(self.own.remove_route, name)
+            self.remembered.routes.pop(name, None)
+            self.refused.pop(name, None)
+            route = self.router.routes.get(name) or self.unopened.get(name)
+            left = route.undelivered if route is not None else 0
+            if drop and route is not None:
+                route.abandoned = True
+            rest = [each for each in self.plan.routes if each.settings.name != name]
+            await self._go_over(msgspec.structs.replace(self.plan, routes=rest))
+            return left
+
+    async def pause(self, name: str) -> None:
+        """Deliver nothing of this route until it is resumed, also after a restart. Raises StateError."""
+        if name not in self.remembered.paused:
+            since = time.time()
+            await trio.to_thread.run_sync(self.own.set_paused, name, since)
+            self.remembered.paused[name] = since
+            self._log.info("a route is paused", route=name)
+        for route in self._called(name):
+            route.pause(self.remembered.paused[name])
+
+    async def resume(self, name: str) -> None:
+        """Go on with it. Raises StateError."""
+        await trio.to_thread.run_sync(self.own.set_paused, name, None)
+        if self.remembered.paused.pop(name, None) is not None:
+            self._log.info("a route is resumed", route=name)
+        for route in self._called(name):
+            route.resume()
+
+    def _called(self, name: str) -> list[Route]:
+        return [routes[name] for routes in (self.router.routes, self.unopened) if name in routes]
+
+    # --- starting ---------------------------------------------------------------------------------------
 
     async def _open_routes(self) -> None:
         """Open all; one whose disk is full, or does not answer, is left for later. Raises StateError."""
@@ -301,53 +435,63 @@ class Daemon:
         async with self._reloading:
             await self._started.wait()
             self._check_reloadable(plan)
-            plans = self._route_plans(plan)
+            refused = self.refused
             try:
-                chains = self._chains(plan, plans)
-            except StateError as error:
-                raise CannotReload(str(error)) from error
-            new = await self._open_new(plans, self._share_bytes(plan))
-            # From here to the next await nothing fails, and nobody stops us.
-            self._say_not_taken_over(plan)
-            self.plan = msgspec.structs.replace(
-                plan, make_api=self.plan.make_api, api_options=self.plan.api_options
-            )
-            ended = {name for name, route in self.router.routes.items() if route.gone is not None}
-            there = self.router.routes | self.unopened
-            kept = [name for name in plans if name in there and name not in ended]
-            changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
-            gone = [name for name in self.router.routes if name not in plans]
-            self._plans = plans
-            self.router.chains = chains
-            for name in kept:
-                there[name].share(self._share_bytes(plan))
-            for name in [name for name in self.unopened if name not in plans]:
-                del self.unopened[name]
-            for name in gone:
-                self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
-            for route in new:
-                if route.name in ended:
-                    self.router.remove(route.name)
-                if self.plan.state_dir is not None:
-                    # What it had left when it was taken out is in its spool.
-                    self._undelivered.pop(route.name, None)
-                self.router.add(route, late=True)
-                self._start_route(route)
-            for name in changed:
-                there[name].state.set_durable(plans[name].durable)
-                there[name].replace(plans[name].settings, plans[name].make_sink)
-                if name in self.router.routes:
-                    self.router.changed(name)
-            await self._reload_sources(plan.sources)
-            for source in list(self._running_sources.values()):
-                await source.welcome()
-            self._log.info(
-                "reloaded",
-                routes=sorted(self.router.routes),
-                new=sorted(route.name for route in new),
-                changed=sorted(changed),
-                removed=sorted(gone),
-            )
+                await self._go_over(self._with_made(plan))
+            except BaseException:
+                self.refused = refused
+                raise
+            self._file_plan = plan
+
+    async def _go_over(self, plan: Plan) -> None:
+        """Raises CannotReload, and then nothing has changed."""
+        plans = self._route_plans(plan)
+        try:
+            chains = self._chains(plan, plans)
+        except StateError as error:
+            raise CannotReload(str(error)) from error
+        new = await self._open_new(plans, self._share_bytes(plan))
+        # From here to the next await nothing fails, and nobody stops us.
+        self._say_not_taken_over(plan)
+        self.plan = msgspec.structs.replace(
+            plan, make_api=self.plan.make_api, api_options=self.plan.api_options
+        )
+        ended = {name for name, route in self.router.routes.items() if route.gone is not None}
+        there = self.router.routes | self.unopened
+        kept = [name for name in plans if name in there and name not in ended]
+        changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
+        gone = [name for name in self.router.routes if name not in plans]
+        self._plans = plans
+        self.router.chains = chains
+        for name in kept:
+            there[name].share(self._share_bytes(plan))
+        for name in [name for name in self.unopened if name not in plans]:
+            del self.unopened[name]
+        for name in gone:
+            self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
+        for route in new:
+            if route.name in ended:
+                self.router.remove(route.name)
+            if self.plan.state_dir is not None:
+                # What it had left when it was taken out is in its spool.
+                self._undelivered.pop(route.name, None)
+            self.router.add(route, late=True)
+            self._start_route(route)
+        for name in changed:
+            there[name].state.set_durable(plans[name].durable)
+            there[name].replace(plans[name].settings, plans[name].make_sink)
+            if name in self.router.routes:
+                self.router.changed(name)
+        await self._reload_sources(plan.sources)
+        for source in list(self._running_sources.values()):
+            await source.welcome()
+        self._log.info(
+            "reloaded",
+            routes=sorted(self.router.routes),
+            new=sorted(route.name for route in new),
+            changed=sorted(changed),
+            removed=sorted(gone),
+        )
 
     def _check_reloadable(self, plan: Plan) -> None:
         """Raises CannotReload."""
@@ -407,7 +551,7 @@ class Daemon:
     def _made(self, plan: RoutePlan, share_bytes: int) -> Route:
         """A new route. Raises StateError."""
         try:
-            return Route(
+            route = Route(
                 plan.settings,
                 plan.make_sink,
                 state_folder=self.plan.state_dir,
@@ -417,14 +561,24 @@ class Daemon:
             )
         except Exception as error:  # the sink's
             raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error
+        if (since := self.remembered.paused.get(route.name)) is not None:
+            route.pause(since)
+        return route
 
     async def _drain(self, route: Route) -> None:
         """A route that was taken out delivers what it has, within the grace period; the rest is spooled."""
         task = self._route_tasks[route.name]
         route.queue.close()
-        with trio.move_on_after(self.plan.grace_s) as grace:
+        with trio.move_on_after(0 if route.abandoned else self.plan.grace_s) as grace:
             await task.ended.wait()
-        if grace.cancelled_caught:
+        if route.abandoned:
+            task.scope.cancel()
+            await task.ended.wait()
+            self._undelivered.pop(route.name, None)
+            if self._route_tasks.get(route.name) is task:
+                await trio.to_thread.run_sync(route.state.delete)
+            self._log.warning("what a removed route had not delivered was dropped", route=route.name)
+        elif grace.cancelled_caught:
             self._log.warning("a removed route could not deliver everything", route=route.name)
             task.scope.cancel()
             await task.ended.wait()

@@ -63,6 +63,10 @@ class Accounts(Protocol):
     def hindrance(self) -> str:
         """Why nothing may be delivered now, whatever the sink says; empty if it may."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether somebody wants nothing to be delivered now."""
+
     def retried(self, records: int) -> None:
         """So many records are sent again."""
 
@@ -98,6 +102,7 @@ class Delivery:
         self._open = False
         self._opening = trio.Lock()
         self._stopping = False
+        self._resumed = trio.Event()
         self._idle_scopes: set[trio.CancelScope] = set()
         """Around whatever is waited for but the sink's answers."""
 
@@ -119,6 +124,11 @@ class Delivery:
         self._stopping = True
         for scope in self._idle_scopes:
             scope.cancel()
+
+    def resume(self) -> None:
+        """The route is not paused any more: go on at once."""
+        self._resumed.set()
+        self._resumed = trio.Event()
 
     @contextmanager
     def _until_stopped(self) -> Iterator[None]:
@@ -157,9 +167,13 @@ class Delivery:
 
     async def _take(self) -> Group | None:
         settings = self._settings
-        while reason := self._accounts.hindrance():
-            self._accounts.failed(Retryable(reason))
-            await trio.sleep(HINDERED_S)
+        while (paused := self._accounts.paused) or (reason := self._accounts.hindrance()):
+            if not paused:
+                self._accounts.failed(Retryable(reason))
+            elif self._queue.closed:
+                return None  # nobody waits for it to be resumed: what it has is spooled
+            with trio.move_on_after(HINDERED_S):
+                await self._resumed.wait()
         for attempt in count():
             try:
                 return await self._queue.take(
@@ -190,7 +204,10 @@ class Delivery:
         parts = [group.batches] if group.records and not group.damaged else []
         attempt = 0
         while parts:
-            if attempt and self._stopping:
+            while self._accounts.paused and not (self._stopping or self._queue.closed):
+                with self._until_stopped(), trio.move_on_after(HINDERED_S):
+                    await self._resumed.wait()
+            if (attempt and self._stopping) or self._accounts.paused:
                 return result, [batch for part in reversed(parts) for batch in part]
             part = parts.pop()
             answer = await self._try(part)

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
 
 
+class RouteRefused(Exception):
+    """What somebody wants of a route makes no sense; `mistakes` are where in it, and what is wrong."""
+
+    def __init__(self, mistakes: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {text}" if path else text for path, text in mistakes))
+        self.mistakes = mistakes
+
+
 class RoutePlan(msgspec.Struct, frozen=True):
     """A route as configured, and how its sink is made."""
 
@@ -28,6 +36,11 @@ class RoutePlan(msgspec.Struct, frozen=True):
     """The sink's, for comparison: a route is touched by a reload only if something of it has changed."""
     processors: Sequence[StagePlan] = ()
     """What its records pass before they are queued."""
+    body: Any = None
+    """What was said of it, for people: a mapping as in a configuration, variables by their names."""
+    place: str = ""
+    """Where that stands: `file:line`, or the URI; empty for one that was made by API."""
+    by_api: bool = False
 
     def is_like(self, other: RoutePlan) -> bool:
         """Whether it means the same."""
@@ -82,3 +95,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Bound on what all queues hold together; each route's share of it bounds its queue."""
     processors: Sequence[StagePlan] = ()
     """What all records pass before they are routed."""
+    body: Any = None
+    """The configuration as it was written, for people: variables by their names."""
+    make_route: Callable[[str, Any], RoutePlan] | None = None
+    """What a route means that is made by API: its name and a mapping as in a configuration. Raises
+    RouteRefused."""

@@ -115,6 +115,11 @@ class Queue:
         return self.memory_bytes >= self.limit_bytes
 
     @property
+    def closed(self) -> bool:
+        """Nothing more comes, and whoever waits shall end."""
+        return self._closed
+
+    @property
     def empty(self) -> bool:
         """Whether nothing waits; deliveries may be under way."""
         waiting = self._batches or self._dropped_first or self._moving

@@ -25,7 +25,7 @@ from logroute.router.delivery import Delivered, Delivery, DeliverySettings, caus
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.queue import Group, Queue
-from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Position, Reader, total_size_bytes
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Position, Reader, iso_time, total_size_bytes
 from logroute.router.state import RouteState
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
@@ -119,7 +119,11 @@ class Route:
         self._up = True
         self._reason = ""
         self._since = time.time()
+        self.abandoned = False
+        """It was removed, and what it has not delivered shall be dropped."""
         self._delivered_at = 0.0
+        self.paused_since: float | None = None
+        """Since when it is paused, in seconds since the epoch; None: it is not."""
         self._failures = 0
         self._failure_said = False
         """Somebody who reads the log thinks that it fails."""
@@ -276,6 +280,30 @@ class Route:
                 books.drop("full", queue.drop_oldest())
             self._overflow.filled()
 
+    # --- pausing ----------------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_since is not None
+
+    def pause(self, since: float) -> None:
+        """Deliver nothing from now on, but what is under way. What comes waits, as `queue` says.
+
+        `since` is in seconds since the epoch.
+        """
+        self.paused_since = since
+        self._is_down(
+            f"paused since {iso_time(int(since * 1e9))[:19]}Z: see `logroute routes resume {self.name}`"
+        )
+
+    def resume(self) -> None:
+        """Go on."""
+        if self.paused_since is None:
+            return
+        self.paused_since = None
+        self._up, self._reason, self._since = True, "", time.time()
+        self._delivery.resume()
+
     def statistics(self) -> RouteStatistics:
         books = self._books
         return RouteStatistics(
@@ -427,6 +455,8 @@ class Route:
             self.warn("records were rejected, nobody says which", records=count, reason=reason)
 
     def failed(self, error: Exception) -> None:
+        if self.paused:
+            return
         self._failures += 1
         self._is_down(str(error) or type(error).__name__)
         if isinstance(error, Retryable | StateError):
@@ -443,6 +473,8 @@ class Route:
         self._up, self._reason = False, reason
 
     def succeeded(self) -> None:
+        if self.paused:  # it was under way
+            return
         if not self._up:
             self._since = time.time()
             # As often as its failures are said, however often the receiver comes and goes.
@@ -459,9 +491,10 @@ class Route:
         except StateError as error:
             self._is_down(str(error))
             raise
-        if not self._up:
-            self._since = time.time()
-        self._up, self._reason = True, ""
+        if not self.paused:
+            if not self._up:
+                self._since = time.time()
+            self._up, self._reason = True, ""
         self.queue.load()
         self._books.received = self.queue.records + self.state.lost_records
         self._books.drop("damaged", self.state.lost_records)
@@ -565,7 +598,7 @@ class Route:
                     self._log.error(what, exc_info=error)
 
     async def _spool_the_rest(self) -> None:
-        if self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
+        if not self.abandoned and self._overflow.may_spool and self.undelivered > self.queue.spooled.records:
             await self._overflow.spool()
 
     async def _run_sink(self, route: trio.CancelScope) -> None:

@@ -163,6 +163,12 @@ class RouteState:
         self._next_letter = contents.newest_letter + 1
         self._origins = contents.origins
 
+    def delete(self) -> None:
+        """Forget all of it, for good: its file is removed. Closed, in a worker thread. Raises OSError."""
+        if self.path is not None:
+            for end in ("", "-wal", "-shm"):
+                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+
     async def close(self) -> None:
         """Also where it could not be opened in time, and may be opened yet."""
         self._open, self._file.unwanted = False, True

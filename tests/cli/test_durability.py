@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from logroute.cli.run import make_plan
 from logroute.config.load import load_config
+from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.state import RouteState
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import pytest
 import trio
 
-from logroute.cli.run import make_plan
 from logroute.config.load import load_config
+from logroute.config.plans import make_plan
 from logroute.router import daemon as daemon_module
 from logroute.router.daemon import CannotReload, Daemon
 from logroute.simulator import SimulatedEngine

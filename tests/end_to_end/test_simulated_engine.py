@@ -16,8 +16,8 @@ import trio.lowlevel
 from structlog.testing import LogCapture
 
 from logroute.api.books import health_of, stats_of
-from logroute.cli.run import make_plan
 from logroute.config.load import load_config
+from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.database import StateError
 from logroute.router.state import RouteState

@@ -8,8 +8,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from logroute.cli.run import plans_before, stage_plans
 from logroute.config.model import Config
+from logroute.config.plans import plans_before, stage_plans
 from logroute.router.hints import PARSERS, nonsense
 from logroute.router.record import Origin, Record
 from logroute.router.route import Route, RouteSettings
