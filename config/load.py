@@ -69,7 +69,7 @@ def load_config(
 
 
 def load_text(text: str, *, name: str = "body", environ: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Load what would stand in a file, to see whether it is valid; it includes nothing. Raises ConfigError."""
+    """Load what would stand in a file, to see whether it is valid; no `include`. Raises ConfigError."""
     reader = _Reader(environ)
     if (file := parse_yaml(name, text, Variables(environ, Path()), reader.problems)) is not None:
         file.data.pop("include", None)
