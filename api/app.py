@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
@@ -37,6 +37,13 @@ async def _metrics(daemon: Daemon, request: Request) -> Response:
     return await metrics.answer(daemon, request)
 
 
+async def _openapi(daemon: Daemon, request: Request) -> Response:
+    """Made when somebody asks."""
+    from logroute.api.openapi import description
+
+    return json_response(description(ENDPOINTS))
+
+
 ENDPOINTS: list[Endpoint] = [
     *status.ENDPOINTS,
     *containers_endpoints.ENDPOINTS,
@@ -44,6 +51,7 @@ ENDPOINTS: list[Endpoint] = [
     *configuration.ENDPOINTS,
     *letters_endpoints.ENDPOINTS,
     *logs.ENDPOINTS,
+    Endpoint("GET", "/openapi.json", _openapi, "This description.", gives=dict[str, Any]),
     Endpoint("GET", "/metrics", _metrics, "The books for Prometheus, as text or as OpenMetrics by `Accept`."),
 ]
 """All there are."""

@@ -1,0 +1,89 @@
+"""The description of the API: what it says is what is answered, whatever is asked."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from logroute.api.address import Address
+from logroute.api.app import ENDPOINTS
+from logroute.api.openapi import description
+from logroute.config.plans import parse_route
+from tests.api.running import client_of, daemon_with, picky, until
+
+EXAMPLES = 12
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        found = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return found.union(*map(references, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    return set()
+
+
+def test_every_endpoint_is_described_once_and_nothing_dangles() -> None:
+    made = description(ENDPOINTS)
+    operations = [each for path in made["paths"].values() for each in path.values()]
+    assert len(operations) == len(ENDPOINTS)
+    assert len({each["operationId"] for each in operations}) == len(ENDPOINTS)
+    there = {f"#/components/schemas/{name}" for name in made["components"]["schemas"]}
+    assert references(made) <= there
+    assert all("{" not in re.sub(r"\{\w+\}", "", path) for path in made["paths"])
+
+
+async def test_it_is_answered(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "l.sock"))
+    async with daemon_with(None, {}, address=address), client_of(address) as client:
+        assert (await client.get("/openapi.json")).json()["openapi"] == "3.1.0"
+
+
+async def test_whatever_is_asked_the_answer_is_one_that_is_described(tmp_path: Path) -> None:
+    """Schemathesis asks what the description allows, and what it does not."""
+    address = Address(host="127.0.0.1", port=free_port())
+    async with daemon_with(tmp_path / "state", {"all": picky(2)}, [1, 2, 3], address=address) as daemon:
+        route = daemon.router.routes["all"]
+        await until(lambda: route.statistics().rejected == 1)
+        daemon._file_plan = msgspec.structs.replace(daemon._file_plan, make_route=parse_route)
+        command = [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://{address}/openapi.json"),
+            *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic"),
+            *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
+            *("--checks", "response_schema_conformance,negative_data_rejection"),
+            *("--exclude-path", "/v1/logs", "--phases", "examples,coverage,fuzzing"),
+            *("--request-timeout", "10", "--no-color"),
+        ]
+        with trio.fail_after(150):
+            ended = await trio.run_process(
+                command, capture_stdout=True, stderr=-2, check=False, cwd=str(tmp_path)
+            )
+        assert ended.returncode == 0, ended.stdout.decode()[-8000:]
+        assert daemon.router.routes["all"] is route
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+async def test_nothing_that_is_asked_of_any_path_is_a_mistake_of_ours(tmp_path: Path, method: str) -> None:
+    address = Address(path=str(tmp_path / "l.sock"))
+    async with daemon_with(None, {"all": picky()}, address=address), client_of(address) as client:
+        for path in description(ENDPOINTS)["paths"]:
+            filled = path.replace("{", "").replace("}", "") + "?follow=x"
+            ask = partial(client.request, method.upper(), filled)
+            for body in (None, b"", b"[]", b"{}", b'{"name": 1}', b"\xff\xfe", b"[" * 5000):
+                answer = await ask(content=body, headers={"content-type": "application/json"})
+                assert answer.status_code < 500 or answer.status_code == 503, (path, body, answer.text)
