@@ -83,7 +83,7 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
         schema = schemas[repr(endpoint.takes)]
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     elif (kinds := BODIES.get(endpoint.path)) is not None:
-        text = {"schema": {"type": "string"}}
+        text: dict[str, Any] = {"schema": {}}  # what is wrong with it is the answer
         operation["requestBody"] = {"required": False, "content": dict.fromkeys(kinds, text)}
     for status in sorted({*endpoint.problems, *ALWAYS} - {endpoint.status}):
         operation["responses"][str(status)] = {
