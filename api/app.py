@@ -64,7 +64,7 @@ def make_app(daemon: Daemon, address: Address, token: str) -> ASGIApp:
         exception_handlers={HTTPException: _of_starlette},
     )
     app.router.redirect_slashes = False
-    return _Guard(app, address, token)
+    return _Guard(app, daemon, address, token)
 
 
 def _answering(daemon: Daemon, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
@@ -102,18 +102,33 @@ async def _of_starlette(request: Request, error: Exception) -> Response:
 class _Guard:
     """Lets in who may ask. A unix socket is guarded by the permissions of its file."""
 
-    def __init__(self, app: ASGIApp, address: Address, token: str) -> None:
+    def __init__(self, app: ASGIApp, daemon: Daemon, address: Address, token: str) -> None:
         self._app = app
+        self._daemon = daemon
         self._address = address
         self._expected = f"Bearer {token}".encode() if token and not address.path else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = self._app
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
-            answer = _refuse_websocket
-        elif (problem := self._objection(dict(scope["headers"]))) is not None:
+            return
+        if (problem := self._objection(dict(scope["headers"]))) is not None:
             answer = _problem(problem)
         await answer(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pages of any site may open one: those of another are refused, whatever a browser sends along."""
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        own = not origin or origin.partition("://")[2] == headers.get(b"host", b"").decode("latin-1")
+        if scope["path"] != "/v1/logs" or not own or self._objection(headers) is not None:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await logs.over_websocket(self._daemon, scope, receive, send)
 
     def _objection(self, headers: dict[bytes, bytes]) -> Problem | None:
         if self._expected:
@@ -128,10 +143,6 @@ class _Guard:
             # A name that leads here although it is somebody else's: DNS rebinding, from a page in a browser.
             return Problem(421, "the Host header names another host: ask for 127.0.0.1 or localhost")
         return None
-
-
-async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "websocket.close", "code": 1000})
 
 
 def _is_this_host(host: str) -> bool:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from logroute.router.route import Route
 
 
+MUCH = 0.8
+"""Of its disk: a spool of which one should know."""
+STILL_S = 60.0
+"""So long nothing was acknowledged, though something waits."""
+
+
 class Store(msgspec.Struct, frozen=True):
     """What waits in one place."""
 
@@ -169,9 +175,9 @@ def stats_of(daemon: Daemon) -> Stats:
 def health_of(daemon: Daemon) -> Health:
     routes = {name: _health(route.statistics()) for name, route in _routes(daemon).items()}
     sources = {
-        name: SourceHealth(tuple(notes))
+        name: SourceHealth(notes)
         for name, source in daemon.sources.items()
-        if (notes := source.notes())
+        if (notes := tuple(filter(None, (daemon.source_failure(name), *source.notes()))))
     }
     healthy = all(route.delivers for route in routes.values()) and not sources
     return Health(healthy, routes, sources, _processors(daemon))
@@ -223,6 +229,13 @@ def _health(book: RouteStatistics) -> RouteHealth:
         notes.append("it is behind: the sink could not keep up")
     if book.hindrance and book.hindrance != book.reason:
         notes.append(book.hindrance)
+    if book.disk_bytes and book.queue.spooled_bytes > MUCH * book.disk_bytes:
+        share = book.queue.spooled_bytes / book.disk_bytes
+        notes.append(f"its spool is {share:.0%} full: then it goes on as `queue.when_full` says")
+    waits = book.queue.records + book.in_flight
+    still_s = time.time() - max(book.delivered_at, book.since)
+    if book.up and waits and book.lag_s > STILL_S and still_s > STILL_S:
+        notes.append(f"{waits} records wait, and nothing was acknowledged for {still_s:.0f} s")
     if book.dead_letters:
         plural = "" if book.dead_letters == 1 else "s"
         notes.append(f"{book.dead_letters} dead letter{plural}: see `logroute deadletters`")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from logroute.api.moment import point_in_time
@@ -54,6 +54,42 @@ _json = encoder("json")
 
 
 async def _logs(daemon: Daemon, request: Request) -> Any:
+    query = _allowed(daemon, request)
+    return _Stream(daemon, query, events=EVENT_STREAM in request.headers.get("accept", ""))
+
+
+async def over_websocket(daemon: Daemon, scope: Scope, receive: Receive, send: Send) -> None:
+    """The same over a WebSocket: lines of JSON, some in each message. What is received means nothing."""
+    from starlette.websockets import WebSocket
+
+    websocket = WebSocket(scope, receive, send)
+    await websocket.receive()  # the question
+    try:
+        query = _allowed(daemon, websocket)
+    except Problem as problem:
+        await websocket.accept()
+        await websocket.send_text(problem.body().decode())
+        await websocket.close(1008, str(problem)[:100])
+        return
+    await websocket.accept()
+
+    async def show(items: Sequence[Shown]) -> None:
+        await websocket.send_text(encoded(items, events=False).decode())
+
+    async def until_gone() -> None:
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_gone)
+        await look(daemon, query, show)
+        await websocket.close()
+        nursery.cancel_scope.cancel()
+
+
+def _allowed(daemon: Daemon, request: HTTPConnection) -> Query:
+    """What is asked for, if it may be. Raises Problem."""
     query = query_of(request)
     if query.route is not None and query.route not in daemon.router.routes:
         known = ", ".join(sorted(daemon.router.routes))
@@ -62,11 +98,10 @@ async def _logs(daemon: Daemon, request: Request) -> Any:
         raise Problem(
             503, f"{VIEWS} look already: that is as many as there may be", headers={"retry-after": "5"}
         )
-    events = EVENT_STREAM in request.headers.get("accept", "")
-    return _Stream(daemon, query, events=events)
+    return query
 
 
-def query_of(request: Request) -> Query:
+def query_of(request: HTTPConnection) -> Query:
     """What is asked for. Raises Problem."""
     given = request.query_params
     now = time.time()
@@ -93,7 +128,7 @@ def query_of(request: Request) -> Query:
     )
 
 
-def _match(request: Request) -> Match:
+def _match(request: HTTPConnection) -> Match:
     """The parameters are conditions, of which all have to hold; of those of one name, one."""
     given = request.query_params
     mapping: dict[str, Any] = {}

@@ -108,6 +108,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     durations: Durations = msgspec.field(default_factory=Durations)
     dead_letter_bytes: int = 0
     """What they take on the disk."""
+    disk_bytes: int = 0
+    """What the spool may take; 0: there is none."""
 
 
 class Books(msgspec.Struct):

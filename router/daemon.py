@@ -82,6 +82,7 @@ class Daemon:
         self._sources = trio.CancelScope()
         self._plans: dict[str, RoutePlan] = {}
         """The plan of each route that runs."""
+        self._source_failures: dict[str, tuple[float, str]] = {}
         self._route_tasks: dict[str, _Task] = {}
         self._source_tasks: dict[str, _Task] = {}
         self._running_sources: dict[str, Source[Any]] = {}
@@ -110,6 +111,13 @@ class Daemon:
     def sources(self) -> Mapping[str, Source[Any]]:
         """Those that run, by name."""
         return self._running_sources
+
+    def source_failure(self, name: str) -> str:
+        """Why a source was started again lately; empty if it was not."""
+        failed = self._source_failures.get(name)
+        if failed is None or trio.current_time() - failed[0] > RESTART_MAX_S:
+            return ""
+        return f"it failed, and was started again: {failed[1]}"
 
     @property
     def route_plans(self) -> Mapping[str, RoutePlan]:
@@ -634,6 +642,8 @@ class Daemon:
                     attempt = 0
                 wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
                 source.context.failed("failed")
+                cause = cause_of(errors)
+                self._source_failures[plan.name] = trio.current_time(), str(cause) or repr(cause)
                 self._log.error(
                     "a source failed, starting it again",
                     source=source.context.name,

@@ -329,6 +329,7 @@ class Route:
             books.delivered_bytes,
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,
+            self._overflow.settings.disk_bytes,
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,16 +16,19 @@ import pytest
 import structlog.testing
 import trio
 
+from logroute.api import books as books_module
 from logroute.api import requests as requests_module
 from logroute.api import server as server_module
 from logroute.api import status as status_module
 from logroute.api.address import Address
 from logroute.api.listener import Listener, ListenError
 from logroute.processors import Processor
+from logroute.router.books import RouteStatistics
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
 from logroute.router.dead_letters import Letter
 from logroute.router.match import EVERYTHING
+from logroute.router.queue import QueueStatistics
 from logroute.router.record import Batch, Record
 from logroute.sinks import Outcome, Retryable
 from tests.api.running import client_of, daemon_with, picky, until
@@ -578,3 +582,29 @@ async def test_a_websocket_is_refused(state: Path, address: Address) -> None:
             )
             with trio.fail_after(10):
                 assert b" 403 " in await stream.receive_some(1000)
+
+
+def book(**more: Any) -> RouteStatistics:
+    queue = QueueStatistics(records=5, memory_bytes=100, spooled_records=5, spooled_bytes=900)
+    given: dict[str, Any] = {"lag_s": 500.0, "since": 0.0, "delivered_at": 0.0, "disk_bytes": 1000, **more}
+    return RouteStatistics(10, 5, 0, 0, {}, 0, 0, 0, queue, 0, 0, up=True, reason="", **given)
+
+
+def test_health_tells_of_a_spool_that_fills_and_of_a_route_that_stands() -> None:
+    notes = books_module._health(book()).notes
+    assert any("its spool is 90% full" in note for note in notes)
+    assert any("5 records wait, and nothing was acknowledged for" in note for note in notes)
+    lately = book(disk_bytes=10_000, delivered_at=time.time())
+    assert books_module._health(lately).notes == ()
+
+
+async def test_a_source_that_failed_is_not_healthy(address: Address) -> None:
+    async with (
+        daemon_with(None, {"all": StandInSink}, [1], address=address) as daemon,
+        client_of(address) as client,
+    ):
+        assert (await client.get("/v1/health")).json()["healthy"]
+        daemon._source_failures["stand-in"] = trio.current_time(), "it was broken"
+        answer = await client.get("/v1/health")
+        assert answer.status_code == 503
+        assert "it was broken" in answer.json()["sources"]["stand-in"]["notes"][0]

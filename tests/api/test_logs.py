@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+import wsproto
 
 from logroute.api import logs as logs_module
 from logroute.api.address import Address
@@ -373,3 +374,61 @@ async def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(tmp_pat
         assert [line["message"] for line in found[:-1]] == said(1, 2)
         assert found[-1]["container"]["name"] == "bad"
         assert "not there" in found[-1]["unread"]
+
+
+class Socket:
+    """A WebSocket's other end."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+
+    async def open(self, target: str, **headers: str) -> Any:
+        extra = [(name.encode(), value.encode()) for name, value in headers.items()]
+        asked = wsproto.events.Request(host="localhost", target=target, extra_headers=extra)
+        await self._stream.send_all(self._protocol.send(asked))
+        return await self.next()
+
+    async def next(self) -> Any:
+        with trio.fail_after(20):
+            while True:
+                for event in self._protocol.events():
+                    return event
+                self._protocol.receive_data(await self._stream.receive_some(65536) or None)
+
+    async def records(self, count: int) -> list[str]:
+        text = ""
+        while text.count("\n") < count:
+            event = await self.next()
+            assert isinstance(event, wsproto.events.TextMessage)
+            text += event.data
+        return [msgspec.json.decode(line)["message"] for line in text.splitlines()]
+
+
+async def test_a_websocket_gets_the_same(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        web = r.container()
+        say(web, 1, 3)
+        await r.read(3)
+        async with await trio.open_unix_socket(r.address.path) as stream:
+            other = Socket(stream)
+            accepted = await other.open("/v1/logs?follow=true&lines=2")
+            assert isinstance(accepted, wsproto.events.AcceptConnection)
+            assert await other.records(2) == said(2, 3)
+            say(web, 4, 4)
+            assert await other.records(1) == said(4, 4)
+        await until(lambda: not r.daemon.router.views)
+
+
+async def test_pages_of_other_sites_open_no_websocket(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        for target, headers in (("/v1/logs", {"origin": "https://evil.example"}), ("/v1/stats", {})):
+            async with await trio.open_unix_socket(r.address.path) as stream:
+                refused = await Socket(stream).open(target, **headers)
+                assert isinstance(refused, wsproto.events.RejectConnection)
+                assert refused.status_code == 403
+        async with await trio.open_unix_socket(r.address.path) as stream:
+            other = Socket(stream)
+            await other.open("/v1/logs?lines=x", origin="http://localhost")
+            problem = await other.next()
+            assert "whole number" in problem.data
