@@ -61,6 +61,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not up."""
     hindrance: str = ""
     """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
+    delivered_bytes: int = 0
+    """Of text, in deliveries that are finished."""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     pid: int
     state_dir: str = ""
+    began: str = ""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -148,7 +151,12 @@ def stats_of(daemon: Daemon) -> Stats:
     state_dir = daemon.plan.state_dir
     return Stats(
         iso_time(time.time_ns()),
-        DaemonFacts(__version__, os.getpid(), str(state_dir) if state_dir is not None else ""),
+        DaemonFacts(
+            __version__,
+            os.getpid(),
+            str(state_dir) if state_dir is not None else "",
+            _time(daemon.began),
+        ),
         {name: _books(route.statistics()) for name, route in _routes(daemon).items()},
         {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
         router.unmatched,
@@ -214,6 +222,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         behind=book.behind,
         reason=book.reason,
         hindrance=book.hindrance,
+        delivered_bytes=book.delivered_bytes,
     )
 
 

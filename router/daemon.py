@@ -8,6 +8,7 @@ are neither delivered nor durable.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,8 @@ class Daemon:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.router = Router()
+        self.began = time.time()
+        """Seconds since the epoch."""
         self.watch = Watch()
         """Which processor holds everything up."""
         self._log = structlog.get_logger("logroute")
