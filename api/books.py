@@ -63,6 +63,10 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
     delivered_bytes: int = 0
     """Of text, in deliveries that are finished."""
+    last_error: str = ""
+    """Why it was not up the last time it was not."""
+    failed: str = ""
+    """When that was said last."""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -223,6 +227,8 @@ def _books(book: RouteStatistics) -> RouteBooks:
         reason=book.reason,
         hindrance=book.hindrance,
         delivered_bytes=book.delivered_bytes,
+        last_error=book.last_error,
+        failed=_time(book.failed_at) if book.failed_at else "",
     )
 
 

@@ -85,7 +85,9 @@ ENDPOINTS = [
                 {"type": "integer", "minimum": 0, "maximum": LARGEST_ID},
             ),
             Parameter("count", "At most so many.", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
-            Parameter("newest", "`true`, without `after`: the last ones, the very last first.", {"enum": ["true"]}),
+            Parameter(
+                "newest", "`true`, without `after`: the last ones, the very last first.", {"enum": ["true"]}
+            ),
         ],
         problems=(400, 404, 503),
     ),

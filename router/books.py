@@ -108,6 +108,10 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     durations: Durations = msgspec.field(default_factory=Durations)
     dead_letter_bytes: int = 0
     """What they take on the disk."""
+    last_error: str = ""
+    """Why it was not up the last time it was not, in this run."""
+    failed_at: float = 0.0
+    """When that was said last, seconds since the epoch."""
 
 
 class Books(msgspec.Struct):

@@ -118,6 +118,8 @@ class Route:
         self._said: dict[str, tuple[float, int]] = {}
         self._up = True
         self._reason = ""
+        self._last_error = ""
+        self._failed_at = 0.0
         self._since = time.time()
         self._delivered_at = 0.0
         self._failures = 0
@@ -301,6 +303,8 @@ class Route:
             books.delivered_bytes,
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,
+            self._last_error,
+            self._failed_at,
         )
 
     @property
@@ -441,6 +445,7 @@ class Route:
         if self._up:
             self._since = time.time()
         self._up, self._reason = False, reason
+        self._last_error, self._failed_at = reason, time.time()
 
     def succeeded(self) -> None:
         if not self._up:
