@@ -160,7 +160,7 @@ def select(database: sqlite3.Connection, above: int, count: int) -> list[StoredL
     return [StoredLetter(*row) for row in rows]
 
 
-def newest(database: sqlite3.Connection, count: int) -> list[StoredLetter]:
+def last(database: sqlite3.Connection, count: int) -> list[StoredLetter]:
     """The last ones, the very last first."""
     rows = database.execute(f"select {_COLUMNS} from deadletters order by id desc limit ?", (count,))
     return [StoredLetter(*row) for row in rows]

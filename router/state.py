@@ -391,7 +391,7 @@ class RouteState:
 
     async def newest_letters(self, count: int) -> list[StoredLetter]:
         """The last dead letters, the very last first. Raises StateError."""
-        return await self._read_letters(lambda database: dead_letters.newest(database, count))
+        return await self._read_letters(lambda database: dead_letters.last(database, count))
 
     async def letter(self, id_: int) -> tuple[StoredLetter, Batch] | None:
         """One dead letter, and its record. Raises StateError."""
