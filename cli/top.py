@@ -24,7 +24,7 @@ TALKERS = 200
 LEAST_EVERY_S = 0.5
 
 
-class _Every(click.ParamType):
+class _Every(click.ParamType[float]):
     """How often: a duration."""
 
     name = "duration"

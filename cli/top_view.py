@@ -29,6 +29,8 @@ BAD = "bold red"
 SELECTED = "reverse"
 
 NARROWEST_NAME = 12
+BETTER_NAMES = 10
+"""Columns of this rank on are there where names have all the room that they want."""
 WIDEST_NAME = 40
 MOST_TALKERS = 10
 TALKER_COLUMNS = (("REC/s", 5), ("BYTES/s", 7), ("RECORDS", 7), ("BYTES", 5))
@@ -90,14 +92,15 @@ COLUMNS = (
     Column("DISK", 5, 14, lambda r: words.size(r.books.queued.disk.bytes)),
     Column("FLIGHT", 6, 10, lambda r: words.count(r.books.in_flight)),
     Column("LAG", 5, 2, lambda r: words.age(r.books.lag_seconds)),
-    Column("RETR/s", 6, 8, lambda r: words.rate(r.rates.retried), lambda r: WARN if r.rates.retried else ""),
+    Column("RETRY", 5, 8, lambda r: words.rate(r.rates.retried), lambda r: WARN if r.rates.retried else ""),
     Column(
         "REJ", 5, 9, lambda r: words.count(r.books.rejected),
         _alarm(lambda r: r.books.rejected, lambda r: r.rates.rejected),
     ),
     Column("DROP", 5, 6, lambda r: words.count(_dropped(r)), _alarm(_dropped, lambda r: r.rates.dropped)),
     Column(
-        "DEAD", 5, 7, lambda r: words.count(r.books.dead_letters), lambda r: WARN if r.books.dead_letters else ""
+        "DEAD", 5, 7, lambda r: words.count(r.books.dead_letters),
+        lambda r: WARN if r.books.dead_letters else "",
     ),
 )  # fmt: skip
 
@@ -174,7 +177,9 @@ def columns_for(width: int, names: Sequence[str]) -> tuple[int, list[Column]]:
     kept: list[Column] = []
     room = width - least
     for column in sorted(COLUMNS, key=lambda column: column.rank):
-        if column.width + 1 > room:
+        # Names in full are worth more than what a route's page says as well.
+        spare = 0 if column.rank < BETTER_NAMES else min(WIDEST_NAME, max(0, widest - least))
+        if column.width + 1 > room - spare:
             break
         kept.append(column)
         room -= column.width + 1
@@ -339,7 +344,7 @@ IN/s OUT/s   records received and delivered, a second
 QUEUE SPOOL  records that wait in memory, and on the disk
 FLIGHT       records in deliveries that are under way
 LAG          age of the oldest record that is not acknowledged
-RETR/s       records that are sent again, a second
+RETRY        records that are sent again, a second
 REJ DROP     rejected, and given up, since the daemon began
 DEAD         dead letters that are kept: logroute deadletters
 
