@@ -18,7 +18,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
 
-from logroute.api import configuration, containers_endpoints, letters_endpoints, logs, routes, status
+from logroute.api import (
+    configuration,
+    containers_endpoints,
+    letters_endpoints,
+    logs,
+    routes,
+    status,
+    top_endpoints,
+)
 from logroute.api.address import Address
 from logroute.api.problems import MEDIA_TYPE, Problem
 from logroute.api.requests import Endpoint, json_response
@@ -50,6 +58,7 @@ ENDPOINTS: list[Endpoint] = [
     *routes.ENDPOINTS,
     *configuration.ENDPOINTS,
     *letters_endpoints.ENDPOINTS,
+    *top_endpoints.ENDPOINTS,
     *logs.ENDPOINTS,
     Endpoint("GET", "/openapi.json", _openapi, "This description.", gives=dict[str, Any]),
     Endpoint("GET", "/metrics", _metrics, "The books for Prometheus, as text or as OpenMetrics by `Accept`."),

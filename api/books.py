@@ -67,6 +67,12 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not up."""
     hindrance: str = ""
     """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
+    delivered_bytes: int = 0
+    """Of text, in deliveries that are finished."""
+    last_error: str = ""
+    """Why it was not up the last time it was not."""
+    failed: str = ""
+    """When that was said last."""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -97,6 +103,7 @@ class DaemonFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     pid: int
     state_dir: str = ""
+    began: str = ""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -154,7 +161,12 @@ def stats_of(daemon: Daemon) -> Stats:
     state_dir = daemon.plan.state_dir
     return Stats(
         iso_time(time.time_ns()),
-        DaemonFacts(__version__, os.getpid(), str(state_dir) if state_dir is not None else ""),
+        DaemonFacts(
+            __version__,
+            os.getpid(),
+            str(state_dir) if state_dir is not None else "",
+            _time(daemon.began),
+        ),
         {name: _books(route.statistics()) for name, route in _routes(daemon).items()},
         {name: SourceBooks(read.records, read.bytes) for name, read in router.read.items()},
         router.unmatched,
@@ -220,6 +232,9 @@ def _books(book: RouteStatistics) -> RouteBooks:
         behind=book.behind,
         reason=book.reason,
         hindrance=book.hindrance,
+        delivered_bytes=book.delivered_bytes,
+        last_error=book.last_error,
+        failed=_time(book.failed_at) if book.failed_at else "",
     )
 
 

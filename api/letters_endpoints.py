@@ -34,6 +34,10 @@ async def _letters(daemon: Daemon, request: Request) -> Any:
     route = route_of(daemon, request)
     after = number(request, "after", 0, most=LARGEST_ID)
     count = number(request, "count", 100, least=1, most=MOST_LISTED)
+    if request.query_params.get("newest") == "true":
+        if "after" in request.query_params:
+            raise Problem(400, "`after` goes on in order, and `newest` begins at the end: say one of them")
+        return Page(await route.state.newest_letters(count))
     letters = await route.state.letters(after, count + 1)
     return Page(letters[:count], letters[count - 1].id if len(letters) > count else 0)
 
@@ -81,6 +85,9 @@ ENDPOINTS = [
                 {"type": "integer", "minimum": 0, "maximum": LARGEST_ID},
             ),
             Parameter("count", "At most so many.", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
+            Parameter(
+                "newest", "`true`, without `after`: the last ones, the very last first.", {"enum": ["true"]}
+            ),
         ],
         problems=(400, 404, 503),
     ),

@@ -21,6 +21,7 @@ COMMANDS = {
     "deadletters": "See, deliver again or drop what a receiver has rejected.",
     "spool": "See what waits on the disk for a receiver.",
     "elasticsearch": "Prepare Elasticsearch, or OpenSearch, for records.",
+    "top": "Watch the routes live: rates, queues, lag and errors.",
     "health": "Say of each route whether it delivers.",
     "demo": "See it work: containers, routes and a live view.",
     "schema": "Print the JSON Schema of the configuration.",

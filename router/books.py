@@ -110,6 +110,10 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """What they take on the disk."""
     disk_bytes: int = 0
     """What the spool may take; 0: there is none."""
+    last_error: str = ""
+    """Why it was not up the last time it was not, in this run."""
+    failed_at: float = 0.0
+    """When that was said last, seconds since the epoch."""
 
 
 class Books(msgspec.Struct):

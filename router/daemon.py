@@ -69,6 +69,8 @@ class Daemon:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.router = Router()
+        self.began = time.time()
+        """Seconds since the epoch."""
         self.watch = Watch()
         """Which processor holds everything up."""
         self._log = structlog.get_logger("logroute")

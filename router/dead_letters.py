@@ -160,6 +160,12 @@ def select(database: sqlite3.Connection, above: int, count: int) -> list[StoredL
     return [StoredLetter(*row) for row in rows]
 
 
+def last(database: sqlite3.Connection, count: int) -> list[StoredLetter]:
+    """The last ones, the very last first."""
+    rows = database.execute(f"select {_COLUMNS} from deadletters order by id desc limit ?", (count,))
+    return [StoredLetter(*row) for row in rows]
+
+
 def get(database: sqlite3.Connection, id_: int, origins: StoredOrigins) -> tuple[StoredLetter, Batch] | None:
     """One of them, and its record. Raises ValueError where that cannot be read."""
     row = database.execute(

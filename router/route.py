@@ -118,6 +118,8 @@ class Route:
         self._said: dict[str, tuple[float, int]] = {}
         self._up = True
         self._reason = ""
+        self._last_error = ""
+        self._failed_at = 0.0
         self._since = time.time()
         self.abandoned = False
         """It was removed, and what it has not delivered shall be dropped."""
@@ -330,6 +332,8 @@ class Route:
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,
             self._overflow.settings.disk_bytes,
+            self._last_error,
+            self._failed_at,
         )
 
     @property
@@ -472,6 +476,7 @@ class Route:
         if self._up:
             self._since = time.time()
         self._up, self._reason = False, reason
+        self._last_error, self._failed_at = reason, time.time()
 
     def succeeded(self) -> None:
         if self.paused:  # it was under way

@@ -31,6 +31,7 @@ from logroute.router.record import (
 from logroute.router.regex import RegexSet
 from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
+from logroute.router.talkers import Talkers
 from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 
@@ -87,6 +88,8 @@ class Router:
         """What records pass before they are routed, and on the way into each route."""
         self.views = Views()
         """Who looks at what flows."""
+        self.talkers = Talkers()
+        """Who says how much."""
         self.unmatched = 0
         """Records that no route took."""
         self._generation = 0
@@ -214,6 +217,7 @@ class Router:
             place = batch.before.stdout_place if isinstance(batch.before, Reached) else None
             begins = place is not None and not place.offset
             if only is None:
+                self.talkers.count(batch)
                 if not takers.whole:
                     look = Look(made, takers.regexes)
                     self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
@@ -480,6 +484,8 @@ class Router:
                 self.joined(origin, [route.name])
 
     def tell(self, origin: Origin, event: Event) -> None:
+        if event == "renamed":
+            self.talkers.renamed(origin)
         self.views.tell(News(event, origin))
 
     def lost(self, origin: Origin, lost: Lost) -> None:

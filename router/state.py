@@ -395,6 +395,10 @@ class RouteState:
         """The first dead letters whose number is higher. Raises StateError."""
         return await self._read_letters(lambda database: dead_letters.select(database, above, count))
 
+    async def newest_letters(self, count: int) -> list[StoredLetter]:
+        """The last dead letters, the very last first. Raises StateError."""
+        return await self._read_letters(lambda database: dead_letters.last(database, count))
+
     async def letter(self, id_: int) -> tuple[StoredLetter, Batch] | None:
         """One dead letter, and its record. Raises StateError."""
         return await self._read_letters(lambda database: dead_letters.get(database, id_, self._origins))
