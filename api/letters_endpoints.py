@@ -18,7 +18,16 @@ from logroute.api.letters import (
     whole_letter,
 )
 from logroute.api.problems import Problem
-from logroute.api.requests import LARGEST_ID, Endpoint, Parameter, body_of, is_id, number, route_of
+from logroute.api.requests import (
+    LARGEST_ID,
+    Endpoint,
+    Parameter,
+    body_of,
+    is_id,
+    number,
+    route_of,
+    truth,
+)
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -34,7 +43,7 @@ async def _letters(daemon: Daemon, request: Request) -> Any:
     route = route_of(daemon, request)
     after = number(request, "after", 0, most=LARGEST_ID)
     count = number(request, "count", 100, least=1, most=MOST_LISTED)
-    if request.query_params.get("newest") == "true":
+    if truth(request, "newest"):
         if "after" in request.query_params:
             raise Problem(400, "`after` goes on in order, and `newest` begins at the end: say one of them")
         return Page(await route.state.newest_letters(count))
@@ -85,9 +94,7 @@ ENDPOINTS = [
                 {"type": "integer", "minimum": 0, "maximum": LARGEST_ID},
             ),
             Parameter("count", "At most so many.", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
-            Parameter(
-                "newest", "`true`, without `after`: the last ones, the very last first.", {"enum": ["true"]}
-            ),
+            Parameter("newest", "Without `after`: the last ones, the very last first.", {"type": "boolean"}),
         ],
         problems=(400, 404, 503),
     ),

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from logroute.api.moment import point_in_time
 from logroute.api.problems import Problem
-from logroute.api.requests import Endpoint, Parameter
+from logroute.api.requests import Endpoint, Parameter, truth
 from logroute.router.look import Problem as Unread
 from logroute.router.look import Query, Shown, look
 from logroute.router.match import Match, MatchError
@@ -111,7 +111,7 @@ def query_of(request: HTTPConnection) -> Query:
         raise Problem(400, f"since: {since} is in the future", path="since")
     if since and until and until < since:
         raise Problem(400, f"until: {until} is before since", path="until")
-    follow = _truth(given.get("follow"), "follow")
+    follow = truth(request, "follow")
     lines = _lines(given.get("lines"))
     if (seen := request.headers.get("last-event-id")) and (found := _ID_TIME.search(seen)):
         since, lines = _earlier(found[1], RESUME_S), None
@@ -123,7 +123,7 @@ def query_of(request: HTTPConnection) -> Query:
         given.get("route"),
         past,
         follow=follow and not until,
-        news=_truth(given.get("events"), "events"),
+        news=truth(request, "events"),
         ended=bool(since) or any(name == "container" or name.startswith("container.") for name in given),
     )
 
@@ -172,14 +172,6 @@ def _earlier(text: str, seconds: float) -> str:
     from logroute.sources.engine_answers import time_ns
 
     return iso_time(max(0, time_ns(text) - int(seconds * 1e9)))
-
-
-def _truth(text: str | None, name: str) -> bool:
-    if text in (None, "false", "0"):
-        return False
-    if text in ("", "true", "1"):
-        return True
-    raise Problem(400, f"{name} is true or false, not {str(text)[:100]!r}", path=name)
 
 
 def _lines(text: str | None) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import trio
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from logroute.api.problems import Problem
@@ -84,6 +84,16 @@ def number(request: Request, name: str, default: int, *, least: int = 0, most: i
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
         raise Problem(400, f"{name} is a whole number from {least} to {most}, not {text[:100]!r}")
     return int(text)
+
+
+def truth(request: HTTPConnection, name: str) -> bool:
+    """A yes or no of the query; without it, no. Raises Problem."""
+    text = request.query_params.get(name)
+    if text in (None, "false", "0"):
+        return False
+    if text in ("", "true", "1"):
+        return True
+    raise Problem(400, f"{name} is true or false, not {str(text)[:100]!r}", path=name)
 
 
 async def body_of(request: Request, type_: type[T]) -> T:
