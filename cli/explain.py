@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import click
 import msgspec
 
-from logroute.api.client import ApiError, NoDaemon, find_daemon
-from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, Unknown, find
+from logroute.api.client import Client
+from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, find
+from logroute.cli.asking import ask, asking_options
 from logroute.cli.tables import ago, span, when
 from logroute.sinks.stdout import visible
 
@@ -22,31 +23,25 @@ WIDEST = 100
 
 @click.command("explain")
 @click.argument("container")
-@click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
-@click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
+@asking_options
 def command(container: str, api: str | None, token_file: str | None, output: str) -> None:
     """Say why what CONTAINER says arrives, or does not: by name, id, or the beginning of an id.
 
     Which routes take it and which condition fails for the others; how it is read; when its last record was
     read, and delivered; what stands in its way now.
     """
-    try:
-        with find_daemon(api, token_file) as client:
-            answer = client.get("/v1/containers", Containers)
-        facts = find(answer.containers, container)
-    except (NoDaemon, ApiError, Unknown) as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(1)
-    except ValueError as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(2)
+
+    def question(client: Client) -> tuple[ContainerFacts, str]:
+        answer = client.get("/v1/containers", Containers)
+        return find(answer.containers, container), answer.time
+
+    facts, now = ask(api, token_file, question)
     if output == "json":
         click.echo(msgspec.json.encode(facts).decode())
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
-    for line in Explanation(facts, answer.time, colour=colour, width=width).lines():
+    for line in Explanation(facts, now, colour=colour, width=width).lines():
         click.echo(line)
 
 

@@ -8,28 +8,18 @@ import click
 import msgspec
 
 from logroute.api.books import Health, RouteHealth
-from logroute.api.client import ApiError, NoDaemon, find_daemon
+from logroute.cli.asking import ask, asking_options
 from logroute.sinks.stdout import visible
 
 
 @click.command("health")
-@click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
-@click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
+@asking_options
 def command(api: str | None, token_file: str | None, output: str) -> None:
     """Say of each route whether it delivers, and of sources what they cannot read.
 
     Exit code 0 if all is well, 1 if not, or if no daemon answers.
     """
-    try:
-        with find_daemon(api, token_file) as client:
-            health = client.get("/v1/health", Health)
-    except (NoDaemon, ApiError) as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(1)
-    except ValueError as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(2)
+    health = ask(api, token_file, lambda client: client.get("/v1/health", Health))
     if output == "json":
         click.echo(msgspec.json.encode(health).decode())
     else:

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 import msgspec
 
-from logroute.api.client import ApiError, NoDaemon, find_daemon
 from logroute.api.containers import ContainerFacts, Containers
+from logroute.cli.asking import ask, asking_options
 from logroute.cli.tables import ago, cut, table, terminal_width
 from logroute.sinks.stdout import visible
 
 
 @click.command("ps")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that are ignored, and have ended.")
-@click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
-@click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to say it.")
+@asking_options
 def command(everything: bool, api: str | None, token_file: str | None, output: str) -> None:
     """List the containers that the daemon sees: how each is read, and which routes take it.
 
     LAST is how long ago it said what was read last. A route is marked with `!` where something stands in its
     way, and with `…` where it is behind: `logroute explain CONTAINER` says why.
     """
-    try:
-        with find_daemon(api, token_file) as client:
-            found = client.get("/v1/containers", Containers)
-    except (NoDaemon, ApiError) as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(1)
-    except ValueError as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(2)
+    found = ask(api, token_file, lambda client: client.get("/v1/containers", Containers))
     if output == "json":
         click.echo(msgspec.json.encode(found).decode())
         return

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
-from logroute.api.client import ApiError, Client, NoDaemon, find_daemon, in_path
+from logroute.api.client import in_path
 from logroute.api.route_facts import RouteFacts, Routes
+from logroute.cli.asking import ask, asking_options
 from logroute.cli.tables import table
 from logroute.sinks.stdout import visible
-
-T = TypeVar("T")
 
 HEAD = ("ROUTE", "SINK", "STATE", "LAG", "WAITING", "DELIVERED", "FROM")
 
@@ -24,28 +22,6 @@ class _Gone(msgspec.Struct, frozen=True):
     removed: str
     undelivered: int
     queued: str
-
-
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text"),
-        click.option("--token-file", envvar="LOGROUTE_TOKEN_FILE", metavar="FILE", help="Token of an API."),
-        click.option("--api", metavar="URL", help="The daemon's API; default: $LOGROUTE_API."),
-    ):
-        command = option(command)
-    return command
-
-
-def _asked(api: str | None, token_file: str | None, ask: Callable[[Client], T]) -> T:
-    try:
-        with find_daemon(api, token_file) as client:
-            return ask(client)
-    except (NoDaemon, ApiError) as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(1)
-    except ValueError as error:
-        click.echo(visible(str(error)), err=True)
-        sys.exit(2)
 
 
 @click.group("routes", invoke_without_command=True)
@@ -66,10 +42,10 @@ def command(context: click.Context) -> None:
 
 
 @command.command("list")
-@_options
+@asking_options
 def list_(api: str | None = None, token_file: str | None = None, output: str = "text") -> None:
     """All routes, and whether they deliver."""
-    found = _asked(api, token_file, lambda client: client.get("/v1/routes", Routes))
+    found = ask(api, token_file, lambda client: client.get("/v1/routes", Routes))
     if output == "json":
         click.echo(msgspec.json.encode(found).decode())
         return
@@ -105,10 +81,10 @@ def _sink(route: RouteFacts) -> str:
 
 @command.command("show")
 @click.argument("name")
-@_options
+@asking_options
 def show(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """One route: what it says, without secrets, and whether it delivers."""
-    found = _asked(api, token_file, lambda client: client.get(f"/v1/routes/{in_path(name)}", RouteFacts))
+    found = ask(api, token_file, lambda client: client.get(f"/v1/routes/{in_path(name)}", RouteFacts))
     _say(found, output)
 
 
@@ -118,7 +94,7 @@ def show(name: str, api: str | None, token_file: str | None, output: str) -> Non
 @click.option("-f", "--file", "file", metavar="FILE", help="What it says, as YAML or JSON; - is stdin.")
 @click.option("--match", "match", metavar="EXPRESSION", help="Which records: 'level >= warn'.")
 @click.option("--start", metavar="TIME", help="Where it begins: now, beginning, 24h.")
-@_options
+@asking_options
 def add(
     name: str,
     uri: str | None,
@@ -140,14 +116,14 @@ def add(
     if not body.get("sink"):
         raise click.UsageError("where to? Give a URI, such as file:///tmp/all.ndjson, or -f FILE")
     body["name"] = name
-    found = _asked(api, token_file, lambda client: client.ask("POST", "/v1/routes", RouteFacts, body=body))
+    found = ask(api, token_file, lambda client: client.ask("POST", "/v1/routes", RouteFacts, body=body))
     _say(found, output)
 
 
 @command.command("set")
 @click.argument("name")
 @click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
-@_options
+@asking_options
 def set_(
     name: str, assignments: tuple[str, ...], api: str | None, token_file: str | None, output: str
 ) -> None:
@@ -169,36 +145,36 @@ def set_(
                 raise click.UsageError(f"{key} cannot be below something that has a value")
         into[last] = _yaml(value) if value else None
     path_ = f"/v1/routes/{in_path(name)}"
-    found = _asked(api, token_file, lambda client: client.ask("PATCH", path_, RouteFacts, body=patch))
+    found = ask(api, token_file, lambda client: client.ask("PATCH", path_, RouteFacts, body=patch))
     _say(found, output)
 
 
 @command.command("pause")
 @click.argument("name")
-@_options
+@asking_options
 def pause(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Deliver nothing of NAME until it is resumed; what comes waits."""
     path = f"/v1/routes/{in_path(name)}/pause"
-    _say(_asked(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
+    _say(ask(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
 
 
 @command.command("resume")
 @click.argument("name")
-@_options
+@asking_options
 def resume(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Go on with NAME."""
     path = f"/v1/routes/{in_path(name)}/resume"
-    _say(_asked(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
+    _say(ask(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
 
 
 @command.command("remove")
 @click.argument("name")
 @click.option("--drop", is_flag=True, help="Drop what it has not delivered; else that is delivered, or kept.")
-@_options
+@asking_options
 def remove(name: str, drop: bool, api: str | None, token_file: str | None, output: str) -> None:
     """Remove NAME, if it was made by API."""
     path, queued = f"/v1/routes/{in_path(name)}", "drop" if drop else "drain"
-    found = _asked(api, token_file, lambda client: client.ask("DELETE", path, _Gone, queued=queued))
+    found = ask(api, token_file, lambda client: client.ask("DELETE", path, _Gone, queued=queued))
     if output == "json":
         click.echo(msgspec.json.encode(found).decode())
         return
