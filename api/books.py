@@ -51,6 +51,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     in_flight: int
     retried: int
     unconfirmed: int
+    delivered_bytes: int
+    """Of text, in deliveries that are finished."""
     dead_letters: int
     """How many are kept now."""
     dead_letters_dropped: int
@@ -67,8 +69,6 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not up."""
     hindrance: str = ""
     """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
-    delivered_bytes: int = 0
-    """Of text, in deliveries that are finished."""
     last_error: str = ""
     """Why it was not up the last time it was not."""
     failed: str = ""

@@ -70,14 +70,16 @@ class Talkers:
 
     def noisiest(self, count: int) -> list[Talker]:
         """Those of which most was heard lately; of equal ones, ever."""
-        now = self._clock()
         found = sorted(self._of.values(), key=lambda talker: (-talker.lately, -talker.bytes, talker.name))
-        if now - self._marked_at >= LATELY_S:
-            self._marked_at = now
-            self._mark()
+        self._mark()
         return found[:count]
 
     def _mark(self) -> None:
+        """What comes from here on is lately, before long: if it is time for that."""
+        now = self._clock()
+        if now - self._marked_at < LATELY_S:
+            return
+        self._marked_at = now
         for talker in self._of.values():
             talker.marked_before = talker.marked
             talker.marked = talker.bytes
