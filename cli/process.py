@@ -23,6 +23,14 @@ def begin() -> None:
     gc.disable()
     # Looking for pydantic's plugins reads the metadata of everything that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
+
+def drawing() -> None:
+    """Before what draws a screen is imported."""
+    if sys.modules.get("rich", sys) is None:
+        del sys.modules["rich"]
 
 
 def tune() -> None:

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from logroute.api.client import ApiError, Client, NoDaemon, find_daemon
+from logroute.cli import process
 from logroute.cli.tables import terminal_width
 from logroute.cli.top_rates import Look, Picture, picture_of
 from logroute.config.types import parse_duration
@@ -35,7 +36,7 @@ class _Every(click.ParamType[float]):
         try:
             seconds = parse_duration(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{value!r}: {error}", param, ctx)
         if not LEAST_EVERY_S <= seconds <= 3600:
             self.fail(f"from 500ms to 1h, not {value}", param, ctx)
         return seconds
@@ -104,6 +105,7 @@ def command(
     except ValueError as error:
         click.echo(visible(str(error)), err=True)
         sys.exit(2)
+    process.drawing()
     from logroute.cli.top_live import watch
 
     sys.exit(watch(asker, first, every))

@@ -101,7 +101,7 @@ class Live:
         try:
             look = await trio.to_thread.run_sync(self._asker.look, abandon_on_cancel=True)
         except (NoDaemon, ApiError, ValueError) as error:
-            self._gone(f"{error}; trying again")
+            self._gone(f"trying again: {error}")
             return
         self.chosen.trouble = ""
         before, self._look = self._look, look

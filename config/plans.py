@@ -23,7 +23,7 @@ from logroute.sources import SourceContext
 if TYPE_CHECKING:
     from logroute.config.load import LoadedConfig
 
-ONLY_IN_FILES = {"python": "runs code of this host"}
+ONLY_IN_FILES = {"python": "runs code of this host", "lookup": "reads files of this host"}
 """Processors that no API may ask for, and why."""
 
 

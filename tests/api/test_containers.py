@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 import trio
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from logroute.api.address import Address
 from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, Unknown, find
 from logroute.api.server import ApiServer
-from logroute.cli import explain, ps
+from logroute.cli import explain, main, ps
 from logroute.cli.explain import Explanation
 from logroute.cli.tables import ago, span
 from logroute.config.components import SINKS, SOURCES
@@ -44,10 +45,13 @@ class Rig:
             assert answer.status_code == 200, answer.text
             return msgspec.json.decode(answer.content, type=Containers)
 
-    async def run(self, command: Any, *arguments: str) -> Result:
-        """A command, in a thread: the daemon that it asks is in this one."""
-        line = ["--api", str(self.address), *arguments]
-        return await trio.to_thread.run_sync(partial(CliRunner().invoke, command, line))
+    async def run(self, command: click.Command, *arguments: str) -> Result:
+        """A command, in a thread: the daemon that it asks is in this one.
+
+        By way of the group: a command that is called without it learns names of options that stay.
+        """
+        line = [str(command.name), "--api", str(self.address), *arguments]
+        return await trio.to_thread.run_sync(partial(CliRunner().invoke, main, line))
 
 
 def route(name: str, match: Any = None, sink: str = "null", **options: Any) -> RoutePlan:
@@ -56,9 +60,12 @@ def route(name: str, match: Any = None, sink: str = "null", **options: Any) -> R
 
 
 @asynccontextmanager
-async def rig(tmp_path: Path, *routes: RoutePlan, **source: Any) -> AsyncIterator[Rig]:
+async def rig(
+    tmp_path: Path, *routes: RoutePlan, folder: str = "engine", **source: Any
+) -> AsyncIterator[Rig]:
+    """`folder` is the engine's: another has another engine, and the same address."""
     address = Address(path=str(tmp_path / "l.sock"))
-    async with SimulatedEngine(tmp_path / "engine", seed=1) as engine:
+    async with SimulatedEngine(tmp_path / folder, seed=1) as engine:
         options = SOURCES.options("docker").model_validate({"host": engine.host, **source})
         plan = Plan(
             routes or [route("all")],
@@ -108,7 +115,7 @@ async def test_a_condition_that_fails_is_named_with_what_the_container_has(tmp_p
     )
     async with rig(tmp_path, *routes) as r:
         r.engine.create("web", labels={"audit": "no"}).start()
-        await until(lambda: bool(r.daemon.sources["docker"].known()))
+        await until(lambda: any(each.read == "file" for each in r.daemon.sources["docker"].known()))
         explained = await r.run(explain.command, "web")
         assert "audit: does not take it\n    ✗ label.audit: true (it is 'no')" in explained.output
         assert "errors: takes it, delivers (null)" in explained.output

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from logroute.api.address import Address
 from logroute.api.route_facts import masked
 from logroute.api.server import ApiServer
-from logroute.cli import routes as routes_command
+from logroute.cli import main
 from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
@@ -52,8 +52,8 @@ class Rig:
         return await self.client.request(method, path, json=body, headers=names)
 
     async def command(self, *arguments: str) -> Any:
-        line = [*arguments, "--api", str(self.address)]
-        return await trio.to_thread.run_sync(partial(CliRunner().invoke, routes_command.command, line))
+        line = ["routes", *arguments, "--api", str(self.address)]
+        return await trio.to_thread.run_sync(partial(CliRunner().invoke, main, line))
 
 
 @asynccontextmanager
