@@ -133,6 +133,7 @@ def _print(asker: Asker, before: Look, every: float, count: int, output: str) ->
 def _text(picture: Picture, output: str) -> str:
     if output == "json":
         return msgspec.json.encode(picture).decode()
+    process.drawing()
     from logroute.cli.top_view import plain
 
     return "\n".join(plain(picture, terminal_width()))

@@ -536,3 +536,12 @@ def test_nothing_but_the_screen_imports_what_draws() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "None\n"
+
+
+async def test_what_draws_is_there_when_it_is_needed(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        command = [sys.executable, "-c", MAIN, "top", "-n", "1", "--every", "500ms", "--api", str(r.address)]
+        with trio.fail_after(30):
+            ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"ROUTE" in ended.stdout
