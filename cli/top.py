@@ -72,6 +72,11 @@ class Asker:
         self._client = client
         return look
 
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.__exit__(None, None, None)
+
 
 @click.command("top")
 @click.option(
@@ -98,6 +103,7 @@ def command(
         first = asker.look()
         if not live:
             _print(asker, first, every, count or 1, output)
+            asker.close()
             return
     except (NoDaemon, ApiError) as error:
         click.echo(visible(str(error)), err=True)

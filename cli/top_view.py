@@ -172,8 +172,8 @@ def head(picture: Picture, chosen: Chosen, width: int, height: int) -> list[Text
 
 def columns_for(width: int, names: Sequence[str]) -> tuple[int, list[Column]]:
     """How wide names are, and which columns there is room for beside them."""
-    widest = max((cell_len(visible(name)) for name in names), default=0) + 2
-    least = min(NARROWEST_NAME, max(6, widest))
+    widest = max(cell_len(visible(name)) for name in (*names, "ROUTE")) + 2
+    least = min(NARROWEST_NAME, widest)
     kept: list[Column] = []
     room = width - least
     for column in sorted(COLUMNS, key=lambda column: column.rank):
