@@ -187,6 +187,7 @@ class Daemon:
 
     async def _remember(self) -> None:
         """Routes that were made by API are back, and so are pauses. Raises StateError."""
+        self._file_plan = self.plan
         if self.plan.once:
             return
         self.remembered, wrong = await trio.to_thread.run_sync(self.own.load)
