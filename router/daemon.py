@@ -645,8 +645,7 @@ class Daemon:
                     attempt = 0
                 wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
                 source.context.failed("failed")
-                cause = cause_of(errors)
-                self._source_failures[plan.name] = trio.current_time(), str(cause) or repr(cause)
+                self._source_failures[plan.name] = trio.current_time(), repr(cause_of(errors))
                 self._log.error(
                     "a source failed, starting it again",
                     source=source.context.name,

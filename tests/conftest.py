@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.servers import docker_engine as real
 from tests.servers.fluent_server import FluentServer
@@ -21,6 +22,14 @@ from tests.servers.rsyslog import Rsyslog
 # No test asserts a time: a machine that is busy fails none.
 hypothesis.settings.register_profile("logroute", deadline=None)
 hypothesis.settings.load_profile("logroute")
+
+# As the program does it: by itself structlog has rich draw each traceback, a tenth of a second each.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
