@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logroute.router.hints import ROUTES, allowed
-from logroute.router.match import ALL_STREAMS
-from logroute.router.record import STREAMS, Origin, Position, iso_time
+from logroute.router.record import ALL_STREAMS, STREAMS, Origin, Position, iso_time
 from logroute.sinks.encoding import display_name
 
 if TYPE_CHECKING:

@@ -66,12 +66,23 @@ def word_line(chance: random.Random, time_ns: int, words: str) -> str:
     return f"{time[:10]} {time[11:23]} [worker-{chance.randrange(8)}] {level} {words[11:120]}"
 
 
+def trace_line(chance: random.Random, time_ns: int, words: str) -> str:
+    """One line in twenty belongs to the one before."""
+    if int(words[2:10]) % 20 == 5:
+        return f"\tat shop.orders.Order.pay{chance.randrange(1000)}(Order.java:{chance.randrange(900)})"
+    return level_line(chance, time_ns, words)
+
+
 KINDS: tuple[tuple[Pipeline, Line], ...] = (
     (Pipeline("12 fields → json → null", {"n": NULL}, 4.5, processors="{type: json}"), json_line),
     (Pipeline("12 fields → logfmt → null", {"n": NULL}, 12, processors="{type: logfmt}"), logfmt_line),
     (Pipeline("nginx → null", {"n": NULL}, 8, processors="{type: format, name: nginx}"), nginx_line),
     (Pipeline("level by text → null", {"n": NULL}, 4.5, processors="{type: level}"), level_line),
     (Pipeline("level behind a name → null", {"n": NULL}, 4.5, processors="{type: level}"), word_line),
+    (
+        Pipeline("traces → multiline → null", {"n": NULL}, 4.5, processors="{type: multiline, preset: java}"),
+        trace_line,
+    ),
     (Pipeline("12 fields → auto → null", {"n": NULL}, 4.5, processors="{type: auto}"), json_line),
 )
 

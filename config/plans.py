@@ -15,7 +15,7 @@ from logroute.config.problems import ConfigError, Problem, dotted
 from logroute.config.types import parse_duration
 from logroute.processors import ProcessorOptions
 from logroute.router.chain import StagePlan
-from logroute.router.hints import hint_plan
+from logroute.router.hints import hint_plans
 from logroute.router.plan import Plan, RoutePlan, RouteRefused, SourcePlan
 from logroute.router.route import RouteSettings
 from logroute.sources import SourceContext
@@ -143,7 +143,7 @@ def _route_plan(
 
 def plans_before(config: Config) -> list[StagePlan]:
     """How what all records pass is made: first what the labels of their containers ask for."""
-    return [hint_plan(config.processors), *stage_plans("processors", config.processors)]
+    return [*hint_plans(config.processors), *stage_plans("processors", config.processors)]
 
 
 def stage_plans(where: str, processors: Sequence[ProcessorOptions]) -> list[StagePlan]:

@@ -8,6 +8,7 @@ input was cut into batches; a timer decides nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from logroute.config.types import MatchField
 from logroute.router.match import EVERYTHING
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch
+    from logroute.router.record import Batch, Position, Stream
 
 
 class ProcessorOptions(Options):
@@ -99,3 +100,48 @@ class Processor(ABC, Generic[OptionsT]):
     def metric(self) -> Metric | None:
         """What it counts for the user, as it stands now."""
         return None
+
+
+class Holder(Processor[OptionsT]):
+    """A processor that holds a record back until what comes behind it tells that it is whole.
+
+    What is held is known by a `key`: who reads it, or the origin. A position behind a batch that `hold`
+    returns is never behind what is held: after a crash that is read again, from its first line on. So what is
+    held belongs to nobody yet, and is not counted as given before it goes on.
+    """
+
+    separable: ClassVar[bool] = False
+    quiet_s: float
+    """Where nothing has come for so long, nothing that comes belongs to what is held."""
+
+    @abstractmethod
+    def hold(self, batch: Batch, key: Hashable, chosen: bytes | None = None) -> Batch:
+        """What goes on of what is held and of this batch, with the positions around that.
+
+        Of `batch.settled` streams nothing stays held. `chosen` has a byte for each record: those that have 0
+        there pass by, and end what is held of their stream.
+        """
+
+    @abstractmethod
+    def held(self, key: Hashable) -> frozenset[Stream]:
+        """The streams of which something is held."""
+
+    @abstractmethod
+    def needed(self, key: Hashable, position: Position) -> Position:
+        """Where to begin, to have again what is held and what stands behind this position."""
+
+    @abstractmethod
+    def doubt(self, key: Hashable) -> None:
+        """What comes may not follow on what is held: if it is the same once more, forget the latter."""
+
+    @abstractmethod
+    def forget(self, key: Hashable, streams: frozenset[Stream]) -> None:
+        """What is held of these is held elsewhere too."""
+
+    @property
+    @abstractmethod
+    def holding(self) -> bool:
+        """Whether it holds anything."""
+
+    def apply(self, batch: Batch) -> Batch | None:
+        return self.hold(batch, batch.origin.key)

@@ -16,9 +16,9 @@ import msgspec
 import structlog
 import trio
 
-from logroute.processors import Processor, ProcessorBooks
+from logroute.processors import Holder, Processor, ProcessorBooks
 from logroute.router.match import Match
-from logroute.router.record import Batch, DetailedRecord, Origin, Record, detailed
+from logroute.router.record import Batch, DetailedRecord, Origin, Reader, Record, Stream, detailed, settling
 from logroute.router.selection import Chooser, Matching
 from logroute.router.watch import Watch
 
@@ -56,6 +56,8 @@ class Stage:
         """What the processor has raised last, which is a mistake of its own."""
         self._watch = watch or Watch()
         self.processor = plan.make()
+        self.holder = self.processor if isinstance(self.processor, Holder) else None
+        """Itself, if it holds records back."""
         self._chooser = Chooser(plan.match)
         self._said_at = -SAY_AGAIN_S
 
@@ -88,6 +90,23 @@ class Stage:
         books.records_in += max(given, out + gone)  # what it adds counts as given
         books.records_out += out
         books.filtered += max(0, given - out - gone)
+        return made
+
+    def hold(self, batch: Batch, key: Hashable, mask: int | None) -> Batch:
+        """Have the processor hold back what it will, of what a mask names; and count what goes on."""
+        assert self.holder is not None
+        books, joined, count = self.books, self.books.joined, len(batch.lines)
+        chosen = None if mask is None else mask.to_bytes(count, "little")
+        try:
+            with self._watch.running(self.plan.name):
+                made = self.holder.hold(batch, key, chosen)
+        except (Exception, SystemExit) as error:
+            self._say(error)
+            books.failed += count
+            return batch
+        out = len(made.lines) - (chosen.count(0) if chosen is not None else 0)
+        books.records_in += out + books.joined - joined
+        books.records_out += out
         return made
 
     def _say(self, error: BaseException) -> None:
@@ -125,17 +144,30 @@ class Chain:
         self._owns = owns
         """Nobody else holds what it is given. Its processors see who has read it: of several routes' records
         some may come twice, from the live reader and from one that reads for those that are behind."""
+        self.retired: list[Stage] = []
+        """Stages that were here before a reload, and hold something yet: that goes before all else."""
 
     def __bool__(self) -> bool:
-        return bool(self.stages)
+        return bool(self.stages or self.retired)
+
+    @property
+    def holders(self) -> list[Holder[Any]]:
+        return [stage.holder for stage in (*self.retired, *self.stages) if stage.holder is not None]
+
+    def _key(self, batch: Batch) -> Hashable:
+        """By which a holder knows what it holds of a log: each reader is somewhere else."""
+        return batch.reader if self._owns and batch.reader is not None else batch.origin.key
 
     async def apply(self, batch: Batch, memo: Memo) -> Batch:
         """What is left of a batch behind the last stage; its positions stay what they were."""
         owned = self._owns
+        if self.retired:
+            batch = self._with_retired(batch)
         for stage in self.stages:
-            if not batch.lines:
-                break
-            if not stage.takes(batch.origin):
+            if stage.holder is not None:
+                batch = self._held(stage, batch)
+                continue
+            if not batch.lines or not stage.takes(batch.origin):
                 continue
             shared = stage in self._shared
             known = memo.get((id(stage), id(batch))) if shared else None
@@ -150,6 +182,32 @@ class Chain:
             if self._owns:
                 made.reader = batch.reader
             batch = made
+        return batch
+
+    def _held(self, stage: Stage, batch: Batch) -> Batch:
+        """What goes on of a batch behind a stage that holds records back; also one without records counts."""
+        if not stage.takes(batch.origin):
+            return batch
+        chosen = stage.chosen(batch) if batch.lines else None
+        if not self._owns and batch.newlines:
+            _ = batch.records  # others have the same lines, and make them ready where they are
+        made = stage.hold(batch, self._key(batch), chosen)
+        if self._owns:
+            made.reader = batch.reader
+        return made
+
+    def _with_retired(self, batch: Batch) -> Batch:
+        """The batch behind what stages hold of it that are no more."""
+        key = self._key(batch)
+        for stage in self.retired:
+            assert stage.holder is not None
+            if not stage.holder.held(key):
+                continue
+            left = stage.hold(settling(batch.origin, batch.before, batch.reader), key, None)
+            made = batch.with_records([*left.lines, *batch.records], left.size_bytes + batch.size_bytes)
+            made.before, made.reader = left.before, batch.reader
+            batch = made
+        self.retired = [stage for stage in self.retired if stage.holder and stage.holder.holding]
         return batch
 
     async def _stage(self, stage: Stage, batch: Batch, *, owned: bool) -> Batch:
@@ -244,11 +302,63 @@ class Chains:
         self._old = old._stages if old is not None else {}
         self.before = Chain(self._line((), before), owns=True)
         """What every batch passes before it is routed."""
+        self._names = frozenset(routes or ())
         lines = {name: self._line((name, match), plans) for name, (match, plans) in (routes or {}).items()}
         uses = Counter(stage for line in lines.values() for stage in line)
         shared = [stage for stage, count in uses.items() if count > 1]
         self.of_routes = {name: Chain(line, shared) for name, line in lines.items() if line}
         self._old = {}
+        self._note_holders()
+
+    def _note_holders(self) -> None:
+        self._holders = [
+            holder for chain in (self.before, *self.of_routes.values()) for holder in chain.holders
+        ]
+        self.quiet_s = max((holder.quiet_s for holder in self._holders), default=0.0)
+        """Where nothing has come of a log for so long, nothing that comes belongs to what is held of it."""
+
+    def succeed(self, old: Chains) -> None:
+        """Take the old ones' place: what those hold, in stages that are not here, goes on first."""
+        here = set(self._stages.values())
+        for name, chain in [("", old.before), *old.of_routes.items()]:
+            left = [
+                stage
+                for stage in (*chain.retired, *chain.stages)
+                if stage.holder is not None and stage.holder.holding and stage not in here
+            ]
+            if not left:
+                continue
+            if chain is old.before:
+                self.before.retired = left
+            elif name in self._names:
+                self.of_routes.setdefault(name, Chain(())).retired = left
+        self._note_holders()
+
+    @property
+    def holding(self) -> bool:
+        """Whether anything is held."""
+        return any(holder.holding for holder in self._holders)
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether anything is held of its log: of what its reader has read, or of its origin."""
+        reader, key = batch.reader, batch.origin.key
+        return any(
+            holder.held(key) or (reader is not None and holder.held(reader)) for holder in self._holders
+        )
+
+    def held(self, reader: Reader) -> frozenset[Stream]:
+        """The streams of which something that a reader has read is held, before it is routed."""
+        return frozenset().union(*(holder.held(reader) for holder in self.before.holders))
+
+    def forget(self, reader: Reader, streams: frozenset[Stream]) -> None:
+        """What is held of these is held of another reader too."""
+        for holder in self.before.holders:
+            holder.forget(reader, streams)
+
+    def doubt(self, reader: Reader) -> None:
+        """What the reader reads next may not follow on what it has read last."""
+        for holder in self.before.holders:
+            holder.doubt(reader)
 
     def _line(self, of: tuple[Hashable, ...], plans: Iterable[StagePlan]) -> list[Stage]:
         """Stages that begin with the same matches and options are the same."""

@@ -473,6 +473,7 @@ class Daemon:
         changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
         gone = [name for name in self.router.routes if name not in plans]
         self._plans = plans
+        chains.succeed(self.router.chains)
         self.router.chains = chains
         for name in kept:
             there[name].share(self._share_bytes(plan))

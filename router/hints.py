@@ -2,6 +2,7 @@
 
     logroute.routes=search,audit      only these routes may take them, if their matches do
     logroute.parser=json              they are parsed so, unless the configuration parses them
+    logroute.multiline=java           lines of one trace are joined, unless the configuration joins them
     logroute.fields.team=pay          they get this field, unless the configuration gives it
 
 Labels come from strangers: they choose among what is harmless, and the configuration has the last word. What
@@ -20,9 +21,11 @@ from logroute.config.components import PROCESSORS
 from logroute.config.problems import did_you_mean
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._fields import fields_of
+from logroute.processors._line_machines import MACHINES
+from logroute.processors.multiline import Joining, JoiningProcessor, MultilineOptions
 from logroute.router.chain import StagePlan
-from logroute.router.match import ALL_STREAMS, NO, Decision, Match
-from logroute.router.record import Batch, Origin
+from logroute.router.match import NO, Decision, Match
+from logroute.router.record import ALL_STREAMS, Batch, Origin
 
 if TYPE_CHECKING:
     from logroute.router.selection import Selector
@@ -30,10 +33,11 @@ if TYPE_CHECKING:
 PREFIX = "logroute."
 ROUTES = "logroute.routes"
 PARSER = "logroute.parser"
+MULTILINE = "logroute.multiline"
 FIELDS = "logroute.fields."
 ENABLE = "logroute.enable"
 """Decided by the source, which then reads nothing."""
-KNOWN = (ENABLE, ROUTES, PARSER)
+KNOWN = (ENABLE, ROUTES, PARSER, MULTILINE)
 OF_DEMO = "logroute.demo"
 """By which `logroute demo` knows its containers; it asks for nothing."""
 
@@ -70,6 +74,10 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
             if value not in PARSERS:
                 hint = did_you_mean(value, PARSERS) or f"; there are {', '.join(PARSERS)}"
                 found.append(f'{label}: there is no parser "{value}"{hint}')
+        elif label == MULTILINE:
+            if value not in MACHINES:
+                hint = did_you_mean(value, MACHINES) or f"; there are {', '.join(MACHINES)}"
+                found.append(f'{label}: there are no traces of "{value}"{hint}')
         elif label == FIELDS:
             found.append(f"{label} names no field")
         elif label not in (*KNOWN, OF_DEMO) and not label.startswith(FIELDS):
@@ -151,13 +159,57 @@ def fields(origin: Origin) -> dict[str, str]:
     }
 
 
-def hint_plan(processors: Sequence[ProcessorOptions]) -> StagePlan:
-    """The stage before those that are configured for all records."""
-    parsing = [options for options in processors if type(options).model_fields["type"].default in PARSING]
-    matches = [options.when for options in parsing]
-    return StagePlan(
-        "labels",
-        Hints(matches),
-        partial(HintProcessor, matches),
-        f"labels {[match.to_value() for match in matches]}",
-    )
+class JoiningHints:
+    """Which containers ask for their lines to be joined, and are heard; a match."""
+
+    def __init__(self, joining: Sequence[Match]) -> None:
+        """`joining` are the matches of the processors that join lines already."""
+        self._joining = joining
+
+    def decide(self, origin: Origin) -> Decision:
+        if origin.labels.get(MULTILINE) not in MACHINES:
+            return NO
+        return NO if any(match.decide(origin) for match in self._joining) else ALL_STREAMS
+
+    def selector(self, _: Origin) -> Selector | None:
+        return None
+
+
+class JoiningHintProcessor(JoiningProcessor[HintOptions]):
+    """Joins the lines of containers as their labels ask for."""
+
+    def __init__(self) -> None:
+        super().__init__(HintOptions(), MultilineOptions(preset="java"))
+        self._joinings: dict[str, Joining] = {}
+
+    def joining_of(self, origin: Origin) -> Joining:
+        name = origin.labels[MULTILINE]
+        joining = self._joinings.get(name)
+        if joining is None:
+            joining = self._joinings[name] = Joining(MACHINES[name]())
+        return joining
+
+
+def hint_plans(processors: Sequence[ProcessorOptions]) -> list[StagePlan]:
+    """The stages before those that are configured for all records."""
+    parsing = [options.when for options in processors if _type(options) in PARSING]
+    joining = [options.when for options in processors if _type(options) == "multiline"]
+    return [
+        StagePlan(
+            "labels.multiline",
+            JoiningHints(joining),
+            JoiningHintProcessor,
+            f"labels.multiline {[match.to_value() for match in joining]}",
+            separable=False,
+        ),
+        StagePlan(
+            "labels",
+            Hints(parsing),
+            partial(HintProcessor, parsing),
+            f"labels {[match.to_value() for match in parsing]}",
+        ),
+    ]
+
+
+def _type(options: ProcessorOptions) -> str:
+    return str(type(options).model_fields["type"].default)

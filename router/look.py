@@ -14,13 +14,14 @@ import msgspec
 from logroute.router.chain import Chains, Memo
 from logroute.router.history import Seam, reading
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import Batch, Origin
+from logroute.router.record import BEGINNING, Batch, Origin, settling
 from logroute.router.selection import Chooser
 from logroute.router.views import HISTORY_SHARE, Item
 from logroute.sources import History, Past
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
+    from logroute.router.router import Router
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -80,6 +81,10 @@ async def look(daemon: Daemon, query: Query, show: Show, live: Live | None = Non
                         await show(shown)
                     if live is None:
                         await views.rest()
+            if rest := await way.rest(daemon.router):
+                for batch in rest if query.follow else ():
+                    seam.shown(batch)
+                await show(rest)
             if query.past.problems:
                 await show([Problem(origin, reason) for origin, reason in query.past.problems])
         seam.over()
@@ -120,6 +125,8 @@ class _Way:
             self._of_route = Chooser(plan.settings.match)
         self._chains = Chains(daemon.plan.processors, routes)
         self._chooser = Chooser(query.match)
+        self._held: dict[str, Origin] = {}
+        """Logs of which something may be held."""
 
     def histories(self) -> list[History]:
         """The logs that are wanted."""
@@ -136,10 +143,18 @@ class _Way:
         route = self._query.route
         return route is None or any(each.name == route for each in self._daemon.router.routes_of(origin))
 
+    async def rest(self, router: Router) -> list[Batch]:
+        """What processors hold at the end; where the router holds something of a log, that comes yet."""
+        ended = [origin for origin in self._held.values() if not router.holds(origin)]
+        made = [await self.through(settling(origin, BEGINNING, None)) for origin in ended]
+        return [batch for batch in made if batch.lines]
+
     async def through(self, batch: Batch) -> Batch:
         memo: Memo = {}
         if self._chains.before:
             batch = await self._chains.before.apply(batch, memo)
+            if self._chains.holding:
+                self._held[batch.origin.key] = batch.origin
         if self._of_route is not None:
             batch = self._of_route.batch_of(batch)
             if chain := self._chains.of_routes.get(self._query.route or ""):

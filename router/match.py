@@ -33,7 +33,6 @@ Values = tuple[Scalar, ...]
 Decision = frozenset[Stream]
 """The streams of an origin that are taken."""
 NO: Decision = frozenset()
-ALL_STREAMS: Decision = frozenset(STREAMS)
 
 ID_PREFIX_LENGTH = 12
 """What `docker ps` shows of an id; shorter hex words (`cafe`, `deadbeef`) are names."""

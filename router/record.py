@@ -20,6 +20,8 @@ import msgspec
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+NO_STREAMS: frozenset[Stream] = frozenset()
+ALL_STREAMS: frozenset[Stream] = frozenset(STREAMS)
 
 TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
 WHOLE_SECONDS_LENGTH = len("2026-11-23T20:06:26Z")
@@ -137,6 +139,20 @@ class Anchor(msgspec.Struct, frozen=True, gc=False):
     """Its line was truncated and the rest of it is still to be discarded."""
 
 
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """Names a record of a stream, whatever a processor has made of its text."""
+
+    time: str
+    """The engine's, nine digits."""
+    sequence: int = 0
+    place: str | None = None
+    """Where there is no engine's time: as in `DetailedRecord`."""
+
+    @classmethod
+    def of(cls, record: Record) -> Mark:
+        return cls(record.logged or record.time, record.sequence, record.place)
+
+
 class StreamPosition(msgspec.Struct, frozen=True, gc=False):
     """How far one stream has been read, by file and by record; either may be unknown."""
 
@@ -144,6 +160,9 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
     anchor: Anchor | None = None
     begun: str = ""
     """Without a place: time of a record of which only some pieces have come. They are needed again."""
+    until: Mark | None = None
+    """Further than that: what stands before this record has been read too. A processor holds the record, and
+    what has come behind it, until it is whole; they are needed again."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -156,6 +175,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
     def of(self, stream: Stream) -> StreamPosition:
         return self.stdout if stream == "stdout" else self.stderr
+
+    def holding(self, held: Mapping[Stream, StreamPosition], since: Iterable[str | None]) -> Position:
+        """This one, but of these streams no further than that; and since when these were read."""
+        floor = min((each for each in (*since, self.since) if each), default=None)
+        return Position(held.get("stdout", self.stdout), held.get("stderr", self.stderr), floor)
 
 
 BEGINNING = Position()
@@ -372,6 +396,8 @@ FURTHEST_BACK = 64
 class Reader(Protocol):
     """One of the readers of an origin's log."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def routes(self) -> frozenset[str] | None:
         """The routes that it reads for alone, because they are behind; None: it is the live one."""
@@ -379,6 +405,10 @@ class Reader(Protocol):
     @property
     def cheap(self) -> bool:
         """Whether it can be read again later at no cost to anybody: a file."""
+
+    @property
+    def position(self) -> Position:
+        """Behind what it has read."""
 
 
 class Batch:
@@ -399,6 +429,7 @@ class Batch:
         "origin",
         "reached",
         "reader",
+        "settled",
         "size_bytes",
     )
 
@@ -414,6 +445,7 @@ class Batch:
         ready: bool = False,
         acknowledged: Mapping[str, frozenset[Stream]] | None = None,
         reader: Reader | None = None,
+        settled: frozenset[Stream] = NO_STREAMS,
     ) -> None:
         self.origin = origin
         self.lines = lines
@@ -427,6 +459,9 @@ class Batch:
         """Streams whose records here a route (by name) has already acknowledged: only while catching up."""
         self.reader = reader
         """Who has read it, where a route may fall behind that and be read for apart."""
+        self.settled = settled
+        """Streams of which nothing comes that could belong to the last record here: whoever waits for more of
+        that need not any longer."""
         self._ready = ready
 
     def __len__(self) -> int:
@@ -442,6 +477,12 @@ class Batch:
         """The source's position behind the records."""
         reached = self.reached
         return reached if isinstance(reached, Position) else reached.position()
+
+    @property
+    def began(self) -> Position:
+        """The source's position before the records."""
+        before = self.before
+        return before if isinstance(before, Position) else before.position()
 
     def last_before(self, stream: Stream) -> Anchor | None:
         """The stream's last record before this batch."""
@@ -540,15 +581,22 @@ class Batch:
                 made.append(msgspec.structs.replace(record, message=record.message[:-1], time=full))
         return made
 
-    def with_records(self, records: list[Record], size_bytes: int | None = None) -> Batch:
-        """This batch holding other records (filtered or changed), with the same positions."""
+    def with_records(
+        self, records: list[Record], size_bytes: int | None = None, *, newlines: bool = False
+    ) -> Batch:
+        """This batch holding other records (filtered or changed), with the same positions.
+
+        They are ready, or, where it is said that they have newlines, as these are.
+        """
         return Batch(
             self.origin,
             records,
             before=self.before,
             after=self.reached,
             size_bytes=self.size_bytes if size_bytes is None else size_bytes,
-            ready=True,
+            newlines=newlines,
+            ready=not newlines,
+            settled=self.settled,
         )
 
     def with_lines(self, lines: list[Record]) -> Batch:
@@ -564,6 +612,7 @@ class Batch:
             size_bytes=self.size_bytes,
             newlines=self.newlines,
             ready=self._ready,
+            settled=self.settled,
         )
 
     def of_streams(self, streams: frozenset[Stream]) -> Batch:
@@ -578,6 +627,13 @@ class Batch:
             self._make_ready()
             kept = [record for record in self.lines if record.stream in streams]
         return self.with_records(kept, share)
+
+
+def settling(
+    origin: Origin, at: Position | Reached, reader: Reader | None, streams: frozenset[Stream] = ALL_STREAMS
+) -> Batch:
+    """A batch without records: nothing that comes of these streams belongs to what is unfinished there."""
+    return Batch(origin, [], before=at, after=at, size_bytes=0, ready=True, reader=reader, settled=streams)
 
 
 def batch_size_bytes(records: Sequence[Record], text_bytes: int) -> int:

@@ -5,6 +5,7 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +17,10 @@ import trio
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
 from logroute.router.hints import allowed, say_nonsense
-from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
+    ALL_STREAMS,
     BEGINNING,
+    NO_STREAMS,
     RECORD_OVERHEAD_BYTES,
     Batch,
     Origin,
@@ -27,6 +29,7 @@ from logroute.router.record import (
     Reader,
     Stream,
     iso_time,
+    settling,
 )
 from logroute.router.regex import RegexSet
 from logroute.router.route import Route
@@ -64,9 +67,19 @@ class _Live:
 
     routes = None
     cheap = False
+    position = BEGINNING
 
 
 _LIVE = _Live()
+
+
+class _Held(msgspec.Struct):
+    """Processors hold something of what a reader has read."""
+
+    last: Batch
+    """What it has read last."""
+    at: float
+    """When its last records came, on trio's clock."""
 
 
 class SourceBooks(msgspec.Struct):
@@ -108,6 +121,8 @@ class Router:
         """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
         self._look_at_vanished = MANY_VANISHED
         """With so many it is worth a look of which of them nothing waits any more."""
+        self._held = defaultdict[str, dict[Reader | str, _Held]](dict)
+        """By source: of which readers processors hold something; or origins, that nobody reads again."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
@@ -188,6 +203,9 @@ class Router:
 
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
+        held = self._held.get(batches[0].origin.source) if self._held and batches else None
+        if held or any(batch.acknowledged for batch in batches):
+            batches = self._following(batches, held or {})
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
         memo: Memo = {}
@@ -228,8 +246,13 @@ class Router:
                 routes = [taker for taker in takers.all if taker.route.name in only - gone]
             for taker in routes:
                 route = taker.route
-                if batch.reader is not None and self._blocks(route, batch.origin, batch.reader):
-                    behind.append(self._part(batch, batch.reader, route))
+                if (
+                    batch.reader is not None
+                    and self._blocks(route, batch.origin, batch.reader)
+                    # What was held comes to its end: that is little, and was read before the route was full.
+                    and (batch.lines or not batch.settled or batch.origin.key in route.unstored)
+                ):
+                    behind.append(self._part(batch, made, batch.reader, route))
                     continue
                 part: Batch | None = made
                 selector = taker.selector
@@ -252,9 +275,94 @@ class Router:
                 parts = [await chain.apply(part, memo) for part in parts]
             if self.views:
                 self.views.show_route(route.name, parts)
-            route.put(parts)
+            # Where nothing was held, its end moves nothing.
+            if parts := [part for part in parts if part.lines or not part.settled]:
+                route.put(parts)
+        if self._held or self.chains.holding:
+            self._note_held(batches)
         await trio.lowlevel.checkpoint()
         return behind
+
+    # --- what processors hold ---------------------------------------------------------------------------
+
+    def _following(self, batches: Sequence[Batch], held: Mapping[Reader | str, _Held]) -> list[Batch]:
+        """These batches; before one of which other routes have already some, or have not any more, what is
+        held of those streams has ended: where a checkpoint is, no record goes on.
+        """
+        following: list[Batch] = []
+        last: dict[Reader | str, Batch] = {}
+        for batch in batches:
+            key = batch.reader or batch.origin.key
+            before = last.get(key) or (held[key].last if key in held else None)
+            last[key] = batch
+            if before is not None and batch.reader is not None:
+                if before.reached is not batch.before and before.reached != batch.before:
+                    self.chains.doubt(batch.reader)
+                elif before.acknowledged != batch.acknowledged and (
+                    streams := _acknowledged_otherwise(before.acknowledged or {}, batch.acknowledged or {})
+                ):
+                    ended = settling(batch.origin, batch.before, batch.reader, streams)
+                    ended.acknowledged = before.acknowledged
+                    following.append(ended)
+            following.append(batch)
+        return following
+
+    def _note_held(self, batches: Sequence[Batch]) -> None:
+        now = trio.current_time()
+        for batch in batches:
+            held = self._held[batch.origin.source]
+            key = batch.reader or batch.origin.key
+            if not self.chains.holds(batch):
+                held.pop(key, None)
+            elif batch.lines or key not in held:
+                held[key] = _Held(_bare(batch), now)
+            else:
+                held[key].last = _bare(batch)
+
+    def holds(self, origin: Origin) -> bool:
+        """Whether processors hold something of an origin that has been read: that comes yet."""
+        held = self._held.get(origin.source, {})
+        return any(each.last.origin.key == origin.key for each in held.values())
+
+    def settle_at(self, source: str) -> float:
+        held = self._held.get(source)
+        if not held:
+            return math.inf
+        return min(each.at for each in held.values()) + self.chains.quiet_s
+
+    def quiet(self, source: str) -> list[Batch]:
+        held = self._held.get(source)
+        if not held:
+            return []
+        quiet_since = trio.current_time() - self.chains.quiet_s
+        return [
+            settling(each.last.origin, each.last.reached, each.last.reader)
+            for each in held.values()
+            if each.at <= quiet_since and (each.last.reader is None or each.last.reader.routes is None)
+        ]
+
+    def needed(self, reader: Reader) -> Position:
+        position = reader.position
+        for holder in self.chains.before.holders:
+            position = holder.needed(reader, position)
+        return position
+
+    def closed(self, reader: Reader, origin: Origin) -> None:
+        if (held := self._held.get(origin.source)) is not None and held.pop(reader, None) is not None:
+            self.chains.forget(reader, ALL_STREAMS)
+
+    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Batch | None:
+        held = self._held.get(origin.source)
+        if not held:
+            return None
+        known = held.pop(reader, None)
+        # Of the routes that join it something may be held, where nothing has been since it was quiet last.
+        if ahead not in held and self.chains.holding:
+            held[ahead] = _Held(settling(origin, ahead.position, ahead), trio.current_time())
+        both = self.chains.held(ahead)
+        ended = self.chains.held(reader) - both
+        self.chains.forget(reader, both)
+        return settling(origin, known.last.reached, reader, ended) if known is not None and ended else None
 
     async def _meet_late_ones(self, batches: Sequence[Batch]) -> list[Behind]:
         """Have routes that came, or take more, while we run meet the origins of these.
@@ -272,8 +380,7 @@ class Router:
                     continue
                 if only is None and not self._meets_late(route, batch.origin):
                     continue
-                before = batch.before if isinstance(batch.before, Position) else batch.before.position()
-                position = self._meet_late(route, batch.origin, before, batch.reader)
+                position = self._meet_late(route, batch.origin, batch.began, batch.reader)
                 if batch.origin.key in route.unstored:
                     met[route] = None
                 if position is not None and batch.reader is not None:
@@ -354,10 +461,9 @@ class Router:
                 await route.store()
         return apart
 
-    def _part(self, batch: Batch, reader: Reader, route: Route) -> Behind:
-        """A route that blocks is read for apart from here on."""
-        before = batch.before
-        position = before if isinstance(before, Position) else before.position()
+    def _part(self, batch: Batch, made: Batch, reader: Reader, route: Route) -> Behind:
+        """A route that blocks is read for apart from here on: from where what was made of this begins."""
+        position = made.began
         if batch.acknowledged is not None and route.name in batch.acknowledged:
             position = self._ahead(batch, route, batch.acknowledged[route.name], position)
         self.apart(batch.origin, {route.name: position})
@@ -398,6 +504,7 @@ class Router:
             after=self._ahead(batch, route, streams, batch.after),
             size_bytes=part.size_bytes,
             ready=True,
+            settled=batch.settled,
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
@@ -440,6 +547,7 @@ class Router:
             if start.position == BEGINNING or start.position.since is not None:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
+            self._forget_held(origin)
             for route in self.routes_of(origin):
                 self._awaited.discard((origin.key, route.name))
                 self._met[route.name].add(origin.key)
@@ -470,7 +578,14 @@ class Router:
         waiting = route.queue.reached()
         return sorted(name for key, name in self._vanished.items() if key in waiting)
 
+    def _forget_held(self, origin: Origin) -> None:
+        """It is read by others from now on, from the checkpoints, or not at all."""
+        if held := self._held.get(origin.source):
+            for key in [key for key, each in held.items() if each.last.origin.key == origin.key]:
+                del held[key]
+
     def gone(self, origin: Origin) -> None:
+        self._forget_held(origin)
         self._vanished[origin.key] = origin.name or origin.file
         if len(self._vanished) >= self._look_at_vanished:
             waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
@@ -517,6 +632,22 @@ def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
             taken &= look.taken_by(taker.selector)
         mask |= taken
     return mask
+
+
+def _bare(batch: Batch) -> Batch:
+    """What is to be known of a batch, without its records."""
+    bare = settling(batch.origin, batch.reached, batch.reader)
+    bare.acknowledged = batch.acknowledged
+    return bare
+
+
+def _acknowledged_otherwise(
+    before: Mapping[str, frozenset[Stream]], now: Mapping[str, frozenset[Stream]]
+) -> frozenset[Stream]:
+    """The streams of which other routes have what comes than had what came before."""
+    return frozenset().union(
+        *(before.get(route, NO_STREAMS) ^ now.get(route, NO_STREAMS) for route in {*before, *now})
+    )
 
 
 def _is_before(here: Position, other: Position) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from logroute.router.chain import Chains, Memo, StagePlan
 from logroute.router.hints import allowed
 from logroute.router.match import Match
-from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes
+from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes, settling
 from logroute.router.selection import Chooser
 
 Taken = list[tuple[Origin, Record]]
@@ -26,10 +26,10 @@ async def try_out(
     chains = Chains(before, routes)
     choosers = {name: Chooser(match) for name, (match, _) in routes.items()}
     taken: dict[str, Taken] = {name: [] for name in routes}
-    for origin, records in batches:
-        size = batch_size_bytes(records, sum(len(record.message) for record in records))
-        batch = Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=size, ready=True)
+
+    async def give(batch: Batch) -> None:
         memo: Memo = {}
+        origin = batch.origin
         batch = await chains.before.apply(batch, memo)
         wanted = allowed(origin, routes)
         for name, chooser in choosers.items():
@@ -39,4 +39,14 @@ async def try_out(
             if chain := chains.of_routes.get(name):
                 chosen = await chain.apply(chosen, memo)
             taken[name] += [(origin, record) for record in chosen.lines]
+
+    origins: dict[Origin, None] = {}
+    for origin, records in batches:
+        origins[origin] = None
+        size = batch_size_bytes(records, sum(len(record.message) for record in records))
+        await give(
+            Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=size, ready=True)
+        )
+    for origin in origins:  # and nothing more comes
+        await give(settling(origin, BEGINNING, None))
     return taken

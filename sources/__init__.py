@@ -91,6 +91,26 @@ class Emit(Protocol):
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         """These routes have been given all that the live reader has read: they are with it again."""
 
+    # Some processors hold records back until they know that these are whole.
+
+    def settle_at(self, source: str) -> float:
+        """When `quiet` may have something next, on trio's clock; infinite while nothing is held."""
+
+    def quiet(self, source: str) -> Sequence[Batch]:
+        """Batches without records, for what is held of logs of this source that have been quiet for long.
+
+        To be emitted, each if its reader has come to the end of the log, as far as it knows.
+        """
+
+    def needed(self, reader: Reader) -> Position:
+        """Where another one has to begin that goes on for this one: before what is held, else where it is."""
+
+    def closed(self, reader: Reader, origin: Origin) -> None:
+        """It reads no more, and others read from where it is `needed`: nothing need be held for it."""
+
+    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Batch | None:
+        """For what is held of a reader that joins the one ahead, and is not held of that: to be emitted."""
+
 
 class Lost(msgspec.Struct, frozen=True):
     """Records between a checkpoint and what can still be read are gone."""

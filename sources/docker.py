@@ -144,6 +144,7 @@ class DockerSource(Source[DockerOptions]):
         self._emit = emit
         self._sweep = Sweep(
             emit,
+            self.context.name,
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
@@ -329,7 +330,7 @@ class DockerSource(Source[DockerOptions]):
         if log is not None:
             log.complete = False
             if not log.is_open:
-                await self._reopen(container, log, log.places())
+                await self._reopen(container, log, self._sweep.places(log))
         elif container.engine_log is not None:
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
@@ -567,7 +568,7 @@ class DockerSource(Source[DockerOptions]):
             self._report(container, lost)
 
     def _failed(self, log: LogFile, error: Exception) -> None:
-        self._try_again(log, log.places(), error)
+        self._try_again(log, self._sweep.places(log), error)
 
     def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
         """Later, from these places: what was emitted is not emitted again."""

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from logroute.router.record import STREAMS, Position
+from logroute.router.record import BEGINNING, STREAMS, Position
 from logroute.sources import Behind, Emit, Lost, SourceContext
 from logroute.sources.docker_container import Container
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
@@ -201,9 +201,13 @@ class ContainerReaders:
             return
 
         def places() -> Mapping[str, Position]:
-            others = {route: live.position_of(route) for route in self._emit.live_routes(container.origin)}
+            needed, here = self._emit.needed(live), live.position
+            at = {route: live.position_of(route) for route in self._emit.live_routes(container.origin)}
+            others = {route: needed if position == here else position for route, position in at.items()}
             self._emit.joined(container.origin, routes)
-            return others | dict.fromkeys(routes, fork.position)
+            begin = self._emit.needed(fork)
+            self._emit.closed(fork, container.origin)
+            return others | dict.fromkeys(routes, begin)
 
         live.join(fork, places)
 
@@ -217,7 +221,8 @@ class ContainerReaders:
         if all(live.position.of(stream).anchor == fork.position.of(stream).anchor for stream in STREAMS):
             self._emit.joined(container.origin, routes)
         elif routes:
-            self.read_later(container, dict.fromkeys(routes, fork.position))
+            self.read_later(container, dict.fromkeys(routes, self._emit.needed(fork)))
+        self._emit.closed(fork, container.origin)
 
 
 class Refusals:
@@ -264,6 +269,7 @@ class _Apart:
     """Stands for the reader of a route that is behind, before there is one."""
 
     cheap = False
+    position = BEGINNING
 
     def __init__(self, route: str) -> None:
         self.routes = frozenset([route])

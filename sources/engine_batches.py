@@ -12,13 +12,18 @@ import msgspec
 import trio
 
 from logroute.router.record import (
+    ALL_STREAMS,
     BEGINNING,
+    NO_STREAMS,
+    STREAMS,
+    Anchor,
     Batch,
     Origin,
     Position,
     Reader,
     Record,
     Stream,
+    StreamPosition,
     batch_size_bytes,
 )
 from logroute.sources.engine_resume import Ahead, advanced
@@ -40,6 +45,7 @@ class _Filling(msgspec.Struct):
     after: Position
     size_bytes: int
     acknowledged: Mapping[str, frozenset[Stream]] | None
+    settled: bool = False
 
 
 class PendingBatches:
@@ -93,6 +99,20 @@ class PendingBatches:
         self.ahead = [group for group in self.ahead if not group.done]
         return len(records)
 
+    def begin_behind(self, anchors: Mapping[Stream, Anchor]) -> None:
+        """What is put in next follows on these: they have been passed over."""
+        parts = {
+            stream: StreamPosition(None, anchors[stream]) if stream in anchors else self.position.of(stream)
+            for stream in STREAMS
+        }
+        self.position = Position(parts["stdout"], parts["stderr"], self.position.since)
+
+    def settle(self, origin: Origin) -> None:
+        """Nothing more is put in: what processors hold of it has ended."""
+        here = self.position
+        self._filled.append(_Filling(origin, [], here, here, 0, None, settled=True))
+        self._to_take.unpark_all()
+
     @property
     def missing(self) -> bool:
         """What a route that is ahead has last should have come, and did not."""
@@ -115,7 +135,12 @@ class PendingBatches:
         size = batch_size_bytes(records, sum([len(record.message) for record in records]))
         self._size_bytes += size
         last = self._filled[-1] if self._filled else None
-        if last is not None and last.origin is origin and last.acknowledged == acknowledged:
+        if (
+            last is not None
+            and last.origin is origin
+            and last.acknowledged == acknowledged
+            and not last.settled
+        ):
             last.records += records
             last.after = after
             last.size_bytes += size
@@ -138,6 +163,7 @@ class PendingBatches:
                 size_bytes=filling.size_bytes,
                 acknowledged=filling.acknowledged,
                 reader=reader,
+                settled=ALL_STREAMS if filling.settled else NO_STREAMS,
             )
             self._offering = True
             await offer(batch)

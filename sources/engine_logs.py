@@ -52,6 +52,8 @@ REOPEN_S = 0.25
 REOPEN_MAX_S = 2.0
 # A stream that follows and has said nothing for so long may have been opened while the log was rotated.
 QUIET_S = 0.05
+QUIET_FOLLOWING_S = 2.0
+"""Opened so long ago, a stream that follows has sent what there was of the log."""
 # Faster than any engine writes a log: what it could not write in the time between two records is not missing.
 FASTEST_BYTES_PER_S = 25_000_000
 # An engine that is in the middle of a log and sends nothing for so long does not answer any more.
@@ -167,6 +169,8 @@ class EngineLog:
         self._reading: _Reading | None = None
         self._joins: list[tuple[EngineLog, Callable[[], Mapping[str, Position]]]] = []
         self._following: trio.CancelScope | None = None
+        self._following_since: float | None = None
+        """Since when a stream is open that follows the log."""
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
 
@@ -179,6 +183,17 @@ class EngineLog:
     def settled(self) -> bool:
         """Whether it has begun, and the routes have all that it has read."""
         return self._begun and self._pending.idle
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it follows the log, has done so for a while, and has handed on all that came."""
+        since = self._following_since
+        return (
+            since is not None
+            and trio.current_time() - since >= QUIET_FOLLOWING_S
+            and not self._joins
+            and self._pending.idle
+        )
 
     async def run(
         self, offer: Offer, checkpoints: Mapping[str, Position] | Position, *, follow: bool = True
@@ -206,6 +221,8 @@ class EngineLog:
             except EngineAway as away:
                 self._reading = None
                 failure = away
+            if not follow and self.routes is None and failure is None:
+                self._pending.settle(self.origin)  # nobody reads on
             await self._pending.handed_on()
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -259,11 +276,8 @@ class EngineLog:
     def _begin(self, checkpoints: Mapping[str, Position]) -> None:
         groups: dict[Position, list[str]] = {}
         for route, position in checkpoints.items():
-            bare = Position(
-                StreamPosition(None, position.stdout.anchor, position.stdout.begun),
-                StreamPosition(None, position.stderr.anchor, position.stderr.begun),
-                position.since,
-            )
+            stdout, stderr = (msgspec.structs.replace(position.of(stream), place=None) for stream in STREAMS)
+            bare = Position(stdout, stderr, position.since)
             groups.setdefault(bare, []).append(route)
         self._routes = tuple(checkpoints)
         self._begun = True
@@ -352,6 +366,7 @@ class EngineLog:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
             self._take(reading, rest)
+            self._pending.settle(self.origin)
         return True
 
     def _reached(self, reading: _Reading, last: Record | None, came: Sequence[Record]) -> bool:
@@ -475,8 +490,10 @@ class EngineLog:
         try:
             async with self._engine.logs(self._id, follow=follow, since_ns=since) as stream:
                 self.on_opened()
+                self._following_since = trio.current_time() if follow else None
                 end = await self._read_stream(reading, stream)
         finally:
+            self._following_since = None
             for name, unfinished in reading.decoder.joiner.unfinished.items():
                 self._needed_again(name, unfinished.time)
         if end is _End.OVER and not follow:
@@ -577,6 +594,12 @@ class EngineLog:
             # It was only written while the engine was asked for it.
             reading.awaited, reading.verified_at = None, trio.current_time()
         new = reading.skipper.pass_on(records)
+        if (
+            reading.skipper.before_marks
+            and not reading.skipper.searching & reading.skipper.before_marks.keys()
+        ):
+            self._pending.begin_behind(reading.skipper.before_marks)
+            reading.skipper.before_marks = {}
         end = _End.MISSING if reading.skipper.missing is not None else None
         if new and reading.follow and self._rotation_bytes is not None:
             index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)

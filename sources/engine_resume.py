@@ -17,6 +17,7 @@ from logroute.router.record import (
     COARSE,
     STREAMS,
     Anchor,
+    Mark,
     Position,
     Record,
     Stream,
@@ -72,6 +73,14 @@ class _Search(msgspec.Struct):
     """Where an exact reading has found it: its index in its group of equal times. Times say nothing then."""
     index: int = 0
     """How many records of the anchor's time have come."""
+    until: Mark | None = None
+    """Then, discard what stands before this record too."""
+    marking: bool = False
+    """The anchor has come: now the mark is looked for."""
+    last_time: str = ""
+    """Of what was discarded last on the way to it."""
+    sequence: int = 0
+    """What the next record of the mark's time is numbered."""
 
 
 class Skipper:
@@ -90,24 +99,29 @@ class Skipper:
 
         What came after that is not passed on.
         """
+        self.before_marks: dict[Stream, Anchor] = {}
+        """What was discarded last of a stream, behind its anchor: what comes is numbered behind that."""
         located = located or {}
         since = iso_time(since_ns)
         floor = position.since or ""
         for stream in STREAMS:
-            anchor = position.of(stream).anchor
+            anchor, until = position.of(stream).anchor, position.of(stream).until
             if stream in located:
                 index = located[stream]
                 if anchor is None or index is None:
-                    anchor = None
+                    anchor = until = None
                 else:
-                    self._searches[stream] = _Search(anchor, "", "", expected=True, located=index)
+                    search = _Search(anchor, "", "", expected=True, located=index, until=until)
+                    self._searches[stream] = search
                     continue
             if anchor is not None:
                 over_at = _later(anchor.time)
                 expected = anchor.time > since
-                self._searches[stream] = _Search(anchor, floor, over_at, expected)
-            elif floor:
-                self._searches[stream] = _Search(None, floor, _later(floor), expected=False)
+                self._searches[stream] = _Search(anchor, floor, over_at, expected, until=until)
+            elif floor or until is not None:
+                self._searches[stream] = _Search(None, floor, _later(floor), expected=False, until=until)
+                if until is not None:
+                    self._found(stream)
 
     @property
     def done(self) -> bool:
@@ -129,7 +143,9 @@ class Skipper:
             if anchor is None or search.anchor is None:
                 continue
             if anchor == search.anchor:
-                del self._searches[stream]
+                if position.of(stream).until == search.until:
+                    search.until = None
+                self._found(stream)
             elif anchor.time == search.anchor.time:
                 index = None if located is None else located.get(stream)
                 search.index = (anchor.sequence if index is None else index) + 1
@@ -164,8 +180,33 @@ class Skipper:
                 break
         return new
 
+    def _found(self, stream: Stream) -> None:
+        """The anchor has come: what comes behind it is new, or what comes from its mark on."""
+        search = self._searches[stream]
+        mark, anchor = search.until, search.anchor
+        if mark is None:
+            del self._searches[stream]
+            return
+        search.marking, search.expected, search.located = True, False, None
+        search.over_at = _later(max(mark.time, search.floor))
+        search.sequence = anchor.sequence + 1 if anchor is not None and anchor.time == mark.time else 0
+
+    def _is_behind_mark(self, record: Record, search: _Search, mark: Mark) -> bool:
+        """Whether it is the marked record; or that is not there, or no time tells where it is."""
+        time = record.time
+        if search.last_time <= time < mark.time or (time == mark.time and search.sequence < mark.sequence):
+            sequence = search.sequence if time == mark.time else 0
+            search.sequence += time == mark.time
+            search.last_time = time
+            self.before_marks[record.stream] = Anchor(time, sequence, message_hash(record.message))
+            return False
+        del self._searches[record.stream]
+        return True
+
     def _is_new(self, record: Record, search: _Search) -> bool:
         stream, anchor = record.stream, search.anchor
+        if search.marking and search.until is not None:
+            return self._is_behind_mark(record, search, search.until)
         if anchor is None:
             if record.time < search.floor:
                 return False
@@ -175,10 +216,10 @@ class Skipper:
             index, search.index = search.index, search.index + 1
             if search.located is not None:
                 if index == search.located:
-                    del self._searches[stream]
+                    self._found(stream)
             elif index == anchor.sequence:
                 if not search.expected or message_hash(record.message) == anchor.hash:
-                    del self._searches[stream]
+                    self._found(stream)
                 else:
                     self.missing = stream
             return False
@@ -314,12 +355,22 @@ def oldest(positions: Sequence[Position]) -> Position:
     """Where to begin for all of them: stream by stream the one that is furthest behind, by its time."""
     parts: list[StreamPosition] = []
     for stream in STREAMS:
-        anchors = [position.of(stream).anchor for position in positions]
-        known = [anchor for anchor in anchors if anchor is not None]
-        behind = min(known, key=lambda anchor: (anchor.time, anchor.sequence), default=None)
-        begun = min((time for position in positions if (time := position.of(stream).begun)), default="")
-        parts.append(StreamPosition(None, behind if len(known) == len(anchors) else None, begun))
+        here = [position.of(stream) for position in positions]
+        furthest = min(map(_place, here), default=("", 0))
+        behind = [each for each in here if _place(each) == furthest]
+        marks = [each.until for each in behind]
+        begun = min((each.begun for each in here if each.begun), default="")
+        known = [mark for mark in marks if mark is not None]
+        until = min(known, key=lambda mark: (mark.time, mark.sequence), default=None)
+        anchor = behind[0].anchor if behind else None
+        parts.append(StreamPosition(None, anchor, begun, until if len(known) == len(marks) else None))
     return Position(parts[0], parts[1], oldest_floor(positions))
+
+
+def _place(position: StreamPosition) -> tuple[str, int]:
+    """By which positions of a stream are ordered; one without an anchor stands before all others."""
+    anchor = position.anchor
+    return (anchor.time, anchor.sequence) if anchor is not None else ("", 0)
 
 
 def oldest_floor(positions: Sequence[Position]) -> str | None:

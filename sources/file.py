@@ -102,6 +102,7 @@ class FileSource(Source[FileSourceOptions]):
         self._checkpoints = checkpoints
         self._sweep = Sweep(
             emit,
+            self.context.name,
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
@@ -326,7 +327,7 @@ class FileSource(Source[FileSourceOptions]):
             self._checkpoints.gone(log.origin)
 
     def _failed(self, log: LogFile, error: Exception) -> None:
-        self._try_again(log, log.places(), error)
+        self._try_again(log, self._sweep.places(log), error)
 
     def _try_again(self, log: LogFile, places: Mapping[str, Position], error: Exception) -> None:
         self.context.failed("read_failed")

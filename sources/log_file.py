@@ -18,17 +18,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from logroute.router.record import (
     STREAMS,
+    Anchor,
     Batch,
     Origin,
     Place,
     Position,
+    Reader,
     Record,
     Stream,
     StreamPosition,
+    settling,
 )
 from logroute.sources import Lost
 from logroute.sources.log_ahead import AheadRoutes
@@ -78,6 +81,7 @@ class LogFile:
     cheap = True
 
     __slots__ = (
+        "__weakref__",
         "_ahead",
         "_at_end",
         "_batches",
@@ -351,10 +355,12 @@ class LogFile:
         with _MEMORY:
             self.forks = tuple(each for each in self.forks if each is not fork)
 
-    def places(self) -> dict[str, Position]:
-        """The positions of all readers, by route: the live one's under the empty name."""
-        found = {"": self.position}
-        found |= {route: fork.position for fork in self.forks for route in fork.routes or ()}
+    def places(self, needed: Callable[[Reader], Position]) -> dict[str, Position]:
+        """Where other readers have to begin, by route, for the live one under the empty name; `needed` says
+        where that is for a reader.
+        """
+        found = {"": needed(self)}
+        found |= {route: needed(fork) for fork in self.forks for route in fork.routes or ()}
         return {**found, **self.stranded}
 
     def strand(self, places: Mapping[str, Position]) -> None:
@@ -434,12 +440,13 @@ class LogFile:
         """
         lost: list[Lost] = []
         found: dict[str, dict[Stream, Spot]] = {}
+        anchors: dict[str, dict[Stream, Anchor | None]] = {}
         with self._chain:
             segments = list(self._segments)
             for segment in segments:
                 segment.identify()
             for route, checkpoint in checkpoints.items():
-                spots, missing = locate(segments, self._format, checkpoint)
+                spots, anchors[route], missing = locate(segments, self._format, checkpoint)
                 found[route] = {s: (self._passed + index, offset) for s, (index, offset) in spots.items()}
                 if missing is not None:
                     lost.append(Lost((route,), "rotated", missing, first_time(segments, self._format)))
@@ -457,7 +464,7 @@ class LogFile:
             for stream in STREAMS:
                 # Sequences and discarding go on where the pair that is furthest behind left them.
                 holder = min(found, key=lambda route, s=stream: found[route][s], default=None)  # type: ignore[misc]
-                anchor = checkpoints[holder].of(stream).anchor if holder is not None else None
+                anchor = anchors[holder][stream] if holder is not None else None
                 parts[stream] = StreamPosition(end, anchor)
                 if anchor is not None and anchor.discard:
                     self._format.resume_discarding(stream, anchor.time, lowest)
@@ -623,6 +630,10 @@ class LogFile:
         self.statistics.corrupt_lines += 1
         segment.offset += count - skip
         self._tail = bytes(buffer[count - TAIL_BYTES : count])
+
+    def settled(self) -> Batch:
+        """Nothing more comes, or is read: what processors hold of it has ended."""
+        return settling(self.origin, self._batches.reached, self)
 
     # --- parsing: knows records, touches no file -------------------------------------------------------
 

@@ -14,6 +14,7 @@ from logroute.router.record import (
     BEGINNING,
     STREAMS,
     Anchor,
+    Mark,
     Place,
     Position,
     Record,
@@ -28,13 +29,18 @@ from logroute.sources.log_chain import Segment, lines_of
 from logroute.sources.log_formats import LineFormat, Spot
 
 _BLOCK_BYTES = 64 << 10
+MARK_WITHIN_BYTES = 4 << 20
+"""A marked record is no further than this behind the position that it belongs to: a few batches of a log."""
 
 
 def locate(
     segments: Sequence[Segment], format: LineFormat, checkpoint: Position
-) -> tuple[dict[Stream, Spot], str | None]:
-    """Where each stream of a checkpoint is in the chain; and, if something is gone, since what time."""
+) -> tuple[dict[Stream, Spot], dict[Stream, Anchor | None], str | None]:
+    """Where each stream of a checkpoint is in the chain, and its last record there; and, if something is
+    gone, since what time.
+    """
     spots: dict[Stream, Spot] = {}
+    anchors: dict[Stream, Anchor | None] = {}
     missing: str | None = None
     for stream in STREAMS:
         position = checkpoint.of(stream)
@@ -48,8 +54,56 @@ def locate(
         if spot is None:
             missing = max(missing or "", position.anchor.time if position.anchor else "")
             spot = (0, 0)
-        spots[stream] = spot
-    return spots, missing
+        anchor = position.anchor
+        if position.until is not None:
+            spot, anchor = _before_mark(segments, format, stream, spot, anchor, position.until)
+        spots[stream], anchors[stream] = spot, anchor
+    return spots, anchors, missing
+
+
+def _before_mark(
+    segments: Sequence[Segment],
+    format: LineFormat,
+    stream: Stream,
+    spot: Spot,
+    anchor: Anchor | None,
+    mark: Mark,
+) -> tuple[Spot, Anchor | None]:
+    """Where the marked record begins, and the stream's record before it; what is given, if it is not near.
+
+    That was not more than a batch away, so it is not looked for further than that: if it is not there, more
+    is read again than need be.
+    """
+    if mark.place is not None:
+        file, at = mark.place.split("-")[:2]
+        found = [(index, int(at)) for index, segment in enumerate(segments) if segment.identity == file]
+        return (found[0] if found else spot), anchor
+    joiner = Joiner(format.limit)
+    if anchor is not None and anchor.discard:
+        joiner.resume_discarding(stream, anchor.time, spot)
+    last = anchor
+    ended = last is None or last.time != mark.time
+    sequence = -1 if last is None or ended else last.sequence
+    looked = 0
+    for index in range(spot[0], len(segments)):
+        for offset, line in lines_of(segments[index], spot[1] if index == spot[0] else 0):
+            looked += len(line)
+            if looked > MARK_WITHIN_BYTES:
+                return spot, anchor
+            if (piece := format.decode(line)) is None or piece.stream != stream:
+                continue
+            piece.time = full_time(piece.time)
+            open_ = joiner.unfinished.get(stream)
+            if (open_ is None or open_.time != piece.time) and piece.time == mark.time:
+                sequence += 1
+                if sequence == mark.sequence:
+                    return (index, offset), last
+            out: list[Record] = []
+            joiner.add(piece, (index, offset), out)
+            for record in out:
+                same = last is not None and last.time == record.time
+                last = anchor_of(record, last.sequence + 1 if last is not None and same else 0)
+    return spot, anchor
 
 
 def _verified(segments: Sequence[Segment], place: Place) -> Spot | None:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import structlog
@@ -42,11 +43,23 @@ LOG_BUDGET_BYTES = 64 << 10
 # Behind inotify, which network and shared file systems do not have; alone, where there is none.
 POLL_S = 2.0
 POLL_ALONE_S = 0.2
+SETTLE_EVERY_S = 0.2
 SAY_AGAIN_S = 60.0
 WATCHERS = 16
 """Threads that may watch names: one does, and the others hang at disks that do not answer."""
 # How often the thread that watches names looks whether it shall end.
 STOP_POLL_MS = 500
+
+
+@runtime_checkable
+class Quiet(Protocol):
+    """A reader that offers what it reads, and knows whether it has come to the end of the log."""
+
+    @property
+    def quiet(self) -> bool: ...
+
+    @property
+    def position(self) -> Position: ...
 
 
 class _Offer(msgspec.Struct):
@@ -90,6 +103,7 @@ class Sweep:
     def __init__(
         self,
         emit: Emit,
+        source: str,
         *,
         on_drained: Callable[[LogFile], None],
         on_failed: Callable[[LogFile, Exception], None],
@@ -99,6 +113,8 @@ class Sweep:
         held_bytes: int = 2 << 30,
     ) -> None:
         self._emit = emit
+        self._source = source
+        """Its name."""
         self._on_drained = on_drained
         self._on_failed = on_failed
         self._on_lost = on_lost
@@ -124,6 +140,7 @@ class Sweep:
         self._buffer = bytearray(BUFFER_BYTES)
         self._idle: trio.CancelScope | None = None
         self._overlooked_at = -math.inf
+        self._settled_at = -math.inf
         self._sweeps = 0
         self._disks = Disks(self._answers_again)
         self._watching = trio.CapacityLimiter(WATCHERS)
@@ -170,12 +187,18 @@ class Sweep:
     def close(self, log: LogFile) -> None:
         """Read it no further, and have it closed in a thread: its disk may hang. Nobody may use it then."""
         self.remove(log)
+        for reader in (*log.forks, log):
+            self._emit.closed(reader, log.origin)
         self._close_later(log)
 
     def _close_later(self, log: LogFile) -> None:
         log.closed = True
         self._unclosed.append(log)
         self._some_unclosed.set()
+
+    def places(self, log: LogFile) -> Mapping[str, Position]:
+        """Where another reader of the log has to begin, by route."""
+        return log.places(self._emit.needed)
 
     def notes(self) -> list[str]:
         """What somebody should know: disks that do not answer."""
@@ -292,7 +315,7 @@ class Sweep:
                 next_poll = trio.current_time() + self._poll_s
             self._drain_content()
             if not self._servable():
-                await self._wait(next_poll)
+                await self._wait(min(next_poll, self._settle_at()))
                 self._drain_content()
             started = trio.current_time()
             if self._servable():
@@ -303,11 +326,32 @@ class Sweep:
 
     def _servable(self) -> bool:
         room = self._emit.has_room
-        if self._wanted or self._late:
+        if self._wanted or self._late or trio.current_time() >= self._settle_at():
             return True
         return any(room(offer.batch.origin, offer.batch.reader) for offer in self._offers) or any(
             self._disks.answers(log) and room(log.origin, log) for log in self._ready
         )
+
+    def _settle_at(self) -> float:
+        """When it is worth asking what has been quiet."""
+        return max(self._emit.settle_at(self._source), self._settled_at + SETTLE_EVERY_S)
+
+    def _settled(self) -> list[Batch]:
+        """For what processors hold of logs that have been quiet for long, and are read to their end."""
+        if trio.current_time() < self._settle_at():
+            return []
+        self._settled_at = trio.current_time()
+        return [batch for batch in self._emit.quiet(self._source) if self._is_at_end(batch)]
+
+    def _is_at_end(self, batch: Batch) -> bool:
+        """Whether its reader has read all that there is, as far as is known, and it is the last of that."""
+        reader = batch.reader
+        if isinstance(reader, LogFile):
+            unread = reader in self._ready or reader in self._late
+            return self._reads(reader) and not unread and self._disks.answers(reader)
+        if not isinstance(reader, Quiet) or any(offer.batch.reader is reader for offer in self._offers):
+            return False
+        return reader.quiet and reader.position == batch.after
 
     async def _wait(self, until: float) -> None:
         """Until something may have changed: a file, an offer, room in a route, time to poll."""
@@ -336,7 +380,7 @@ class Sweep:
         for log, places in self._take_wanted():
             await self._read_apart([Behind(log, route, place) for route, place in places.items()])
         room = self._emit.has_room
-        batches: list[Batch] = self._join()
+        batches: list[Batch] = [*self._settled(), *self._join()]
         taken: list[_Offer] = []
         spent = 0
         for _ in range(len(self._offers)):
@@ -378,6 +422,8 @@ class Sweep:
                 continue
             if log.routes is not None:
                 self._ready[log] = None
+            elif part.drained:
+                batches.append(log.settled())
             elif part.more:
                 self._ready[log] = None
                 again = True
@@ -438,6 +484,8 @@ class Sweep:
                 if not fork.at_end_of(ahead):
                     continue
                 batches += fork.finish_like(ahead)
+                if (ended := self._emit.settle(fork, ahead, live.origin)) is not None:
+                    batches.append(ended)
                 routes = fork.routes or frozenset()
                 if ahead.routes is None:
                     self._emit.joined(live.origin, routes)
@@ -500,6 +548,7 @@ class Sweep:
                 live.leave(reader)
                 self._ready.pop(reader, None)
                 self._close_later(reader)
+                self._emit.closed(reader, reader.origin)
         self._ready[fork] = None
         if fork.has_losses:
             self._on_lost(fork)

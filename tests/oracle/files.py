@@ -29,12 +29,15 @@ class FileRoute:
 
     def look(self) -> None:
         """Note when the newest record was written that has arrived."""
-        files = [(path.stat().st_mtime_ns, path) for path in self.folder.glob("*.ndjson")]
-        if not files:
+        try:
+            files = [(path.stat().st_mtime_ns, path) for path in self.folder.glob("*.ndjson")]
+            if not files:
+                return
+            with max(files)[1].open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+                lines = file.read().split(b"\n")
+        except FileNotFoundError:  # renamed or compressed meanwhile: it is looked at again soon
             return
-        with max(files)[1].open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            lines = file.read().split(b"\n")
         # Apart: what is torn or may be taken back again is judged at the end.
         apart = History(
             written=self._history.written, routes={self.books.name: RouteHistory("", self.promise)}

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
+    ALL_STREAMS,
     BEGINNING,
     Anchor,
     Batch,

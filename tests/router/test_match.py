@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.router.match import ALL_STREAMS, EVERYTHING, NO, Match, MatchError
+from logroute.router.match import EVERYTHING, NO, Match, MatchError
 from logroute.router.paths import image_reference, path
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.record import ALL_STREAMS, BEGINNING, Batch, DetailedRecord, Image, Origin, Record
 from logroute.router.regex import RegexSet
 from logroute.router.selection import Look
 

@@ -49,6 +49,14 @@ class Log:
             lines.append(self._line(f"{self.number:06d} {'x' * width}\n"))
         self._file.write(b"".join(lines))
 
+    def write_trace(self, count: int) -> None:
+        """A line that so many others belong to."""
+        self.write(1)
+        for number in range(count):
+            self.number += 1
+            self._file.write(self._line(f"  at {number}\n"))
+        self.said[-count - 1 :] = ["\n".join(self.said[-count - 1 :])]
+
     def write_piece(self) -> None:
         """The first piece of a long line, or the last."""
         if self._unfinished:
@@ -131,6 +139,7 @@ class World:
         self.reader = LogFile(str(self.log.path), self.origin, limit=LIMIT)
         self.sweep = Sweep(
             self.router,
+            "docker",
             on_drained=lambda log: self.drained.set(),
             on_failed=self._failed,
             on_lost=self._lost,

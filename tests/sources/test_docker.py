@@ -16,8 +16,7 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from logroute.router.match import ALL_STREAMS
-from logroute.router.record import Origin, Stream
+from logroute.router.record import ALL_STREAMS, Origin, Stream
 from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext

@@ -189,7 +189,7 @@ def test_what_is_for_the_trio_thread_waits_for_nobody_who_asks_the_disk(tmp_path
     def all_of_it() -> None:
         log.parse(fetched.chunks)
         log.take_losses()
-        log.places()
+        log.places(lambda reader: reader.position)
         fork.at_end_of(log)
         log.leave(fork)
 

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
-from logroute.router.match import ALL_STREAMS
 from logroute.router.record import (
+    ALL_STREAMS,
     BEGINNING,
     Batch,
     DetailedRecord,

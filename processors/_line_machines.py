@@ -1,0 +1,256 @@
+"""Which lines belong together: for each kind of trace a small machine over classes of lines.
+
+A machine is in the state that the line before has left it in. A line is of the classes whose patterns are
+found in it; the first rule of the state that names one of them says what the line means: the state behind it,
+or that a record begins with it. Patterns are searched for in whole batches (`router.regex`); a machine only
+sees what was found, and nothing but the lines from where a record begins.
+
+What traces look like is written down where their languages are: the Java Language API's
+`Throwable.printStackTrace`, Python's `traceback`, Go's `runtime` (`GOTRACEBACK`), Ruby's
+`Exception#full_message`, V8's stack trace API, .NET's `Exception.ToString`, PHP's `Throwable::__toString`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from logroute.router.regex import Regex
+
+ANY = ""
+"""The class of every line."""
+
+Rules = tuple[tuple[str, str | None], ...]
+"""(class, state behind the line); None: a record begins with it."""
+
+Preset = Literal["java", "python", "go", "ruby", "node", "dotnet", "php"]
+
+
+class LineMachine(msgspec.Struct, frozen=True):
+    """How lines join."""
+
+    classes: Mapping[str, Regex]
+    states: Mapping[str, Rules]
+    """In a state without a rule for it, a line begins a record."""
+    begin: Rules
+    """The state behind the first line of a record; there is always one."""
+    plain: str = ""
+    """The class of most lines, which begin a record in every state; empty: those of no class do, but in
+    states with a rule for `ANY`."""
+
+    def begins(self, classes: frozenset[str]) -> str:
+        """The state behind a first line of these classes."""
+        for name, state in self.begin:
+            if (name == ANY or name in classes) and state is not None:
+                return state
+        raise AssertionError("every line may be a first one")
+
+    def follows(self, state: str, classes: frozenset[str]) -> str | None:
+        """The state behind a further line; None: it begins a record."""
+        for name, after in self.states.get(state, ()):
+            if name == ANY or name in classes:
+                return after
+        return None
+
+    def takes_plain(self, state: str) -> bool:
+        """Whether a line of which there is nothing to say may belong to what is in that state."""
+        plain = frozenset((self.plain,)) if self.plain else frozenset[str]()
+        return self.follows(state, plain) is not None
+
+
+def own_machine(start: str | None, continues: str | None) -> LineMachine:
+    """The machine of a user's patterns. Raises RegexError."""
+    if start is None:
+        assert continues is not None
+        return LineMachine({"more": Regex(continues)}, {"in": (("more", "in"),)}, ((ANY, "in"),))
+    if continues is None:
+        return LineMachine(
+            {"start": Regex(start)},
+            {"in": (("start", None), (ANY, "in"))},
+            ((ANY, "in"),),
+            plain="start",
+        )
+    return LineMachine(
+        {"start": Regex(start), "more": Regex(continues)},
+        {"in": (("start", None), ("more", "in"))},
+        (("start", "in"), (ANY, "alone")),
+    )
+
+
+def _machine(classes: Mapping[str, str], states: Mapping[str, Rules], begin: Rules) -> LineMachine:
+    return LineMachine({name: Regex(pattern) for name, pattern in classes.items()}, states, begin)
+
+
+# In all of them `plain` is the state behind one line that says nothing of a trace: the message that it was
+# logged with, which it belongs to.
+
+
+def _java() -> LineMachine:
+    trace = (("frame", "trace"), ("more", "trace"), ("cause", "trace"))
+    return _machine(
+        {
+            "thread": r'^Exception in thread "',
+            "head": r"^(?:[A-Za-z_$][\w$]*\.)+[\w$]*(?:Exception|Error|Throwable|Failure)\w*(?::|$)",
+            "frame": r"^[\t ]+at \S",
+            "more": r"^[\t ]+\.\.\. \d+ ",
+            "cause": r"^[\t ]*(?:Caused by: |Suppressed: |Wrapped by: |\[CIRCULAR REFERENCE: )",
+        },
+        {"plain": (("head", "head"), *trace), "head": trace, "trace": trace},
+        (("thread", "head"), ("head", "head"), (ANY, "plain")),
+    )
+
+
+def _python() -> LineMachine:
+    return _machine(
+        {
+            "traceback": r"^[\t |+]*(?:Exception Group )?Traceback \(most recent call last\):",
+            "indented": r"^[\t ]+\S",
+            "blank": r"^[\t |]*$",
+            "bridge": r"^[\t |]*(?:During handling of the above exception, another exception occurred:"
+            r"|The above exception was the direct cause of the following exception:)",
+        },
+        {
+            "plain": (("traceback", "head"),),
+            "head": (("indented", "body"),),
+            # What is not indented is the exception itself.
+            "body": (("traceback", "head"), ("indented", "body"), ("blank", None), (ANY, "end")),
+            "end": (("traceback", None), ("indented", "end"), ("blank", "behind")),
+            "behind": (("bridge", "bridge"),),
+            "bridge": (("blank", "bridge"), ("traceback", "head")),
+        },
+        (("traceback", "head"), (ANY, "plain")),
+    )
+
+
+def _go() -> LineMachine:
+    frames = (
+        ("goroutine", "frames"),
+        ("file", "frames"),
+        ("call", "frames"),
+        ("created", "frames"),
+        ("blank", "frames"),
+        ("exit", "done"),
+    )
+    return _machine(
+        {
+            "panic": r"^[\t ]*(?:panic: |fatal error: |runtime: |SIG[A-Z]+: |PC=0x)",
+            "signal": r"^\[signal ",
+            "goroutine": r"^goroutine \d+ .*\[.*\]:$",
+            "call": r"^\S+\(.*\)$|^\.\.\.(?:additional|\d+) ",
+            "created": r"^created by ",
+            "file": r"^[\t ]+\S.*:\d+(?: \+0x[0-9a-f]+)?$",
+            "blank": r"^$",
+            "exit": r"^exit status \d+$",
+        },
+        {
+            "plain": (("goroutine", "frames"),),
+            "panic": (("panic", "panic"), ("signal", "panic"), ("blank", "panic"), ("goroutine", "frames")),
+            "frames": frames,
+        },
+        (("panic", "panic"), ("goroutine", "frames"), (ANY, "plain")),
+    )
+
+
+def _ruby() -> LineMachine:
+    return _machine(
+        {
+            "head": r"^(?:[\w:]+(?:Error|Exception)\b|\S+:\d+:in [`'].*\([A-Z][\w:]*\)$)",
+            "frame": r"^[\t ]*(?:\d+: )?(?:from )?\S+:\d+:in [`']",
+            "blank": r"^[\t ]*$",
+            "cause": r"^(?:Caused by|Causes):?",
+        },
+        {
+            "plain": (("head", "head"), ("frame", "trace")),
+            "head": (("frame", "trace"), ("blank", "gap")),
+            "gap": (("frame", "trace"),),
+            "trace": (("frame", "trace"), ("cause", "trace")),
+        },
+        (("head", "head"), (ANY, "plain")),
+    )
+
+
+def _node() -> LineMachine:
+    behind: Rules = (("frame", "trace"), ("cause", "trace"), ("detail", "trace"))
+    return _machine(
+        {
+            "where": r"^(?:file:///|node:|/|[A-Za-z]:\\).*:\d+$",
+            "caret": r"^[\t ]*\^+[\t ]*$",
+            "head": r"^(?:Uncaught )?[\w.]*(?:Error|Exception)(?: \[[\w ]*\])?(?::|$| \{$)",
+            "frame": r"^[\t ]+at \S",
+            "cause": r"^[\t ]*(?:\[cause\]: |\[errors\]: |Caused by: )",
+            "detail": r"^[\t ]+\S|^[\t ]*[\]}]+,?$",
+            "blank": r"^$",
+            "version": r"^Node\.js v\d",
+        },
+        {
+            "plain": (("head", "head"), ("frame", "trace")),
+            "where": (("blank", None), (ANY, "excerpt")),
+            "excerpt": (("caret", "excerpt"), ("blank", "excerpt"), ("head", "head")),
+            "head": (("frame", "trace"),),
+            "trace": (*behind, ("blank", "gap")),
+            "gap": (("version", "done"),),
+        },
+        (("where", "where"), ("head", "head"), (ANY, "plain")),
+    )
+
+
+def _dotnet() -> LineMachine:
+    trace: Rules = (("frame", "trace"), ("inner", "trace"), ("seam", "trace"))
+    return _machine(
+        {
+            "console": r"^(?:trce|dbug|info|warn|fail|crit): ",
+            "deep": r"^ {6}",
+            "head": r"^(?:Unhandled exception\. )?(?:[A-Za-z_]\w*\.)+\w*Exception\b",
+            "frame": r"^[\t ]+at \S",
+            "inner": r"^[\t ]*---> ",
+            "seam": r"^[\t ]*--- End of ",
+        },
+        {
+            "console": (("deep", "console"),),
+            "plain": (("head", "head"), *trace),
+            "head": trace,
+            "trace": trace,
+        },
+        (("console", "console"), ("head", "head"), (ANY, "plain")),
+    )
+
+
+def _php() -> LineMachine:
+    trace: Rules = (
+        ("frame", "trace"),
+        ("thrown", "trace"),
+        ("blank", "gap"),
+        ("next", "head"),
+        ("end", "done"),
+    )
+    return _machine(
+        {
+            "stack": r"^(?:PHP )?Stack trace:$|^\[stacktrace\]$",
+            "frame": r"^#\d+ |^PHP +\d+\. ",
+            "thrown": r"^[\t ]+thrown in ",
+            "next": r"^Next [\w\\]+",
+            "end": r'^"\} ?$',
+            "blank": r"^$",
+        },
+        {
+            "plain": (("stack", "trace"), ("frame", "trace")),
+            "head": (("stack", "trace"),),
+            "trace": trace,
+            "gap": (("next", "head"),),
+        },
+        ((ANY, "plain"),),
+    )
+
+
+MACHINES = {
+    "java": _java,
+    "python": _python,
+    "go": _go,
+    "ruby": _ruby,
+    "node": _node,
+    "dotnet": _dotnet,
+    "php": _php,
+}
+"""How each preset's machine is made; patterns are compiled then."""

@@ -1,0 +1,438 @@
+"""Multiline: what joins, and that the same records come out wherever reading begins again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from logroute.processors.multiline import MultilineOptions, MultilineProcessor
+from logroute.router.record import (
+    ALL_STREAMS,
+    BEGINNING,
+    NO_STREAMS,
+    STREAMS,
+    Anchor,
+    Batch,
+    DetailedRecord,
+    Position,
+    Record,
+    Stream,
+    StreamPosition,
+    iso_time,
+    message_hash,
+    settling,
+)
+from tests.processors.conftest import WEB, made
+
+BEGAN_NS = 1_795_000_000 * 10**9
+STEP_NS = 1_000_000
+
+
+def processor(**options: Any) -> MultilineProcessor:
+    return cast(MultilineProcessor, made("multiline", **options))
+
+
+def said(*lines: str, stream: Stream = "stdout", step_ns: int = STEP_NS) -> list[Record]:
+    return [Record(line, stream, iso_time(BEGAN_NS + index * step_ns)) for index, line in enumerate(lines)]
+
+
+def batch(records: Iterable[Record], **details: Any) -> Batch:
+    records = [msgspec.structs.replace(record) for record in records]
+    return Batch(WEB, records, before=BEGINNING, after=BEGINNING, size_bytes=1000, ready=True, **details)
+
+
+def joined(joins: MultilineProcessor, records: Iterable[Record]) -> list[str]:
+    """All that becomes of these, read at once, and nothing more comes."""
+    return [record.message for record in joins.hold(batch(records, settled=ALL_STREAMS), "web").records]
+
+
+# --- what joins -----------------------------------------------------------------------------------------
+
+TRACES = {
+    "java": """
+        2026-11-23 20:06:26 INFO started
+        2026-11-23 20:06:27 ERROR shop.Orders - cannot pay
+        + java.lang.IllegalStateException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        + \tat java.base/java.lang.Thread.run(Thread.java:840)
+        + Caused by: java.io.IOException: broken pipe
+        + \tat shop.Bank.ask(Bank.java:3)
+        + \t... 2 more
+        + \tSuppressed: java.lang.Exception: closing
+        + \t\tat shop.Bank.close(Bank.java:9)
+        2026-11-23 20:06:28 INFO going on
+        Exception in thread "main" java.lang.NullPointerException
+        + \tat Main.main(Main.java:3)
+        java.lang.OutOfMemoryError: Java heap space
+        + \tat Main.main(Main.java:4)
+        at least this is no frame
+    """,
+    "python": """
+        started
+        ERROR:shop:cannot pay
+        + Traceback (most recent call last):
+        +   File "/shop/orders.py", line 17, in pay
+        +     bank.ask(card)
+        +     ~~~~~~~~^^^^^^
+        + OSError: [Errno 32] Broken pipe
+        +\x20
+        + During handling of the above exception, another exception occurred:
+        +\x20
+        + Traceback (most recent call last):
+        +   File "/shop/main.py", line 3, in <module>
+        +     pay()
+        + shop.NoCard
+        going on
+        + Traceback (most recent call last):
+        +   File "/shop/main.py", line 3, in <module>
+        +     pay()
+        + KeyError: 'card'
+        Traceback (most recent call last):
+        +   File "/shop/main.py", line 3, in <module>
+        +     pay()
+        + KeyError: 'bank'
+        the end
+    """,
+    "go": """
+        2026/11/23 20:06:26 started
+        panic: runtime error: invalid memory address or nil pointer dereference
+        + [signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x48f0b5]
+        +\x20
+        + goroutine 1 [running]:
+        + main.(*Shop).Pay(...)
+        + \t/shop/orders.go:17
+        + main.main()
+        + \t/shop/main.go:9 +0x15
+        + created by net/http.(*Server).Serve in goroutine 1
+        + \t/go/src/net/http/server.go:3086 +0x5cb
+        + exit status 2
+        2026/11/23 20:06:27 http: panic serving 10.0.0.1:1: no card
+        + goroutine 7 [running]:
+        + net/http.(*conn).serve.func1()
+        + \t/go/src/net/http/server.go:1868 +0xb0
+        2026/11/23 20:06:28 going on
+    """,
+    "ruby": """
+        started
+        E, [2026-11-23T20:06:26] ERROR -- : cannot pay
+        + orders.rb:17:in `pay': no card (RuntimeError)
+        + \tfrom main.rb:9:in `block in <main>'
+        + \tfrom main.rb:8:in `each'
+        going on
+        + NoMethodError (undefined method `pay' for nil:NilClass):
+        +\x20
+        + app/models/order.rb:17:in `pay'
+        + app/controllers/orders_controller.rb:9:in `create'
+        the end
+    """,
+    "node": """
+        started
+        cannot pay
+        + TypeError: Cannot read properties of undefined (reading 'card')
+        +     at pay (/shop/orders.js:17:9)
+        +     at process.processTicksAndRejections (node:internal/process/task_queues:95:5) {
+        +   code: 'NO_CARD',
+        +   [cause]: Error: broken pipe
+        +       at ask (/shop/bank.js:3:1)
+        + }
+        going on
+        /shop/main.js:3
+        +     throw new Error('boom')
+        +     ^
+        +\x20
+        + Error: boom
+        +     at Object.<anonymous> (/shop/main.js:3:11)
+        +\x20
+        + Node.js v20.11.0
+        the end
+    """,
+    "dotnet": """
+        started
+        fail: Shop.Orders[0]
+        +       cannot pay
+        +       System.InvalidOperationException: no card
+        +          at Shop.Orders.Pay() in /shop/Orders.cs:line 17
+        info: Shop.Orders[0]
+        +       going on
+        Unhandled exception. System.Exception: no card
+        +  ---> System.IO.IOException: broken pipe
+        +    at Shop.Bank.Ask() in /shop/Bank.cs:line 3
+        +    --- End of inner exception stack trace ---
+        +    at Shop.Program.Main() in /shop/Program.cs:line 9
+        the end
+    """,
+    "php": """
+        started
+        PHP Fatal error:  Uncaught RuntimeException: no card in /shop/orders.php:17
+        + Stack trace:
+        + #0 /shop/main.php(9): pay()
+        + #1 {main}
+        +
+        + Next Exception: cannot pay in /shop/main.php:9
+        + Stack trace:
+        + #0 {main}
+        +   thrown in /shop/main.php on line 9
+        going on
+    """,
+}
+
+
+def groups_of(text: str) -> list[list[str]]:
+    """The lines of each record; those with a `+` belong to the line before."""
+    groups: list[list[str]] = []
+    for line in text.strip("\n").splitlines()[: None if text.strip("\n").splitlines()[-1].strip() else -1]:
+        line = line[8:]
+        if line.startswith("+"):
+            groups[-1].append(line[2:].rstrip(" ") if line[1:2] == " " else "")
+        else:
+            groups.append([line])
+    return groups
+
+
+@pytest.mark.parametrize("preset", TRACES)
+def test_traces_are_one_record_each(preset: str) -> None:
+    groups = groups_of(TRACES[preset])
+    lines = [line for group in groups for line in group]
+    assert joined(processor(preset=preset), said(*lines)) == ["\n".join(group) for group in groups]
+
+
+@pytest.mark.parametrize("preset", TRACES)
+def test_lines_that_are_no_traces_stay_what_they_are(preset: str) -> None:
+    lines = ["one", "two at once", "", "GET / 200", '{"a": 1}', "Error handling is fine", "", "at noon"]
+    assert joined(processor(preset=preset), said(*lines)) == lines
+
+
+def test_patterns_of_ones_own() -> None:
+    lines = ["a 1", " b", " c", "a 2", "d", " e"]
+    first, more = r"^a ", r"^ "
+    assert joined(processor(start=first), said(*lines)) == ["a 1\n b\n c", "a 2\nd\n e"]
+    assert joined(processor(**{"continue": more}), said(*lines)) == ["a 1\n b\n c", "a 2", "d\n e"]
+    both = processor(start=first, **{"continue": more})
+    assert joined(both, said(*lines)) == ["a 1\n b\n c", "a 2", "d", " e"]
+    # What comes before the first beginning is a record too.
+    assert joined(processor(start=first), said("x", "y", "a 1")) == ["x\ny", "a 1"]
+
+
+def test_a_record_is_its_first_line_with_more_text() -> None:
+    records = said("a", " b")
+    records[0] = DetailedRecord("a", "stdout", records[0].time, sequence=3, level="error", fields={"k": 1})
+    (whole,) = processor(**{"continue": "^ "}).hold(batch(records, settled=ALL_STREAMS), "web").records
+    assert whole == msgspec.structs.replace(records[0], message="a\n b")
+    # Somebody else may have the first line as it was.
+    assert records[0].message == "a"
+
+
+def test_streams_and_containers_are_joined_by_themselves() -> None:
+    joins = processor(**{"continue": "^ "})
+    out, err = said("o1", " o2", "o3"), said("e1", " e2", stream="stderr")
+    mixed = [out[0], err[0], out[1], err[1], out[2]]
+    assert joined(joins, mixed) == ["o1\n o2", "e1\n e2", "o3"]
+    assert [r.message for r in joins.hold(batch(out[:1]), "web").records] == []
+    assert [r.message for r in joins.hold(batch(out[1:2], settled=ALL_STREAMS), "db").records] == [" o2"]
+    assert [r.message for r in joins.hold(settling(WEB, BEGINNING, None), "web").records] == ["o1"]
+
+
+def test_limits_cut() -> None:
+    more = {"continue": "^ "}
+    assert joined(processor(max_lines=2, **more), said("a", " b", " c", " d", " e")) == [
+        "a\n b",
+        " c\n d",
+        " e",
+    ]
+    text = " " + "ü" * 300  # 601 bytes
+    assert joined(processor(max_bytes=1024, **more), said("a", text, text)) == [f"a\n{text}", text]
+    assert joined(processor(**more), said("a", " b", step_ns=10**9)) == ["a\n b"]
+    assert joined(processor(**more), said("a", " b", step_ns=10**9 + 1)) == ["a", " b"]
+    assert joined(processor(max_gap="200ms", **more), said("a", " b", step_ns=200_000_001)) == ["a", " b"]
+
+
+def test_a_clock_that_is_set_back_is_no_gap() -> None:
+    records = said("a", " b")
+    records[1].time = iso_time(BEGAN_NS - 3600 * 10**9)
+    assert joined(processor(**{"continue": "^ "}), records) == ["a\n b"]
+
+
+def test_only_the_last_record_is_held_and_counted_when_it_goes_on() -> None:
+    joins = processor(**{"continue": "^ "})
+    made = joins.hold(batch(said("a", "b", " c")), "web")
+    assert [record.message for record in made.records] == ["a"]
+    assert joins.held("web") == {"stdout"}
+    assert joins.books.joined == 0
+    made = joins.hold(settling(WEB, BEGINNING, None, frozenset({"stderr"})), "web")
+    assert made.records == []
+    made = joins.hold(settling(WEB, BEGINNING, None), "web")
+    assert [record.message for record in made.records] == ["b\n c"]
+    assert joins.held("web") == NO_STREAMS
+    assert not joins.holding
+    assert joins.books.joined == 1
+
+
+def test_a_record_that_is_not_for_it_passes_and_ends_what_is_held() -> None:
+    joins = processor(**{"continue": "^ "})
+    made = joins.hold(batch(said("a", " b", " c", " d"), settled=ALL_STREAMS), "web", bytes([1, 1, 0, 1]))
+    assert [record.message for record in made.records] == ["a\n b", " c", " d"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "give `preset`, `start` or `continue`"),
+        ({"preset": "java", "start": "^a"}, "`preset` has patterns of its own"),
+        ({"start": "(a+"}, "start"),
+        ({"continue": r"(?=a)b"}, "continue"),
+        ({"preset": "cobol"}, "java"),
+        ({"preset": "java", "max_lines": 1}, "max_lines"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        MultilineOptions.model_validate({"type": "multiline", **options})
+    assert words in str(refused.value)
+
+
+# --- wherever reading begins ------------------------------------------------------------------------------
+
+
+class Log:
+    """What a container said, with positions as sources make them."""
+
+    def __init__(self, lines: Sequence[tuple[Stream, str, int]]) -> None:
+        """(stream, text, nanoseconds since the line before)"""
+        self.records: list[Record] = []
+        self.anchors: list[dict[Stream, Anchor]] = [{}]
+        """Before each line, and behind the last."""
+        now = BEGAN_NS
+        last: dict[Stream, Anchor] = {}
+        for stream, text, gap_ns in lines:
+            now += gap_ns
+            time, before = iso_time(now), last.get(stream)
+            sequence = before.sequence + 1 if before is not None and before.time == time else 0
+            record = Record(text, stream, time)
+            self.records.append(DetailedRecord(text, stream, time, sequence=sequence) if sequence else record)
+            last = {**last, stream: Anchor(time, sequence, message_hash(text))}
+            self.anchors.append(last)
+
+    def position(self, index: int, begin: dict[Stream, int]) -> Position:
+        """Before this line; of a stream that begins behind that, there."""
+        return Position(
+            *(StreamPosition(None, self.anchors[max(index, begin[stream])].get(stream)) for stream in STREAMS)
+        )
+
+    def begin(self, position: Position) -> dict[Stream, int]:
+        """The index of each stream's first line behind a position."""
+        found: dict[Stream, int] = {}
+        for stream in STREAMS:
+            at = position.of(stream)
+            index = next(i for i, each in enumerate(self.anchors) if each.get(stream) == at.anchor)
+            if (mark := at.until) is not None:
+                index = next(
+                    i
+                    for i, record in enumerate(self.records)
+                    if (record.stream, record.time, record.sequence) == (stream, mark.time, mark.sequence)
+                )
+            found[stream] = index
+        return found
+
+    def batches(self, begin: dict[Stream, int], sizes: Iterable[int]) -> Iterable[Batch]:
+        """From there on, in batches of these sizes, and one of what is left."""
+        index = min(begin.values())
+        before = self.position(index, begin)
+        for size in (*sizes, len(self.records)):
+            end = min(index + size, len(self.records))
+            records = [
+                record
+                for at, record in enumerate(self.records[index:end], index)
+                if at >= begin[record.stream]
+            ]
+            after = self.position(end, begin)
+            yield Batch(
+                WEB,
+                [msgspec.structs.replace(record) for record in records],
+                before=before,
+                after=after,
+                size_bytes=100,
+                ready=True,
+            )
+            index, before = end, after
+
+
+def shown(made: Batch) -> list[tuple[str, str]]:
+    return [(WEB.record_id(record), record.message) for record in made.records]
+
+
+_LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["stdout", "stdout", "stderr"]),
+        st.sampled_from(
+            ["plain", "java.lang.Error: x", "\tat a.B.c(D.java:1)", "Caused by: y", " more", "a 1", ""]
+        ),
+        st.sampled_from([0, 1000, 10**6, 10**9, 2 * 10**9]),
+    ),
+    max_size=40,
+)
+_OPTIONS = st.sampled_from(
+    [
+        {"preset": "java"},
+        {"preset": "java", "max_lines": 3},
+        {"preset": "python"},
+        {"start": "^a "},
+        {"continue": "^[\t ]", "max_lines": 2},
+        {"start": "^a ", "continue": "^[\t ]"},
+    ]
+)
+
+
+@given(_LINES, _OPTIONS, st.lists(st.integers(1, 9), max_size=12), st.data())
+def test_the_same_records_come_out_however_it_is_cut_and_wherever_it_begins_again(
+    lines: list[tuple[Stream, str, int]], options: dict[str, Any], sizes: list[int], data: st.DataObject
+) -> None:
+    log = Log(lines)
+    joins = processor(**options)
+    at_once = shown(joins.hold(batch(log.records, settled=ALL_STREAMS), "web"))
+    assert joins.books.joined == len(lines) - len(at_once)
+
+    got: list[tuple[str, str]] = []
+    position = BEGINNING
+    for _ in range(data.draw(st.integers(0, 3), "restarts")):
+        again = processor(**options)
+        batches = list(log.batches(log.begin(position), sizes))
+        for each in batches[: data.draw(st.integers(0, len(batches)), "killed behind")]:
+            made = again.hold(each, "web")
+            got += shown(made)
+            position = made.after
+    again = processor(**options)
+    for each in log.batches(log.begin(position), sizes):
+        got += shown(again.hold(each, "web"))
+    got += shown(again.hold(settling(WEB, BEGINNING, None), "web"))
+    assert sorted(got) == sorted(at_once)
+    for stream in "oe":
+        of_one = [each for each in at_once if each[0][13] == stream]
+        assert [each for each in got if each[0][13] == stream] == of_one
+
+
+@given(_LINES, _OPTIONS, st.integers(1, 9), st.data())
+def test_what_is_read_again_by_the_same_reader_is_not_joined_twice(
+    lines: list[tuple[Stream, str, int]], options: dict[str, Any], size: int, data: st.DataObject
+) -> None:
+    """The reader goes back to where the routes are, and the processor knows what it held."""
+    log = Log(lines)
+    at_once = shown(processor(**options).hold(batch(log.records, settled=ALL_STREAMS), "web"))
+    joins = processor(**options)
+    got: list[tuple[str, str]] = []
+    position = BEGINNING
+    batches = list(log.batches(log.begin(BEGINNING), [size] * 40))
+    for each in batches[: data.draw(st.integers(0, len(batches)), "goes back behind")]:
+        made = joins.hold(each, "web")
+        got += shown(made)
+        position = made.after
+    joins.doubt("web")
+    for each in log.batches(log.begin(position), [size] * 40):
+        got += shown(joins.hold(each, "web"))
+    got += shown(joins.hold(settling(WEB, BEGINNING, None), "web"))
+    assert sorted(got) == sorted(at_once)
