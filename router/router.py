@@ -204,14 +204,17 @@ class Router:
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
         held = self._held.get(batches[0].origin.source) if self._held and batches else None
-        if held or any(batch.acknowledged for batch in batches):
-            batches = self._following(batches, held or {})
+        cuts: list[int] = []
+        if self.chains.before and (held or any(batch.acknowledged for batch in batches)):
+            batches, cuts = self._following(batches, held or {})
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
         memo: Memo = {}
-        processed: Sequence[Batch] = batches
+        processed = batches
         if before := self.chains.before:
             processed = [await before.apply(batch, memo) for batch in batches]
+            for index in cuts:  # it ends nothing that a route holds by itself
+                processed[index].settled = NO_STREAMS
         if self.views:
             self.views.show(batches, processed)
         generation = -1
@@ -250,7 +253,7 @@ class Router:
                     batch.reader is not None
                     and self._blocks(route, batch.origin, batch.reader)
                     # What was held comes to its end: that is little, and was read before the route was full.
-                    and (batch.lines or not batch.settled or batch.origin.key in route.unstored)
+                    and (batch.lines or not made.settled or batch.origin.key in route.unstored)
                 ):
                     behind.append(self._part(batch, made, batch.reader, route))
                     continue
@@ -285,11 +288,16 @@ class Router:
 
     # --- what processors hold ---------------------------------------------------------------------------
 
-    def _following(self, batches: Sequence[Batch], held: Mapping[Reader | str, _Held]) -> list[Batch]:
-        """These batches; before one of which other routes have already some, or have not any more, what is
-        held of those streams has ended: where a checkpoint is, no record goes on.
+    def _following(
+        self, batches: Sequence[Batch], held: Mapping[Reader | str, _Held]
+    ) -> tuple[list[Batch], list[int]]:
+        """These batches, and others before those of which other routes have some than of what came before.
+
+        There a checkpoint is, in the midst of no record: what was held of these streams before routing has
+        ended. Also the places of these others.
         """
         following: list[Batch] = []
+        cuts: list[int] = []
         last: dict[Reader | str, Batch] = {}
         for batch in batches:
             key = batch.reader or batch.origin.key
@@ -303,9 +311,10 @@ class Router:
                 ):
                     ended = settling(batch.origin, batch.before, batch.reader, streams)
                     ended.acknowledged = before.acknowledged
+                    cuts.append(len(following))
                     following.append(ended)
             following.append(batch)
-        return following
+        return following, cuts
 
     def _note_held(self, batches: Sequence[Batch]) -> None:
         now = trio.current_time()

@@ -594,12 +594,8 @@ class EngineLog:
             # It was only written while the engine was asked for it.
             reading.awaited, reading.verified_at = None, trio.current_time()
         new = reading.skipper.pass_on(records)
-        if (
-            reading.skipper.before_marks
-            and not reading.skipper.searching & reading.skipper.before_marks.keys()
-        ):
-            self._pending.begin_behind(reading.skipper.before_marks)
-            reading.skipper.before_marks = {}
+        if passed := reading.skipper.passed_over():
+            self._pending.begin_behind(passed)
         end = _End.MISSING if reading.skipper.missing is not None else None
         if new and reading.follow and self._rotation_bytes is not None:
             index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)

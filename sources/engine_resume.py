@@ -47,7 +47,8 @@ def since_ns(position: Position, now_ns: int, unfinished: Iterable[str] = ()) ->
             return 0
         older = min(times) if len(times) == len(STREAMS) else 0
         since = max(older, newer - JITTER_NS, floor)
-    since = min([since, *map(_ns, unfinished)])
+    held = [mark.time for stream in STREAMS if (mark := position.of(stream).until)]
+    since = min([since, *map(_ns, unfinished), *map(_ns, held)])
     # One less: where `since` itself is left out, the other records of that time still come.
     return max(0, since - 1)
 
@@ -99,8 +100,8 @@ class Skipper:
 
         What came after that is not passed on.
         """
-        self.before_marks: dict[Stream, Anchor] = {}
-        """What was discarded last of a stream, behind its anchor: what comes is numbered behind that."""
+        self._before_marks: dict[Stream, Anchor] = {}
+        """What was discarded last of a stream, behind its anchor."""
         located = located or {}
         since = iso_time(since_ns)
         floor = position.since or ""
@@ -161,6 +162,16 @@ class Skipper:
             if search.expected and search.located is None and search.index:
                 self.missing = stream
 
+    def passed_over(self) -> dict[Stream, Anchor]:
+        """Of streams of which nothing is discarded any more, what was last; told once.
+
+        It stands behind the position's anchor, and what comes is numbered behind it.
+        """
+        passed = {s: anchor for s, anchor in self._before_marks.items() if s not in self._searches}
+        for stream in passed:
+            del self._before_marks[stream]
+        return passed
+
     def pass_on(self, records: list[Record]) -> list[Record]:
         """Those that are new, in their order. Looks at nothing once `done`."""
         if not self._searches:
@@ -198,7 +209,7 @@ class Skipper:
             sequence = search.sequence if time == mark.time else 0
             search.sequence += time == mark.time
             search.last_time = time
-            self.before_marks[record.stream] = Anchor(time, sequence, message_hash(record.message))
+            self._before_marks[record.stream] = Anchor(time, sequence, message_hash(record.message))
             return False
         del self._searches[record.stream]
         return True
@@ -228,7 +239,9 @@ class Skipper:
         if search.expected:
             self.missing = stream
             return False
-        del self._searches[stream]
+        self._found(stream)
+        if search.marking and search.until is not None:
+            return self._is_behind_mark(record, search, search.until)
         return record.time >= search.floor
 
     def _end_others(self, record: Record) -> None:
@@ -238,6 +251,8 @@ class Skipper:
                 continue
             if search.expected:
                 self.missing = stream
+            elif search.until is not None and not search.marking:
+                self._found(stream)
             else:
                 del self._searches[stream]
 

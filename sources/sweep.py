@@ -489,6 +489,8 @@ class Sweep:
                 routes = fork.routes or frozenset()
                 if ahead.routes is None:
                     self._emit.joined(live.origin, routes)
+                    if live in self._drained:  # it has said so before they were with it
+                        batches.append(live.settled())
                 else:
                     ahead.routes |= routes
                 live.leave(fork)

@@ -21,15 +21,15 @@ TIME = "2026-11-23T20:06:26.123456789Z"
 LINE = '{"msg":"login","user":"ada","team":"json"}'
 
 
-def delivered(config: dict[str, Any], labels: dict[str, str], line: str = LINE) -> dict[str, list[Any]]:
-    """Message and fields of what each route delivers of one line."""
+def delivered(config: dict[str, Any], labels: dict[str, str], *lines: str) -> dict[str, list[Any]]:
+    """Message and fields of what each route delivers of some lines."""
     routes = {"routes": {"search": {"sink": "null:"}, "audit": {"sink": "null:"}}}
     parsed = Config.model_validate(routes | config)
     plans = {
         name: (route.match, stage_plans(name, route.processors)) for name, route in parsed.routes.items()
     }
     origin = Origin("docker:1", "docker", id="1" * 64, name="web-1", labels=labels)
-    given = [(origin, [Record(line, "stdout", TIME)])]
+    given = [(origin, [Record(line, "stdout", TIME) for line in lines or (LINE,)])]
     taken = trio.run(try_out, plans_before(parsed), plans, given)
     return {route: [(r.message, r.fields) for _, r in records] for route, records in taken.items()}
 
@@ -90,6 +90,16 @@ def test_where_the_configuration_parses_the_label_is_not_heard() -> None:
         assert (message, fields or {}) == ('{"a":1}', {})
 
 
+@pytest.mark.parametrize("when", ["web-*", "api-*"])
+def test_lines_of_a_trace_are_joined_unless_the_configuration_joins_them(when: str) -> None:
+    labels = {"logroute.multiline": "python"}
+    trace = "Traceback (most recent call last):\n  File x\nE: y"
+    assert [message for message, _ in delivered({}, labels, *trace.split("\n"))["search"]] == [trace]
+    ours = {"type": "multiline", "start": ".", "when": {"container": when}}
+    taken = delivered({"processors": [ours]}, labels, *trace.split("\n"))
+    assert [message for message, _ in taken["search"]] == (trace.split("\n") if when == "web-*" else [trace])
+
+
 def test_a_container_gives_itself_fields_and_the_configuration_has_the_last_word() -> None:
     labels = {"logroute.fields.team": "pay", "logroute.fields.a.b": "{time}\n", "logroute.parser": "json"}
     ours = {"type": "add_fields", "fields": {"team": "ours"}}
@@ -105,6 +115,11 @@ def test_a_container_gives_itself_fields_and_the_configuration_has_the_last_word
         ("logroute.routes", " , ", "logroute.routes names no route"),
         ("logroute.parser", "jsn", 'logroute.parser: there is no parser "jsn"; did you mean "json"?'),
         ("logroute.parser", "python", 'logroute.parser: there is no parser "python"; there are json,'),
+        (
+            "logroute.multiline",
+            "jav",
+            'logroute.multiline: there are no traces of "jav"; did you mean "java"?',
+        ),
         ("logroute.fields.", "x", "logroute.fields. names no field"),
         ("logroute.parsr", "json", 'there is no label logroute.parsr; did you mean "logroute.parser"?'),
     ],
@@ -119,6 +134,7 @@ def test_what_makes_sense_is_not() -> None:
         "logroute.enable": "true",
         "logroute.routes": "search",
         "logroute.parser": "json",
+        "logroute.multiline": "go",
         "logroute.fields.team": "",
         "logroute.demo": "4711",
     }

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, Stream, iso_time, message_hash
+from logroute.router.record import (
+    BEGINNING,
+    STREAMS,
+    Batch,
+    Mark,
+    Origin,
+    Position,
+    Record,
+    Stream,
+    iso_time,
+    message_hash,
+)
+from logroute.sources.engine_batches import PendingBatches
 from logroute.sources.engine_resume import (
     JITTER_NS,
     Ahead,
@@ -58,7 +71,7 @@ class Reader:
         skipper = Skipper(self.position, since)
         got: list[str] = []
         records = answer(log, since, self.engine)[:upto]
-        got += self.take(skipper.pass_on(records))
+        got += self.take(skipper.pass_on(records), skipper)
         if upto is None:
             skipper.ended()
         if skipper.missing is None:
@@ -72,9 +85,14 @@ class Reader:
         locator.look(answer(log, 0, self.engine))
         self.lost += len(anchors) - len(locator.found)
         skipper = Skipper(self.position, 0, {name: locator.found.get(name) for name in anchors})  # type: ignore[arg-type, misc]
-        return got + self.take(skipper.pass_on(answer(log, 0, self.engine)))
+        return got + self.take(skipper.pass_on(answer(log, 0, self.engine)), skipper)
 
-    def take(self, records: list[Record]) -> list[str]:
+    def take(self, records: list[Record], skipper: Skipper) -> list[str]:
+        if passed := skipper.passed_over():
+            pending = PendingBatches()
+            pending.position = self.position
+            pending.begin_behind(passed)
+            self.position = pending.position
         before = self.position
         self.position = advanced(before, records)
         batch = Batch(ORIGIN, records, before=before, after=self.position, size_bytes=0)
@@ -123,6 +141,41 @@ def test_each_record_comes_once_with_its_id_wherever_reading_is_cut(
     assert got == whole
     assert reader.lost == 0
     assert reader.position == advanced(BEGINNING, answer(log, 0, "ignores since"))
+
+
+@settings(max_examples=600)
+@given(log=logs(), engine=ENGINES, data=st.data())
+def test_reading_begins_again_with_what_a_processor_holds(
+    log: list[Entry], engine: Engine, data: st.DataObject
+) -> None:
+    whole = Reader("ignores since").read(log)
+    first = data.draw(st.integers(0, len(log)), "in earlier batches")
+    end = data.draw(st.integers(first, len(log)), "in this one too")
+    reader = Reader(engine)
+    reader.read(log[:first])
+    before = reader.position
+    records = answer(log[first:end], 0, "ignores since")
+    batch = Batch(ORIGIN, records, before=before, after=advanced(before, records), size_bytes=0)
+    positions, begins = {}, {}
+    for stream in STREAMS:
+        indexes = [index for index, record in enumerate(batch.records) if record.stream == stream]
+        held = data.draw(st.sampled_from([None, *indexes]), f"held of {stream}")
+        positions[stream] = batch.after.of(stream)
+        begins[stream] = end
+        if held is not None:
+            mark = Mark.of(batch.records[held])
+            positions[stream] = msgspec.structs.replace(before.of(stream), until=mark)
+            begins[stream] = first + held
+    reader.position = Position(positions["stdout"], positions["stderr"])
+    got = reader.read(log)
+    assert reader.lost == 0
+    for stream in STREAMS:
+        wanted = [
+            text
+            for at, (text, (of, _, _)) in enumerate(zip(whole, log, strict=True))
+            if of == stream and at >= begins[stream]
+        ]
+        assert [text for text in got if text[13] == stream[3]] == wanted
 
 
 @settings(max_examples=300)

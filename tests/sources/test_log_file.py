@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record
+from logroute.router.record import BEGINNING, Batch, Mark, Origin, Position, Record
 from logroute.sources import Lost
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from tests.sources.stand_ins import refuse
@@ -360,6 +361,32 @@ def test_equal_times_are_numbered_across_batches_and_restarts(path: Path) -> Non
     again.read()
     ids = [ORIGIN.record_id(r) for b in (*reader.batches, *again.batches) for r in b.records]
     assert [id_.rpartition("-")[2] for id_ in ids[1:]] == ["1", "2", "3", "4", "5"]
+
+
+def test_reading_begins_again_with_what_a_processor_holds(path: Path) -> None:
+    """The position is that before the batch, and what stands before the marked record is passed over."""
+    said = [
+        line(1),
+        line(2, "stderr"),
+        *[line(3, text=f"m {n}") for n in range(3)],
+        line(4, "stderr"),
+        line(5),
+    ]
+    path.write_bytes(said[0])
+    reader = Reader(path)
+    reader.read()
+    before = reader.position
+    append(path, b"".join(said[1:]))
+    reader.read()
+    records = [record for batch in reader.batches for record in batch.records]
+    third = next(record for record in records if record.message == "m 2")
+    held = msgspec.structs.replace(before.stdout, until=Mark.of(third))
+    again = Reader(path, {"all": Position(held, reader.position.stderr)})
+    assert [m for m in again.read() if not m.startswith("n 4")] == ["m 2", "n 5"]
+    (same,) = [record for batch in again.batches for record in batch.records if record.message == "m 2"]
+    assert ORIGIN.record_id(same) == ORIGIN.record_id(third)
+    assert again.position.stdout == reader.position.stdout
+    assert again.lost == []
 
 
 # --- what the disk says ---------------------------------------------------------------------------------
