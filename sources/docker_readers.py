@@ -7,8 +7,10 @@ on where it was.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from weakref import WeakSet
 
 import structlog
 import trio
@@ -23,6 +25,8 @@ from logroute.sources.engine_logs import EngineLog, LogBroken
 FORKS_AT_ONCE = 4
 """How many logs are read for routes that are behind; each makes the engine decode a whole log."""
 CATCH_UP_EVERY_S = 1.0
+CLOCK_EVERY_S = 1.0
+"""How often it is looked whether the engine's clock was set back."""
 SAY_AGAIN_S = 60.0
 
 
@@ -53,6 +57,23 @@ class ContainerReaders:
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._forks = trio.Semaphore(FORKS_AT_ONCE)
         self._refusals = Refusals(self._log)
+        self._logs = WeakSet[EngineLog]()
+        nursery.start_soon(self._watch_clock)
+
+    async def _watch_clock(self) -> None:
+        """Tell all logs when the engine's clock was set back: their streams may hide what is written now."""
+        before = self._ahead_ns()
+        while True:
+            await trio.sleep(CLOCK_EVERY_S)
+            now = self._ahead_ns()
+            if before - now > self._engine.clock_error_ns:
+                for log in list(self._logs):
+                    log.clock_was_set_back()
+            before = now
+
+    def _ahead_ns(self) -> int:
+        """How far the engine's clock is ahead of one that nobody sets; the most, lest waiting counts."""
+        return max(self._engine.now_ns() - time.monotonic_ns() for _ in range(3))
 
     def notes(self) -> list[str]:
         """What somebody should know: what cannot be read just now, and why."""
@@ -68,13 +89,15 @@ class ContainerReaders:
         self.read_on(container, checkpoints)
 
     def _engine_log(self, container: Container) -> EngineLog:
-        return EngineLog(
+        log = EngineLog(
             self._engine,
             container.details,
             container.origin,
             limit=self._context.record_limit_bytes,
             lost=partial(self._on_lost, container),
         )
+        self._logs.add(log)
+        return log
 
     def read_on(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         """Read it live, if nobody does; what it has read before decides where, else the checkpoints."""

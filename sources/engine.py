@@ -120,6 +120,11 @@ class Engine:
         """The engine's clock, as well as its answers tell it (to a second or two)."""
         return time.time_ns() + self._clock_ahead_ns
 
+    @property
+    def clock_error_ns(self) -> int:
+        """By how much less `now_ns` may go on than time does, although nobody has set a clock."""
+        return 3 * 10**9 if self._clock_ahead_ns else 20 * 10**6
+
     # --- one-shot calls -----------------------------------------------------------------------------
 
     async def ping(self) -> None:

@@ -52,6 +52,8 @@ REOPEN_S = 0.25
 REOPEN_MAX_S = 2.0
 # A stream that follows and has said nothing for so long may have been opened while the log was rotated.
 QUIET_S = 0.05
+LATELY_NS = 3 * 10**9
+"""A clock that was set back may have gone on for so long since then."""
 QUIET_FOLLOWING_S = 2.0
 """Opened so long ago, a stream that follows has sent what there was of the log."""
 # Faster than any engine writes a log: what it could not write in the time between two records is not missing.
@@ -235,6 +237,17 @@ class EngineLog:
             if route in group.routes:
                 return group.reached(self.position)
         return self.position
+
+    def clock_was_set_back(self) -> None:
+        """The engine's clock was: records may come that are older than those that were read last.
+
+        An engine that filters by `since` hides them, for as long as a stream is open.
+        """
+        lately = iso_time(self._engine.now_ns() - LATELY_NS)
+        if self.newest_time > lately:
+            self._since_ns = 0
+            if self._following is not None:
+                self._following.cancel()
 
     def join(self, fork: EngineLog, places: Callable[[], Mapping[str, Position]]) -> None:
         """Go on, as soon as everything is handed on, from where the routes are; asked for then.

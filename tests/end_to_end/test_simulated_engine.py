@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from logroute.router.daemon import Daemon
 from logroute.router.database import StateError
 from logroute.router.state import RouteState
 from logroute.simulator import SimulatedContainer, SimulatedEngine
+from logroute.simulator.quirks import DOCKER_20_10
+from logroute.sources.engine import Engine
 from tests.conftest import missing
 
 READS = ["file", "api"]
@@ -304,6 +307,33 @@ async def test_restarts_renames_pauses_and_removal_lose_and_repeat_nothing(world
     names = [record["container"]["name"] for record in world.records()]
     assert names[:200] == ["before"] * 200
     assert names[-1] == "after"
+
+
+async def test_a_clock_that_is_set_back_hides_nothing_of_a_stream_that_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead_ns = 0
+
+    def clock() -> int:
+        return time.time_ns() + ahead_ns
+
+    monkeypatch.setattr(Engine, "now_ns", lambda self: clock())
+    # It leaves out what is older than `since`, however long the stream is open.
+    async with SimulatedEngine(tmp_path / "engine", quirks=DOCKER_20_10, clock=clock) as engine:
+        world = World(tmp_path, engine)
+        world.configure(read="api")
+        container = world.container()
+        container.write("old\n")
+        async with world.running():
+            write(container, 1, 10)
+            await world.until(10)
+            container.exit(0)
+            container.start()
+            write(container, 11, 20)  # the stream is opened behind these
+            await world.until(20)
+            ahead_ns = -HOUR_NS
+            write(container, 21, 30)
+            assert await world.until(30) == numbers(1, 30)
 
 
 @pytest.mark.parametrize("read", READS)
