@@ -8,7 +8,7 @@ input was cut into batches; a timer decides nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from logroute.config.types import MatchField
 from logroute.router.match import EVERYTHING
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Position, Stream
+    from logroute.router.record import Batch, Mark, Position, Stream
 
 
 class ProcessorOptions(Options):
@@ -123,8 +123,8 @@ class Holder(Processor[OptionsT]):
         """
 
     @abstractmethod
-    def held(self, key: Hashable) -> frozenset[Stream]:
-        """The streams of which something is held."""
+    def held(self, key: Hashable) -> Mapping[Stream, Mark]:
+        """The first lines of what is held."""
 
     @abstractmethod
     def needed(self, key: Hashable, position: Position) -> Position:
@@ -136,7 +136,7 @@ class Holder(Processor[OptionsT]):
 
     @abstractmethod
     def forget(self, key: Hashable, streams: frozenset[Stream]) -> None:
-        """What is held of these is held elsewhere too."""
+        """Somebody else has read, or reads again, what is held of these."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ has been quiet (`Batch.settled`): longer than lines of one record may be apart, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from itertools import compress
 from operator import attrgetter
 from typing import ClassVar, Literal
@@ -39,9 +39,9 @@ from logroute.router.record import (
 from logroute.router.regex import Regex, RegexError, RegexSet
 from logroute.router.selection import ones
 
-MARGIN_S = 1.0
+MARGIN_S = 2.2
 """Behind the largest gap so long a silence makes certain that nothing comes any more: lines are given their
-times before they are written, and are read after that."""
+times before they are written, and where nobody tells of changes it is looked for them every two seconds."""
 
 
 class MultilineOptions(ProcessorOptions):
@@ -60,8 +60,8 @@ class MultilineOptions(ProcessorOptions):
     max_bytes: Size = Field(default=128 << 10, ge=1024, le=16 << 20)
     """With more bytes another record begins."""
     max_gap: Duration = Field(default=1.0, ge=0.001, le=60, examples=["1s"])
-    """Lines that are further apart, by the engine's times, do not belong together. The last record of a log
-    goes on a second after that."""
+    """Lines that are further apart, by the engine's times, do not belong together. The last record of a
+    stream goes on two seconds after that."""
 
     @field_validator("start", "continue_")
     @classmethod
@@ -235,8 +235,8 @@ class JoiningProcessor(Holder[OptionsT]):
     def _kept(self, key: Hashable) -> MutableMapping[Hashable, Held]:
         return self._of_origins if isinstance(key, str) else self._of_readers
 
-    def held(self, key: Hashable) -> frozenset[Stream]:
-        return frozenset(self._kept(key).get(key, ()))
+    def held(self, key: Hashable) -> Mapping[Stream, Mark]:
+        return {stream: Mark.of(begun.first) for stream, begun in self._kept(key).get(key, {}).items()}
 
     @property
     def holding(self) -> bool:
@@ -252,7 +252,7 @@ class JoiningProcessor(Holder[OptionsT]):
 
     def hold(self, batch: Batch, key: Hashable, chosen: bytes | None = None) -> Batch:
         kept = self._kept(key)
-        held = kept.pop(key, None) or {}
+        held = dict(kept.get(key, ()))
         if not held and not batch.lines:
             return batch
         before = _holding(batch.began, held) if held else batch.before
@@ -281,6 +281,8 @@ class JoiningProcessor(Holder[OptionsT]):
         if held:
             kept[key] = held
             made.reached = _holding(batch.after, held)
+        else:
+            kept.pop(key, None)
         return made
 
     def forget(self, key: Hashable, streams: frozenset[Stream]) -> None:

@@ -18,7 +18,17 @@ import trio
 
 from logroute.processors import Holder, Processor, ProcessorBooks
 from logroute.router.match import Match
-from logroute.router.record import Batch, DetailedRecord, Origin, Reader, Record, Stream, detailed, settling
+from logroute.router.record import (
+    Batch,
+    DetailedRecord,
+    Mark,
+    Origin,
+    Reader,
+    Record,
+    Stream,
+    detailed,
+    settling,
+)
 from logroute.router.selection import Chooser, Matching
 from logroute.router.watch import Watch
 
@@ -346,12 +356,20 @@ class Chains:
             holder.held(key) or (reader is not None and holder.held(reader)) for holder in self._holders
         )
 
-    def held(self, reader: Reader) -> frozenset[Stream]:
-        """The streams of which something that a reader has read is held, before it is routed."""
-        return frozenset().union(*(holder.held(reader) for holder in self.before.holders))
+    def holds_of(self, origin: Origin) -> bool:
+        """Whether routes hold something of it."""
+        return any(holder.held(origin.key) for holder in self._holders)
+
+    def held(self, reader: Reader) -> dict[tuple[int, Stream], Mark]:
+        """The first lines of what is held, before routing, of what a reader has read: by stage and stream."""
+        return {
+            (number, stream): mark
+            for number, holder in enumerate(self.before.holders)
+            for stream, mark in holder.held(reader).items()
+        }
 
     def forget(self, reader: Reader, streams: frozenset[Stream]) -> None:
-        """What is held of these is held of another reader too."""
+        """The reader reads no more: others have read, or read again, what is held of it."""
         for holder in self.before.holders:
             holder.forget(reader, streams)
 

@@ -158,6 +158,7 @@ class Daemon:
                     nursery.start_soon(self._say_stopping)
                     nursery.start_soon(self._say_degraded)
                     nursery.start_soon(self._open_later)
+                    nursery.start_soon(self.router.settle_on)
                     nursery.start_soon(keep_watchdog_quiet)
                     await nursery.start(self._flow, nursery)
                     task_status.started()

@@ -143,14 +143,16 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     """Names a record of a stream, whatever a processor has made of its text."""
 
     time: str
-    """The engine's, nine digits."""
+    """The engine's, nine digits; empty where there is none."""
     sequence: int = 0
     place: str | None = None
     """Where there is no engine's time: as in `DetailedRecord`."""
 
     @classmethod
     def of(cls, record: Record) -> Mark:
-        return cls(record.logged or record.time, record.sequence, record.place)
+        if record.place is not None:  # its time is that of its being read, which may be another
+            return cls("", 0, record.place)
+        return cls(record.logged or record.time, record.sequence)
 
 
 class StreamPosition(msgspec.Struct, frozen=True, gc=False):
@@ -180,6 +182,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         """This one, but of these streams no further than that; and since when these were read."""
         floor = min((each for each in (*since, self.since) if each), default=None)
         return Position(held.get("stdout", self.stdout), held.get("stderr", self.stderr), floor)
+
+    def without_marks(self) -> Position:
+        """The position that is surely reached."""
+        parts = [StreamPosition(p.place, p.anchor, p.begun) for p in (self.stdout, self.stderr)]
+        return Position(parts[0], parts[1], self.since)
 
 
 BEGINNING = Position()

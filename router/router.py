@@ -5,9 +5,8 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 
 from __future__ import annotations
 
-import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -16,6 +15,7 @@ import trio
 
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
+from logroute.router.held import HeldLogs
 from logroute.router.hints import allowed, say_nonsense
 from logroute.router.record import (
     ALL_STREAMS,
@@ -29,7 +29,6 @@ from logroute.router.record import (
     Reader,
     Stream,
     iso_time,
-    settling,
 )
 from logroute.router.regex import RegexSet
 from logroute.router.route import Route
@@ -38,6 +37,7 @@ from logroute.router.talkers import Talkers
 from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 
+SETTLE_EVERY_S = 0.5
 MANY_VANISHED = 1000
 """So many origins that are gone may be remembered for nothing."""
 
@@ -71,15 +71,6 @@ class _Live:
 
 
 _LIVE = _Live()
-
-
-class _Held(msgspec.Struct):
-    """Processors hold something of what a reader has read."""
-
-    last: Batch
-    """What it has read last."""
-    at: float
-    """When its last records came, on trio's clock."""
 
 
 class SourceBooks(msgspec.Struct):
@@ -121,8 +112,9 @@ class Router:
         """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
         self._look_at_vanished = MANY_VANISHED
         """With so many it is worth a look of which of them nothing waits any more."""
-        self._held = defaultdict[str, dict[Reader | str, _Held]](dict)
-        """By source: of which readers processors hold something; or origins, that nobody reads again."""
+        self.held = HeldLogs(lambda: self.chains)
+        self._calls = Counter[str]()
+        """How many batches of each source are being handed on, by its name."""
         self._room = trio.Event()
         self._log = structlog.get_logger("logroute.router")
 
@@ -203,10 +195,17 @@ class Router:
 
     async def __call__(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         """Hand one sweep's batches on: one queue operation per route."""
-        held = self._held.get(batches[0].origin.source) if self._held and batches else None
+        source = batches[0].origin.source if batches else ""
+        self._calls[source] += 1
+        try:
+            return await self._hand_on(batches)
+        finally:
+            self._calls[source] -= 1
+
+    async def _hand_on(self, batches: Sequence[Batch]) -> Sequence[Behind]:
         cuts: list[int] = []
-        if self.chains.before and (held or any(batch.acknowledged for batch in batches)):
-            batches, cuts = self._following(batches, held or {})
+        if self.chains.before:
+            batches, cuts = self.held.following(batches)
         pending: dict[Route, list[Batch]] = {}
         behind: list[Behind] = []
         memo: Memo = {}
@@ -281,97 +280,43 @@ class Router:
             # Where nothing was held, its end moves nothing.
             if parts := [part for part in parts if part.lines or not part.settled]:
                 route.put(parts)
-        if self._held or self.chains.holding:
-            self._note_held(batches)
+        self.held.note(batches, processed)
         await trio.lowlevel.checkpoint()
         return behind
 
     # --- what processors hold ---------------------------------------------------------------------------
 
-    def _following(
-        self, batches: Sequence[Batch], held: Mapping[Reader | str, _Held]
-    ) -> tuple[list[Batch], list[int]]:
-        """These batches, and others before those of which other routes have some than of what came before.
-
-        There a checkpoint is, in the midst of no record: what was held of these streams before routing has
-        ended. Also the places of these others.
-        """
-        following: list[Batch] = []
-        cuts: list[int] = []
-        last: dict[Reader | str, Batch] = {}
-        for batch in batches:
-            key = batch.reader or batch.origin.key
-            before = last.get(key) or (held[key].last if key in held else None)
-            last[key] = batch
-            if before is not None and batch.reader is not None:
-                if before.reached is not batch.before and before.reached != batch.before:
-                    self.chains.doubt(batch.reader)
-                elif before.acknowledged != batch.acknowledged and (
-                    streams := _acknowledged_otherwise(before.acknowledged or {}, batch.acknowledged or {})
-                ):
-                    ended = settling(batch.origin, batch.before, batch.reader, streams)
-                    ended.acknowledged = before.acknowledged
-                    cuts.append(len(following))
-                    following.append(ended)
-            following.append(batch)
-        return following, cuts
-
-    def _note_held(self, batches: Sequence[Batch]) -> None:
-        now = trio.current_time()
-        for batch in batches:
-            held = self._held[batch.origin.source]
-            key = batch.reader or batch.origin.key
-            if not self.chains.holds(batch):
-                held.pop(key, None)
-            elif batch.lines or key not in held:
-                held[key] = _Held(_bare(batch), now)
-            else:
-                held[key].last = _bare(batch)
-
     def holds(self, origin: Origin) -> bool:
-        """Whether processors hold something of an origin that has been read: that comes yet."""
-        held = self._held.get(origin.source, {})
-        return any(each.last.origin.key == origin.key for each in held.values())
+        return self.held.holds(origin)
 
     def settle_at(self, source: str) -> float:
-        held = self._held.get(source)
-        if not held:
-            return math.inf
-        return min(each.at for each in held.values()) + self.chains.quiet_s
+        return self.held.settle_at(source)
 
     def quiet(self, source: str) -> list[Batch]:
-        held = self._held.get(source)
-        if not held:
-            return []
-        quiet_since = trio.current_time() - self.chains.quiet_s
-        return [
-            settling(each.last.origin, each.last.reached, each.last.reader)
-            for each in held.values()
-            if each.at <= quiet_since and (each.last.reader is None or each.last.reader.routes is None)
-        ]
+        return self.held.quiet(source)
 
     def needed(self, reader: Reader) -> Position:
-        position = reader.position
-        for holder in self.chains.before.holders:
-            position = holder.needed(reader, position)
-        return position
+        return self.held.needed(reader)
+
+    def began(self, reader: Reader, origin: Origin) -> None:
+        self.held.began(reader, origin)
 
     def closed(self, reader: Reader, origin: Origin) -> None:
-        if (held := self._held.get(origin.source)) is not None and held.pop(reader, None) is not None:
-            self.chains.forget(reader, ALL_STREAMS)
+        self.held.closed(reader, origin)
 
-    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Batch | None:
-        held = self._held.get(origin.source)
-        if not held:
-            return None
-        known = held.pop(reader, None)
-        # Of the routes that join it something may be held, where nothing has been since it was quiet last.
-        if ahead not in held and self.chains.holding:
-            held[ahead] = _Held(settling(origin, ahead.position, ahead), trio.current_time())
-        both = self.chains.held(ahead)
-        ended = self.chains.held(reader) - both
-        self.chains.forget(reader, both)
-        return settling(origin, known.last.reached, reader, ended) if known is not None and ended else None
+    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> list[Batch]:
+        return self.held.settle(reader, ahead, origin)
+
+    async def settle_on(self) -> None:
+        """Let go of what is held of logs that nobody can read again, when they have been quiet for long."""
+        while True:
+            await trio.sleep(SETTLE_EVERY_S)
+            ended = [batch for batch in self.held.unread_again() if not self._calls[batch.origin.source]]
+            if ended:
+                try:
+                    await self(ended)
+                except Exception as error:  # a source would be started again; this goes on
+                    self._log.error("cannot let go of what processors hold", exc_info=error)
 
     async def _meet_late_ones(self, batches: Sequence[Batch]) -> list[Behind]:
         """Have routes that came, or take more, while we run meet the origins of these.
@@ -556,7 +501,7 @@ class Router:
             if start.position == BEGINNING or start.position.since is not None:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
-            self._forget_held(origin)
+            self.held.forget(origin)
             for route in self.routes_of(origin):
                 self._awaited.discard((origin.key, route.name))
                 self._met[route.name].add(origin.key)
@@ -587,14 +532,8 @@ class Router:
         waiting = route.queue.reached()
         return sorted(name for key, name in self._vanished.items() if key in waiting)
 
-    def _forget_held(self, origin: Origin) -> None:
-        """It is read by others from now on, from the checkpoints, or not at all."""
-        if held := self._held.get(origin.source):
-            for key in [key for key, each in held.items() if each.last.origin.key == origin.key]:
-                del held[key]
-
     def gone(self, origin: Origin) -> None:
-        self._forget_held(origin)
+        self.held.forget(origin)
         self._vanished[origin.key] = origin.name or origin.file
         if len(self._vanished) >= self._look_at_vanished:
             waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
@@ -641,22 +580,6 @@ def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
             taken &= look.taken_by(taker.selector)
         mask |= taken
     return mask
-
-
-def _bare(batch: Batch) -> Batch:
-    """What is to be known of a batch, without its records."""
-    bare = settling(batch.origin, batch.reached, batch.reader)
-    bare.acknowledged = batch.acknowledged
-    return bare
-
-
-def _acknowledged_otherwise(
-    before: Mapping[str, frozenset[Stream]], now: Mapping[str, frozenset[Stream]]
-) -> frozenset[Stream]:
-    """The streams of which other routes have what comes than had what came before."""
-    return frozenset().union(
-        *(before.get(route, NO_STREAMS) ^ now.get(route, NO_STREAMS) for route in {*before, *now})
-    )
 
 
 def _is_before(here: Position, other: Position) -> bool:

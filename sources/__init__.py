@@ -96,8 +96,11 @@ class Emit(Protocol):
     def settle_at(self, source: str) -> float:
         """When `quiet` may have something next, on trio's clock; infinite while nothing is held."""
 
+    def holds(self, origin: Origin) -> bool:
+        """Whether something of an origin is held."""
+
     def quiet(self, source: str) -> Sequence[Batch]:
-        """Batches without records, for what is held of logs of this source that have been quiet for long.
+        """Batches without records, for what is held of streams of this source that have been quiet for long.
 
         To be emitted, each if its reader has come to the end of the log, as far as it knows.
         """
@@ -105,11 +108,17 @@ class Emit(Protocol):
     def needed(self, reader: Reader) -> Position:
         """Where another one has to begin that goes on for this one: before what is held, else where it is."""
 
+    def began(self, reader: Reader, origin: Origin) -> None:
+        """It is the live one from now on, and maybe not the first."""
+
     def closed(self, reader: Reader, origin: Origin) -> None:
         """It reads no more, and others read from where it is `needed`: nothing need be held for it."""
 
-    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Batch | None:
-        """For what is held of a reader that joins the one ahead, and is not held of that: to be emitted."""
+    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Sequence[Batch]:
+        """For what is held of a reader that is to join the one ahead, where that holds something else.
+
+        To be emitted before it joins; it can join when there is nothing more.
+        """
 
 
 class Lost(msgspec.Struct, frozen=True):

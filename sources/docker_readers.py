@@ -86,6 +86,7 @@ class ContainerReaders:
     def begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         """Read a container for the first time."""
         container.engine_log = self._engine_log(container)
+        self._emit.began(container.engine_log, container.origin)
         self.read_on(container, checkpoints)
 
     def _engine_log(self, container: Container) -> EngineLog:
@@ -207,6 +208,7 @@ class ContainerReaders:
                     if not counted:
                         routes = tuple(sorted(log.routes or ()))
                         self._on_lost(container, Lost(routes, "unreadable", since=log.newest_time))
+                    await self._offer(log.ending())
                     break
                 self._context.failed("log_refused")
                 self._refusals.note(container.details.id, container.origin.name, str(error))
@@ -226,10 +228,11 @@ class ContainerReaders:
         def places() -> Mapping[str, Position]:
             needed, here = self._emit.needed(live), live.position
             at = {route: live.position_of(route) for route in self._emit.live_routes(container.origin)}
-            others = {route: needed if position == here else position for route, position in at.items()}
+            others = {route: _before_held(position, here, needed) for route, position in at.items()}
             self._emit.joined(container.origin, routes)
             begin = self._emit.needed(fork)
             self._emit.closed(fork, container.origin)
+            self._emit.began(live, container.origin)
             return others | dict.fromkeys(routes, begin)
 
         live.join(fork, places)
@@ -241,11 +244,22 @@ class ContainerReaders:
         """
         live, routes = container.engine_log, fork.routes or frozenset()
         assert live is not None
-        if all(live.position.of(stream).anchor == fork.position.of(stream).anchor for stream in STREAMS):
+        alike = all(live.position.of(stream).anchor == fork.position.of(stream).anchor for stream in STREAMS)
+        # The fork may not have known that this was the end: then what is held of it goes on with another.
+        if alike and not self._emit.holds(container.origin):
             self._emit.joined(container.origin, routes)
         elif routes:
             self.read_later(container, dict.fromkeys(routes, self._emit.needed(fork)))
         self._emit.closed(fork, container.origin)
+
+
+def _before_held(position: Position, here: Position, needed: Position) -> Position:
+    """Of streams in which a route is where the reader is, where that is to be read again from."""
+    stdout, stderr = (
+        needed.of(stream) if position.of(stream) == here.of(stream) else position.of(stream)
+        for stream in STREAMS
+    )
+    return Position(stdout, stderr, position.since)
 
 
 class Refusals:

@@ -45,7 +45,7 @@ class _Filling(msgspec.Struct):
     after: Position
     size_bytes: int
     acknowledged: Mapping[str, frozenset[Stream]] | None
-    settled: bool = False
+    ending: bool = False
 
 
 class PendingBatches:
@@ -107,10 +107,10 @@ class PendingBatches:
         }
         self.position = Position(parts["stdout"], parts["stderr"], self.position.since)
 
-    def settle(self, origin: Origin) -> None:
+    def end(self, origin: Origin) -> None:
         """Nothing more is put in: what processors hold of it has ended."""
         here = self.position
-        self._filled.append(_Filling(origin, [], here, here, 0, None, settled=True))
+        self._filled.append(_Filling(origin, [], here, here, 0, None, ending=True))
         self._to_take.unpark_all()
 
     @property
@@ -139,7 +139,7 @@ class PendingBatches:
             last is not None
             and last.origin is origin
             and last.acknowledged == acknowledged
-            and not last.settled
+            and not last.ending
         ):
             last.records += records
             last.after = after
@@ -163,7 +163,7 @@ class PendingBatches:
                 size_bytes=filling.size_bytes,
                 acknowledged=filling.acknowledged,
                 reader=reader,
-                settled=ALL_STREAMS if filling.settled else NO_STREAMS,
+                settled=ALL_STREAMS if filling.ending else NO_STREAMS,
             )
             self._offering = True
             await offer(batch)

@@ -20,6 +20,7 @@ from logroute.router.record import (
     BEGINNING,
     STREAMS,
     Anchor,
+    Batch,
     Origin,
     Position,
     Record,
@@ -27,6 +28,7 @@ from logroute.router.record import (
     StreamPosition,
     iso_time,
     message_hash,
+    settling,
 )
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
@@ -223,8 +225,8 @@ class EngineLog:
             except EngineAway as away:
                 self._reading = None
                 failure = away
-            if not follow and self.routes is None and failure is None:
-                self._pending.settle(self.origin)  # nobody reads on
+            if outcome == "removed" or (not follow and self.routes is None and failure is None):
+                self._pending.end(self.origin)  # nobody reads on
             await self._pending.handed_on()
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -248,6 +250,10 @@ class EngineLog:
             self._since_ns = 0
             if self._following is not None:
                 self._following.cancel()
+
+    def ending(self) -> Batch:
+        """Nothing more is read of it: what processors hold of it has ended."""
+        return settling(self.origin, self.position, self)
 
     def join(self, fork: EngineLog, places: Callable[[], Mapping[str, Position]]) -> None:
         """Go on, as soon as everything is handed on, from where the routes are; asked for then.
@@ -379,7 +385,7 @@ class EngineLog:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
             self._take(reading, rest)
-            self._pending.settle(self.origin)
+            self._pending.end(self.origin)
         return True
 
     def _reached(self, reading: _Reading, last: Record | None, came: Sequence[Record]) -> bool:
@@ -425,6 +431,8 @@ class EngineLog:
             groups[first["stderr"]][1].stderr,
             oldest_floor([position for _, position in groups]),
         )
+        if len(groups) > 1:  # one that is first by its anchor may be ahead of others by its mark
+            position = position.without_marks()
         self.unordered_until = locators[0].unordered_until
         located = {name: locators[first[name]].located for name in STREAMS}
         self._located = {name: of[name] for name, of in located.items() if name in of}
@@ -443,16 +451,15 @@ class EngineLog:
             until = min(locators[0].first.values(), default="")
             self._lost(Lost(self._routes, "rotated", since=max(lost), until=until))
         self._since_ns = 0 if known else since_ns(position, self._engine.now_ns())
-        empty = StreamPosition()
         self._pending.position = Position(
-            empty if "stdout" in gone else position.stdout,
-            empty if "stderr" in gone else position.stderr,
+            StreamPosition(until=position.stdout.until) if "stdout" in gone else position.stdout,
+            StreamPosition(until=position.stderr.until) if "stderr" in gone else position.stderr,
             position.since,
         )
         ahead = [
             Ahead(routes, of, self._pending.position, locator.located, self._located)
             for index, ((routes, of), locator) in enumerate(zip(groups, locators, strict=True))
-            if set(first.values()) != {index}
+            if set(first.values()) != {index} or (len(groups) > 1 and of != of.without_marks())
         ]
         self._pending.ahead = [group for group in ahead if not group.done]
         self._order_unknown = False

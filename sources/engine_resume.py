@@ -110,7 +110,7 @@ class Skipper:
             if stream in located:
                 index = located[stream]
                 if anchor is None or index is None:
-                    anchor = until = None
+                    anchor = None  # what stands before its mark, if it has one, is known nevertheless
                 else:
                     search = _Search(anchor, "", "", expected=True, located=index, until=until)
                     self._searches[stream] = search
@@ -371,14 +371,11 @@ def oldest(positions: Sequence[Position]) -> Position:
     parts: list[StreamPosition] = []
     for stream in STREAMS:
         here = [position.of(stream) for position in positions]
-        furthest = min(map(_place, here), default=("", 0))
-        behind = [each for each in here if _place(each) == furthest]
-        marks = [each.until for each in behind]
+        behind = min(here, key=_place, default=StreamPosition())
         begun = min((each.begun for each in here if each.begun), default="")
-        known = [mark for mark in marks if mark is not None]
-        until = min(known, key=lambda mark: (mark.time, mark.sequence), default=None)
-        anchor = behind[0].anchor if behind else None
-        parts.append(StreamPosition(None, anchor, begun, until if len(known) == len(marks) else None))
+        # Whose anchor is behind that of another may be ahead of it by its mark.
+        alike = all((each.anchor, each.until) == (behind.anchor, behind.until) for each in here)
+        parts.append(StreamPosition(None, behind.anchor, begun, behind.until if alike else None))
     return Position(parts[0], parts[1], oldest_floor(positions))
 
 
@@ -411,7 +408,8 @@ def advanced(
         anchor = last_anchor(records, stream, previous.anchor, discard=stream in discarding)
         time = begun.get(stream, "") if begun else ""
         unchanged = anchor is previous.anchor and time == previous.begun
-        parts[stream] = previous if unchanged else StreamPosition(None, anchor, time)
+        until = previous.until if anchor is previous.anchor else None
+        parts[stream] = previous if unchanged else StreamPosition(None, anchor, time, until)
     return Position(parts["stdout"], parts["stderr"], position.since)
 
 

@@ -631,7 +631,7 @@ class LogFile:
         segment.offset += count - skip
         self._tail = bytes(buffer[count - TAIL_BYTES : count])
 
-    def settled(self) -> Batch:
+    def ending(self) -> Batch:
         """Nothing more comes, or is read: what processors hold of it has ended."""
         return settling(self.origin, self._batches.reached, self)
 

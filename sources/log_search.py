@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from zlib import crc32
 
 from logroute.router.record import (
     BEGINNING,
@@ -72,12 +73,18 @@ def _before_mark(
     """Where the marked record begins, and the stream's record before it; what is given, if it is not near.
 
     That was not more than a batch away, so it is not looked for further than that: if it is not there, more
-    is read again than need be.
+    is read again than need be, and may be joined otherwise.
     """
     if mark.place is not None:
-        file, at = mark.place.split("-")[:2]
-        found = [(index, int(at)) for index, segment in enumerate(segments) if segment.identity == file]
-        return (found[0] if found else spot), anchor
+        file, at, checksum = mark.place.split("-")[:3]
+        for index, segment in enumerate(segments):
+            # Rotation may begin several files alike.
+            if segment.identity != file or (index, int(at)) < spot:
+                continue
+            line = segment.read(int(at), format.limit).partition(b"\n")[0]
+            if f"{crc32(line):08x}" == checksum:
+                return (index, int(at)), anchor
+        return spot, anchor
     joiner = Joiner(format.limit)
     if anchor is not None and anchor.discard:
         joiner.resume_discarding(stream, anchor.time, spot)

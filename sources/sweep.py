@@ -43,7 +43,7 @@ LOG_BUDGET_BYTES = 64 << 10
 # Behind inotify, which network and shared file systems do not have; alone, where there is none.
 POLL_S = 2.0
 POLL_ALONE_S = 0.2
-SETTLE_EVERY_S = 0.2
+SETTLE_EVERY_S = 0.5
 SAY_AGAIN_S = 60.0
 WATCHERS = 16
 """Threads that may watch names: one does, and the others hang at disks that do not answer."""
@@ -140,7 +140,10 @@ class Sweep:
         self._buffer = bytearray(BUFFER_BYTES)
         self._idle: trio.CancelScope | None = None
         self._overlooked_at = -math.inf
-        self._settled_at = -math.inf
+        self._asked_at = -math.inf
+        """When it was asked last what has been quiet."""
+        self._given_up: list[LogFile] = []
+        """Logs of which nothing is held open any more."""
         self._sweeps = 0
         self._disks = Disks(self._answers_again)
         self._watching = trio.CapacityLimiter(WATCHERS)
@@ -163,6 +166,7 @@ class Sweep:
         for fork in log.forks:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
+        self._emit.began(log, log.origin)
         self.wake(log)
 
     def expect(self, log: LogFile) -> None:
@@ -326,7 +330,7 @@ class Sweep:
 
     def _servable(self) -> bool:
         room = self._emit.has_room
-        if self._wanted or self._late or trio.current_time() >= self._settle_at():
+        if self._wanted or self._late or self._given_up or trio.current_time() >= self._settle_at():
             return True
         return any(room(offer.batch.origin, offer.batch.reader) for offer in self._offers) or any(
             self._disks.answers(log) and room(log.origin, log) for log in self._ready
@@ -334,13 +338,13 @@ class Sweep:
 
     def _settle_at(self) -> float:
         """When it is worth asking what has been quiet."""
-        return max(self._emit.settle_at(self._source), self._settled_at + SETTLE_EVERY_S)
+        return max(self._emit.settle_at(self._source), self._asked_at + SETTLE_EVERY_S)
 
-    def _settled(self) -> list[Batch]:
+    def _quiet(self) -> list[Batch]:
         """For what processors hold of logs that have been quiet for long, and are read to their end."""
         if trio.current_time() < self._settle_at():
             return []
-        self._settled_at = trio.current_time()
+        self._asked_at = trio.current_time()
         return [batch for batch in self._emit.quiet(self._source) if self._is_at_end(batch)]
 
     def _is_at_end(self, batch: Batch) -> bool:
@@ -380,7 +384,8 @@ class Sweep:
         for log, places in self._take_wanted():
             await self._read_apart([Behind(log, route, place) for route, place in places.items()])
         room = self._emit.has_room
-        batches: list[Batch] = [*self._settled(), *self._join()]
+        given_up, self._given_up = self._given_up, []
+        batches = [log.ending() for log in given_up] + self._quiet() + self._join()
         taken: list[_Offer] = []
         spent = 0
         for _ in range(len(self._offers)):
@@ -423,7 +428,7 @@ class Sweep:
             if log.routes is not None:
                 self._ready[log] = None
             elif part.drained:
-                batches.append(log.settled())
+                batches.append(log.ending())
             elif part.more:
                 self._ready[log] = None
                 again = True
@@ -431,6 +436,10 @@ class Sweep:
             await self._read_apart(behind)
         for offer in taken:
             offer.taken.set()
+        for log in given_up:
+            if self._reads(log):
+                self.remove(log)
+                self._on_drained(log)
         self._note_ends(fetched)
         return again, len(batches)
 
@@ -483,14 +492,15 @@ class Sweep:
             for fork, ahead in pairwise(readers):
                 if not fork.at_end_of(ahead):
                     continue
-                batches += fork.finish_like(ahead)
-                if (ended := self._emit.settle(fork, ahead, live.origin)) is not None:
-                    batches.append(ended)
+                ended = fork.finish_like(ahead) or self._emit.settle(fork, ahead, live.origin)
+                if ended:
+                    batches += ended
+                    continue  # it joins when these are handed on
                 routes = fork.routes or frozenset()
                 if ahead.routes is None:
                     self._emit.joined(live.origin, routes)
                     if live in self._drained:  # it has said so before they were with it
-                        batches.append(live.settled())
+                        batches.append(live.ending())
                 else:
                     ahead.routes |= routes
                 live.leave(fork)
@@ -659,8 +669,8 @@ class Sweep:
             self._say_overlooked(log, look)
         self._on_lost(log)
         if not log.is_open and log.routes is None:
-            self.remove(log)
-            self._on_drained(log)
+            self._given_up.append(log)
+            self._kick()
 
     def _say_overlooked(self, log: LogFile, error: Exception) -> None:
         """Its readers go on with what they hold, and the next poll looks again."""

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import trio
 
+from logroute.router.record import Record
+from logroute.sources.engine_logs import EngineLog
 from tests.end_to_end.test_simulated_engine import READS, World, world
 
 __all__ = ["world"]
@@ -20,21 +22,24 @@ def trace(number: int, lines: int) -> str:
     return "\n".join([f"n {number}", *(f"  at {line}" for line in range(lines))])
 
 
-def configure(world: World, read: str, *, blocked: bool = False) -> None:
+def configure(world: World, read: str, *, blocked: bool = False, max_gap: str = "60s") -> None:
     """One route's lines are joined before it, the other's on the way into it; the latter may be blocked."""
+    multiline = {**MULTILINE, "max_gap": max_gap}
     folder = world.out / "blocked" if blocked else world.out
     routes: dict[str, Any] = {
         "all": {"start": "beginning"},
         "own": {
             "start": "beginning",
-            "processors": [{**MULTILINE, "when": {"container": "own"}}],
+            "processors": [{**multiline, "when": {"container": "own"}}],
             "sink": {"type": "file", "path": f"{folder}/own.ndjson"},
         },
     }
     world.configure(routes, read=read)
     path = world.folder / "logroute.yaml"
     config = json.loads(path.read_text())
-    config["processors"] = [{**MULTILINE, "when": {"container": "before"}}]
+    config["processors"] = [{**multiline, "when": {"container": "before"}}]
+    if blocked:
+        config["routes"]["own"]["queue"] = {"memory": "64KiB", "disk": "0B", "when_full": "block"}
     path.write_text(json.dumps(config))
 
 
@@ -123,10 +128,6 @@ async def test_a_route_that_was_blocked_gets_them_whole(world: World, read: str)
     blocked = world.out / "blocked"
     blocked.write_text("a file where a folder should be")
     configure(world, read, blocked=True)
-    path = world.folder / "logroute.yaml"
-    config = json.loads(path.read_text())
-    config["routes"]["own"]["queue"] = {"memory": "64KiB", "disk": "0B", "when_full": "block"}
-    path.write_text(json.dumps(config))
     containers = {name: world.container(name) for name in ("before", "own")}
     said: dict[str, list[str]] = {name: [] for name in containers}
     async with world.running():
@@ -189,3 +190,83 @@ async def test_once_takes_what_has_begun_for_finished(world: World, read: str) -
     assert await world.once() == 0
     assert world.messages() == ["n 1\n  at 1"]
     assert world.messages("own") == ["n 1\n  at 1"]
+
+
+MULTILINES = pytest.mark.parametrize("name", ["before", "own"])
+
+
+@MULTILINES
+async def test_a_container_that_is_removed_while_the_engine_is_away(world: World, name: str) -> None:
+    configure(world, "api")
+    async with world.running():
+        container = world.container(name)
+        container.write("n 1\n  at 1\n")
+        await world.until(2 if name == "own" else 0)
+        await trio.sleep(0.5)
+        await world.engine.stop(containers="continue")
+        container.remove(force=True)
+        await world.engine.start()
+        assert await world.until(1, "own") == ["n 1\n  at 1"]
+
+
+@MULTILINES
+async def test_a_container_that_ends_while_it_is_read_for_a_route_that_was_blocked(
+    world: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = world.out / "blocked"
+    blocked.write_text("a file where a folder should be")
+    configure(world, "api", blocked=True)
+    container = world.container(name)
+    last = EngineLog._last
+    killed = False
+
+    async def slowly(self: EngineLog) -> Record | None:
+        """The live reader comes to the end meanwhile."""
+        nonlocal killed
+        if self.routes is not None and not killed:
+            killed = True
+            container.exit(1)
+            await trio.sleep(1)
+        return await last(self)
+
+    monkeypatch.setattr(EngineLog, "_last", slowly)
+    said = [trace(number, 3) for number in range(1, 1_001)]
+    async with world.running():
+        for number, text in enumerate(said):
+            container.write(text + "\n")
+            if number % 300 == 0:
+                await trio.sleep(0.05)
+        await world.until(4_000 if name == "own" else 999)
+        await trio.sleep(0.5)
+        blocked.unlink()
+        blocked.mkdir()
+        out = blocked / "own.ndjson"
+        await world.until_true(
+            lambda: out.exists() and out.read_bytes().count(b"\n") >= len(said), "the blocked route has all"
+        )
+    assert killed
+    assert [json.loads(line)["message"] for line in out.read_bytes().splitlines()] == said
+
+
+@MULTILINES
+async def test_what_is_held_of_a_route_that_was_blocked_goes_on_when_all_is_quiet(
+    world: World, name: str
+) -> None:
+    blocked = world.out / "blocked"
+    blocked.write_text("a file where a folder should be")
+    configure(world, "api", blocked=True, max_gap="50ms")
+    container = world.container(name)
+    said: list[str] = []
+    async with world.running():
+        for burst in (300, 300, 20):
+            for _ in range(burst):
+                said.append(trace(len(said) + 1, 3))
+                container.write(said[-1] + "\n")
+            await trio.sleep(3)
+        blocked.unlink()
+        blocked.mkdir()
+        out = blocked / "own.ndjson"
+        await world.until_true(
+            lambda: out.exists() and out.read_bytes().count(b"\n") >= len(said), "the blocked route has all"
+        )
+    assert [json.loads(line)["message"] for line in out.read_bytes().splitlines()] == said

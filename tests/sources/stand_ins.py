@@ -71,8 +71,13 @@ class Routes:
 
     def closed(self, reader: Reader, origin: Origin) -> None: ...
 
-    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Batch | None:
-        return None
+    def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> Sequence[Batch]:
+        return ()
+
+    def holds(self, origin: Origin) -> bool:
+        return False
+
+    def began(self, reader: Reader, origin: Origin) -> None: ...
 
     async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
         found: dict[Origin, dict[str, Position]] = {}

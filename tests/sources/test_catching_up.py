@@ -57,6 +57,14 @@ class Log:
             self._file.write(self._line(f"  at {number}\n"))
         self.said[-count - 1 :] = ["\n".join(self.said[-count - 1 :])]
 
+    def write_lines(self, *lines: str, stream: str = "stdout") -> None:
+        """Lines as they are; `said` is the caller's."""
+        for line in lines:
+            self.number += 1
+            text = self._line(f"{line}\n")
+            self._file.write(text.replace(b"stdout", stream.encode()))
+            self.said.pop()
+
     def write_piece(self) -> None:
         """The first piece of a long line, or the last."""
         if self._unfinished:

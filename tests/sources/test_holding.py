@@ -15,13 +15,13 @@ from logroute.config.components import PROCESSORS
 from logroute.processors.multiline import MultilineOptions
 from logroute.router.chain import Chains, StagePlan
 from logroute.router.match import EVERYTHING
-from logroute.router.record import Position
+from logroute.router.record import BEGINNING, Position
 from logroute.sources.sweep import POLL_S
 from tests.sources.test_catching_up import SomeHang, World, world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUIET_S = 2.5
+QUIET_S = 4.0
 """After so long a silence a record is whole."""
 
 
@@ -98,6 +98,80 @@ async def test_the_end_of_a_log_is_the_end_of_its_last_record(
         w.end()
         await w.drained.wait()
         assert w.all_have_everything()
+
+
+@WHERE
+async def test_a_stream_that_is_quiet_waits_for_no_other(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
+) -> None:
+    async with world(tmp_path, "a") as w:
+        w.router.chains = chains(where, "a")
+        w.begin()
+        w.log.write_trace(2)
+        for number in range(10):
+            w.log.write_lines(f"e {number}", stream="stderr")
+            await trio.sleep(1)
+        assert w.said[0] in w.gates["a"].got
+        assert w.gates["a"].place.stdout.until is None
+
+
+@WHERE
+async def test_a_log_that_is_opened_anew_lets_go_what_is_held(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
+) -> None:
+    async with world(tmp_path, "a") as w:
+        w.router.chains = chains(where, "a")
+        w.begin()
+        w.log.write_trace(2)
+        await trio.sleep(0.1)
+        places = w.sweep.places(w.reader)
+        w.sweep.close(w.reader)
+        w.reader = w.reader.another()
+        assert w.reader.open()
+        w.reader.begin(dict(places), 0)
+        w.sweep.add(w.reader)
+        await trio.sleep(QUIET_S)
+        assert w.all_have_everything()
+
+
+async def test_readers_that_hold_different_beginnings_of_a_record_end_it_before_they_join(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """One route begins in the midst of a trace, the other before it."""
+    async with world(tmp_path, "ab") as w:
+        w.router.chains = chains("before", "ab")
+        w.log.write_lines("first", "  at 1")
+        assert w.reader.open()
+        here = w.reader.end()
+        w.gates["a"].place = here
+        w.gates["b"].block()
+        w.reader.begin({"a": here, "b": BEGINNING}, 0)
+        w.sweep.add(w.reader)
+        w.log.write_lines("  at 2")
+        await trio.sleep(0.1)
+        w.gates["b"].open()
+        await trio.sleep(0.5)
+        w.log.write_lines("  at 3")
+        await trio.sleep(2 * QUIET_S)
+        assert w.reader.forks == ()
+        assert "\n".join(w.gates["a"].got) == "  at 2\n  at 3"
+        assert "\n".join(w.gates["b"].got) == "first\n  at 1\n  at 2\n  at 3"
+
+
+async def test_what_cannot_go_on_yet_is_not_asked_for_again_and_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path, "ab") as w:
+        w.router.chains = chains("routes", "ab")
+        w.begin()
+        w.log.write_trace(2)
+        await trio.sleep(0.1)
+        w.gates["b"].block()
+        w.log.write_trace(2)
+        await trio.sleep(2 * QUIET_S)
+        before = w.sweep.statistics().sweeps
+        await trio.sleep(100)
+        assert w.sweep.statistics().sweeps - before < 5
 
 
 @WHERE
