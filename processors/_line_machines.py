@@ -33,7 +33,8 @@ class LineMachine(msgspec.Struct, frozen=True):
 
     classes: Mapping[str, Regex]
     states: Mapping[str, Rules]
-    """In a state without a rule for it, a line begins a record."""
+    """In a state without a rule for it, a line begins a record. A line that leads to a state whose name ends with
+    `?` belongs to the record only if the next one does."""
     begin: Rules
     """The state behind the first line of a record; there is always one."""
     plain: str = ""
@@ -88,7 +89,7 @@ def _machine(classes: Mapping[str, str], states: Mapping[str, Rules], begin: Rul
 
 
 def _java() -> LineMachine:
-    trace = (("frame", "trace"), ("more", "trace"), ("cause", "trace"))
+    trace: Rules = (("frame", "trace"), ("more", "trace"), ("cause", "cause"))
     return _machine(
         {
             "thread": r'^Exception in thread "',
@@ -96,31 +97,45 @@ def _java() -> LineMachine:
             "frame": r"^[\t ]+at \S",
             "more": r"^[\t ]+\.\.\. \d+ ",
             "cause": r"^[\t ]*(?:Caused by: |Suppressed: |Wrapped by: |\[CIRCULAR REFERENCE: )",
+            "deep": r"^[\t ]+\S",
+            "blank": r"^$",
         },
-        {"plain": (("head", "head"), *trace), "head": trace, "trace": trace},
-        (("thread", "head"), ("head", "head"), (ANY, "plain")),
+        {
+            # Spring Boot has an empty line before the trace, and one behind it.
+            "plain": (("head", "head"), *trace, ("blank", "blank?")),
+            "blank?": (("head", "head"),),
+            "head": (*trace, ("deep", "head")),
+            "cause": (*trace, ("deep", "cause")),
+            "trace": (*trace, ("blank", "behind")),
+        },
+        (("thread", "head"), ("head", "head"), ("blank", "alone"), (ANY, "plain")),
     )
 
 
 def _python() -> LineMachine:
     return _machine(
         {
-            "traceback": r"^[\t |+]*(?:Exception Group )?Traceback \(most recent call last\):",
+            "group": r"^[\t |+]*Exception Group Traceback \(most recent call last\):",
+            "traceback": r"^[\t |+]*Traceback \(most recent call last\):",
+            "file": r'^[\t ]+File "',
             "indented": r"^[\t ]+\S",
-            "blank": r"^[\t |]*$",
-            "bridge": r"^[\t |]*(?:During handling of the above exception, another exception occurred:"
+            "blank": r"^[\t ]*$",
+            "bridge": r"^(?:During handling of the above exception, another exception occurred:"
             r"|The above exception was the direct cause of the following exception:)",
+            # What psycopg and SQLAlchemy say further.
+            "detail": r"^(?:DETAIL: |HINT: |LINE \d+: |\[SQL: |\[parameters: |\(Background on this error )",
         },
         {
-            "plain": (("traceback", "head"),),
+            "plain": (("group", "group"), ("traceback", "head")),
+            "group": (("indented", "group"), ("blank", "behind")),
             "head": (("indented", "body"),),
             # What is not indented is the exception itself.
-            "body": (("traceback", "head"), ("indented", "body"), ("blank", None), (ANY, "end")),
-            "end": (("traceback", None), ("indented", "end"), ("blank", "behind")),
-            "behind": (("bridge", "bridge"),),
-            "bridge": (("blank", "bridge"), ("traceback", "head")),
+            "body": (("indented", "body"), ("traceback", "head"), ("blank", None), (ANY, "end")),
+            "end": (("traceback", None), ("indented", "end"), ("detail", "end"), ("blank", "behind")),
+            "behind": (("bridge", "bridge"), ("detail", "end")),
+            "bridge": (("blank", "bridge"), ("group", "group"), ("traceback", "head")),
         },
-        (("traceback", "head"), (ANY, "plain")),
+        (("group", "group"), ("traceback", "head"), ("file", "body"), (ANY, "plain")),
     )
 
 
@@ -137,7 +152,7 @@ def _go() -> LineMachine:
         {
             "panic": r"^[\t ]*(?:panic: |fatal error: |runtime: |SIG[A-Z]+: |PC=0x)",
             "signal": r"^\[signal ",
-            "goroutine": r"^goroutine \d+ .*\[.*\]:$",
+            "goroutine": r"^(?:goroutine \d+ .*\[.*\]|runtime stack):$",
             "call": r"^\S+\(.*\)$|^\.\.\.(?:additional|\d+) ",
             "created": r"^created by ",
             "file": r"^[\t ]+\S.*:\d+(?: \+0x[0-9a-f]+)?$",
@@ -156,15 +171,18 @@ def _go() -> LineMachine:
 def _ruby() -> LineMachine:
     return _machine(
         {
-            "head": r"^(?:[\w:]+(?:Error|Exception)\b|\S+:\d+:in [`'].*\([A-Z][\w:]*\)$)",
-            "frame": r"^[\t ]*(?:\d+: )?(?:from )?\S+:\d+:in [`']",
+            "head": r"^(?:[A-Z]\w*(?:::[A-Z]\w*)*(?:Error|Exception)\b(?::| \()"
+            r"|\S+:\d+:in [`'].*\([A-Z][\w:]*\)$)",
+            "frame": r"^[\t ]*(?:\d+: )?(?:from )?(?:[\w-]+ \([\w.]+\) )?\S+:\d+:in [`']",
+            "deep": r"^[\t ]+\S",
             "blank": r"^[\t ]*$",
             "cause": r"^(?:Caused by|Causes):?",
         },
         {
             "plain": (("head", "head"), ("frame", "trace")),
             "head": (("frame", "trace"), ("blank", "gap")),
-            "gap": (("frame", "trace"),),
+            # Since 3.1 the line of code, and what of it was meant.
+            "gap": (("frame", "trace"), ("deep", "gap")),
             "trace": (("frame", "trace"), ("cause", "trace")),
         },
         (("head", "head"), (ANY, "plain")),
@@ -175,22 +193,22 @@ def _node() -> LineMachine:
     behind: Rules = (("frame", "trace"), ("cause", "trace"), ("detail", "trace"))
     return _machine(
         {
-            "where": r"^(?:file:///|node:|/|[A-Za-z]:\\).*:\d+$",
+            "where": r"^(?:file:///|/|[A-Za-z]:\\).*\.[cm]?[jt]sx?:\d+$|^node:\S+:\d+$",
             "caret": r"^[\t ]*\^+[\t ]*$",
             "head": r"^(?:Uncaught )?[\w.]*(?:Error|Exception)(?: \[[\w ]*\])?(?::|$| \{$)",
             "frame": r"^[\t ]+at \S",
             "cause": r"^[\t ]*(?:\[cause\]: |\[errors\]: |Caused by: )",
             "detail": r"^[\t ]+\S|^[\t ]*[\]}]+,?$",
-            "blank": r"^$",
-            "version": r"^Node\.js v\d",
+            "blank": r"^(?:Node\.js v\d.*)?$",
+            "needs": r"^(?:Require stack:|- .*)$",
         },
         {
             "plain": (("head", "head"), ("frame", "trace")),
             "where": (("blank", None), (ANY, "excerpt")),
             "excerpt": (("caret", "excerpt"), ("blank", "excerpt"), ("head", "head")),
-            "head": (("frame", "trace"),),
+            "head": (("frame", "trace"), ("needs", "head")),
             "trace": (*behind, ("blank", "gap")),
-            "gap": (("version", "done"),),
+            "gap": (("blank", "done"),),
         },
         (("where", "where"), ("head", "head"), (ANY, "plain")),
     )
@@ -206,11 +224,12 @@ def _dotnet() -> LineMachine:
             "frame": r"^[\t ]+at \S",
             "inner": r"^[\t ]*---> ",
             "seam": r"^[\t ]*--- End of ",
+            "detail": r"^[\t ]+\S|^(?:DETAIL: |Exception data:)",
         },
         {
             "console": (("deep", "console"),),
             "plain": (("head", "head"), *trace),
-            "head": trace,
+            "head": (*trace, ("detail", "head")),
             "trace": trace,
         },
         (("console", "console"), ("head", "head"), (ANY, "plain")),
@@ -230,7 +249,7 @@ def _php() -> LineMachine:
             "stack": r"^(?:PHP )?Stack trace:$|^\[stacktrace\]$",
             "frame": r"^#\d+ |^PHP +\d+\. ",
             "thrown": r"^[\t ]+thrown in ",
-            "next": r"^Next [\w\\]+",
+            "next": r"^Next [\w\\]+|^\[previous exception\]",
             "end": r'^"\} ?$',
             "blank": r"^$",
         },

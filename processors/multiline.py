@@ -145,6 +145,8 @@ class _Begun(msgspec.Struct):
     size_bytes: int = 0
     """Of all lines; counted once there are several."""
     truncated: bool = False
+    doubted: tuple[int, Record] | None = None
+    """The last line, and its index, where the next one decides whether that belongs to it."""
     position: StreamPosition = StreamPosition()
     """Where reading has to begin again for it; known once it is held."""
     since: str | None = None
@@ -200,12 +202,19 @@ class _Work:
             return Record(record.message[:-1], record.stream, full_time(record.time))
         return msgspec.structs.replace(record, message=record.message[:-1], time=full_time(record.time))
 
-    def end(self, whole: Record, begun: _Begun) -> None:
-        """The record is whole."""
+    def end(self, ended: Sequence[Record], begun: _Begun) -> None:
+        """The record is whole, and what may follow is the line that does not belong to it after all."""
+        whole, *rest = [_with_newline(record) for record in ended] if self.newlines else ended
         if begun.at < 0:
-            self.early.append(_with_newline(whole) if self.newlines else whole)
+            self.early.append(whole)
         elif begun.more:
-            self.slots[begun.at] = _with_newline(whole) if self.newlines else whole
+            self.slots[begun.at] = whole
+        if rest and begun.doubted is not None:
+            index, _ = begun.doubted
+            if index < 0:
+                self.early += rest
+            else:
+                self.slots[index] = self.lines[index]
 
 
 def _with_newline(record: Record) -> Record:
@@ -269,9 +278,13 @@ class JoiningProcessor(Holder[OptionsT]):
         if batch.settled:
             settled = [begun for stream, begun in held.items() if stream in batch.settled]
             held = {stream: begun for stream, begun in held.items() if stream not in batch.settled}
-            ended = [self._ended(begun) for begun in sorted(settled, key=attrgetter("at"))]
+            ended = [
+                record for begun in sorted(settled, key=attrgetter("at")) for record in self._ended(begun)
+            ]
             going_on += [_with_newline(record) for record in ended] if newlines else ended
         for stream, begun in held.items():
+            if begun.doubted is not None:
+                begun.doubted = -1, begun.doubted[1]
             if begun.at >= 0:
                 began = batch.began
                 begun.at, begun.since = -1, began.since
@@ -332,6 +345,7 @@ class JoiningProcessor(Holder[OptionsT]):
                     state = joining.follows(begun.state, work.kinds[index])
                     if state is not None and self._joins(begun, lines[index], newlines=work.newlines):
                         begun.state = state
+                        begun.doubted = (index, work.ready(lines[index])) if state[-1:] == "?" else None
                         slots[index] = None
                         at += 1
                         continue
@@ -382,9 +396,13 @@ class JoiningProcessor(Holder[OptionsT]):
             return False
         return _gap_ns(earlier, later) > self._max_gap_ns
 
-    def _ended(self, begun: _Begun) -> Record:
+    def _ended(self, begun: _Begun) -> list[Record]:
+        """The record as it is now; and its last line by itself, where that has proved not to belong to it."""
+        if begun.doubted is not None:
+            begun.more.pop()
         self.books.joined += len(begun.more)
-        return begun.whole()
+        whole = begun.whole()
+        return [whole] if begun.doubted is None else [whole, begun.doubted[1]]
 
 
 @PROCESSORS.register(MultilineOptions)

@@ -68,6 +68,15 @@ TRACES = {
         2026-11-23 20:06:28 INFO going on
         Exception in thread "main" java.lang.NullPointerException
         + \tat Main.main(Main.java:3)
+        2026-11-23 20:06:29 ERROR cannot pay either
+        +
+        + java.lang.IllegalStateException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        + Caused by: org.postgresql.util.PSQLException: ERROR: duplicate key
+        +   Detail: Key (id)=(1) already exists.
+        + \tat org.postgresql.Driver.run(Driver.java:1)
+        +
+        Exception in thread "b" java.lang.Error: x
         java.lang.OutOfMemoryError: Java heap space
         + \tat Main.main(Main.java:4)
         at least this is no frame
@@ -97,6 +106,23 @@ TRACES = {
         +     pay()
         + KeyError: 'bank'
         the end
+        +   + Exception Group Traceback (most recent call last):
+        +   |   File "/shop/main.py", line 3, in <module>
+        +   | ExceptionGroup: two (2 sub-exceptions)
+        +   +-+---------------- 1 ----------------
+        +     | ValueError: one
+        +     +------------------------------------
+        INFO: the real end
+        ERROR in the database
+        + Traceback (most recent call last):
+        +   File "/shop/main.py", line 3, in <module>
+        +     pay()
+        + sqlalchemy.exc.IntegrityError: (psycopg2.errors.UniqueViolation) duplicate key
+        + DETAIL:  Key (id)=(1) already exists.
+        +\x20
+        + [SQL: INSERT INTO orders VALUES (1)]
+        + (Background on this error at: https://sqlalche.me/e/20/gkpj)
+        fine again
     """,
     "go": """
         2026/11/23 20:06:26 started
@@ -115,6 +141,11 @@ TRACES = {
         + goroutine 7 [running]:
         + net/http.(*conn).serve.func1()
         + \t/go/src/net/http/server.go:1868 +0xb0
+        fatal error: runtime: out of memory
+        +\x20
+        + runtime stack:
+        + runtime.throw({0x1, 0x2})
+        + \t/go/src/runtime/panic.go:1047 +0x5d
         2026/11/23 20:06:28 going on
     """,
     "ruby": """
@@ -128,6 +159,13 @@ TRACES = {
         +\x20
         + app/models/order.rb:17:in `pay'
         + app/controllers/orders_controller.rb:9:in `create'
+        + actionpack (7.0.4) lib/action_controller/metal.rb:12:in `send_action'
+        TimeoutError happened, retrying
+        + app.rb:3:in `pay': undefined method `x' for nil (NoMethodError)
+        +\x20
+        +   nil.x
+        +      ^^
+        + \tfrom app.rb:5:in `<main>'
         the end
     """,
     "node": """
@@ -150,6 +188,12 @@ TRACES = {
         +\x20
         + Node.js v20.11.0
         the end
+        + Error: Cannot find module './shop'
+        + Require stack:
+        + - /shop/main.js
+        +     at Module._resolveFilename (node:internal/modules/cjs/loader:1:1)
+        /healthz took:12
+        /healthz took:13
     """,
     "dotnet": """
         started
@@ -159,6 +203,10 @@ TRACES = {
         +          at Shop.Orders.Pay() in /shop/Orders.cs:line 17
         info: Shop.Orders[0]
         +       going on
+        cannot save
+        + Npgsql.PostgresException (0x80004005): 23505: duplicate key
+        + DETAIL: Key (id)=(1) already exists.
+        +    at Npgsql.Run()
         Unhandled exception. System.Exception: no card
         +  ---> System.IO.IOException: broken pipe
         +    at Shop.Bank.Ask() in /shop/Bank.cs:line 3
@@ -177,6 +225,14 @@ TRACES = {
         + Stack trace:
         + #0 {main}
         +   thrown in /shop/main.php on line 9
+        [2026-11-23] local.ERROR: cannot pay {"exception":"[object] (Exception(code: 0): x at /shop/a.php:1)
+        + [stacktrace]
+        + #0 {main}
+        +
+        + [previous exception] [object] (Exception(code: 0): y at /shop/b.php:2)
+        + [stacktrace]
+        + #0 {main}
+        + "}
         going on
     """,
 }
@@ -205,6 +261,19 @@ def test_traces_are_one_record_each(preset: str) -> None:
 def test_lines_that_are_no_traces_stay_what_they_are(preset: str) -> None:
     lines = ["one", "two at once", "", "GET / 200", '{"a": 1}', "Error handling is fine", "", "at noon"]
     assert joined(processor(preset=preset), said(*lines)) == lines
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_an_empty_line_belongs_to_what_it_is_followed_by(cut: int) -> None:
+    head, frame = "java.lang.Error: x", "\tat a.B.c(D.java:1)"
+    for lines, wanted in (
+        (["one", "", head, frame, "two"], [f"one\n\n{head}\n{frame}", "two"]),
+        (["one", "", "two", "", ""], ["one", "", "two", "", ""]),
+    ):
+        joins, records = processor(preset="java"), said(*lines)
+        made = joins.hold(batch(records[:cut]), "web").records
+        rest = joins.hold(batch(records[cut:], settled=ALL_STREAMS), "web").records
+        assert [record.message for record in (*made, *rest)] == wanted
 
 
 def test_patterns_of_ones_own() -> None:
