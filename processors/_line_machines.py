@@ -33,8 +33,8 @@ class LineMachine(msgspec.Struct, frozen=True):
 
     classes: Mapping[str, Regex]
     states: Mapping[str, Rules]
-    """In a state without a rule for it, a line begins a record. A line that leads to a state whose name ends with
-    `?` belongs to the record only if the next one does."""
+    """In a state without a rule for it, a line begins a record. Where a state is named with a `?` behind,
+    the line that leads to it belongs to the record only if the next one does."""
     begin: Rules
     """The state behind the first line of a record; there is always one."""
     plain: str = ""
