@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -56,6 +57,18 @@ class Address(msgspec.Struct, frozen=True):
             return f"unix://{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def is_meant_by(self, url: str) -> bool:
+        """Whether a URL surely leads here: by the same name, by a name of this machine, or by the path."""
+        if self.path:
+            return url.endswith(self.path)
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme.split("+")[-1])
+        except ValueError:
+            return False
+        this_machine = host in ("0.0.0.0", "::") or Address(host=host).is_local
+        return port == self.port and (host == self.host or this_machine)
+
 
 def default_address(environ: Mapping[str, str] = os.environ) -> Address | None:
     """`logroute.sock` in `$RUNTIME_DIRECTORY`, `/run/logroute` for root, or `$XDG_RUNTIME_DIR/logroute`.
@@ -69,3 +82,6 @@ def default_address(environ: Mapping[str, str] = os.environ) -> Address | None:
     if folder := environ.get("XDG_RUNTIME_DIR", ""):
         return Address(path=str(Path(folder) / "logroute" / SOCKET))
     return None
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}

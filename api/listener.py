@@ -16,6 +16,7 @@ BACKLOG = 64
 SOCKET_MODE = 0o660
 """The owner and the group may ask: whoever may, may drop dead letters too."""
 FOLDER_MODE = 0o750
+KEEP_IDLE_S = 60
 UNREAD_MS = 20_000
 """The kernel ends a connection whose peer has acknowledged nothing for so long, where there is something."""
 
@@ -108,6 +109,10 @@ class Listener:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 # Connections have it from the socket that they came from.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+                # A peer that vanished while nothing was to be sent.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_IDLE_S)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_IDLE_S // 4)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind(place)

@@ -7,6 +7,7 @@ nothing here: they would show the daemon's secrets to whoever may ask.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -190,6 +191,18 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
+def _urls(value: Any) -> Iterator[str]:
+    """What may be a URL in a sink's options."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from _urls(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _urls(each)
+    elif isinstance(value, str) and "//" in value:
+        yield value
+
+
 async def _set(daemon: Daemon, name: str, given: dict[str, Any], check: Check) -> bool:
     """Have this route; whether it is new. Raises Problem."""
     body = {key: value for key, value in given.items() if key not in READ_ONLY}
@@ -199,6 +212,9 @@ async def _set(daemon: Daemon, name: str, given: dict[str, Any], check: Check) -
         raise Problem(
             422, f"{variable} means nothing here: variables and files are read in the configuration only"
         )
+    here = (daemon.plan.api_options or {}).get("address")
+    if here is not None and any(here.is_meant_by(text) for text in _urls(body.get("sink"))):
+        raise Problem(422, "this is the daemon's own API: a route must not lead back to it", path="sink")
     problem: Problem | None = None
     new = False
     with trio.move_on_after(WITHIN_S, shield=True) as within:

@@ -26,7 +26,7 @@ from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, 
 from logroute.router.router import Router
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.router.watch import Watch
-from logroute.sources import Source
+from logroute.sources import STANDS_AFTER_S, Source
 
 DONE = 0
 FAILED = 1
@@ -159,7 +159,7 @@ class Daemon:
                     nursery.start_soon(self._say_degraded)
                     nursery.start_soon(self._open_later)
                     nursery.start_soon(self.router.settle_on)
-                    nursery.start_soon(keep_watchdog_quiet)
+                    nursery.start_soon(keep_watchdog_quiet, self._flows)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
                     if not self._stopping.is_set():
@@ -170,6 +170,10 @@ class Daemon:
             return FAILED
         finally:
             self._end()
+
+    def _flows(self) -> bool:
+        """Whether no source stands: one that waits for a full route, or an engine, does not."""
+        return all(source.standing_s < STANDS_AFTER_S for source in self._running_sources.values())
 
     @contextmanager
     def _listening(self) -> Iterator[Api | None]:

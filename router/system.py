@@ -79,13 +79,17 @@ async def stop_on_signals(
                     log.warning("there is no configuration file to be read again", signal="SIGHUP")
 
 
-async def keep_watchdog_quiet() -> None:
-    """Tell systemd that we live, twice in the time it gives us; at once nothing where it does not ask."""
+async def keep_watchdog_quiet(flows: Callable[[], bool]) -> None:
+    """Tell systemd that we live, twice in the time it gives us, but not while nothing flows that should.
+
+    At once nothing where it does not ask.
+    """
     usec = os.environ.get("WATCHDOG_USEC", "")
     if not usec.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return
     while True:
-        notify("WATCHDOG=1")
+        if flows():
+            notify("WATCHDOG=1")
         await trio.sleep(int(usec) / 2e6)
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from logroute.router.views import Event
 
 
+STANDS_AFTER_S = 60.0
+"""A source that has been handing on for so long stands."""
+
+
 class SourceOptions(Options):
     """What every source's options have in common. The `type` field of a subclass names the source."""
 
@@ -241,6 +245,11 @@ class Source(ABC, Generic[OptionsT]):
     def histories(self) -> Sequence[History]:
         """The logs that it knows, to be read again by those who look; a source that cannot has none."""
         return ()
+
+    @property
+    def standing_s(self) -> float:
+        """For how long it has been handing on what it read at once, in seconds: much means that it stands."""
+        return 0.0
 
     def notes(self) -> Sequence[str]:
         """What somebody should know although it runs: what cannot be read just now, and why."""

@@ -527,6 +527,10 @@ class DockerSource(Source[DockerOptions]):
             running=running,
         )
 
+    @property
+    def standing_s(self) -> float:
+        return self._sweep.standing_s
+
     def notes(self) -> list[str]:
         away = [f"the engine is away: {self._away}; files are read on"] if self._away else []
         return away + self._sweep.notes() + (self._readers.notes() if self._readers is not None else [])

@@ -151,6 +151,10 @@ class FileSource(Source[FileSourceOptions]):
     def histories(self) -> list[History]:
         return [FileHistory(each.log, self._looking) for each in self._files.values()]
 
+    @property
+    def standing_s(self) -> float:
+        return self._sweep.standing_s
+
     def notes(self) -> list[str]:
         return self._sweep.notes()
 

@@ -26,7 +26,7 @@ import structlog
 import trio
 
 from logroute.router.record import Batch, Position
-from logroute.sources import Behind, Emit
+from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
@@ -140,6 +140,7 @@ class Sweep:
         self._buffer = bytearray(BUFFER_BYTES)
         self._idle: trio.CancelScope | None = None
         self._overlooked_at = -math.inf
+        self._sweeping_since: float | None = None
         self._asked_at = -math.inf
         """When it was asked last what has been quiet."""
         self._given_up: list[LogFile] = []
@@ -205,8 +206,18 @@ class Sweep:
         return log.places(self._emit.needed)
 
     def notes(self) -> list[str]:
-        """What somebody should know: disks that do not answer."""
-        return self._disks.notes()
+        """What somebody should know: disks that do not answer, or that it stands."""
+        notes = self._disks.notes()
+        if self.standing_s >= STANDS_AFTER_S:
+            notes.append(
+                f"nothing is handed on since {self.standing_s:.0f} s: restart the daemon, and tell us"
+            )
+        return notes
+
+    @property
+    def standing_s(self) -> float:
+        """For how long one sweep has been going on."""
+        return trio.current_time() - self._sweeping_since if self._sweeping_since is not None else 0.0
 
     def why_stuck(self, log: LogFile) -> str:
         """Why a log cannot be read on just now; empty if it can."""
@@ -323,7 +334,11 @@ class Sweep:
                 self._drain_content()
             started = trio.current_time()
             if self._servable():
-                full, found = await self._sweep()
+                self._sweeping_since = started
+                try:
+                    full, found = await self._sweep()
+                finally:
+                    self._sweeping_since = None
                 if not full:
                     interval_s = min(INTERVAL_MAX_S, max(INTERVAL_S, found * LOG_INTERVAL_S))
                     await trio.sleep_until(started + interval_s)

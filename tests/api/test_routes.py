@@ -249,6 +249,27 @@ async def test_a_mistake_is_a_problem_with_its_path(
         assert OwnState(tmp_path / "state").load()[0].routes == {}
 
 
+@pytest.mark.parametrize(
+    ("sink", "refused"),
+    [
+        ("http://127.0.0.1:8080/v1/logs", True),
+        ("http://localhost:8080/", True),
+        ({"type": "http", "url": "http://10.0.0.1:8080/x"}, True),
+        ({"type": "http", "url": "http://10.0.0.1:8081/x"}, False),
+        ("http://10.0.0.2:8080/x", False),
+    ],
+)
+async def test_a_route_that_leads_back_here_is_refused(
+    tmp_path: Path, engine: SimulatedEngine, sink: Any, refused: bool
+) -> None:
+    async with rig(tmp_path, engine) as r:
+        here = {"address": Address(host="10.0.0.1", port=8080)}
+        r.daemon.plan = msgspec.structs.replace(r.daemon.plan, api_options=here)
+        answer = await r.ask("PUT", "/v1/routes/mine", {"sink": sink})
+        assert answer.status_code == (422 if refused else 201), answer.text
+        assert not refused or answer.json()["path"] == "sink"
+
+
 async def test_what_is_deep_or_no_json_is_refused(tmp_path: Path, engine: SimulatedEngine) -> None:
     async with rig(tmp_path, engine) as r:
         deep: Any = {}

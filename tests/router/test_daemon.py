@@ -731,7 +731,21 @@ async def test_the_watchdog_is_kept_quiet_twice_in_its_time(
     assert "WATCHDOG=1" not in manager.heard()
     monkeypatch.delenv("WATCHDOG_PID")
     monkeypatch.setenv("WATCHDOG_USEC", "soon")
-    await keep_watchdog_quiet()
+    await keep_watchdog_quiet(lambda: True)
+
+
+async def test_the_watchdog_is_not_kept_quiet_while_a_source_stands(
+    autojump_clock: trio.testing.MockClock, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Standing(StandInSource):
+        @property
+        def standing_s(self) -> float:
+            return trio.current_time() - began
+
+    began = trio.current_time()
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert await Run(sources=[lambda: Standing({})]).run(stopping(100)) == DONE
+    assert manager.heard().count("WATCHDOG=1") == 4  # at 0, 15, 30, 45
 
 
 async def test_a_manager_that_does_not_listen_delays_nothing(
