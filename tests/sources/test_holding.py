@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,15 @@ def chains(where: str, routes: str) -> Chains:
     return Chains([], {name: (EVERYTHING, [multiline(name)]) for name in routes})
 
 
+@asynccontextmanager
+async def joining(folder: Path, routes: str, where: str) -> AsyncIterator[World]:
+    """A log that is read, and whose lines are joined."""
+    async with world(folder, routes) as w:
+        w.router.chains = chains(where, routes)
+        w.begin()
+        yield w
+
+
 WHERE = pytest.mark.parametrize("where", ["before", "routes"])
 
 
@@ -46,9 +57,7 @@ WHERE = pytest.mark.parametrize("where", ["before", "routes"])
 async def test_the_last_record_goes_on_when_the_log_has_been_quiet(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "ab") as w:
-        w.router.chains = chains(where, "ab")
-        w.begin()
+    async with joining(tmp_path, "ab", where) as w:
         w.log.write(2)
         w.log.write_trace(2)
         await trio.sleep(1)
@@ -69,9 +78,7 @@ async def test_the_last_record_goes_on_when_the_log_has_been_quiet(
 async def test_a_route_that_blocks_gets_it_whole_later(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "ab") as w:
-        w.router.chains = chains(where, "ab")
-        w.begin()
+    async with joining(tmp_path, "ab", where) as w:
         w.log.write_trace(3)
         await trio.sleep(0.1)
         w.gates["b"].block()
@@ -90,9 +97,7 @@ async def test_a_route_that_blocks_gets_it_whole_later(
 async def test_the_end_of_a_log_is_the_end_of_its_last_record(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "ab") as w:
-        w.router.chains = chains(where, "ab")
-        w.begin()
+    async with joining(tmp_path, "ab", where) as w:
         w.log.write_trace(3)
         await trio.sleep(0.1)
         w.end()
@@ -104,9 +109,7 @@ async def test_the_end_of_a_log_is_the_end_of_its_last_record(
 async def test_a_stream_that_is_quiet_waits_for_no_other(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "a") as w:
-        w.router.chains = chains(where, "a")
-        w.begin()
+    async with joining(tmp_path, "a", where) as w:
         w.log.write_trace(2)
         for number in range(10):
             w.log.write_lines(f"e {number}", stream="stderr")
@@ -119,9 +122,7 @@ async def test_a_stream_that_is_quiet_waits_for_no_other(
 async def test_a_log_that_is_opened_anew_lets_go_what_is_held(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "a") as w:
-        w.router.chains = chains(where, "a")
-        w.begin()
+    async with joining(tmp_path, "a", where) as w:
         w.log.write_trace(2)
         await trio.sleep(0.1)
         places = w.sweep.places(w.reader)
@@ -161,9 +162,7 @@ async def test_readers_that_hold_different_beginnings_of_a_record_end_it_before_
 async def test_what_cannot_go_on_yet_is_not_asked_for_again_and_again(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
-    async with world(tmp_path, "ab") as w:
-        w.router.chains = chains("routes", "ab")
-        w.begin()
+    async with joining(tmp_path, "ab", "routes") as w:
         w.log.write_trace(2)
         await trio.sleep(0.1)
         w.gates["b"].block()
@@ -178,9 +177,7 @@ async def test_what_cannot_go_on_yet_is_not_asked_for_again_and_again(
 async def test_a_reload_that_joins_no_more_lets_go_what_is_held(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, where: str
 ) -> None:
-    async with world(tmp_path, "ab") as w:
-        w.router.chains = chains(where, "ab")
-        w.begin()
+    async with joining(tmp_path, "ab", where) as w:
         w.log.write_trace(3)
         await trio.sleep(0.1)
         new = Chains([], {name: (EVERYTHING, []) for name in "ab"}, w.router.chains)
