@@ -52,9 +52,6 @@ class HeldLogs:
         self._quiet_from: dict[str, float] = {}
         """By source, before which time nothing of its logs can be quiet."""
 
-    def __bool__(self) -> bool:
-        return bool(self._logs)
-
     # --- what comes -----------------------------------------------------------------------------------
 
     def following(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], list[int]]:
@@ -89,7 +86,7 @@ class HeldLogs:
     def note(self, batches: Sequence[Batch], made: Sequence[Batch]) -> None:
         """These have come, and gone as what was made of them before routing into the routes."""
         chains = self._chains()
-        if not self._logs and not chains.holding:
+        if not chains.holding and not any(self._logs.values()):
             return
         now = trio.current_time()
         for batch, processed in zip(batches, made, strict=True):
@@ -158,14 +155,17 @@ class HeldLogs:
 
     def began(self, reader: Reader, origin: Origin) -> None:
         """It reads this log live from now on: of what was read before routes may hold something."""
-        logs, chains = self._logs[origin.source], self._chains()
-        if reader not in logs and chains.holds_of(origin):
+        chains = self._chains()
+        if reader not in self._logs.get(origin.source, {}) and chains.holds_of(origin):
             now = trio.current_time()
-            logs[reader] = _Log(settling(origin, reader.position, reader), dict.fromkeys(STREAMS, now))
+            self._logs[origin.source][reader] = _Log(
+                settling(origin, reader.position, reader), dict.fromkeys(STREAMS, now)
+            )
             self._quiet_from.setdefault(origin.source, now + chains.quiet_s)
 
     def closed(self, reader: Reader, origin: Origin) -> None:
-        self._logs[origin.source].pop(reader, None)
+        if (logs := self._logs.get(origin.source)) is not None:
+            logs.pop(reader, None)
         self._chains().forget(reader, ALL_STREAMS)
 
     def settle(self, reader: Reader, ahead: Reader, origin: Origin) -> list[Batch]:
@@ -189,7 +189,7 @@ class HeldLogs:
                 del logs[key]
 
     def _reached(self, reader: Reader, origin: Origin) -> Position:
-        log = self._logs[origin.source].get(reader)
+        log = self._logs.get(origin.source, {}).get(reader)
         return log.last.after if log is not None else reader.position
 
 

@@ -25,7 +25,7 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.record import Batch, Position
+from logroute.router.record import STREAMS, Batch, Position
 from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.inotify import CONTENT, NAMES, Inotify
@@ -370,7 +370,9 @@ class Sweep:
             return self._reads(reader) and not unread and self._disks.answers(reader)
         if not isinstance(reader, Quiet) or any(offer.batch.reader is reader for offer in self._offers):
             return False
-        return reader.quiet and reader.position == batch.after
+        # Else it has gone back, and reads again what is held.
+        here, there = reader.position, batch.after
+        return reader.quiet and all(here.of(each).anchor == there.of(each).anchor for each in STREAMS)
 
     async def _wait(self, until: float) -> None:
         """Until something may have changed: a file, an offer, room in a route, time to poll."""
