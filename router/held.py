@@ -153,7 +153,7 @@ class HeldLogs:
             position = holder.needed(reader, position)
         return position
 
-    def began(self, reader: Reader, origin: Origin) -> None:
+    def takes_over(self, reader: Reader, origin: Origin) -> None:
         """It reads this log live from now on: of what was read before routes may hold something."""
         chains = self._chains()
         if reader not in self._logs.get(origin.source, {}) and chains.holds_of(origin):
@@ -174,7 +174,7 @@ class HeldLogs:
         if mine == others:
             self.closed(reader, origin)
             if ahead.routes is None:
-                self.began(ahead, origin)
+                self.takes_over(ahead, origin)
             return []
         # They began at different lines, or one of them has let go: here is an end for both.
         differ = {key[1] for key in {*mine, *others} if mine.get(key) != others.get(key)}

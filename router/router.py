@@ -298,8 +298,8 @@ class Router:
     def needed(self, reader: Reader) -> Position:
         return self.held.needed(reader)
 
-    def began(self, reader: Reader, origin: Origin) -> None:
-        self.held.began(reader, origin)
+    def takes_over(self, reader: Reader, origin: Origin) -> None:
+        self.held.takes_over(reader, origin)
 
     def closed(self, reader: Reader, origin: Origin) -> None:
         self.held.closed(reader, origin)

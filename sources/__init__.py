@@ -112,7 +112,7 @@ class Emit(Protocol):
     def needed(self, reader: Reader) -> Position:
         """Where another one has to begin that goes on for this one: before what is held, else where it is."""
 
-    def began(self, reader: Reader, origin: Origin) -> None:
+    def takes_over(self, reader: Reader, origin: Origin) -> None:
         """It is the live one from now on, and maybe not the first."""
 
     def closed(self, reader: Reader, origin: Origin) -> None:

@@ -86,7 +86,7 @@ class ContainerReaders:
     def begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         """Read a container for the first time."""
         container.engine_log = self._engine_log(container)
-        self._emit.began(container.engine_log, container.origin)
+        self._emit.takes_over(container.engine_log, container.origin)
         self.read_on(container, checkpoints)
 
     def _engine_log(self, container: Container) -> EngineLog:
@@ -232,7 +232,7 @@ class ContainerReaders:
             self._emit.joined(container.origin, routes)
             begin = self._emit.needed(fork)
             self._emit.closed(fork, container.origin)
-            self._emit.began(live, container.origin)
+            self._emit.takes_over(live, container.origin)
             return others | dict.fromkeys(routes, begin)
 
         live.join(fork, places)

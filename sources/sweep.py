@@ -167,7 +167,7 @@ class Sweep:
         for fork in log.forks:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
-        self._emit.began(log, log.origin)
+        self._emit.takes_over(log, log.origin)
         self.wake(log)
 
     def expect(self, log: LogFile) -> None:

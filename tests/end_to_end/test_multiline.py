@@ -248,14 +248,11 @@ async def test_a_container_that_ends_while_it_is_read_for_a_route_that_was_block
     assert [json.loads(line)["message"] for line in out.read_bytes().splitlines()] == said
 
 
-@MULTILINES
-async def test_what_is_held_of_a_route_that_was_blocked_goes_on_when_all_is_quiet(
-    world: World, name: str
-) -> None:
+async def test_what_is_held_of_a_route_that_was_blocked_goes_on_when_all_is_quiet(world: World) -> None:
     blocked = world.out / "blocked"
     blocked.write_text("a file where a folder should be")
     configure(world, "api", blocked=True, max_gap="50ms")
-    container = world.container(name)
+    container = world.container("own")
     said: list[str] = []
     async with world.running():
         for burst in (300, 300, 20):

@@ -77,7 +77,7 @@ class Routes:
     def holds(self, origin: Origin) -> bool:
         return False
 
-    def began(self, reader: Reader, origin: Origin) -> None: ...
+    def takes_over(self, reader: Reader, origin: Origin) -> None: ...
 
     async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
         found: dict[Origin, dict[str, Position]] = {}
