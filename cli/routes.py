@@ -154,8 +154,7 @@ def set_(
 @asking_options
 def pause(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Deliver nothing of NAME until it is resumed; what comes waits."""
-    path = f"/v1/routes/{in_path(name)}/pause"
-    _say(ask(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
+    _switch(name, "pause", api, token_file, output)
 
 
 @command.command("resume")
@@ -163,7 +162,11 @@ def pause(name: str, api: str | None, token_file: str | None, output: str) -> No
 @asking_options
 def resume(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Go on with NAME."""
-    path = f"/v1/routes/{in_path(name)}/resume"
+    _switch(name, "resume", api, token_file, output)
+
+
+def _switch(name: str, verb: str, api: str | None, token_file: str | None, output: str) -> None:
+    path = f"/v1/routes/{in_path(name)}/{verb}"
     _say(ask(api, token_file, lambda client: client.ask("POST", path, RouteFacts)), output)
 
 

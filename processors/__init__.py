@@ -123,6 +123,10 @@ class Holder(Processor[OptionsT]):
         """
 
     @abstractmethod
+    def holds(self, key: Hashable) -> bool:
+        """Whether anything is held."""
+
+    @abstractmethod
     def held(self, key: Hashable) -> Mapping[Stream, Mark]:
         """The first lines of what is held."""
 

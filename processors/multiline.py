@@ -244,6 +244,9 @@ class JoiningProcessor(Holder[OptionsT]):
     def _kept(self, key: Hashable) -> MutableMapping[Hashable, Held]:
         return self._of_origins if isinstance(key, str) else self._of_readers
 
+    def holds(self, key: Hashable) -> bool:
+        return bool(self._kept(key).get(key))
+
     def held(self, key: Hashable) -> Mapping[Stream, Mark]:
         return {stream: Mark.of(begun.first) for stream, begun in self._kept(key).get(key, {}).items()}
 

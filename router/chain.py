@@ -211,7 +211,7 @@ class Chain:
         key = self._key(batch)
         for stage in self.retired:
             assert stage.holder is not None
-            if not stage.holder.held(key):
+            if not stage.holder.holds(key):
                 continue
             left = stage.hold(settling(batch.origin, batch.before, batch.reader), key, None)
             made = batch.with_records([*left.lines, *batch.records], left.size_bytes + batch.size_bytes)
@@ -353,12 +353,12 @@ class Chains:
         """Whether anything is held of its log: of what its reader has read, or of its origin."""
         reader, key = batch.reader, batch.origin.key
         return any(
-            holder.held(key) or (reader is not None and holder.held(reader)) for holder in self._holders
+            holder.holds(key) or (reader is not None and holder.holds(reader)) for holder in self._holders
         )
 
     def holds_of(self, origin: Origin) -> bool:
         """Whether routes hold something of it."""
-        return any(holder.held(origin.key) for holder in self._holders)
+        return any(holder.holds(origin.key) for holder in self._holders)
 
     def held(self, reader: Reader) -> dict[tuple[int, Stream], Mark]:
         """The first lines of what is held, before routing, of what a reader has read: by stage and stream."""

@@ -225,53 +225,7 @@ class Router:
                 if batch.reader is None:
                     await self._until_stored(batch.origin)
         for batch, made in zip(batches, processed, strict=True):
-            takers = self.takers(batch.origin)
-            read = self.read.get(batch.origin.source)
-            if read is None:
-                read = self.read[batch.origin.source] = SourceBooks()
-            read.records += len(batch.lines)
-            read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
-            look: Look | None = None
-            routes: Iterable[Taker] = takers.all
-            only = batch.reader.routes if batch.reader is not None else None
-            place = batch.before.stdout_place if isinstance(batch.before, Reached) else None
-            begins = place is not None and not place.offset
-            if only is None:
-                self.talkers.count(batch)
-                if not takers.whole:
-                    look = Look(made, takers.regexes)
-                    self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
-                if self._apart and (apart := self._apart.get(batch.origin.key)):
-                    routes = [taker for taker in takers.all if taker.route.name not in apart]
-            else:
-                gone = {each.route for each in behind if each.reader is batch.reader}
-                routes = [taker for taker in takers.all if taker.route.name in only - gone]
-            for taker in routes:
-                route = taker.route
-                if (
-                    batch.reader is not None
-                    and self._blocks(route, batch.origin, batch.reader)
-                    # What was held comes to its end: that is little, and was read before the route was full.
-                    and (batch.lines or not made.settled or batch.origin.key in route.unstored)
-                ):
-                    behind.append(self._part(batch, made, batch.reader, route))
-                    continue
-                part: Batch | None = made
-                selector = taker.selector
-                if batch.acknowledged is not None and route.name in batch.acknowledged:
-                    part = self._unacknowledged(made, route, batch.acknowledged[route.name])
-                if part is not None and selector is not None:
-                    if part is made:
-                        look = look or Look(made, takers.regexes)
-                        part = look.batch_of(selector)
-                    else:
-                        part = Look(part, takers.regexes).batch_of(selector)
-                if part is not None and taker.streams != ALL_STREAMS:
-                    part = part.of_streams(taker.streams)
-                if begins and route.gone is None:
-                    self._recognise(batch, route)
-                if part is not None:
-                    pending.setdefault(route, []).append(part)
+            self._share(batch, made, pending, behind)
         for route, parts in pending.items():
             if chain := self.chains.of_routes.get(route.name):
                 parts = [await chain.apply(part, memo) for part in parts]
@@ -283,6 +237,58 @@ class Router:
         self.held.note(batches, processed)
         await trio.lowlevel.checkpoint()
         return behind
+
+    def _share(
+        self, batch: Batch, made: Batch, pending: dict[Route, list[Batch]], behind: list[Behind]
+    ) -> None:
+        """What of a batch, as processors have made it, is for which route; or the route is behind now."""
+        takers = self.takers(batch.origin)
+        read = self.read.get(batch.origin.source)
+        if read is None:
+            read = self.read[batch.origin.source] = SourceBooks()
+        read.records += len(batch.lines)
+        read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
+        look: Look | None = None
+        routes: Iterable[Taker] = takers.all
+        only = batch.reader.routes if batch.reader is not None else None
+        place = batch.before.stdout_place if isinstance(batch.before, Reached) else None
+        begins = place is not None and not place.offset
+        if only is None:
+            self.talkers.count(batch)
+            if not takers.whole:
+                look = Look(made, takers.regexes)
+                self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
+            if self._apart and (apart := self._apart.get(batch.origin.key)):
+                routes = [taker for taker in takers.all if taker.route.name not in apart]
+        else:
+            gone = {each.route for each in behind if each.reader is batch.reader}
+            routes = [taker for taker in takers.all if taker.route.name in only - gone]
+        for taker in routes:
+            route = taker.route
+            if (
+                batch.reader is not None
+                and self._blocks(route, batch.origin, batch.reader)
+                # What was held comes to its end: that is little, and was read before the route was full.
+                and (batch.lines or not made.settled or batch.origin.key in route.unstored)
+            ):
+                behind.append(self._part(batch, made, batch.reader, route))
+                continue
+            part: Batch | None = made
+            selector = taker.selector
+            if batch.acknowledged is not None and route.name in batch.acknowledged:
+                part = self._unacknowledged(made, route, batch.acknowledged[route.name])
+            if part is not None and selector is not None:
+                if part is made:
+                    look = look or Look(made, takers.regexes)
+                    part = look.batch_of(selector)
+                else:
+                    part = Look(part, takers.regexes).batch_of(selector)
+            if part is not None and taker.streams != ALL_STREAMS:
+                part = part.of_streams(taker.streams)
+            if begins and route.gone is None:
+                self._recognise(batch, route)
+            if part is not None:
+                pending.setdefault(route, []).append(part)
 
     # --- what processors hold ---------------------------------------------------------------------------
 

@@ -198,11 +198,11 @@ MULTILINES = pytest.mark.parametrize("name", ["before", "own"])
 @MULTILINES
 async def test_a_container_that_is_removed_while_the_engine_is_away(world: World, name: str) -> None:
     configure(world, "api")
-    async with world.running():
+    async with world.running() as daemon:
         container = world.container(name)
         container.write("n 1\n  at 1\n")
         await world.until(2 if name == "own" else 0)
-        await trio.sleep(0.5)
+        await world.until_true(lambda: daemon.router.chains.holding, "it is read, and held")
         await world.engine.stop(containers="continue")
         container.remove(force=True)
         await world.engine.start()
