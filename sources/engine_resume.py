@@ -206,7 +206,8 @@ class Skipper:
         """Whether it is the marked record; or that is not there, or no time tells where it is."""
         time = record.time
         if search.last_time <= time < mark.time or (time == mark.time and search.sequence < mark.sequence):
-            sequence = search.sequence if time == mark.time else 0
+            before = self._before_marks.get(record.stream, search.anchor)
+            sequence = before.sequence + 1 if before is not None and before.time == time else 0
             search.sequence += time == mark.time
             search.last_time = time
             self._before_marks[record.stream] = Anchor(time, sequence, message_hash(record.message))

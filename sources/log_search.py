@@ -89,8 +89,7 @@ def _before_mark(
     if anchor is not None and anchor.discard:
         joiner.resume_discarding(stream, anchor.time, spot)
     last = anchor
-    ended = last is None or last.time != mark.time
-    sequence = -1 if last is None or ended else last.sequence
+    sequence = last.sequence if last is not None and last.time == mark.time else -1
     looked = 0
     for index in range(spot[0], len(segments)):
         for offset, line in lines_of(segments[index], spot[1] if index == spot[0] else 0):

@@ -178,6 +178,16 @@ def test_reading_begins_again_with_what_a_processor_holds(
         assert [text for text in got if text[13] == stream[3]] == wanted
 
 
+def test_what_is_passed_over_before_a_mark_is_numbered() -> None:
+    records = answer([("stdout", START + n // 2, str(n)) for n in range(6)], 0, "ignores since")
+    begin = advanced(BEGINNING, records[:1])
+    mark = msgspec.structs.replace(begin.stdout, until=Mark(records[4].time))
+    skipper = Skipper(Position(mark, begin.stderr), 0)
+    assert skipper.pass_on(list(records)) == records[4:]
+    assert skipper.passed_over() == {"stdout": advanced(BEGINNING, records[:4]).stdout.anchor}
+    assert skipper.passed_over() == {}
+
+
 @settings(max_examples=300)
 @given(log=logs(), engine=ENGINES, gone=st.integers(0, 30), cut=st.integers(0, 30))
 @example(log=[("stdout", START, "same")] * 6, engine="filters every record", gone=2, cut=5)
