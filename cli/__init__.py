@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -80,5 +80,14 @@ def main() -> None:
     """Route the logs of containers to files and elsewhere, without losing a line."""
 
 
+def program() -> NoReturn:
+    """What a shell calls: `main`, and the process ends with it."""
+    try:
+        main(prog_name="logroute")
+    except SystemExit as ended:
+        process.end(ended.code)
+    process.end(0)
+
+
 if __name__ == "__main__":
-    main()
+    program()

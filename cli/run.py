@@ -151,7 +151,7 @@ class Reloading:
 
 async def run_plan(plan: Plan, reloading: Reloading | None = None, watch: bool = False) -> int:
     """Run it until it ends or a signal comes; its exit code."""
-    process.tune()
+    process.tune(ends_soon=plan.once)
     daemon = Daemon(plan)
     if reloading is not None:
         daemon.reload_file = partial(reloading.take_over, daemon)

@@ -1,5 +1,5 @@
 """`python -m logroute`."""
 
-from logroute.cli import main
+from logroute.cli import program
 
-main(prog_name="logroute")
+program()

@@ -118,7 +118,7 @@ def test_the_wheel_says_what_it_is(built: Built) -> None:
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Dist: trio" in metadata
-    assert "logroute = logroute.cli:main" in points
+    assert "logroute = logroute.cli:program" in points
 
 
 def test_the_sdist_builds_the_same_wheel(built: Built) -> None:
