@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from operator import add
+from operator import add, itemgetter
 from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -66,6 +66,9 @@ _SHAPE = b"0000-00-00T00:00:00.000000"
 # TIME-SECFRAC has at most six digits: what stands before the others.
 _MICROSECONDS = len("2026-11-23T20:06:26.123456")
 _SECONDS = len("2026-11-23T20:06:26")
+_RFC3164_TIME = len("Nov 23 20:06:26")
+
+_without_newline = itemgetter(slice(-1))
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPES = {"\n": "#012", "\0": "#000"}
@@ -213,21 +216,23 @@ class SyslogEncoder:
         """Of each message its octets, and what it is made of, in columns."""
         lines = batch.lines
         heads, messages = self._heads_and_messages(batch)
-        times, behind = self._times([record.time for record in lines])
+        times, behind, time_bytes = self._times([record.time for record in lines])
         tail = self._tail(batch.origin)
         tails = [behind + tail] * len(lines) if isinstance(tail, str) else [behind + tail(r) for r in lines]
         if escape:
             messages = _escaped(messages)
-        sizes = _sizes_bytes(heads, times, tails, messages)
+        sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
         if max(sizes) > self._max_bytes:
             messages = [self._cut(*each) for each in zip(messages, sizes, strict=True)]
-            sizes = _sizes_bytes(heads, times, tails, messages)
+            sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
         return sizes, [heads, times, tails, messages]
 
     def _heads_and_messages(self, batch: Batch) -> tuple[list[str], list[str]]:
         """What stands before each time, and each text."""
         lines = batch.lines
-        messages = [r.message[:-1] for r in lines] if batch.newlines else [r.message for r in lines]
+        messages = [r.message for r in lines]
+        if batch.newlines:
+            messages = list(map(_without_newline, messages))
         if list(map(type, lines)).count(Record) == len(lines):
             of_stream = self._head_of_stream
             return [of_stream[r.stream] for r in lines], messages
@@ -235,18 +240,18 @@ class SyslogEncoder:
         marks = [TRUNCATED if r.truncated else "" for r in lines]
         return heads, list(map(add, messages, marks))
 
-    def _times(self, times: list[str]) -> tuple[list[str], str]:
-        """The times as the format has them, and what stands behind each."""
+    def _times(self, times: list[str]) -> tuple[list[str], str, int]:
+        """The times as the format has them, what stands behind each, and how long each is (0: it varies)."""
         if not self._rfc5424:
-            return [rfc3164_time(time[:_SECONDS]) for time in times], ""
+            return [rfc3164_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
         cut = [
             time[:_MICROSECONDS] if len(time) == TIME_LENGTH else full_time(time)[:_MICROSECONDS]
             for time in times
         ]
         # Looked at together: each alone takes longer than everything else.
         if "".join(cut).encode("ascii", "replace").translate(_ZEROS) == _SHAPE * len(cut):
-            return cut, "Z"
-        return [rfc5424_time(time) for time in times], ""
+            return cut, "Z", _MICROSECONDS  # none is longer, so none is shorter
+        return [rfc5424_time(time) for time in times], "", 0
 
     def _cut(self, message: str, size_bytes: int) -> str:
         """A message whose frame has this size, cut to the largest there may be; never half of a character."""
@@ -370,17 +375,20 @@ def _escaped(messages: list[str]) -> list[str]:
     return messages
 
 
-def _sizes_bytes(heads: list[str], times: list[str], tails: list[str], messages: list[str]) -> list[int]:
+def _sizes_bytes(
+    heads: list[str], times: list[str], time_bytes: int, tails: list[str], messages: list[str]
+) -> list[int]:
     """Octets, not characters, of each whole message. Headers are mostly ASCII, and usually equally long."""
     ascii_only = "".join(messages).isascii()
     sizes = list(map(len, messages) if ascii_only else map(_size_bytes, messages))
     # Only values of structured data may be anything but ASCII.
-    measure = len if "".join(set(tails)).isascii() else _size_bytes
-    columns = (heads, times, tails)
-    if all(len(set(map(measure, column))) == 1 for column in columns):
-        header = sum(measure(column[0]) for column in columns)
+    head_sizes, tail_sizes = set(map(len, set(heads))), set(map(_size_bytes, set(tails)))
+    if time_bytes and len(head_sizes) == len(tail_sizes) == 1:
+        header = head_sizes.pop() + time_bytes + tail_sizes.pop()
         return [header + size for size in sizes]
-    return [sum(map(measure, header)) + size for *header, size in zip(*columns, sizes, strict=True)]
+    return [
+        sum(map(_size_bytes, header)) + size for *header, size in zip(heads, times, tails, sizes, strict=True)
+    ]
 
 
 def _woven(columns: Sequence[list[str]]) -> bytes:
