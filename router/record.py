@@ -32,6 +32,9 @@ _PADDING = {WHOLE_SECONDS_LENGTH: ".000000000Z"} | {
     length: "0" * (TIME_LENGTH - length) + "Z" for length in range(WHOLE_SECONDS_LENGTH + 2, TIME_LENGTH)
 }
 
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_SHAPE = b"0000-00-00T00:00:00.000000000Z"
+
 # What a record costs beside its text: the Struct, the two str objects' headers, the slot in the list.
 RECORD_OVERHEAD_BYTES = 250
 
@@ -92,6 +95,11 @@ def detailed(record: Record) -> DetailedRecord:
     return DetailedRecord(record.message, record.stream, record.time)
 
 
+def all_plain(records: Sequence[Record]) -> bool:
+    """Whether nothing is known of any of them but its line."""
+    return [*map(type, records)].count(Record) == len(records)
+
+
 def full_time(time: str) -> str:
     """Pad an RFC 3339 UTC time to nine digits, as the Engine API writes it; json-file trims zeros.
 
@@ -101,6 +109,13 @@ def full_time(time: str) -> str:
     if padding is None or time[-1] != "Z" or (time[19] != "." and len(time) != WHOLE_SECONDS_LENGTH):
         return time
     return time[:-1] + padding
+
+
+def are_times(texts: Sequence[str], length: int = TIME_LENGTH) -> bool:
+    """Whether all are what `Record.time` is to be, or its first so many characters; none may be longer."""
+    # Looked at together: each alone takes longer than everything else that is done with it.
+    digits_as_zeros = "".join(texts).encode("ascii", "replace").translate(_ZEROS)
+    return digits_as_zeros == _SHAPE[:length] * len(texts)
 
 
 def iso_time(time_ns: int) -> str:
@@ -505,10 +520,11 @@ class Batch:
     def plain_times(self) -> list[str] | None:
         """The nine-digit times of lines that still have their newlines, where ids are nothing but times.
 
-        None where that is not so, or not known without looking closely: use `records`. This is for an encoder
-        that makes something else of every line anyway, and need not have it made ready before.
+        None where that is not so, or not known without looking closely, or a record has details: use
+        `records`. This is for an encoder that makes something else of every line anyway, and need not have it
+        made ready before.
         """
-        if not self.newlines or not self.lines:
+        if not self.newlines or not self.lines or not all_plain(self.lines):
             return None
         times = [
             record.time if len(record.time) == TIME_LENGTH else full_time(record.time)
@@ -516,7 +532,7 @@ class Batch:
         ]
         before = [last.time for stream in STREAMS if (last := self.last_before(stream))]
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
-            return None if COARSE in "".join(times) else times
+            return None if COARSE in "".join(times) or not are_times(times) else times
         return None
 
     def _make_ready(self) -> None:

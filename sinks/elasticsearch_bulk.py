@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from logroute.router.record import Batch, DetailedRecord, Record
-from logroute.sinks.encoding import json_lines, without_surrogates
+from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, all_plain
+from logroute.sinks.columns import BYTES, Plain, plain, woven
+from logroute.sinks.encoding import id_begins, json_lines, plain_json, without_surrogates
 from logroute.sinks.failures import excerpt
 
 FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
@@ -42,7 +43,8 @@ _REJECTED_500 = ("fail_processor_exception",)
 """About the document, whatever the status: a pipeline's `fail` is answered with 500, for ever."""
 _THERE = ("version_conflict_engine_exception", "document_already_exists_exception", "")
 
-_encode_lines = msgspec.json.Encoder().encode_lines
+_json = msgspec.json.Encoder()
+_encode, _encode_lines = _json.encode, _json.encode_lines
 
 
 class BulkError(Exception):
@@ -60,23 +62,37 @@ class _Create(msgspec.Struct, gc=False):
 
 def operations(batch: Batch, index: str = "") -> bytes:
     """Of each record an operation that creates its document; `index` where the request names none."""
+    if (columns := plain(batch)) is not None:
+        try:
+            return _plain_operations(batch.origin, columns, index)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            pass
     documents = json_lines(_shallow(batch))
     try:
-        return _woven(documents, index)
+        return _operations(documents, index)
     except UnicodeEncodeError:
-        return _woven(without_surrogates(documents), index)
+        return _operations(without_surrogates(documents), index)
 
 
-def _woven(documents: Sequence[Any], index: str) -> bytes:
+def _operations(documents: Sequence[Any], index: str) -> bytes:
     lines: list[Any] = [None] * (2 * len(documents))
     lines[::2] = [_Create(_Target(document.event.id, index)) for document in documents]
     lines[1::2] = documents
     return _encode_lines(lines)
 
 
+def _plain_operations(origin: Origin, columns: Plain, index: str) -> bytes:
+    begins = {stream: (b'{"create":{"_id":' + id_begins(origin, stream)).decode(BYTES) for stream in STREAMS}
+    target = b'","_index":%b}}\n' % _encode(index) if index else b'"}}\n'
+    documents = plain_json(origin, columns)
+    begin = [begins[stream] for stream in columns.streams]
+    operations = [begin, columns.times, target.decode(BYTES), *documents]
+    return woven(len(columns.times), operations).encode(BYTES)
+
+
 def _shallow(batch: Batch) -> Batch:
     """The same, with JSON as text where fields are too deep."""
-    if list(map(type, batch.lines)).count(Record) == len(batch.lines):
+    if all_plain(batch.lines):
         return batch
     records = batch.records
     if not any(record.fields and _depth(record.fields) > DEEPEST for record in records):

@@ -20,7 +20,8 @@ from logroute.config.types import Duration
 from logroute.router.record import STREAMS, Origin, Record, Stream
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import DELIVERED, Outcome, Retryable
-from logroute.sinks.encoding import encode_json, expressible, record_texts
+from logroute.sinks.columns import BYTES, Plain, plain, woven
+from logroute.sinks.encoding import encode_json, expressible, id_begins, record_texts
 from logroute.sinks.epoch import epoch_seconds
 from logroute.sinks.http_answers import Answer
 from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding
@@ -118,8 +119,15 @@ class SplunkEncoding(ProtocolEncoding):
         return b"".join([self._encode(batch) for batch in batches if batch.lines])
 
     def _encode(self, batch: Batch) -> bytes:
-        records, origin = batch.records, batch.origin
+        origin = batch.origin
         bound = self._bind(origin)
+        if self._texts is None and bound.of_stream and (columns := plain(batch)) is not None:
+            try:
+                if not _any_blank(columns.messages):
+                    return _plain_events(origin, columns, bound.of_stream)
+            except UnicodeEncodeError:  # half of a surrogate pair
+                pass
+        records = batch.records
         if bound.of_stream:
             behind = [bound.of_stream[record.stream] for record in records]
         else:
@@ -140,7 +148,7 @@ class SplunkEncoding(ProtocolEncoding):
         if self._options.format == "json":
             return [msgspec.Raw(line) for line in encode_json(batch.origin, batch.records).split(b"\n")[:-1]]
         texts = self._texts(batch) if self._texts else [record.message for record in batch.records]
-        if any(not text or text.isspace() for text in texts):
+        if _any_blank(texts):
             return [text if text and not text.isspace() else _BlankEvent(text) for text in texts]
         return texts
 
@@ -193,6 +201,20 @@ class SplunkEncoding(ProtocolEncoding):
             confirmed,
             self._options.ack_timeout,
         )
+
+
+def _any_blank(texts: Sequence[str]) -> bool:
+    return any(map(str.isspace, texts)) or "" in texts
+
+
+def _plain_events(origin: Origin, columns: Plain, of_stream: Mapping[Stream, bytes]) -> bytes:
+    """Events that are messages alone. Raises UnicodeEncodeError."""
+    between = {stream: (b'","fields":{"id":' + id_begins(origin, stream)).decode(BYTES) for stream in STREAMS}
+    behind = {stream: '"' + rest.decode(BYTES) for stream, rest in of_stream.items()}
+    times, streams = columns.times, columns.streams
+    event: list[str | list[str]] = ['{"time":', epoch_seconds(times), ',"event":', columns.texts()]
+    event += [[between[stream] for stream in streams], times, [behind[stream] for stream in streams]]
+    return woven(len(times), event).encode(BYTES)
 
 
 def _each_as_json(values: Sequence[Any]) -> list[bytes]:

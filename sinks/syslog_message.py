@@ -21,8 +21,9 @@ from pydantic_core import PydanticCustomError
 
 from logroute.config.problems import did_you_mean
 from logroute.config.types import Named
-from logroute.router.record import TIME_LENGTH, Batch, Origin, Record, Stream, full_time
+from logroute.router.record import TIME_LENGTH, Batch, Origin, Record, Stream, all_plain, are_times, full_time
 from logroute.router.template import Template
+from logroute.sinks.columns import woven
 
 Format = Literal["rfc5424", "rfc3164"]
 Framing = Literal["octet-counting", "newline"]
@@ -60,9 +61,6 @@ SHORT_ID = 12
 """As many digits of a container's id as `docker ps` shows."""
 
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
-# What a time up to its microseconds looks like once each digit is a zero.
-_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_SHAPE = b"0000-00-00T00:00:00.000000"
 # TIME-SECFRAC has at most six digits: what stands before the others.
 _MICROSECONDS = len("2026-11-23T20:06:26.123456")
 _SECONDS = len("2026-11-23T20:06:26")
@@ -195,15 +193,15 @@ class SyslogEncoder:
             return b""
         sizes, columns = self._columns(batch, escape=self._newline)
         if self._newline:
-            return _woven([*columns, ["\n"] * len(sizes)])
+            return _bytes(woven(len(sizes), [*columns, "\n"]))
         counts = {size: f"{size} " for size in set(sizes)}
-        return _woven([[counts[size] for size in sizes], *columns])
+        return _bytes(woven(len(sizes), [[counts[size] for size in sizes], *columns]))
 
     def frames(self, batch: Batch, before: Sequence[str], after: str) -> bytes:
         """Likewise, each message with its number of octets between two texts in front, and one behind."""
         sizes, columns = self._columns(batch, escape=False)
         counts = {size: f"{size} " for size in set(sizes)}
-        return _woven([list(before), [counts[size] for size in sizes], *columns, [after] * len(sizes)])
+        return _bytes(woven(len(sizes), [list(before), [counts[size] for size in sizes], *columns, after]))
 
     def messages(self, batch: Batch) -> list[bytes]:
         """Each record by itself, without a frame."""
@@ -233,7 +231,7 @@ class SyslogEncoder:
         messages = [r.message for r in lines]
         if batch.newlines:
             messages = list(map(_without_newline, messages))
-        if list(map(type, lines)).count(Record) == len(lines):
+        if all_plain(lines):
             of_stream = self._head_of_stream
             return [of_stream[r.stream] for r in lines], messages
         heads = [self._heads[SEVERITIES.get(r.level or "", OF_STREAM[r.stream])] for r in lines]
@@ -249,7 +247,7 @@ class SyslogEncoder:
             for time in times
         ]
         # Looked at together: each alone takes longer than everything else.
-        if "".join(cut).encode("ascii", "replace").translate(_ZEROS) == _SHAPE * len(cut):
+        if are_times(cut, _MICROSECONDS):
             return cut, "Z", _MICROSECONDS  # none is longer, so none is shorter
         return [rfc5424_time(time) for time in times], "", 0
 
@@ -391,13 +389,8 @@ def _sizes_bytes(
     ]
 
 
-def _woven(columns: Sequence[list[str]]) -> bytes:
-    """The first of each column, one behind the other, then the second of each …"""
-    count = len(columns)
-    woven = [""] * (count * len(columns[0]))
-    for index, column in enumerate(columns):
-        woven[index::count] = column
-    return "".join(woven).encode("utf-8", "replace")
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _size_bytes(text: str) -> int:

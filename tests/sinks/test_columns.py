@@ -1,0 +1,109 @@
+"""Batches that are encoded column by column say what their records say one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, Stream
+from logroute.sinks.columns import FEW, plain, woven
+from logroute.sinks.elasticsearch_bulk import operations
+from logroute.sinks.encoding import encoder
+from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
+
+ORIGIN = Origin(
+    "docker:1",
+    "docker",
+    id="3b74a877e0f9" + "0" * 52,
+    name="bücher-1",
+    image=Image("api", "2"),
+    labels={"said": 'by "them"'},
+    runtime="docker",
+    host="node-7",
+)
+NOBODY = Origin("k", "s")
+
+ENCODINGS: dict[str, Callable[[Batch], bytes]] = {
+    "json": encoder("json"),
+    "bulk": operations,
+    "bulk with index": lambda batch: operations(batch, 'logs-"ü'),
+    "splunk": lambda batch: SplunkEncoding(SplunkOptions()).encode([batch]),
+}
+
+TEXTS = st.text(
+    st.one_of(st.characters(), st.sampled_from('"\\\n\r\t\x00\x1f\x7f\x85\u2028\ud800é€😀 n')), max_size=12
+)
+TIMES = st.one_of(
+    st.integers(0, 999_999_999).map(lambda n: f"2026-11-23T20:06:26.{n:09d}Z"),
+    st.integers(0, 999).map(lambda n: f"2026-11-23T20:06:27.{n}Z"),
+    st.sampled_from(
+        ["", "yesterday", '","evil":"', "2026-11-23T20:06:26Z", '2026-11-23T20:06:26.1234567"9Z']
+    ),
+)
+RECORDS = st.lists(
+    st.builds(Record, TEXTS, st.sampled_from(["stdout", "stderr"]), TIMES), min_size=1, max_size=FEW
+)
+
+
+def batch(origin: Origin, records: list[Record], *, newlines: bool, ready: bool = False) -> Batch:
+    return Batch(
+        origin, records, before=BEGINNING, after=BEGINNING, size_bytes=0, newlines=newlines, ready=ready
+    )
+
+
+def one_by_one(origin: Origin, records: list[Record], encode: Callable[[Batch], bytes]) -> bytes:
+    return b"".join([encode(batch(origin, [each], newlines=False, ready=True)) for each in records])
+
+
+def in_order(some: list[Record], message: Callable[[Record], str]) -> list[Record]:
+    """Enough of them to be encoded in columns, and before these some that are."""
+    filled = [
+        Record(f"filler {n}", "stderr" if n % 3 else "stdout", f"2026-11-23T20:06:25.{n:09d}Z")
+        for n in range(1, FEW)
+    ]
+    return [Record(message(r), r.stream, r.time) for r in filled + sorted(some, key=lambda r: r.time)]
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("origin", [ORIGIN, NOBODY], ids=["container", "nobody"])
+@given(some=RECORDS)
+@example([Record("é", "stdout", "2026-11-23T20:06:26.123456789Z")])
+@example([Record("\ud800", "stdout", "2026-11-23T20:06:26.123456789Z")])
+@example([Record("\\", "stdout", "2026-11-23T20:06:26.123456789Z")])
+@example([Record("", "stderr", "2026-11-23T20:06:26.123456789Z")])
+def test_a_batch_says_what_its_records_say(
+    encode: Callable[[Batch], bytes], origin: Origin, some: list[Record]
+) -> None:
+    as_read = batch(origin, in_order(some, lambda r: r.message + "\n"), newlines=True)
+    ready = batch(origin, in_order(some, lambda r: r.message), newlines=False)
+    whole = encode(as_read)
+    assert encode(ready) == whole
+    assert whole == one_by_one(origin, ready.records, encode)
+
+
+def test_ordinary_lines_are_encoded_in_columns() -> None:
+    read = batch(ORIGIN, in_order([], lambda r: r.message + "\n"), newlines=True)
+    assert plain(read) is None  # too few
+    some = [Record("m", "stdout", "2026-11-23T20:06:26.123456789Z")]
+    assert plain(batch(ORIGIN, in_order(some, lambda r: r.message + "\n"), newlines=True)) is not None
+    assert plain(batch(ORIGIN, in_order(some, lambda r: r.message), newlines=False)) is not None
+
+
+@pytest.mark.parametrize("newlines", [True, False])
+def test_a_record_with_details_keeps_them(newlines: bool) -> None:
+    end = "\n" * newlines
+    some: list[Record] = [
+        DetailedRecord(f"m{end}", "stdout", "2026-11-23T20:06:26.123456789Z", truncated=True)
+    ]
+    read = batch(ORIGIN, in_order([], lambda r: r.message + end) + some, newlines=newlines)
+    assert json.loads(encoder("json")(read).splitlines()[-1])["log"] == {"truncated": True}
+
+
+def test_columns_are_woven_in_their_order() -> None:
+    streams: list[Stream] = ["stdout", "stderr"]
+    assert woven(2, ["<", [*streams], "|", ["a", "b"], ">"]) == "<stdout|a><stderr|b>"
+    assert woven(0, ["<", [], ">"]) == ""
