@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from logroute.router.record import TIME_LENGTH, DetailedRecord, iso_time
+from logroute.router.record import TIME_LENGTH, DetailedRecord, are_times, iso_time
 
 FURTHEST = timedelta(days=7)
 """A time that is further from the engine's is not believed: it would make an index of its own."""
@@ -49,6 +50,32 @@ def parse_time(value: Any) -> str | None:
         whole, _, part = f"{value:.7f}".partition(".")
         return _from_number(int(whole), int(part.ljust(9, "0")))
     return None
+
+
+def parse_times(values: Sequence[Any]) -> list[str] | None:
+    """`parse_time` of many, which are mostly alike; None if one of them is no time."""
+    if not values:
+        return []
+    if [*map(type, values)].count(str) == len(values):
+        lengths = set(map(len, values))
+        length = min(lengths)
+        if len(lengths) == 1 and len(_SECOND) < length <= TIME_LENGTH:
+            ends, padding = "".join(values)[length - 1 :: length], "0" * (TIME_LENGTH - length) + "Z"
+            times = [*values] if length == TIME_LENGTH else [value[:-1] + padding for value in values]
+            if ends == "Z" * len(values) and are_times(times) and all(map(_is_utc, _seconds(times))):
+                return times
+    parsed = [parse_time(value) for value in values]
+    return None if None in parsed else parsed  # type: ignore[return-value]
+
+
+_SECOND = "2026-11-23T20:06:26."
+_SECONDS = slice(len(_SECOND))
+
+
+def _seconds(times: Sequence[str]) -> set[str]:
+    """The seconds that there are among times of one form."""
+    first, last = min(times)[_SECONDS], max(times)[_SECONDS]
+    return {first} if first == last else {time[_SECONDS] for time in times}
 
 
 @lru_cache(maxsize=16)

@@ -19,7 +19,7 @@ import msgspec
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._level_text import LevelText
-from logroute.processors.json import take
+from logroute.processors._objects import take
 from logroute.processors.logfmt import begins, pairs
 from logroute.router.record import Batch, DetailedRecord, Record
 

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
+from logroute.processors._objects import take
 from logroute.processors._values import convert, converters, name_and_type
-from logroute.processors.json import take
 from logroute.router.record import Batch, DetailedRecord
 
 

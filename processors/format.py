@@ -10,8 +10,8 @@ from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
 from logroute.processors._layouts import Layout, zone_of
+from logroute.processors._objects import level_of
 from logroute.processors._times import adopt, parse_time
-from logroute.processors.json import level_of
 from logroute.router.record import Batch, DetailedRecord
 
 MOST_DIGITS = 18

@@ -9,8 +9,8 @@ from pydantic import Field
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._fields import MISSING, FieldName
+from logroute.processors._objects import take
 from logroute.processors._values import ValueType, convert, converters
-from logroute.processors.json import take
 from logroute.router.record import Batch, DetailedRecord
 
 

@@ -10,7 +10,7 @@ from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._fields import MISSING, FieldName
 from logroute.processors._level_text import LevelText
-from logroute.processors.json import LEVEL_KEYS, level_of
+from logroute.processors._objects import LEVEL_KEYS, level_of
 from logroute.router.record import Batch, Record
 
 

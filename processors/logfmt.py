@@ -16,8 +16,8 @@ from pydantic import Field
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
+from logroute.processors._objects import take
 from logroute.processors._values import ValueType, convert, converters
-from logroute.processors.json import take
 from logroute.router.record import Batch, DetailedRecord
 
 # Possessive throughout, so that no line takes more than linear time.

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._named import NamedPattern
+from logroute.processors._objects import take
 from logroute.processors._values import convert, converters
-from logroute.processors.json import take
 from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.regex import Regex, RegexError, RegexSet
 

@@ -26,6 +26,7 @@ from logroute.router.record import (
     Reader,
     Record,
     Stream,
+    all_plain,
     detailed,
     settling,
 )
@@ -229,7 +230,7 @@ class Chain:
         if not chosen:
             return batch
         if stage.processor.changes:
-            chosen = [_own(record, copied=not owned) for record in chosen]
+            chosen = _own(chosen, copied=not owned)
         size = batch.size_bytes * len(chosen) // len(records)
         given = batch.with_records(chosen, size)
         if self._owns:
@@ -260,12 +261,16 @@ class Chain:
         return batch.with_records(lines, size)
 
 
-def _own(record: Record, *, copied: bool) -> DetailedRecord:
-    """A record that its processor may change."""
+def _own(records: Sequence[Record], *, copied: bool) -> list[Record]:
+    """Records that their processor may change."""
+    if all_plain(records):
+        return [DetailedRecord(record.message, record.stream, record.time) for record in records]
+    return [_own_copy(record) if copied else detailed(record) for record in records]
+
+
+def _own_copy(record: Record) -> DetailedRecord:
     if not isinstance(record, DetailedRecord):
-        return DetailedRecord(record.message, record.stream, record.time)
-    if not copied:
-        return record
+        return detailed(record)
     fields = record.fields
     return msgspec.structs.replace(record, fields=dict(fields) if fields is not None else None)
 
