@@ -12,6 +12,7 @@ What is no clear attempt passes without a mark: a text may begin with a brace, o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -19,9 +20,9 @@ import msgspec
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._level_text import LevelText
-from logroute.processors._objects import take
-from logroute.processors.logfmt import begins, pairs
-from logroute.router.record import Batch, DetailedRecord, Record
+from logroute.processors._objects import take_all
+from logroute.processors.logfmt import all_pairs, begins
+from logroute.router.record import Batch, DetailedRecord
 
 _object_begins = re.compile(r'\s*+\{\s*+"').match
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -45,36 +46,51 @@ class AutoProcessor(Processor[AutoOptions]):
         self._text = LevelText()
 
     def apply(self, batch: Batch) -> Batch:
-        keep = self.options.keep
-        texts: list[Record] = []
+        taken: list[DetailedRecord] = []
+        objects: list[dict[str, Any]] = []
+        attempts: list[DetailedRecord] = []
+        texts: list[DetailedRecord] = []
         for record in batch.records:
             message = record.message
             assert isinstance(record, DetailedRecord)
-            found: dict[str, Any] | None = None
             if _object_begins(message) is not None:
                 try:
-                    found = _decode(message)
+                    objects.append(_decode(message))
+                    taken.append(record)
                 except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
                     record.error = f"auto: {error}"
                     self.books.failed += 1
+                    texts.append(record)
             elif begins(message) is not None:
-                found = pairs(message)
-                if found is not None and not _is_logfmt(found):
-                    found = None
-            if found is None:
-                texts.append(record)
+                attempts.append(record)
             else:
-                take(record, found, keep=keep)
+                texts.append(record)
+        take_all(taken, objects, keep=self.options.keep)
+        texts += self._pairs(attempts)
         self._level(texts)
         return batch
 
-    def _level(self, records: list[Record]) -> None:
+    def _pairs(self, attempts: Sequence[DetailedRecord]) -> list[DetailedRecord]:
+        """Take what is logfmt; those that are none."""
+        taken: list[DetailedRecord] = []
+        objects: list[dict[str, Any]] = []
+        left: list[DetailedRecord] = []
+        for record, found in zip(attempts, all_pairs([r.message for r in attempts]), strict=True):
+            if found is None or not _is_logfmt(found):
+                left.append(record)
+            else:
+                taken.append(record)
+                objects.append(found)
+        take_all(taken, objects, keep=self.options.keep)
+        return left
+
+    def _level(self, records: Sequence[DetailedRecord]) -> None:
         records = [record for record in records if record.level is None]
         if records:
             levels = self._text.levels([record.message for record in records])
             for record, level in zip(records, levels, strict=True):
                 if level is not None:
-                    record.level = level  # type: ignore[misc]  # those that it may change have one
+                    record.level = level
 
 
 def _is_logfmt(found: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ pair is none of it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._objects import take
+from logroute.processors._objects import take_all
 from logroute.processors._values import ValueType, convert, converters
 from logroute.router.record import Batch, DetailedRecord
 
@@ -51,43 +52,67 @@ class LogfmtProcessor(Processor[LogfmtOptions]):
         self._types = converters(options.types)
 
     def apply(self, batch: Batch) -> Batch:
-        types, keep = self._types, self.options.keep
-        for record in batch.records:
-            if begins(record.message) is None:
-                continue
+        types = self._types
+        attempts = [record for record in batch.records if begins(record.message) is not None]
+        taken: list[DetailedRecord] = []
+        objects: list[dict[str, Any]] = []
+        for record, found in zip(attempts, all_pairs([r.message for r in attempts]), strict=True):
             assert isinstance(record, DetailedRecord)
-            found = pairs(record.message)
             if found is None:
                 record.error = "logfmt: a quote that does not close, or an empty key"
                 self.books.failed += 1
                 continue
             if types and not convert(record, found, types):
                 self.books.failed += 1
-            take(record, found, keep=keep)
+            taken.append(record)
+            objects.append(found)
+        take_all(taken, objects, keep=self.options.keep)
         return batch
+
+
+def all_pairs(lines: Sequence[str]) -> Iterable[dict[str, Any] | None]:
+    """`pairs` of each."""
+    objects = _as_objects(lines)
+    return map(pairs, lines) if objects is None else map(_decoded, objects, lines)
+
+
+# `a=1 b="x y"` is turned into `{"a":"1","b":"x y"}`, and decoded: much faster than to look for pairs.
+# Whatever else there may be (a word by itself, two spaces, `=` in a value) is no JSON then.
+
+
+def _as_objects(lines: Sequence[str]) -> list[str] | None:
+    """What to decode for each, made of all at once; None if one of them is not so simple."""
+    whole = "\n".join(lines)
+    if "\\" in whole or _QUOTED in whole or whole.count("\n") >= len(lines):
+        return None
+    parts = whole.split('"')
+    outside = _QUOTED.join(parts[::2])
+    quoted = len(parts) // 2
+    # A quoted value stands between `=` and a space, or the line's end.
+    closed = outside.count(f"={_QUOTED} ") + outside.count(f"={_QUOTED}\n") + outside.endswith(f"={_QUOTED}")
+    if not len(parts) % 2 or closed != quoted:
+        return None
+    outside = outside.replace(" ", '","').replace("=", '":"').replace("\n", '"}\n{"')
+    parts[::2] = outside.split(_QUOTED)
+    return f'{{"{"".join(parts)}"}}'.split("\n")
+
+
+_QUOTED = "\0"
+"""Stands for a value in quotes."""
+
+
+def _decoded(text: str, line: str) -> dict[str, Any] | None:
+    try:
+        found = _decode_object(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return _each_pair(line)
+    return None if "" in found else found
 
 
 def pairs(line: str) -> dict[str, Any] | None:
     """Keys and values; None if a quote does not close or a key is empty. The last of equal keys counts."""
-    if "\\" not in line:
-        # `a=1 b="x y"` is turned into `{"a":"1","b":"x y"}`, and decoded: much faster than to look for pairs.
-        # Whatever else there may be (a word by itself, two spaces, `=` in a value) is no JSON then.
-        parts = line.split('"')
-        inside = parts[1::2]
-        outside = [part.replace(" ", '","').replace("=", '":"') for part in parts[::2]]
-        if (
-            len(outside) == len(inside) + 1
-            and all(part.endswith('":"') for part in outside[:-1])
-            and all(part.startswith('","') for part in outside[1:] if part)
-        ):
-            parts[::2] = outside
-            try:
-                found = _decode_object(f'{{"{"".join(parts)}"}}')
-            except (msgspec.DecodeError, UnicodeEncodeError):
-                pass
-            else:
-                return None if "" in found else found
-    return _each_pair(line)
+    objects = _as_objects([line])
+    return _each_pair(line) if objects is None else _decoded(objects[0], line)
 
 
 def _each_pair(line: str) -> dict[str, Any] | None:

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.processors.logfmt import _each_pair, pairs
+from logroute.processors.logfmt import _each_pair, all_pairs, pairs
 from logroute.router.record import Record
 from logroute.sinks.encoding import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
@@ -94,6 +94,21 @@ def test_what_was_written_with_quotes_is_read_again(value: dict[str, str]) -> No
 def test_the_fast_way_finds_what_each_pair_says(begin: str, line: str) -> None:
     for text in (line, begin + line, f'a="{begin}" {line}', f"a=1 {begin}"):
         assert pairs(text) == _each_pair(text)
+
+
+@given(st.lists(st.text('a=b "\t\\\n\0{}', max_size=12) | st.text('a=b "', max_size=20), max_size=5))
+@example(['a="x', 'b=1" c=2'])
+@example(['a="x"', 'b="y z" c=1', "d=2", 'e="1"'])
+@example(["a=1\nb=2"])
+@example(["a=\0 b=1"])
+def test_many_lines_are_what_each_says(lines: list[str]) -> None:
+    assert [*all_pairs(lines)] == [_each_pair(line) for line in lines]
+
+
+def test_a_batch_becomes_what_its_lines_become() -> None:
+    lines = ['a=1 msg="x y" level=info', "plain text", 'a="', "a=2 msg=z level=warn", "", "a=3 n=x"]
+    together = made("logfmt", types={"n": "int"}).apply(batch(*map(record, lines))).records
+    assert together == [parsed(line, types={"n": "int"}) for line in lines]
 
 
 @given(st.text() | st.text('a= "\\\n') | st.binary().map(lambda data: data.decode("utf-8", "replace")))
