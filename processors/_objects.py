@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from logroute.processors._times import adopt, parse_time, parse_times
+from logroute.processors._times import adopt, near, parse_time, parse_times
 from logroute.router.levels import NAMES
 from logroute.router.record import DetailedRecord
 
@@ -22,8 +22,6 @@ _PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fat
 """https://getpino.io/#/docs/api?id=loggerlevels-object"""
 _ZAP = {-1: "debug", 0: "info", 1: "warn", 2: "error", 3: "fatal", 4: "fatal", 5: "fatal"}
 """https://pkg.go.dev/go.uber.org/zap/zapcore#Level"""
-
-_DATE = slice(len("2026-11-23"))
 
 
 def level_of(value: Any) -> str | None:
@@ -155,7 +153,6 @@ def _levels(names: Sequence[str]) -> list[str]:
 
 def _times(values: Sequence[Any], engines: Sequence[str]) -> list[str]:
     times = parse_times(values)
-    # All of one day are near: the least and the greatest tell.
-    if times is None or min(*times, *engines)[_DATE] != max(*times, *engines)[_DATE]:
+    if times is None or not near(times, engines):
         raise _NotAlikeError
     return times

@@ -70,6 +70,7 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
 
 _SECOND = "2026-11-23T20:06:26."
 _SECONDS = slice(len(_SECOND))
+_DATE = slice(len("2026-11-23"))
 
 
 def _seconds(times: Sequence[str]) -> set[str]:
@@ -124,3 +125,9 @@ def adopt(record: DetailedRecord, time: str) -> bool:
             return False
     record.logged, record.time = engines, time
     return True
+
+
+def near(times: Sequence[str], engines: Sequence[str]) -> bool:
+    """Whether all of them surely are near the engine's times; if not, `adopt` tells it of each."""
+    # Those of one day are: the least and the greatest tell.
+    return not times or min(*times, *engines)[_DATE] == max(*times, *engines)[_DATE]

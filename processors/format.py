@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -11,9 +12,11 @@ from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
 from logroute.processors._layouts import Layout, zone_of
 from logroute.processors._objects import level_of
-from logroute.processors._times import adopt, parse_time
-from logroute.router.record import Batch, DetailedRecord
+from logroute.processors._times import adopt, near, parse_time
+from logroute.router.record import Batch, DetailedRecord, Record
 
+ABSENT = "-"
+"""What programs write for what is absent."""
 MOST_DIGITS = 18
 """More than this is beyond 64 bits, and stays a text."""
 
@@ -46,11 +49,9 @@ class FormatProcessor(Processor[FormatOptions]):
         self._readers = [Reader(shape, options.zone, keep=options.keep) for shape in FORMATS[options.name]]
 
     def apply(self, batch: Batch) -> Batch:
-        readers = self._readers
-        for record in batch.records:
-            for reader in readers:
-                if reader.read(record):
-                    break
+        left: Sequence[Record] = batch.records
+        for reader in self._readers:
+            left = reader.read(left)
         return batch
 
 
@@ -68,50 +69,91 @@ class Reader:
         self._has_priority = "priority" in self._names
         self._has_message = "message" in self._names and not keep
 
-    def read(self, record: Any) -> bool:
-        """Whether the record's line is one of these; then its fields are what it says."""
-        match = self._match(record.message)
-        if match is None:
-            return False
-        # What is absent a program writes as `-`.
-        found: dict[str, Any] = dict(zip(self._names, match.groups("-"), strict=True))
-        if "-" in found.values():
-            found = {name: value for name, value in found.items() if value != "-"}
-        assert isinstance(record, DetailedRecord)
-        for name in self._numbers:
-            if name in found and len(value := found[name]) <= MOST_DIGITS:
-                found[name] = int(value)
-        self._take_time(record, found)
-        if self._has_severity:
-            severity = match["severity"]
-            level = self._levels.get(severity) or level_of(severity)
-            if level is not None:
-                record.level = level
-                found.pop("severity", None)
-        elif self._has_priority and "priority" in found:
-            record.level = priority(found) or record.level
-        if self._has_message:
-            record.message = found.pop("message", "")
-        if record.fields:
-            record.fields |= found
-        else:
-            record.fields = found
-        return True
+    def read(self, records: Sequence[Record]) -> list[Record]:
+        """Have the fields of records be what their lines say. Returns those whose lines are no such ones."""
+        match = self._match
+        own: list[DetailedRecord] = []
+        rows: list[tuple[str, ...]] = []
+        left: list[Record] = []
+        for record in records:
+            if (found := match(record.message)) is None:
+                left.append(record)
+            else:
+                assert isinstance(record, DetailedRecord)
+                own.append(record)
+                rows.append(found.groups(ABSENT))
+        if own:
+            self._take(own, dict(zip(self._names, zip(*rows, strict=True), strict=True)))
+        return left
 
-    def _take_time(self, record: DetailedRecord, found: dict[str, Any]) -> None:
-        text = found.get("time")
-        if text is None:
-            return
-        engines = record.logged or record.time
-        time = None
+    def _take(self, records: Sequence[DetailedRecord], columns: dict[str, Sequence[Any]]) -> None:
+        """Give records what their lines say, by name."""
+        absent = {name: column.count(ABSENT) for name, column in columns.items()}
+        for name in self._numbers:
+            columns[name] = _numbers(columns[name])
+        if self._has_severity and (levels := self._levels_of(columns["severity"])) is not None:
+            for record, level in zip(records, levels, strict=True):
+                record.level = level
+            del columns["severity"]
+        if self._has_message:
+            for record, message in zip(records, columns.pop("message"), strict=True):
+                record.message = "" if message == ABSENT else message
+        engines = [record.logged or record.time for record in records]
+        texts = columns["time"]
+        times = [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
+        known = [time for time in times if time is not None]
+        if len(known) == len(records) and near(known, engines):
+            for record, engine, time in zip(records, engines, known, strict=True):
+                record.logged, record.time = engine, time
+            del columns["time"]
+        names = [name for name in columns if absent[name] < len(records)]
+        rows = zip(*[columns[name] for name in names], strict=True)
+        objects = [dict(zip(names, row, strict=True)) for row in rows] if names else [{} for _ in records]
+        for name in names:
+            if absent[name]:
+                for found in objects:
+                    if found[name] == ABSENT:
+                        del found[name]
+        if "time" in names:
+            for record, found, said in zip(records, objects, times, strict=True):
+                _take_time(record, found, said)
+        for record, found in zip(records, objects, strict=True):
+            if self._has_priority and "priority" in found:
+                record.level = priority(found) or record.level
+            if "severity" in found and (severity := self._level_of(found["severity"])) is not None:
+                record.level = severity
+                del found["severity"]
+            if record.fields:
+                record.fields |= found
+            else:
+                record.fields = found
+
+    def _level_of(self, severity: str) -> str | None:
+        return self._levels.get(severity) or level_of(severity)
+
+    def _levels_of(self, severities: Sequence[str]) -> list[str] | None:
+        """None if one is unknown, or there is none."""
+        levels = {each: self._level_of(each) for each in set(severities)}
+        return None if None in levels.values() else [levels[each] for each in severities]  # type: ignore[misc]
+
+    def _time(self, text: str, engine: str) -> str | None:
         for layout in self._layouts:
-            if (time := layout.parse(text, engines)) is not None:
-                break
-        else:
-            time = None if self._layouts else parse_time(text)
-        if time is None:
-            return
-        if adopt(record, time):
-            del found["time"]
-        else:
-            record.error = "time: more than 7 days from the engine's time, so it stays a field"
+            if (time := layout.parse(text, engine)) is not None:
+                return time
+        return None if self._layouts else parse_time(text)
+
+
+def _numbers(column: Sequence[str]) -> list[Any]:
+    """As numbers, where there are some that have 64 bits."""
+    if ABSENT not in column and max(map(len, column)) <= MOST_DIGITS:
+        return [*map(int, column)]
+    return [text if text == ABSENT or len(text) > MOST_DIGITS else int(text) for text in column]
+
+
+def _take_time(record: DetailedRecord, found: dict[str, Any], time: str | None) -> None:
+    if time is None:
+        return
+    if adopt(record, time):
+        del found["time"]
+    else:
+        record.error = "time: more than 7 days from the engine's time, so it stays a field"

@@ -43,9 +43,7 @@ def test_the_combined_access_log(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "line", "message", "level", "time", "fields"),
-    [
+EXAMPLES: list[tuple[str, str, str | None, str | None, str, dict[str, Any]]] = [
         (
             "nginx",
             '::1 - - [23/Nov/2026:20:06:25 +0000] "\\x16\\x03" 400 0 "-" "-"',
@@ -186,8 +184,10 @@ def test_the_combined_access_log(name: str) -> None:
             "20:06:25.000000000",
             {"hostname": "node-1", "program": "sshd", "pid": "77"},
         ),
-    ],
-)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "line", "message", "level", "time", "fields"), EXAMPLES)
 def test_lines(
     name: str, line: str, message: str | None, level: str | None, time: str, fields: dict[str, Any]
 ) -> None:
@@ -196,6 +196,26 @@ def test_lines(
     assert (found.time, found.logged) == (f"2026-11-23T{time}Z", TIME)
     assert (found.fields, found.error) == (fields, "")
     assert parsed(name, line, keep=True).message == line
+
+
+ODD = [
+    '1.1.1.1 - - [23/Nov/2026:20:06:24 +0000] "GET / HTTP/1.1" 200 - "-" "-"',
+    '1.1.1.1 - - [30/Feb/2026:20:06:24 +0000] "GET / HTTP/1.1" 200 7',
+    '1.1.1.1 - - [23/Nov/2020:20:06:24 +0000] "GET / HTTP/1.1" 200 7',
+    f'1.1.1.1 - - [23/Nov/2026:20:06:24 +0000] "GET / HTTP/1.1" 200 {"9" * 19}',
+    "2026/11/23 20:06:25 [loud] 31#32: *7 x",
+    "<999>1 2026-11-23T20:06:25Z - - - - -",
+    "<34>1 - - - - - -",
+    "no such line",
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(st.lists(st.sampled_from([*(example[1] for example in EXAMPLES), *ODD]), max_size=6))
+def test_a_batch_becomes_what_its_lines_become(name: str, lines: list[str]) -> None:
+    together = made("format", name=name).apply(batch(*map(record, lines)))
+    assert together is not None
+    assert together.records == [parsed(name, line) for line in lines]
 
 
 @pytest.mark.parametrize("name", FORMATS)
