@@ -139,8 +139,8 @@ class RelpSink(Sink[RelpOptions]):
         truncated = self._encoder.truncated
         number, parts = session.sent, []
         for batch in batches:
-            heads = [f"{each} syslog " for each in numbers_of(number, len(batch))]
-            parts.append(self._encoder.frames(batch, heads, "\n"))
+            numbers = [*map(str, numbers_of(number, len(batch)))]
+            parts.append(self._encoder.frames(batch, numbers, " syslog ", "\n"))
             number += len(batch)
         try:
             await session.exchange(parts, number, self.options.ack_timeout)

@@ -197,10 +197,10 @@ class SyslogEncoder:
         counts = {size: f"{size} " for size in set(sizes)}
         return _bytes(woven(len(sizes), [[counts[size] for size in sizes], *columns]))
 
-    def frames(self, batch: Batch, before: Sequence[str], after: str) -> bytes:
-        """Likewise, each message with its number of octets between two texts in front, and one behind."""
+    def frames(self, batch: Batch, before: Sequence[str], between: str, after: str) -> bytes:
+        """Likewise; each has a text of its own in front, one before its number of octets, and one behind."""
         sizes, columns = self._columns(batch, escape=False)
-        counts = {size: f"{size} " for size in set(sizes)}
+        counts = {size: f"{between}{size} " for size in set(sizes)}
         return _bytes(woven(len(sizes), [list(before), [counts[size] for size in sizes], *columns, after]))
 
     def messages(self, batch: Batch) -> list[bytes]:
