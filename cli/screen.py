@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from logroute.config.components import PROCESSORS
-from logroute.router.record import Batch, Origin, Record
+from logroute.router.record import Batch, Origin, Record, owned_records
 from logroute.sinks.encoding import display_name, encoder, logfmt_value
 from logroute.sinks.stdout import visible
 
@@ -116,7 +116,7 @@ class Screen:
             record.message[:1] == "{" and not record.fields for record in batch.records
         ):
             return batch
-        given = batch.with_records([_own(record) for record in batch.records])
+        given = batch.with_records(owned_records(batch.records))
         for processor in self._parse:
             given = processor.apply(given) or given
         return given
@@ -200,15 +200,6 @@ class Screen:
         if self._style.many_colours:
             return f"\x1b[38;5;{COLOURS[number % len(COLOURS)]}m"
         return f"\x1b[{FEW_COLOURS[number % len(FEW_COLOURS)]}m"
-
-
-def _own(record: Record) -> Record:
-    from logroute.router.record import DetailedRecord
-
-    if isinstance(record, DetailedRecord):
-        fields = record.fields
-        return msgspec.structs.replace(record, fields=dict(fields) if fields is not None else None)
-    return DetailedRecord(record.message, record.stream, record.time)
 
 
 def _processor(name: str) -> Any:

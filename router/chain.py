@@ -20,14 +20,13 @@ from logroute.processors import Holder, Processor, ProcessorBooks
 from logroute.router.match import Match
 from logroute.router.record import (
     Batch,
-    DetailedRecord,
     Mark,
     Origin,
     Reader,
     Record,
     Stream,
-    all_plain,
     detailed,
+    owned_records,
     settling,
 )
 from logroute.router.selection import Chooser, Matching
@@ -230,7 +229,7 @@ class Chain:
         if not chosen:
             return batch
         if stage.processor.changes:
-            chosen = _own(chosen, copied=not owned)
+            chosen = owned_records(chosen, copied=not owned)
         size = batch.size_bytes * len(chosen) // len(records)
         given = batch.with_records(chosen, size)
         if self._owns:
@@ -259,20 +258,6 @@ class Chain:
                 await trio.lowlevel.checkpoint()
                 began = time.perf_counter()
         return batch.with_records(lines, size)
-
-
-def _own(records: Sequence[Record], *, copied: bool) -> list[Record]:
-    """Records that their processor may change."""
-    if all_plain(records):
-        return [DetailedRecord(record.message, record.stream, record.time) for record in records]
-    return [_own_copy(record) if copied else detailed(record) for record in records]
-
-
-def _own_copy(record: Record) -> DetailedRecord:
-    if not isinstance(record, DetailedRecord):
-        return detailed(record)
-    fields = record.fields
-    return msgspec.structs.replace(record, fields=dict(fields) if fields is not None else None)
 
 
 def _merged(

@@ -95,6 +95,23 @@ def detailed(record: Record) -> DetailedRecord:
     return DetailedRecord(record.message, record.stream, record.time)
 
 
+def owned_records(records: Sequence[Record], *, copied: bool = True) -> list[Record]:
+    """Records with room for details, which may be changed, and so may their `fields`; nothing below these.
+
+    Not `copied`: those that have room already belong to nobody else.
+    """
+    if all_plain(records):
+        return [DetailedRecord(record.message, record.stream, record.time) for record in records]
+    return [_owned(record) if copied else detailed(record) for record in records]
+
+
+def _owned(record: Record) -> DetailedRecord:
+    if not isinstance(record, DetailedRecord):
+        return detailed(record)
+    fields = record.fields
+    return msgspec.structs.replace(record, fields=dict(fields) if fields is not None else None)
+
+
 def all_plain(records: Sequence[Record]) -> bool:
     """Whether nothing is known of any of them but its line."""
     return [*map(type, records)].count(Record) == len(records)
