@@ -28,6 +28,10 @@ COMMANDS = {
     "completion": "Print a shell's completion script.",
     "version": "Print the version.",
 }
+_LOGGING = frozenset(
+    ("run", "tail", "ps", "explain", "deadletters", "spool", "top", "health", "demo"),
+)
+"""Those that import parts of the daemon, which log."""
 
 
 class _Commands(click.Group):
@@ -39,7 +43,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        process.begin()
+        process.begin(logs=cmd_name in _LOGGING)
         command: click.Command = importlib.import_module(f"logroute.cli.{cmd_name}").command
         return command
 

@@ -21,14 +21,18 @@ SWITCH_S = 0.0005
 GC_THRESHOLD = 20000
 
 
-def begin() -> None:
-    """Before a command is imported: what imports make lives on, to look for garbage in it is in vain."""
+def begin(*, logs: bool) -> None:
+    """Before a command is imported that imports what `logs`, or that does not.
+
+    What imports make lives on, to look for garbage in it is in vain.
+    """
     gc.disable()
     # Looking for pydantic's plugins reads the metadata of everything that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-    _import_structlog()
+    if logs:
+        _import_structlog()
 
 
 def _import_structlog() -> None:

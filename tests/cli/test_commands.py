@@ -127,6 +127,16 @@ def test_a_small_command_imports_nothing_large() -> None:
     assert done.stdout == f"logroute {__version__}\nset()\n"
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_imports_asyncio_for_logs_of_its_own(command: str) -> None:
+    program = (
+        f"import sys; from logroute.cli import main; main.get_command(None, {command!r}); "
+        "print(*sorted({'asyncio', 'structlog'} & set(sys.modules)))"
+    )
+    done = process(sys.executable, "-c", program)
+    assert done.stdout.split() in ([], ["structlog"])
+
+
 # --- validate -----------------------------------------------------------------------------------------
 
 
