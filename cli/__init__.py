@@ -84,10 +84,10 @@ def main() -> None:
     """Route the logs of containers to files and elsewhere, without losing a line."""
 
 
-def program() -> NoReturn:
-    """What a shell calls: `main`, and the process ends with it."""
+def program(name: str | None = None) -> NoReturn:
+    """What a shell calls: `main`, and the process ends with it. Without a name it has that of the script."""
     try:
-        main(prog_name="logroute")
+        main(prog_name=name)
     except SystemExit as ended:
         process.end(ended.code)
     process.end(0)

@@ -84,10 +84,11 @@ def end(status: str | int | None) -> NoReturn:
     To be called when everything has been closed.
     """
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # which it is where the shell has closed it
+                stream.flush()
     except (OSError, ValueError):  # which Python has its own words for
         sys.exit(status)
     if status is None or isinstance(status, int):
-        os._exit(status or 0)
+        os._exit((status or 0) & 0xFF)
     sys.exit(status)

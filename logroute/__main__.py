@@ -2,4 +2,4 @@
 
 from logroute.cli import program
 
-program()
+program("logroute")

@@ -91,7 +91,7 @@ class Layout:
         if found is not None:
             try:
                 time = self._time(found.groupdict(), engines)
-            except (ValueError, OverflowError):  # the 31st of February
+            except (ValueError, OverflowError, TypeError):  # the 31st of February; an engine's without a zone
                 time = None
         self._last = text, time
         return time

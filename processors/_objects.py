@@ -116,7 +116,8 @@ def _take_columns(
         if message_key is not None:
             record.message = message
             del found[message_key]
-        record.fields = found or None
+        if found:
+            record.fields = found
 
 
 def _key(keys: Sequence[str], objects: Sequence[dict[str, Any]]) -> str | None:

@@ -13,6 +13,9 @@ from logroute.router.record import TIME_LENGTH, DetailedRecord, are_times, iso_t
 FURTHEST = timedelta(days=7)
 """A time that is further from the engine's is not believed: it would make an index of its own."""
 
+_SECOND = "2026-11-23T20:06:26."
+_SECONDS, _DATE = slice(len(_SECOND)), slice(len("2026-11-23"))
+
 EARLIEST_NS, LATEST_NS = 0, 9_223_372_036_000_000_000
 """What `date_nanos` holds: from 1970 to April 2262."""
 
@@ -59,18 +62,13 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
     if [*map(type, values)].count(str) == len(values):
         lengths = set(map(len, values))
         length = min(lengths)
-        if len(lengths) == 1 and len(_SECOND) < length <= TIME_LENGTH:
+        if len(lengths) == 1 and len(_SECOND) + 1 < length <= TIME_LENGTH:
             ends, padding = "".join(values)[length - 1 :: length], "0" * (TIME_LENGTH - length) + "Z"
             times = [*values] if length == TIME_LENGTH else [value[:-1] + padding for value in values]
             if ends == "Z" * len(values) and are_times(times) and all(map(_is_utc, _seconds(times))):
                 return times
     parsed = [parse_time(value) for value in values]
     return None if None in parsed else parsed  # type: ignore[return-value]
-
-
-_SECOND = "2026-11-23T20:06:26."
-_SECONDS = slice(len(_SECOND))
-_DATE = slice(len("2026-11-23"))
 
 
 def _seconds(times: Sequence[str]) -> set[str]:
@@ -119,7 +117,7 @@ def adopt(record: DetailedRecord, time: str) -> bool:
     if time[:10] != engines[:10]:
         try:
             apart = datetime.fromisoformat(time) - datetime.fromisoformat(engines)
-        except ValueError:  # an engine that writes no such times
+        except (ValueError, TypeError):  # an engine that writes no such times, or no zone
             return False
         if not -FURTHEST <= apart <= FURTHEST:
             return False

@@ -87,37 +87,22 @@ class Reader:
         return left
 
     def _take(self, records: Sequence[DetailedRecord], columns: dict[str, Sequence[Any]]) -> None:
-        """Give records what their lines say, by name."""
-        absent = {name: column.count(ABSENT) for name, column in columns.items()}
-        for name in self._numbers:
-            columns[name] = _numbers(columns[name])
-        if self._has_severity and (levels := self._levels_of(columns["severity"])) is not None:
-            for record, level in zip(records, levels, strict=True):
-                record.level = level
-            del columns["severity"]
-        if self._has_message:
-            for record, message in zip(records, columns.pop("message"), strict=True):
-                record.message = "" if message == ABSENT else message
+        """Give records what their lines say, by name. Nothing is changed before everything is known."""
         engines = [record.logged or record.time for record in records]
         texts = columns["time"]
         times = [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
         known = [time for time in times if time is not None]
-        if len(known) == len(records) and near(known, engines):
-            for record, engine, time in zip(records, engines, known, strict=True):
-                record.logged, record.time = engine, time
+        all_near = len(known) == len(records) and near(known, engines)
+        levels = self._levels_of(columns["severity"]) if self._has_severity else None
+        messages = columns.pop("message") if self._has_message else None
+        if all_near:
             del columns["time"]
-        names = [name for name in columns if absent[name] < len(records)]
-        rows = zip(*[columns[name] for name in names], strict=True)
-        objects = [dict(zip(names, row, strict=True)) for row in rows] if names else [{} for _ in records]
-        for name in names:
-            if absent[name]:
-                for found in objects:
-                    if found[name] == ABSENT:
-                        del found[name]
-        if "time" in names:
-            for record, found, said in zip(records, objects, times, strict=True):
+        if levels is not None:
+            del columns["severity"]
+        objects = self._objects(columns, len(records))
+        for record, found, said in zip(records, objects, times, strict=True):
+            if not all_near and said is not None:
                 _take_time(record, found, said)
-        for record, found in zip(records, objects, strict=True):
             if self._has_priority and "priority" in found:
                 record.level = priority(found) or record.level
             if "severity" in found and (severity := self._level_of(found["severity"])) is not None:
@@ -127,6 +112,32 @@ class Reader:
                 record.fields |= found
             else:
                 record.fields = found
+        if levels is not None:
+            for record, level in zip(records, levels, strict=True):
+                record.level = level
+        if messages is not None:
+            for record, message in zip(records, messages, strict=True):
+                record.message = "" if message == ABSENT else message
+        if all_near:
+            for record, engine, time in zip(records, engines, known, strict=True):
+                record.logged, record.time = engine, time
+
+    def _objects(self, columns: dict[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
+        """What each line says. What is absent in all of them, as most of that is, is not looked at again."""
+        absent = {name: column.count(ABSENT) for name, column in columns.items()}
+        for name in self._numbers:
+            columns[name] = _numbers(columns[name])
+        names = [name for name in columns if absent[name] < count]
+        if not names:
+            return [{} for _ in range(count)]
+        rows = zip(*[columns[name] for name in names], strict=True)
+        objects = [dict(zip(names, row, strict=True)) for row in rows]
+        for name in names:
+            if absent[name]:
+                for found in objects:
+                    if found[name] == ABSENT:
+                        del found[name]
+        return objects
 
     def _level_of(self, severity: str) -> str | None:
         return self._levels.get(severity) or level_of(severity)
@@ -150,9 +161,7 @@ def _numbers(column: Sequence[str]) -> list[Any]:
     return [text if text == ABSENT or len(text) > MOST_DIGITS else int(text) for text in column]
 
 
-def _take_time(record: DetailedRecord, found: dict[str, Any], time: str | None) -> None:
-    if time is None:
-        return
+def _take_time(record: DetailedRecord, found: dict[str, Any], time: str) -> None:
     if adopt(record, time):
         del found["time"]
     else:

@@ -27,6 +27,8 @@ begins = re.compile(r'\s*+[^\s="]++=', re.ASCII).match
 _pair = re.compile(
     r'\s*+(?:([^\s="]++)(=(?:"((?:[^"\\]++|\\.)*+)"|(?!")(\S*+)))?+)(?=\s|\Z)', re.DOTALL | re.ASCII
 ).match
+_QUOTED = "\0"
+"""Stands for a value in quotes."""
 _SPACE = " \t\n\r\f\v"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
@@ -77,7 +79,8 @@ def all_pairs(lines: Sequence[str]) -> Iterable[dict[str, Any] | None]:
 
 
 # `a=1 b="x y"` is turned into `{"a":"1","b":"x y"}`, and decoded: much faster than to look for pairs.
-# Whatever else there may be (a word by itself, two spaces, `=` in a value) is no JSON then.
+# Whatever else there may be (a word by itself, two spaces, `=` in a value) is no JSON then; nor is either
+# part of a quoted value that would go from one line into the next. Such a line is looked at pair by pair.
 
 
 def _as_objects(lines: Sequence[str]) -> list[str] | None:
@@ -95,10 +98,6 @@ def _as_objects(lines: Sequence[str]) -> list[str] | None:
     outside = outside.replace(" ", '","').replace("=", '":"').replace("\n", '"}\n{"')
     parts[::2] = outside.split(_QUOTED)
     return f'{{"{"".join(parts)}"}}'.split("\n")
-
-
-_QUOTED = "\0"
-"""Stands for a value in quotes."""
 
 
 def _decoded(text: str, line: str) -> dict[str, Any] | None:

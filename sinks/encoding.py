@@ -107,6 +107,7 @@ OWN_KEYS = frozenset(
 _json = msgspec.json.Encoder(enc_hook=str)
 _encode_lines = _json.encode_lines
 _encode = _json.encode
+_decode = msgspec.json.Decoder().decode
 
 
 def _encode_json_batch(batch: Batch) -> bytes:
@@ -208,7 +209,7 @@ def _details(origin: Origin, record: Record) -> msgspec.Raw:
         log["truncated"] = True
     if log and origin.file:
         # The constant part says `log` as well: they become one object.
-        constants = origin.constants()
+        constants = _decode(b"{%b}" % constant)
         log |= constants.pop("log")
         constant = _encode(constants)[1:-1]
     parts = [f'"{record.stream}"'.encode()]

@@ -135,14 +135,14 @@ class SplunkEncoding(ProtocolEncoding):
         uids = _each_as_json(list(map(origin.record_id, records)))
         # Column by column: 1.4 µs an event; as structs 1.9.
         count = len(records)
-        woven = [b""] * (6 * count)
-        woven[0::6] = [b'{"time":'] * count
-        woven[1::6] = "\n".join(epoch_seconds([record.time for record in records])).encode().split(b"\n")
-        woven[2::6] = [b',"event":'] * count
-        woven[3::6] = _each_as_json(self._events(batch))
-        woven[4::6] = [b',"fields":{"id":'] * count
-        woven[5::6] = [uid + rest for uid, rest in zip(uids, behind, strict=True)]
-        return b"".join(woven)
+        parts = [b""] * (6 * count)
+        parts[0::6] = [b'{"time":'] * count
+        parts[1::6] = "\n".join(epoch_seconds([record.time for record in records])).encode().split(b"\n")
+        parts[2::6] = [b',"event":'] * count
+        parts[3::6] = _each_as_json(self._events(batch))
+        parts[4::6] = [b',"fields":{"id":'] * count
+        parts[5::6] = [uid + rest for uid, rest in zip(uids, behind, strict=True)]
+        return b"".join(parts)
 
     def _events(self, batch: Batch) -> list[Any]:
         if self._options.format == "json":

@@ -118,6 +118,12 @@ def test_the_module_is_the_command() -> None:
     assert "Did you mean 'run'?" in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_what_the_shell_has_closed_is_no_failure(closed: str) -> None:
+    done = process("sh", "-c", f"{sys.executable} -m logroute version {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_small_command_imports_nothing_large() -> None:
     program = (
         "import sys; from logroute.cli import main; main(['version'], standalone_mode=False); "

@@ -211,11 +211,38 @@ ODD = [
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("fields", [None, {"time": "before", "user": "before"}])
 @given(st.lists(st.sampled_from([*(example[1] for example in EXAMPLES), *ODD]), max_size=6))
-def test_a_batch_becomes_what_its_lines_become(name: str, lines: list[str]) -> None:
-    together = made("format", name=name).apply(batch(*map(record, lines)))
-    assert together is not None
-    assert together.records == [parsed(name, line) for line in lines]
+def test_a_batch_becomes_what_its_lines_become(
+    name: str, fields: dict[str, Any] | None, lines: list[str]
+) -> None:
+    def apply(*lines: str) -> list[Record]:
+        records = [record(line) for line in lines]
+        for each in records:
+            each.fields = dict(fields) if fields is not None else None  # type: ignore[misc]
+        together = made("format", name=name).apply(batch(*records))
+        assert together is not None
+        return together.records
+
+    assert apply(*lines) == [each for line in lines for each in apply(line)]
+
+
+@pytest.mark.parametrize("engines", ["2026-11-22T20:06:26.12", "2026-11-23 20:06:26", "yesterday", ""])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nginx", "2026/11/23 20:06:26 [error] 12#13: open() failed"),
+        ("syslog", "Nov 23 20:06:26 host app[12]: hi"),
+    ],
+)
+def test_an_engine_with_odd_times_costs_no_other_record_anything(name: str, line: str, engines: str) -> None:
+    odd = record(line)
+    odd.time = engines
+    first, second, third = made("format", name=name).apply(batch(record(line), odd, record(line))).records  # type: ignore[union-attr]
+    assert first == third == parsed(name, line)
+    assert (second.message, second.level) == (first.message, first.level)
+    assert second.fields is not None
+    assert (second.fields | {"time": ""}) == ((first.fields or {}) | {"time": ""})
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -70,6 +70,9 @@ def test_many_become_what_each_becomes(keep: bool, objects: list[dict[str, Any]]
 
 
 def test_fields_that_are_there_stay() -> None:
+    [empty] = records(1, {})
+    take_all([empty], [{"level": "info"}])
+    assert (empty.level, empty.fields) == ("info", {})
     together = records(2, {"region": "eu"})
     take_all(together, [dict(PLAIN), dict(PLAIN)])
     assert [record.fields for record in together] == [{"region": "eu", "user": "ada"}] * 2
@@ -80,6 +83,7 @@ def test_fields_that_are_there_stay() -> None:
 @example(["2026-11-23T20:06:25.1Z", "2026-11-23T20:06:27.2Z", "2026-11-23T29:06:26.3Z"])
 @example(["2026-11-23T20:06:25.123Z", "2026-11-23T20:06:25.12Z3"])
 @example(["9999-11-23T20:06:25.123Z"])
+@example(["2026-11-23T20:06:25.Z"])
 def test_many_times_are_what_each_is(values: list[Any]) -> None:
     each = [parse_time(value) for value in values]
     assert parse_times(values) == (None if None in each else each)

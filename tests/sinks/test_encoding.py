@@ -68,6 +68,12 @@ def test_json_is_the_documented_shape_in_the_documented_order() -> None:
     ]
 
 
+def test_a_path_that_is_no_utf8_harms_no_record_with_a_level() -> None:
+    file = Origin("k", "s", file="/x/\udcff.log")
+    [line] = lines("json", DetailedRecord("m", "stdout", TIME, level="info"), origin=file)
+    assert json.loads(line)["log"] == {"level": "info", "file": {"path": "/x/?.log"}}
+
+
 def test_json_leaves_out_what_is_absent() -> None:
     nobody = Origin("k", "s")
     assert json.loads(lines("json", Record("m", "stdout", TIME), origin=nobody)[0]) == {
