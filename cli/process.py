@@ -65,7 +65,8 @@ def tune(*, ends_soon: bool = False) -> None:
         # One heap for all threads, which anyway take turns: others would each keep their own largest buffers.
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 8 * MIB)
-        mallopt(_M_TRIM_THRESHOLD, 8 * MIB)
+        # A body of 4 MiB, what it is made of and what goes into the next one are there at once.
+        mallopt(_M_TRIM_THRESHOLD, 16 * MIB)
     # What imports and the configuration left behind goes, over a megabyte; the rest stays. Records are not
     # tracked: there is little to look at, rarely.
     if not ends_soon:  # to find it takes 25 ms
