@@ -28,9 +28,7 @@ COMMANDS = {
     "completion": "Print a shell's completion script.",
     "version": "Print the version.",
 }
-_LOGGING = frozenset(
-    ("run", "tail", "ps", "explain", "deadletters", "spool", "top", "health", "demo"),
-)
+_LOGGING = frozenset(("run", "tail", "ps", "explain", "deadletters", "spool", "top", "health", "demo"))
 """Those that import parts of the daemon, which log."""
 
 
@@ -91,7 +89,3 @@ def program(name: str | None = None) -> NoReturn:
     except SystemExit as ended:
         process.end(ended.code)
     process.end(0)
-
-
-if __name__ == "__main__":
-    program()

@@ -87,7 +87,7 @@ class _NotAlikeError(Exception):
 def _take_columns(
     records: Sequence[DetailedRecord], objects: Sequence[dict[str, Any]], *, keep: bool
 ) -> None:
-    """For objects that have their level, time and message under the same keys, as texts, or have none.
+    """For objects that have their level, time and message under the same keys, in one form, or have none.
 
     Raises _NotAlikeError.
     """
@@ -100,7 +100,7 @@ def _take_columns(
         _none_has("log", objects)
     engines = [record.logged or record.time for record in records]
     nothing = [""] * len(records)
-    levels = nothing if level_key is None else _levels(_texts(level_key, objects))
+    levels = nothing if level_key is None else _levels([found[level_key] for found in objects])
     times = nothing if time_key is None else _times([found[time_key] for found in objects], engines)
     messages = nothing if message_key is None else _texts(message_key, objects)
     # From here on nothing fails.
@@ -144,10 +144,13 @@ def _texts(key: str, objects: Sequence[dict[str, Any]]) -> list[str]:
     return values
 
 
-def _levels(names: Sequence[str]) -> list[str]:
-    meant = {name: level for name in set(names) if (level := level_of(name)) is not None}
+def _levels(values: Sequence[Any]) -> list[str]:
+    """Of names, or of numbers; not of both, as `True` is the same key as 1."""
+    if {*map(type, values)} not in ({str}, {int}):
+        raise _NotAlikeError
+    meant = {value: level for value in set(values) if (level := level_of(value)) is not None}
     try:
-        return [meant[name] for name in names]
+        return [meant[value] for value in values]
     except KeyError:
         raise _NotAlikeError from None
 

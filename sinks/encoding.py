@@ -178,10 +178,25 @@ def _lines(origin: Origin, records: Sequence[Record]) -> list[_Line]:
         return [
             _Line(r.time, r.message, streams[r.stream], _Event(prefix[r.stream] + r.time)) for r in records
         ]
+    constant = _Constant.of(origin)
     try:
-        return [_line(origin, record, streams) for record in records]
+        return [_line(origin, record, streams, constant) for record in records]
     except UnicodeEncodeError:
-        return [_line(origin, _encodable(record), streams) for record in records]
+        return [_line(origin, _encodable(record), streams, constant) for record in records]
+
+
+class _Constant(msgspec.Struct, frozen=True):
+    """The origin's constant part once more, without the object `log`, of which some records say more."""
+
+    log: dict[str, Any]
+    others: bytes
+
+    @classmethod
+    def of(cls, origin: Origin) -> _Constant:
+        if not origin.file:
+            return cls({}, origin.json)
+        values = _decode(b"{%b}" % origin.json)
+        return cls(values.pop("log"), _encode(values)[1:-1])
 
 
 def _all_plain(records: Sequence[Record]) -> bool:
@@ -191,27 +206,22 @@ def _all_plain(records: Sequence[Record]) -> bool:
     return all_plain(records) and COARSE not in "".join([record.time for record in records])
 
 
-def _line(origin: Origin, record: Record, streams: dict[Stream, msgspec.Raw]) -> _Line:
+def _line(origin: Origin, record: Record, streams: dict[Stream, msgspec.Raw], constant: _Constant) -> _Line:
     """Any record's line; the slower way."""
     stream = streams[record.stream]
     if record.level or record.truncated or record.fields or record.error:
-        stream = _details(origin, record)
+        stream = _details(record, constant)
     return _Line(record.time, record.message, stream, _Event(origin.record_id(record), record.logged))
 
 
-def _details(origin: Origin, record: Record) -> msgspec.Raw:
+def _details(record: Record, constant: _Constant) -> msgspec.Raw:
     """`_Line.stream` of a record that has more than its line."""
-    constant = origin.json
     log: dict[str, Any] = {}
     if record.level:
         log["level"] = record.level
     if record.truncated:
         log["truncated"] = True
-    if log and origin.file:
-        # The constant part says `log` as well: they become one object.
-        constants = _decode(b"{%b}" % constant)
-        log |= constants.pop("log")
-        constant = _encode(constants)[1:-1]
+    log |= constant.log
     parts = [f'"{record.stream}"'.encode()]
     if log:
         parts.append(b'"log":' + _encode(log))
@@ -226,8 +236,8 @@ def _details(origin: Origin, record: Record) -> msgspec.Raw:
             parts.append(b'"fields":' + _encode(fields))
     if record.error:
         parts.append(b'"error":' + _encode({"message": record.error}))
-    if constant:
-        parts.append(constant)
+    if constant.others:
+        parts.append(constant.others)
     return msgspec.Raw(b",".join(parts))
 
 
