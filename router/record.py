@@ -549,7 +549,7 @@ class Batch:
         ]
         before = [last.time for stream in STREAMS if (last := self.last_before(stream))]
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
-            return None if COARSE in "".join(times) or not are_times(times) else times
+            return None if COARSE in "".join(times) else times
         return None
 
     def _make_ready(self) -> None:

@@ -53,14 +53,15 @@ def plain(batch: Batch) -> Plain | None:
     """A batch in columns, where each id is nothing but the origin's prefix and the time; else None."""
     if len(batch) < FEW:
         return None
-    lines = batch.lines
     times = batch.plain_times()
-    if times is not None:
-        return Plain(times, [r.stream for r in lines], [r.message for r in lines], newlines=True)
-    lines = batch.records
-    if not all_plain(lines):
+    newlines = times is not None
+    if times is None:
+        if not all_plain(batch.records):
+            return None
+        times = [record.time for record in batch.records]
+        if COARSE in "".join(times):
+            return None
+    if not are_times(times):
         return None
-    times = [r.time for r in lines]
-    if COARSE in "".join(times) or not are_times(times):
-        return None
-    return Plain(times, [r.stream for r in lines], [r.message for r in lines], newlines=False)
+    lines = batch.lines
+    return Plain(times, [r.stream for r in lines], [r.message for r in lines], newlines)

@@ -135,8 +135,17 @@ def id_begins(origin: Origin, stream: Stream) -> bytes:
 
 
 def json_lines(batch: Batch) -> list[_Line]:
-    """What is encoded of each record; its `event.id` is the stable id. For any records; the slower way."""
-    return _lines(batch.origin, batch.records)
+    """What is encoded of each record; its `event.id` is the stable id. For any records, or few."""
+    times = batch.plain_times() if batch.newlines else None
+    if times is None:
+        return _lines(batch.origin, batch.records)
+    # Lines as the source gave them become what is encoded in one step.
+    streams = {stream: msgspec.Raw(behind) for stream, behind in _streams(batch.origin).items()}
+    prefix = batch.origin.id_prefix
+    return [
+        _Line(time, r.message[:-1], streams[r.stream], _Event(prefix[r.stream] + time))
+        for r, time in zip(batch.lines, times, strict=True)
+    ]
 
 
 def encode_lines(lines: Sequence[_Line]) -> bytes:
@@ -186,17 +195,19 @@ def _lines(origin: Origin, records: Sequence[Record]) -> list[_Line]:
 
 
 class _Constant(msgspec.Struct, frozen=True):
-    """The origin's constant part once more, without the object `log`, of which some records say more."""
+    """The origin's constant part, and the same without the object `log`, of which some records say more."""
 
+    whole: bytes
     log: dict[str, Any]
     others: bytes
 
     @classmethod
     def of(cls, origin: Origin) -> _Constant:
+        whole = origin.json
         if not origin.file:
-            return cls({}, origin.json)
-        values = _decode(b"{%b}" % origin.json)
-        return cls(values.pop("log"), _encode(values)[1:-1])
+            return cls(whole, {}, whole)
+        values = _decode(b"{%b}" % whole)
+        return cls(whole, values.pop("log"), _encode(values)[1:-1])
 
 
 def _all_plain(records: Sequence[Record]) -> bool:
@@ -221,10 +232,12 @@ def _details(record: Record, constant: _Constant) -> msgspec.Raw:
         log["level"] = record.level
     if record.truncated:
         log["truncated"] = True
-    log |= constant.log
     parts = [f'"{record.stream}"'.encode()]
+    behind = constant.whole
     if log:
-        parts.append(b'"log":' + _encode(log))
+        # The constant part says `log` as well: they become one object.
+        parts.append(b'"log":' + _encode(log | constant.log))
+        behind = constant.others
     if record.fields:
         fields = record.fields
         if record.at_root:
@@ -236,8 +249,8 @@ def _details(record: Record, constant: _Constant) -> msgspec.Raw:
             parts.append(b'"fields":' + _encode(fields))
     if record.error:
         parts.append(b'"error":' + _encode({"message": record.error}))
-    if constant.others:
-        parts.append(constant.others)
+    if behind:
+        parts.append(behind)
     return msgspec.Raw(b",".join(parts))
 
 
