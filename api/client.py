@@ -1,4 +1,4 @@
-"""What commands ask a running daemon. Blocks; httpx is imported here, and here only by those who ask."""
+"""What commands ask a running daemon. Blocks; httpx is imported by the first who asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from logroute.api.address import Address, default_address
@@ -31,6 +30,8 @@ class Client:
     """A connection to a daemon. `status` is that of the last answer."""
 
     def __init__(self, address: Address, token: str = "") -> None:
+        import httpx
+
         self.address = address
         self.status = 0
         transport = httpx.HTTPTransport(uds=address.path or None)
@@ -54,6 +55,8 @@ class Client:
 
     def ask(self, method: str, path: str, type_: type[T], *, body: Any = None, **query: object) -> T:
         """The answer. Raises NoDaemon or ApiError."""
+        import httpx
+
         try:
             answer = self._client.request(
                 method,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from benchmarks import latency, outage, parsing, small, throughput
+from benchmarks import latency, looking, outage, parsing, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
 
-KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "latency", "start")
+KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "looking", "latency", "start")
 
 
 @click.command()
@@ -40,6 +40,8 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
             results.outage = outage.measure(folder, lines, max(1, runs // 2 + 1))
         if "small" in kinds:
             results.small = [small.measure(folder, load, seconds) for load in small.LOADS]
+        if "looking" in kinds:
+            results.looking = looking.measure(folder, lines, max(1, runs // 2 + 1), seconds)
         if "latency" in kinds:
             results.latency = latency.measure(folder, seconds=max(30.0, seconds))
         if "start" in kinds:

@@ -8,24 +8,21 @@ import signal
 import socket
 import sqlite3
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.daemon import WAIT_S, api, daemon, docker, wait, wait_until_started
 from benchmarks.engine import TALLY_LINES, count_said, engine_process
-from benchmarks.processes import BenchmarkError, Usage, environment, peak_bytes, warm
+from benchmarks.processes import BenchmarkError, Usage, peak_bytes, warm
 from benchmarks.receiver import Receiver
 from benchmarks.throughput import WRITTEN_BYTES, Pipeline, floor_s, once
 from benchmarks.workload import LINE_BYTES, write_log
-from logroute.api.address import Address
 from logroute.api.books import Stats
 from logroute.api.client import Client
 
-WAIT_S = 120.0
 LONG = 4
 """How many times as many lines to look at neighbours with."""
 NOTICED = 0.1
@@ -120,16 +117,16 @@ def through_the_disk(folder: Path, host: str, lines: int) -> Usage:
     with ExitStack() as stack:
         port, release = stack.enter_context(_refusing())
         routes = {"all": DOWN.format(port=port)}
-        daemon = stack.enter_context(_daemon(folder, host, routes, once=True))
+        process = stack.enter_context(daemon(folder, docker(host), routes, once=True))
         began = time.perf_counter()
-        _wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
+        wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
         release()
         receiver = stack.enter_context(Receiver(port))
-        _, status, used = os.wait4(daemon.pid, 0)
+        _, status, used = os.wait4(process.pid, 0)
         ended = time.perf_counter()
-        daemon.returncode = os.waitstatus_to_exitcode(status)
-        if daemon.returncode:
-            raise BenchmarkError(f"the daemon ended with {daemon.returncode}")
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise BenchmarkError(f"the daemon ended with {process.returncode}")
         if (count := receiver.count()) != lines:
             raise BenchmarkError(f"{count} lines came, not {lines}")
     return Usage(used.ru_utime + used.ru_stime, ended - began, used.ru_maxrss * 1024)
@@ -151,20 +148,20 @@ def catching_up(folder: Path, log: Path, lines: int, *, outage: bool = False) ->
             release()
             stack.enter_context(receiver)
         host = stack.enter_context(engine_process(root, "both", str(log), str(NEW_LINES)))
-        daemon = stack.enter_context(_daemon(folder, host, {"all": DOWN.format(port=port)}))
+        process = stack.enter_context(daemon(folder, docker(host), {"all": DOWN.format(port=port)}))
         if outage:
-            _wait(lambda: _spooled(state, "all") >= 0.95 * (lines + count_said(root)), "it is spooled")
+            wait(lambda: _spooled(state, "all") >= 0.95 * (lines + count_said(root)), "it is spooled")
             release()
             stack.enter_context(receiver)
         else:
-            _wait(lambda: receiver.so_far() > 0, "the first line", every_s=0.002)
+            wait(lambda: receiver.so_far() > 0, "the first line", every_s=0.002)
         before, began = receiver.so_far(), time.perf_counter()
         late = NEW_LINES * CAUGHT_UP_S
-        _wait(lambda: receiver.so_far() >= lines + count_said(root) - late, "caught up", every_s=0.002)
+        wait(lambda: receiver.so_far() >= lines + count_said(root) - late, "caught up", every_s=0.002)
         came, said, ended = receiver.so_far(), count_said(root), time.perf_counter()
         time.sleep(1)
-        daemon.send_signal(signal.SIGTERM)
-        if code := daemon.wait(WAIT_S):
+        process.send_signal(signal.SIGTERM)
+        if code := process.wait(WAIT_S):
             raise BenchmarkError(f"the daemon ended with {code}")
         count = receiver.count()
         if not lines + said <= count < lines + count_said(root) + TALLY_LINES:
@@ -182,19 +179,14 @@ def start_with_a_spool(folder: Path, host: str, lines: int) -> tuple[float, int]
     size = min(SPOOL_BYTES * lines, shutil.disk_usage(folder).free // 2)
     with _refusing() as (port, _):
         routes = {"all": DOWN.format(port=port)}
-        with _daemon(folder, host, routes):
-            _wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
+        with daemon(folder, docker(host), routes):
+            wait(lambda: _spooled(folder / "state", "all") >= 0.99 * lines, "the lines are spooled")
         records = _multiply(path, size)
         began = time.perf_counter()
-        with _daemon(folder, host, routes, fresh=False) as daemon:
-            log = folder / "daemon.log"
-            _wait(
-                lambda: b'"started"' in log.read_bytes() or daemon.poll() is not None,
-                "started",
-                every_s=0.002,
-            )
+        with daemon(folder, docker(host), routes, fresh=False) as process:
+            wait_until_started(process, folder, every_s=0.002)
             took = time.perf_counter() - began
-            with Client(_api(folder)) as client:
+            with Client(api(folder)) as client:
                 disk = client.get("/v1/stats", Stats).routes["all"].queued.disk
     shutil.rmtree(folder / "state")
     if disk.records < 0.99 * records or disk.bytes < 0.99 * size:
@@ -230,8 +222,8 @@ def three_files(folder: Path, host: str, lines: int, others: Mapping[str, str]) 
     logs, routes = _files(folder, 3)
     shutil.rmtree(folder / "out", ignore_errors=True)
     warm(folder, lines * WRITTEN_BYTES)
-    with _daemon(folder, host, routes | dict(others)):
-        _wait(lambda: all(log.exists() for log in logs), "the files are begun")
+    with daemon(folder, docker(host), routes | dict(others)):
+        wait(lambda: all(log.exists() for log in logs), "the files are begun")
         last = noticed = time.perf_counter()
         written = written_then = 0
         pause = 0.0
@@ -250,47 +242,17 @@ def three_files(folder: Path, host: str, lines: int, others: Mapping[str, str]) 
 def _peak(folder: Path, host: str, lines: int, others: Mapping[str, str]) -> int:
     """The most memory with two files beside these routes, which spool everything."""
     logs, routes = _files(folder, 2)
-    with _daemon(folder, host, routes | dict(others)) as daemon:
-        _wait(lambda: all(log.exists() and log.stat().st_size >= lines * LINE for log in logs), "written")
+    with daemon(folder, docker(host), routes | dict(others)) as process:
+        wait(lambda: all(log.exists() and log.stat().st_size >= lines * LINE for log in logs), "written")
         state = folder / "state"
-        _wait(lambda: min(_spooled(state, name) for name in others) >= 0.99 * lines, "spooled")
-        return peak_bytes(daemon.pid)
+        wait(lambda: min(_spooled(state, name) for name in others) >= 0.99 * lines, "spooled")
+        return peak_bytes(process.pid)
 
 
 def _files(folder: Path, count: int) -> tuple[list[Path], dict[str, str]]:
     """So many files in `out`, and their routes."""
     logs = [folder / "out" / f"file{number}.log" for number in range(count)]
     return logs, {log.stem: FILE.format(path=log) for log in logs}
-
-
-@contextmanager
-def _daemon(
-    folder: Path, host: str, routes: Mapping[str, str], *, once: bool = False, fresh: bool = True
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon with these routes, killed in the end if it still runs; a `fresh` one knows nothing yet."""
-    for old in (folder / "out", folder / "state"):
-        if fresh:
-            shutil.rmtree(old, ignore_errors=True)
-    config = folder / "logroute.yaml"
-    config.write_text(
-        f"state_dir: {folder / 'state'}\n"
-        f"api: {{listen: '{_api(folder)}'}}\n"
-        f"sources: {{docker: {{host: '{host}', read: file, start: beginning}}}}\n"
-        "routes:\n" + "".join(f"  {name}: {route}\n" for name, route in routes.items())
-    )
-    command = [sys.executable, "-m", "logroute", "run", *(["--once"] if once else []), "-c", str(config)]
-    with (folder / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(command, stderr=log, env=environment())
-    try:
-        yield daemon
-    finally:
-        if daemon.returncode is None:
-            daemon.kill()
-            daemon.wait()
-
-
-def _api(folder: Path) -> Address:
-    return Address.parse(f"unix://{folder / 'api.sock'}")
 
 
 def _spooled(state: Path, route: str) -> int:
@@ -319,11 +281,3 @@ def _hanging() -> Iterator[int]:
     """A port whose connections nobody reads."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         yield listener.getsockname()[1]
-
-
-def _wait(holds: Callable[[], bool], what: str, *, every_s: float = 0.02) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited {WAIT_S:g} s in vain: {what}")
-        time.sleep(every_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import latency, outage, small, throughput
+from benchmarks import latency, looking, outage, small, throughput
 
 MB = 1_000_000
 HERE = Path(__file__).parent
@@ -22,6 +22,7 @@ class Results:
     parsing: list[throughput.Result] = field(default_factory=list)
     outage: outage.Result | None = None
     small: list[small.Result] = field(default_factory=list)
+    looking: looking.Result | None = None
     latency: latency.Result | None = None
     version_s: float | None = None
 
@@ -39,6 +40,8 @@ def render(results: Results) -> str:
         parts.append(_outage(results.outage))
     if results.small:
         parts.append(_small(results.small))
+    if results.looking:
+        parts.append(_looking(results.looking))
     if results.latency or results.version_s:
         parts.append(_times(results))
     return "\n".join(parts)
@@ -93,6 +96,32 @@ def _small(results: list[small.Result]) -> str:
         f"| {r.load.name} | **{r.percent:.1f}** | {r.load.limit_percent:g} | {r.lines_per_s:,.0f} "
         f"| {r.peak_bytes / MB:.0f} |"
         for r in results
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _looking(found: looking.Result) -> str:
+    containers, rate = looking.FLOW
+    rows = [
+        "## Who looks\n",
+        "`logroute tail` reads the engine itself; the API is that of a daemon that writes a JSON file.\n",
+        "| what | measured | limit |",
+        "|---|---:|---:|",
+        f"| `tail` of the lines of 150 bytes into a pipe, × floor | **{found.text_of_floor:.2f}** | 10 |",
+        f"| the same with `-o json` into a file | **{found.json_of_floor:.2f}** | 6 |",
+        f"| its first line, with {looking.FIRST_LINE_CONTAINERS} containers"
+        f" | **{found.first_line_s:.2f} s** | 0.4 s |",
+        f"| {looking.VIEW_CONTAINERS:,} containers × {looking.VIEW_RATE:g} lines/s in one `tail`"
+        f" ({found.view_lines_per_s:,.0f} lines/s came) | **{found.view_percent:.0f} %** of a core | |",
+        f"| a route's rate beside one viewer of everything | **{found.beside_viewer:.0%}** | ≥ 90 % |",
+        f"| beside {looking.STUCK} viewers that read nothing | **{found.beside_stuck:.0%}** | |",
+        f"| what these cost in memory | **{found.stuck_bytes / MB:.0f} MB** | {looking.STUCK} MB |",
+        f"| how long the daemon takes to end meanwhile | **{found.end_s:.2f} s** | the grace |",
+        f"| from the answer that a route is made to its first record"
+        f" | **{1000 * found.route_s:.0f} ms** | 100 ms |",
+        f"| requests a second while {containers * rate:,.0f} lines/s are said"
+        f" ({found.flow_per_s:,.0f} came) | **{found.requests_per_s:.0f}** | {looking.REQUESTS_RATE} |",
+        f"| the longest pause of those lines | **{1000 * found.pause_s:.0f} ms** | |",
     ]
     return "\n".join(rows) + "\n"
 

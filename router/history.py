@@ -18,6 +18,11 @@ from logroute.sources import History, Past
 
 OPENED_AT_ONCE = 32
 """Logs that are being opened at a time; engines do not like a thousand at once."""
+LEAST_BYTES, MOST_BYTES = 128 << 10, 1 << 20
+ALL_BYTES = 32 << 20
+"""How much is read at once of each log, and of all together: of each, something is held until all are there."""
+SMALL_BYTES = 64 << 10
+"""A first batch that is smaller is likely all that a log has: the next is waited for, and tells."""
 REMEMBERED = 4000
 """Records of each container by which a view's first ones are recognised."""
 
@@ -80,6 +85,21 @@ class _Reading(msgspec.Struct, eq=False):
         """Nothing that is earlier comes any more."""
         return self.held[-1].records[-1].time if self.held else ""
 
+    async def fill(self) -> None:
+        """Hold something, unless it has ended.
+
+        Of a log that is small, its end: one that may go on makes all others wait, so that a thousand of one
+        batch each would be taken one by one, with a look at all others each time.
+        """
+        while not self.ended and (not self.held or (len(self.held) == 1 and self._is_small())):
+            try:
+                self.held.append(await self.chunks.receive())
+            except trio.EndOfChannel:
+                self.ended = True
+
+    def _is_small(self) -> bool:
+        return self.held[0].size_bytes < SMALL_BYTES
+
 
 @asynccontextmanager
 async def reading(histories: Sequence[History], past: Past) -> AsyncIterator[AsyncIterator[list[Batch]]]:
@@ -87,6 +107,7 @@ async def reading(histories: Sequence[History], past: Past) -> AsyncIterator[Asy
 
     A log that fails ends; the others go on. What fails is the history's to say.
     """
+    past.piece_bytes = max(LEAST_BYTES, min(MOST_BYTES, ALL_BYTES // max(1, len(histories))))
     opening = trio.Semaphore(OPENED_AT_ONCE)
 
     async def read(history: History, send: trio.MemorySendChannel[Batch]) -> None:
@@ -129,11 +150,7 @@ async def _merged(readings: list[_Reading]) -> AsyncGenerator[list[Batch], None]
     while readings:
         # Nobody may hold a nursery open here: who iterates may end in between.
         for each in readings:
-            if not each.held and not each.ended:
-                try:
-                    each.held.append(await each.chunks.receive())
-                except trio.EndOfChannel:
-                    each.ended = True
+            await each.fill()
         readings = [each for each in readings if each.held]
         until = min((each.reached for each in readings if not each.ended), default=None)
         if parts := [part for each in readings for part in _taken(each.held, until)]:

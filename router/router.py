@@ -468,16 +468,18 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        for route in self.routes_of(origin):
+        for taker in self.takers(origin).all:
+            route = taker.route
             if route.holds or (route.unstored and origin.key in route.unstored):
                 return reader is not None and self._can_part(origin, reader)
         return True
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""
-        apart = self._apart.get(origin.key, {})
+        apart = self._apart.get(origin.key, ())
         others = False
-        for route in self.routes_of(origin):
+        for taker in self.takers(origin).all:
+            route = taker.route
             if route.name in apart if reader.routes is None else route.name not in reader.routes:
                 continue
             if self._blocks(route, origin, reader):

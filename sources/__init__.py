@@ -169,6 +169,8 @@ class Past(msgspec.Struct):
     """Up to this time; empty: to where each log ends now."""
     last: int | None = None
     """Of each log at most so many lines, the last ones; None: all."""
+    piece_bytes: int = 1 << 20
+    """So much of each log is read at once. A line of json-file, of which engines make 16 KiB at most, fits."""
     problems: list[tuple[Origin, str]] = []
     """What could not be read, and why: said by those that read."""
 

@@ -22,6 +22,8 @@ from logroute.sources.sweep import Sweep
 
 # Drivers whose file is json-file's; `local` files are not read yet, the API can.
 FILE_DRIVERS = ("json-file",)
+FIRST_BYTES = 4 << 10
+"""How much of the engine's answer is read at a time, until it holds a log's first record."""
 
 
 class ContainerFiles:
@@ -172,7 +174,7 @@ class ContainerFiles:
         limit = self._context.record_limit_bytes
         decoder = TerminalDecoder(limit) if details.tty else FrameDecoder(limit)
         async with self._engine.logs(details.id, follow=False) as stream:
-            while data := await stream.receive(64 << 10):
+            while data := await stream.receive(FIRST_BYTES):
                 if records := decoder.feed(data):
                     return records[0]
         return next(iter(decoder.finish()), None)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from logroute.sources.log_file import LogFile
     from logroute.sources.log_formats import Chunk
 
-CHUNK_BYTES = 1 << 20
-ENGINE_CHUNK_BYTES = 256 << 10
+ENGINE_PIECE_BYTES = 256 << 10
 FETCH_WITHIN_S = 10.0
 """A disk that does not answer ends the reading of what is on it, for the one who looks."""
 
@@ -45,7 +44,7 @@ class FileHistory:
             if not await self._hop(lambda: self._begin(log, past)):
                 past.problems.append((self.origin, "its log is not there"))
                 return
-            buffer = bytearray(CHUNK_BYTES)
+            buffer = bytearray(past.piece_bytes)
             more = True
             while more:
                 chunks, more = await self._hop(lambda: _fetch(log, buffer))
@@ -106,7 +105,7 @@ class EngineHistory:
         try:
             async with self._engine.logs(self._id, follow=False, since_ns=since_ns, tail=past.last) as stream:
                 while True:
-                    data = await stream.receive(ENGINE_CHUNK_BYTES)
+                    data = await stream.receive(min(past.piece_bytes, ENGINE_PIECE_BYTES))
                     records = decoder.feed(data) if data else decoder.finish()
                     if past.since:  # some engines filter only up to the first one
                         records = [record for record in records if record.time >= past.since]

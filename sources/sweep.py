@@ -377,6 +377,10 @@ class Sweep:
     async def _wait(self, until: float) -> None:
         """Until something may have changed: a file, an offer, room in a route, time to poll."""
         with trio.CancelScope(deadline=until) as self._idle:
+            if self._ready or self._offers:
+                # That there is room again is told (`_kick`). Meanwhile each line anywhere would make us ask for
+                # all that waits whether there is.
+                await trio.sleep(INTERVAL_S)
             if self._content is not None:
                 await trio.lowlevel.wait_readable(self._content.fileno())
             else:

@@ -243,6 +243,30 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
         assert open_files(tmp_path) == before
 
 
+async def test_what_waits_for_room_does_not_ask_for_it_with_each_line(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, "a") as w:
+        w.begin()
+        await w.write(1)
+        w.gates["a"].holds = True
+        asked, has_room = 0, w.router.has_room
+
+        def count(*args: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            return has_room(*args)
+
+        monkeypatch.setattr(w.router, "has_room", count)
+        for _ in range(500):
+            w.log.write(1)
+            await trio.sleep(0.001)
+        assert asked < 100
+        w.gates["a"].open()
+        await w.settle()
+        assert w.all_have_everything()
+
+
 async def test_it_joins_while_the_others_go_on(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
