@@ -20,7 +20,7 @@ OPENED_AT_ONCE = 32
 """Logs that are being opened at a time; engines do not like a thousand at once."""
 LEAST_BYTES, MOST_BYTES = 128 << 10, 1 << 20
 ALL_BYTES = 32 << 20
-"""How much is read at once of each log, and of all together: of each, something is held until all are there."""
+"""How much is read at once of each log, and of all: something of each is held until all are there."""
 SMALL_BYTES = 64 << 10
 """A first batch that is smaller is likely all that a log has: the next is waited for, and tells."""
 REMEMBERED = 4000

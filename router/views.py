@@ -21,8 +21,11 @@ from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import Batch, Origin
 from logroute.router.selection import Chooser
 
-HELD_BYTES = 1 << 20
+HELD_BYTES = 768 << 10
 """What a view may hold that it has not been asked for yet."""
+PIECE_BYTES = 64 << 10
+"""What it gives at a time. As JSON that is several times as much, which one who does not read leaves with us,
+too: all together a megabyte."""
 HELD_NEWS = 1000
 """Of containers; further ones are left out."""
 SHARE = 0.05
@@ -76,9 +79,8 @@ class View:
             count = 0 if self._skipped else len(batch.lines) * max(0, room) // batch.size_bytes
             self._skipped += len(batch.lines) - count
             if count:
-                self._hold(
-                    batch.with_records(batch.records[:count], batch.size_bytes * count // len(batch.lines))
-                )
+                self._hold(_parted(batch, count)[0])
+            self._came.set()
             return
         self._hold(batch)
 
@@ -94,19 +96,50 @@ class View:
             self._came.set()
 
     async def receive(self) -> list[Item]:
-        """What has come since, in order; waits for some. Batches have only records that the match takes."""
+        """What comes next, in order; waits for some. Batches have only records that the match takes."""
         await self._came.wait()
-        self._came = trio.Event()
-        items, self._items = self._items, deque()
-        self._held_bytes = self._held_news = 0
-        if self._skipped:
-            items.append(Skipped(self._skipped))
-            self._skipped = 0
         with self._views.working(SHARE):
-            return [self._chosen(item) if isinstance(item, Batch) else item for item in items]
+            return [self._chosen(item) if isinstance(item, Batch) else item for item in self._next()]
+
+    def _next(self) -> list[Item]:
+        """A piece of what is held, at least one item."""
+        items: list[Item] = []
+        room = PIECE_BYTES
+        while self._items and room > 0:
+            item = self._items.popleft()
+            if isinstance(item, News):
+                self._held_news -= 1
+            elif isinstance(item, Batch):
+                if item.size_bytes > room:
+                    count = len(item.lines) * room // item.size_bytes
+                    if not count and items:
+                        self._items.appendleft(item)
+                        break
+                    if count:
+                        item, rest = _parted(item, count)
+                        self._items.appendleft(rest)
+                room -= item.size_bytes
+                self._held_bytes -= item.size_bytes
+            items.append(item)
+        if not self._items:
+            self._came = trio.Event()
+            if self._skipped:  # these came behind everything that was held
+                items.append(Skipped(self._skipped))
+                self._skipped = 0
+        return items
 
     def _chosen(self, batch: Batch) -> Batch:
         return self._chooser.batch_of(batch)
+
+
+def _parted(batch: Batch, count: int) -> tuple[Batch, Batch]:
+    """Its first so many records, fewer than all, and the rest."""
+    records = batch.records
+    size_bytes = batch.size_bytes * count // len(records)
+    return (
+        batch.with_records(records[:count], size_bytes),
+        batch.with_records(records[count:], batch.size_bytes - size_bytes),
+    )
 
 
 class Views:
