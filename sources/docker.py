@@ -629,7 +629,7 @@ class DockerSource(Source[DockerOptions]):
             self._readers = ContainerReaders(
                 self._engine,
                 self._emit,
-                self._sweep.offer,
+                self._sweep.offers.offer,
                 self.context,
                 self._nursery,
                 on_lost=self._report,

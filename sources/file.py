@@ -119,7 +119,7 @@ class FileSource(Source[FileSourceOptions]):
                     self._folders, limiter=self._threads, abandon_on_cancel=True
                 )
                 for folder in folders:
-                    self._sweep.watch(folder)
+                    self._sweep.folders.watch(folder)
                 task_status.started()
                 if self.context.once:
                     while not all(file.drained for file in self._files.values()):
