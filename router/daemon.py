@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -20,8 +20,8 @@ import trio
 from logroute.router.chain import Chains
 from logroute.router.database import StateError
 from logroute.router.delivery import cause_of
-from logroute.router.own_state import OwnState, Remembered
-from logroute.router.plan import Api, Plan, RoutePlan, RouteRefused, SourcePlan
+from logroute.router.made_routes import MadeRoutes
+from logroute.router.plan import Api, CannotReload, Plan, RoutePlan, SourcePlan
 from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
 from logroute.router.router import Router
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
@@ -42,16 +42,6 @@ OPEN_AGAIN_S = 5.0
 OPEN_AT_ONCE = 8
 LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
-
-
-class CannotReload(Exception):
-    """Another plan cannot be taken over while the daemon runs; nothing has changed."""
-
-
-Check = Callable[[RoutePlan | None], None]
-
-
-def _no_check(_: RoutePlan | None) -> None: ...
 
 
 class _Task(msgspec.Struct):
@@ -96,14 +86,8 @@ class Daemon:
         """What routes that were taken out could not deliver, in records."""
         self.reload_file: Callable[[], Awaitable[None]] | None = None
         """Reads the configuration again, as SIGHUP does; raises what is wrong. None: there is no file."""
-        self.own = OwnState(plan.state_dir)
-        """What is remembered of the daemon itself."""
-        self.remembered = Remembered()
+        self.made = MadeRoutes(self)
         """Routes that were made by API, and pauses."""
-        self.refused: dict[str, str] = {}
-        """Routes that were made by API and cannot be now, and why."""
-        self._file_plan = plan
-        """What the configuration says, without what was made by API."""
         self.unopened: dict[str, Route] = {}
         """Routes whose state could not be opened yet: their disk was full, or did not answer."""
         self._gaps_before: dict[str, int] = {}
@@ -125,6 +109,10 @@ class Daemon:
     def route_plans(self) -> Mapping[str, RoutePlan]:
         """Those of the routes that run, by name."""
         return self._plans
+
+    def planned(self, name: str) -> RoutePlan | None:
+        """The route of this name that there is, or is to be."""
+        return next((each for each in self.plan.routes if each.settings.name == name), None)
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -149,7 +137,9 @@ class Daemon:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
         try:
             with sole_user_of(self.plan.state_dir), self._listening() as api, self.watch.watching():
-                await self._remember()
+                if not self.plan.once:
+                    await self.made.load()
+                    self.plan = self.made.added_to(self.plan)
                 await self._open_routes()
                 async with trio.open_nursery() as nursery:
                     if api is not None:
@@ -187,120 +177,6 @@ class Daemon:
             yield api
         finally:
             api.close()
-
-    # --- routes that are made while we run --------------------------------------------------------------
-
-    async def _remember(self) -> None:
-        """Routes that were made by API are back, and so are pauses. Raises StateError."""
-        self._file_plan = self.plan
-        if self.plan.once:
-            return
-        self.remembered, wrong = await trio.to_thread.run_sync(self.own.load)
-        if wrong:
-            self._log.error("what was made by API is lost", reason=wrong)
-        self.plan = self._with_made(self._file_plan)
-
-    def _with_made(self, plan: Plan) -> Plan:
-        """The configuration's plan, and the routes that were made by API: the file has the last word."""
-        there = {each.settings.name for each in plan.routes}
-        self.refused = {}
-        made: list[RoutePlan] = []
-        for name, body in self.remembered.routes.items():
-            if name in there:
-                self.refused[name] = "the configuration has a route of this name, which is used instead"
-            elif plan.make_route is None:
-                self.refused[name] = "this daemon makes no routes"
-            else:
-                try:
-                    made.append(plan.make_route(name, body))
-                except RouteRefused as error:
-                    self.refused[name] = str(error)
-        for name, reason in self.refused.items():
-            self._log.error("a route that was made by API is not used", route=name, reason=reason)
-        return msgspec.structs.replace(plan, routes=[*plan.routes, *made])
-
-    async def set_route(self, name: str, body: Any, check: Check = _no_check) -> bool:
-        """Have this route, made by API, from now on: stored and running when this returns. Whether it is new.
-
-        `check` is given the route that there is, when nobody else can change it any more, and may raise.
-        Raises RouteRefused, CannotReload, StateError; then nothing has changed.
-        """
-        make = self._file_plan.make_route
-        if make is None:
-            raise CannotReload("this daemon makes no routes")
-        made = make(name, body)
-        async with self._reloading:
-            await self._started.wait()
-            self._check_running()
-            known = self.planned(name)
-            check(known)
-            if known is not None and known.by_api and known.body == body:
-                return False
-            before = self.remembered.routes.get(name)
-            await trio.to_thread.run_sync(self.own.set_route, name, body)
-            self.remembered.routes[name] = body
-            try:
-                others = [each for each in self.plan.routes if each.settings.name != name]
-                await self._go_over(msgspec.structs.replace(self.plan, routes=[*others, made]))
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await self._take_back(name, before)
-                raise
-            return known is None
-
-    def planned(self, name: str) -> RoutePlan | None:
-        """The route of this name that there is, or is to be."""
-        return next((each for each in self.plan.routes if each.settings.name == name), None)
-
-    async def _take_back(self, name: str, before: Any) -> None:
-        if before is None:
-            del self.remembered.routes[name]
-            await trio.to_thread.run_sync(self.own.remove_route, name)
-        else:
-            self.remembered.routes[name] = before
-            await trio.to_thread.run_sync(self.own.set_route, name, before)
-
-    async def remove_route(self, name: str, *, drop: bool, check: Check = _no_check) -> int:
-        """Have a route no longer that was made by API; how many records it had that were not delivered.
-
-        They are delivered within the grace period, and what is left stays in its spool, for one that is made
-        with its name. With `drop` they are dropped with the spool. Raises CannotReload, StateError.
-        """
-        async with self._reloading:
-            await self._started.wait()
-            self._check_running()
-            check(self.planned(name))
-            await trio.to_thread.run_sync(self.own.remove_route, name)
-            self.remembered.routes.pop(name, None)
-            self.refused.pop(name, None)
-            route = self.router.routes.get(name) or self.unopened.get(name)
-            left = route.undelivered if route is not None else 0
-            if drop and route is not None:
-                route.abandoned = True
-            rest = [each for each in self.plan.routes if each.settings.name != name]
-            await self._go_over(msgspec.structs.replace(self.plan, routes=rest))
-            return left
-
-    async def pause(self, name: str) -> None:
-        """Deliver nothing of this route until it is resumed, also after a restart. Raises StateError."""
-        if name not in self.remembered.paused:
-            since = time.time()
-            await trio.to_thread.run_sync(self.own.set_paused, name, since)
-            self.remembered.paused[name] = since
-            self._log.info("a route is paused", route=name)
-        for route in self._called(name):
-            route.pause(self.remembered.paused[name])
-
-    async def resume(self, name: str) -> None:
-        """Go on with it. Raises StateError."""
-        await trio.to_thread.run_sync(self.own.set_paused, name, None)
-        if self.remembered.paused.pop(name, None) is not None:
-            self._log.info("a route is resumed", route=name)
-        for route in self._called(name):
-            route.resume()
-
-    def _called(self, name: str) -> list[Route]:
-        return [routes[name] for routes in (self.router.routes, self.unopened) if name in routes]
 
     # --- starting ---------------------------------------------------------------------------------------
 
@@ -448,19 +324,25 @@ class Daemon:
 
         Raises CannotReload, and then nothing has changed. A plan that comes while we start waits for that.
         """
+        async with self.changing():
+            if plan.state_dir != self.plan.state_dir:
+                raise CannotReload("another `state_dir` needs a restart")
+            with self.made.as_before_on_failure():
+                await self.go_over(self.made.added_to(plan))
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Nobody else changes meanwhile what is to run. Raises CannotReload."""
         async with self._reloading:
             await self._started.wait()
-            self._check_reloadable(plan)
-            refused = self.refused
-            try:
-                await self._go_over(self._with_made(plan))
-            except BaseException:
-                self.refused = refused
-                raise
-            self._file_plan = plan
+            self._check_running()
+            yield
 
-    async def _go_over(self, plan: Plan) -> None:
-        """Raises CannotReload, and then nothing has changed."""
+    async def go_over(self, plan: Plan) -> None:
+        """Run this from now on; to be called while `changing`.
+
+        Raises CannotReload, and then nothing has changed.
+        """
         plans = self._route_plans(plan)
         try:
             chains = self._chains(plan, plans)
@@ -509,12 +391,6 @@ class Daemon:
             changed=sorted(changed),
             removed=sorted(gone),
         )
-
-    def _check_reloadable(self, plan: Plan) -> None:
-        """Raises CannotReload."""
-        self._check_running()
-        if plan.state_dir != self.plan.state_dir:
-            raise CannotReload("another `state_dir` needs a restart")
 
     def _check_running(self) -> None:
         """To be asked again after whatever was waited for. Raises CannotReload."""
@@ -578,7 +454,7 @@ class Daemon:
             )
         except Exception as error:  # the sink's
             raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error
-        if (since := self.remembered.paused.get(route.name)) is not None:
+        if (since := self.made.paused.get(route.name)) is not None:
             route.pause(since)
         return route
 
