@@ -106,7 +106,9 @@ class Unknown(LookupError):
 
 
 def containers_of(daemon: Daemon) -> Containers:
-    found = [facts_of(daemon, known) for source in daemon.sources.values() for known in source.known()]
+    found = [
+        facts_of(daemon, known) for source in daemon.sources.running.values() for known in source.known()
+    ]
     found.sort(key=lambda facts: (facts.read == "ignored", facts.name, facts.id))
     return Containers(iso_time(time.time_ns()), found)
 

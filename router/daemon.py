@@ -1,6 +1,6 @@
-"""The daemon: starts routes and sources, keeps them running, ends them in order.
+"""The daemon: starts routes and sources, goes over to other plans, ends in order.
 
-Sources first, then the routes drain within the grace period. A task that fails is started again with
+Sources first, then the routes drain within the grace period. What fails is started again with
 backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 1 it could not start, 3 stopped with records that
 are neither delivered nor durable.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from functools import partial
 
 import msgspec
 import structlog
@@ -19,14 +19,13 @@ import trio
 
 from logroute.router.chain import Chains
 from logroute.router.database import StateError
-from logroute.router.delivery import cause_of
 from logroute.router.made_routes import MadeRoutes
-from logroute.router.plan import Api, CannotReload, Plan, RoutePlan, SourcePlan
-from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
+from logroute.router.plan import Api, CannotReload, Plan, RoutePlan
+from logroute.router.route import END_WITHIN_S, Route
 from logroute.router.router import Router
+from logroute.router.running_sources import RunningSources
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.router.watch import Watch
-from logroute.sources import STANDS_AFTER_S, Source
 
 DONE = 0
 FAILED = 1
@@ -45,11 +44,9 @@ LOOKS_PER_TIMEOUT = 20
 
 
 class _Task(msgspec.Struct):
-    """A route or a source that runs."""
+    """A route that runs."""
 
     scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    started: trio.Event = msgspec.field(default_factory=trio.Event)
-    """It has, or it never will."""
     ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
@@ -71,17 +68,11 @@ class Daemon:
         self._started = trio.Event()
         """All that was planned has started, or we are to end."""
         self._hurry = trio.CancelScope()
-        self._sources = trio.CancelScope()
+        self.sources = RunningSources(self.router, plan.sources)
         self._plans: dict[str, RoutePlan] = {}
         """The plan of each route that runs."""
-        self._source_failures: dict[str, tuple[float, str]] = {}
         self._route_tasks: dict[str, _Task] = {}
-        self._source_tasks: dict[str, _Task] = {}
-        self._running_sources: dict[str, Source[Any]] = {}
-        self._nurseries: dict[str, trio.Nursery] = {}
         self._reloading = trio.Lock()
-        self._source_plans = list(plan.sources)
-        self._unfinished_sources = {source.name for source in plan.sources}
         self._undelivered: dict[str, int] = {}
         """What routes that were taken out could not deliver, in records."""
         self.reload_file: Callable[[], Awaitable[None]] | None = None
@@ -92,18 +83,6 @@ class Daemon:
         """Routes whose state could not be opened yet: their disk was full, or did not answer."""
         self._gaps_before: dict[str, int] = {}
         """How many gaps each route had when we began to end: what is lost by that comes on top."""
-
-    @property
-    def sources(self) -> Mapping[str, Source[Any]]:
-        """Those that run, by name."""
-        return self._running_sources
-
-    def source_failure(self, name: str) -> str:
-        """Why a source was started again lately; empty if it was not."""
-        failed = self._source_failures.get(name)
-        if failed is None or trio.current_time() - failed[0] > RESTART_MAX_S:
-            return ""
-        return f"it failed, and was started again: {failed[1]}"
 
     @property
     def route_plans(self) -> Mapping[str, RoutePlan]:
@@ -131,7 +110,7 @@ class Daemon:
             self._gaps_before = {route.name: _gaps(route) for route in routes}
         self._stopping.set()
         self._started.set()
-        self._sources.cancel()
+        self.sources.stop()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
@@ -149,7 +128,7 @@ class Daemon:
                     nursery.start_soon(self._say_degraded)
                     nursery.start_soon(self._open_later)
                     nursery.start_soon(self.router.settle_on)
-                    nursery.start_soon(keep_watchdog_quiet, self._flows)
+                    nursery.start_soon(keep_watchdog_quiet, self.sources.flow)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
                     if not self._stopping.is_set():
@@ -160,10 +139,6 @@ class Daemon:
             return FAILED
         finally:
             self._end()
-
-    def _flows(self) -> bool:
-        """Whether no source stands: one that waits for a full route, or an engine, does not."""
-        return all(source.standing_s < STANDS_AFTER_S for source in self._running_sources.values())
 
     @contextmanager
     def _listening(self) -> Iterator[Api | None]:
@@ -236,8 +211,7 @@ class Daemon:
         self._log.info("the route's state is open", route=route.name)
         self.router.add(route, late=True)
         self._start_route(route)
-        for source in list(self._running_sources.values()):
-            await source.welcome()
+        await self.sources.welcome()
 
     def _chains(self, plan: Plan, plans: Mapping[str, RoutePlan]) -> Chains:
         """What records pass; what there is of it already is taken over. Raises StateError."""
@@ -270,7 +244,7 @@ class Daemon:
         started = _Once(task_status.started)
         with self._hurry:
             async with trio.open_nursery() as routes:
-                self._nurseries["routes"] = routes
+                self._routes = routes
                 for route in self.router.routes.values():
                     self._start_route(route)
                 await self._run_sources(started)
@@ -282,27 +256,25 @@ class Daemon:
         outer.cancel_scope.cancel()
 
     async def _run_sources(self, started: _Once) -> None:
-        """Run them until all have ended by themselves, or are cancelled."""
-        with self._sources:
-            async with trio.open_nursery() as sources:
-                self._nurseries["sources"] = sources
-                if self.plan.once:
-                    sources.start_soon(self._watch_progress)
-                for plan in self.plan.sources:
-                    await self._start_source(plan)
-                self._log.info(
-                    "started",
-                    routes=sorted(self.router.routes),
-                    state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
-                )
-                started.started()
-                self._started.set()
-                # There may be an instant without any, while one is started again.
-                await trio.sleep_forever()
+        """Until all have ended by themselves, or are stopped."""
+        async with trio.open_nursery() as nursery:
+            if self.plan.once:
+                nursery.start_soon(self._watch_progress)
+            await self.sources.run(partial(self._say_started, started))
+            nursery.cancel_scope.cancel()
+
+    def _say_started(self, started: _Once) -> None:
+        self._log.info(
+            "started",
+            routes=sorted(self.router.routes),
+            state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
+        )
+        started.started()
+        self._started.set()
 
     def _start_route(self, route: Route) -> None:
         task = self._route_tasks[route.name] = _Task()
-        self._nurseries["routes"].start_soon(self._run_route, route, task)
+        self._routes.start_soon(self._run_route, route, task)
 
     async def _run_route(self, route: Route, task: _Task) -> None:
         try:
@@ -367,7 +339,7 @@ class Daemon:
         for name in [name for name in self.unopened if name not in plans]:
             del self.unopened[name]
         for name in gone:
-            self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
+            self._routes.start_soon(self._drain, self.router.remove(name))
         for route in new:
             if route.name in ended:
                 self.router.remove(route.name)
@@ -381,9 +353,8 @@ class Daemon:
             there[name].replace(plans[name].settings, plans[name].make_sink)
             if name in self.router.routes:
                 self.router.changed(name)
-        await self._reload_sources(plan.sources)
-        for source in list(self._running_sources.values()):
-            await source.welcome()
+        await self.sources.go_over(plan.sources)
+        await self.sources.welcome()
         self._log.info(
             "reloaded",
             routes=sorted(self.router.routes),
@@ -478,68 +449,6 @@ class Daemon:
         if self._route_tasks.get(route.name) is task:
             del self._route_tasks[route.name]
 
-    async def _reload_sources(self, plans: Sequence[SourcePlan]) -> None:
-        """Stop those that are gone or changed, start those that are new or changed; until we are to end."""
-        running = {each.name: each for each in self._source_plans}
-        for name, old in running.items():
-            wanted = next((each for each in plans if each.name == name), None)
-            if wanted is None or not wanted.is_like(old):
-                task = self._source_tasks.pop(name)
-                task.scope.cancel()
-                await task.ended.wait()
-        self._source_plans = list(plans)
-        for each in plans:
-            if each.name not in self._source_tasks and not self._stopping.is_set():
-                await self._start_source(each)
-
-    async def _start_source(self, plan: SourcePlan) -> None:
-        task = self._source_tasks[plan.name] = _Task()
-        self._nurseries["sources"].start_soon(self._keep_running, plan, task)
-        await task.started.wait()
-
-    async def _keep_running(self, plan: SourcePlan, task: _Task) -> None:
-        """Run a source; start it anew when it fails, from where it was."""
-        try:
-            with task.scope:
-                await self._run_source(plan, _Once(task.started.set))
-            if not task.scope.cancelled_caught:
-                self._unfinished_sources.discard(plan.name)
-                if not self._unfinished_sources:
-                    self._sources.cancel()
-        finally:
-            self._running_sources.pop(plan.name, None)
-            task.started.set()
-            task.ended.set()
-
-    async def _run_source(self, plan: SourcePlan, started: _Once) -> None:
-        attempt = 0
-        while True:
-            source = self._running_sources[plan.name] = plan.make()
-            failed = False
-            began = trio.current_time()
-            wait_s = 0.0
-            try:
-                await source.run(self.router, self.router, task_status=started)
-            # A group: our cancellation may stand beside the source's failure.
-            except* Exception as errors:
-                failed = True
-                if trio.current_time() - began > RESTART_MAX_S:
-                    attempt = 0
-                wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                source.context.failed("failed")
-                self._source_failures[plan.name] = trio.current_time(), repr(cause_of(errors))
-                self._log.error(
-                    "a source failed, starting it again",
-                    source=source.context.name,
-                    after_s=wait_s,
-                    exc_info=cause_of(errors),
-                )
-            if not failed:
-                return
-            started.started()
-            await trio.sleep(wait_s)
-            attempt += 1
-
     async def _grace(self) -> None:
         """Once stopping, the routes have the grace period to drain."""
         await self._stopping.wait()
@@ -596,14 +505,14 @@ class Daemon:
         lost = {route.name: _gaps(route) for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
-        if self.plan.once and (left or lost or rejected or dropped or self._unfinished_sources):
+        if self.plan.once and (left or lost or rejected or dropped or self.sources.unfinished):
             self._log.error(
                 "not every record was acknowledged",
                 undelivered=left,
                 rejected=rejected,
                 dropped=dropped,
                 lost=lost,
-                unfinished_sources=len(self._unfinished_sources),
+                unfinished_sources=len(self.sources.unfinished),
             )
             return UNDELIVERED
         if left and self.plan.state_dir is None:

@@ -132,7 +132,7 @@ class _Way:
         """The logs that are wanted."""
         return [
             history
-            for source in self._daemon.sources.values()
+            for source in self._daemon.sources.running.values()
             for history in source.histories()
             if (history.running or self._query.ended) and self._takes(history.origin)
         ]
