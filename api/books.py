@@ -11,7 +11,7 @@ import msgspec
 from logroute import __version__
 from logroute.processors import Metric
 from logroute.router.books import Gaps, RouteStatistics
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logroute.router.hints import ROUTES, allowed
-from logroute.router.record import ALL_STREAMS, STREAMS, Origin, Position, iso_time
+from logroute.router.position import Position
+from logroute.router.record import ALL_STREAMS, STREAMS, Origin
+from logroute.router.times import iso_time
 from logroute.sinks.encoding import display_name
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon

@@ -14,7 +14,8 @@ import msgspec
 from logroute.router.chain import Chains, Memo
 from logroute.router.history import Seam, reading
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import BEGINNING, Batch, Origin, settling
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, settling
 from logroute.router.selection import Chooser
 from logroute.router.views import HISTORY_SHARE, Item
 from logroute.sources import History, Past

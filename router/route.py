@@ -24,9 +24,11 @@ from logroute.router.dead_letters import Letter
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
+from logroute.router.position import Position
 from logroute.router.queue import Group, Queue
-from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Position, Reader, iso_time, total_size_bytes
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Reader, total_size_bytes
 from logroute.router.state import RouteState
+from logroute.router.times import iso_time
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25

@@ -17,7 +17,8 @@ from logroute.config.components import Options
 if TYPE_CHECKING:
     import trio
 
-    from logroute.router.record import Batch, Origin, Position, Reader
+    from logroute.router.position import Position
+    from logroute.router.record import Batch, Origin, Reader
     from logroute.router.views import Event
 
 

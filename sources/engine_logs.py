@@ -16,20 +16,9 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.record import (
-    BEGINNING,
-    STREAMS,
-    Anchor,
-    Batch,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    iso_time,
-    message_hash,
-    settling,
-)
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
+from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, message_hash, settling
+from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns

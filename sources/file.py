@@ -21,7 +21,9 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
-from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Origin
+from logroute.router.times import iso_time
 from logroute.sources import (
     Checkpoints,
     Emit,

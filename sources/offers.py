@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 import msgspec
 import trio
 
-from logroute.router.record import STREAMS, Batch, Origin, Position, Reader
+from logroute.router.position import Position
+from logroute.router.record import STREAMS, Batch, Origin, Reader
 
 
 @runtime_checkable

@@ -22,7 +22,8 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.record import Batch, Position
+from logroute.router.position import Position
+from logroute.router.record import Batch
 from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile

@@ -15,8 +15,10 @@ import structlog.testing
 import trio
 import trio.testing
 
-from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Origin
 from logroute.router.router import Router
+from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile

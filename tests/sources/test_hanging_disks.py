@@ -15,7 +15,8 @@ import pytest
 import structlog.testing
 import trio
 
-from logroute.router.record import BEGINNING, Origin
+from logroute.router.position import BEGINNING
+from logroute.router.record import Origin
 from logroute.sources import disks as module
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
