@@ -11,7 +11,7 @@ import msgspec
 from logroute import __version__
 from logroute.processors import Metric
 from logroute.router.books import Gaps, RouteStatistics
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -188,8 +188,8 @@ def health_of(daemon: Daemon) -> Health:
     routes = {name: _health(route.statistics()) for name, route in _routes(daemon).items()}
     sources = {
         name: SourceHealth(notes)
-        for name, source in daemon.sources.items()
-        if (notes := tuple(filter(None, (daemon.source_failure(name), *source.notes()))))
+        for name, source in daemon.sources.running.items()
+        if (notes := tuple(filter(None, (daemon.sources.failure(name), *source.notes()))))
     }
     healthy = all(route.delivers for route in routes.values()) and not sources
     return Health(healthy, routes, sources, _processors(daemon))

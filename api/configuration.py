@@ -16,7 +16,7 @@ from logroute.config.load import load_text
 from logroute.config.problems import ConfigError
 from logroute.config.problems import Problem as Mistake
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import CannotReload
+from logroute.router.plan import CannotReload
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon

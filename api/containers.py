@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logroute.router.hints import ROUTES, allowed
-from logroute.router.record import ALL_STREAMS, STREAMS, Origin, Position, iso_time
+from logroute.router.position import Position
+from logroute.router.record import ALL_STREAMS, STREAMS, Origin
+from logroute.router.times import iso_time
 from logroute.sinks.encoding import display_name
 
 if TYPE_CHECKING:
@@ -106,7 +108,9 @@ class Unknown(LookupError):
 
 
 def containers_of(daemon: Daemon) -> Containers:
-    found = [facts_of(daemon, known) for source in daemon.sources.values() for known in source.known()]
+    found = [
+        facts_of(daemon, known) for source in daemon.sources.running.values() for known in source.known()
+    ]
     found.sort(key=lambda facts: (facts.read == "ignored", facts.name, facts.id))
     return Containers(iso_time(time.time_ns()), found)
 

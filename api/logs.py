@@ -22,7 +22,8 @@ from logroute.api.requests import Endpoint, Parameter, truth
 from logroute.router.look import Problem as Unread
 from logroute.router.look import Query, Shown, look
 from logroute.router.match import Match, MatchError
-from logroute.router.record import Batch, Origin, iso_time
+from logroute.router.record import Batch, Origin
+from logroute.router.times import iso_time
 from logroute.router.views import News, Skipped
 from logroute.sinks.encoding import encoder
 from logroute.sources import Past

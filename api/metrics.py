@@ -82,7 +82,7 @@ class BooksCollector:
         errors = CounterMetricFamily(
             "logroute_source_errors", "What has gone wrong while reading.", labels=["source", "reason"]
         )
-        for name, source in self._daemon.sources.items():
+        for name, source in self._daemon.sources.running.items():
             ways = Counter(each.read for each in source.known() if each.state == "running")
             for way in ("file", "api", "ignored", "waiting"):
                 containers.add_metric([name, way], ways[way])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from logroute.config.types import parse_duration
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 from logroute.sources.engine_answers import time_ns, utc_time
 
 

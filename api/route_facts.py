@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -84,7 +84,7 @@ class Routes(msgspec.Struct, frozen=True):
 
 
 def routes_of(daemon: Daemon) -> Routes:
-    return Routes([facts_of(daemon, plan) for plan in daemon.plan.routes], dict(daemon.refused))
+    return Routes([facts_of(daemon, plan) for plan in daemon.plan.routes], dict(daemon.made.refused))
 
 
 def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
@@ -104,7 +104,7 @@ def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
             book.dead_letters,
         )
     body = masked(plan.body) if isinstance(plan.body, Mapping) else {}
-    since = daemon.remembered.paused.get(name)
+    since = daemon.made.paused.get(name)
     said = {
         key: body[key] for key in ("match", "processors", "queue", "batch", "retry", "start") if key in body
     }
@@ -113,7 +113,7 @@ def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
         "api" if plan.by_api else "file",
         body.get("sink"),
         place=plan.place,
-        stored=plan.by_api and daemon.own.stores,
+        stored=plan.by_api and daemon.made.stored,
         paused=iso_time(int(since * 1e9)) if since is not None else "",
         status=status,
         **said,

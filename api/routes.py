@@ -28,8 +28,8 @@ from logroute.api.route_facts import (
     routes_of,
     tag_of,
 )
-from logroute.router.daemon import CannotReload, Check
-from logroute.router.plan import RoutePlan, RouteRefused
+from logroute.router.made_routes import Check
+from logroute.router.plan import CannotReload, RoutePlan, RouteRefused
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -113,7 +113,7 @@ async def _remove(daemon: Daemon, request: Request) -> Any:
     queued = request.query_params.get("queued", "drain")
     if queued not in ("drain", "drop"):
         raise Problem(400, f"queued is drain or drop, not {queued[:100]!r}", path="queued")
-    refused = name in daemon.refused
+    refused = name in daemon.made.refused
 
     def check(known: RoutePlan | None) -> None:
         if not refused:
@@ -125,7 +125,7 @@ async def _remove(daemon: Daemon, request: Request) -> Any:
     left = 0
     with trio.move_on_after(WITHIN_S, shield=True):
         try:
-            left = await daemon.remove_route(name, drop=queued == "drop", check=check)
+            left = await daemon.made.remove(name, drop=queued == "drop", check=check)
         except Problem as error:
             problem = error
         except CannotReload as error:
@@ -137,13 +137,13 @@ async def _remove(daemon: Daemon, request: Request) -> Any:
 
 async def _pause(daemon: Daemon, request: Request) -> Any:
     name = _plan(daemon, request).settings.name
-    await daemon.pause(name)
+    await daemon.made.pause(name)
     return _answer(daemon, name)
 
 
 async def _resume(daemon: Daemon, request: Request) -> Any:
     name = _plan(daemon, request).settings.name
-    await daemon.resume(name)
+    await daemon.made.resume(name)
     return _answer(daemon, name)
 
 
@@ -153,8 +153,8 @@ async def _resume(daemon: Daemon, request: Request) -> Any:
 def _plan(daemon: Daemon, request: Request) -> RoutePlan:
     name = request.path_params["route"]
     if (known := daemon.planned(name)) is None:
-        if name in daemon.refused:
-            raise Problem(409, f"the route {name} was made by API and is not used: {daemon.refused[name]}")
+        if (reason := daemon.made.refused.get(name)) is not None:
+            raise Problem(409, f"the route {name} was made by API and is not used: {reason}")
         names = ", ".join(sorted(plan.settings.name for plan in daemon.plan.routes))
         raise Problem(404, f"there is no route {name}; there are: {names}")
     return known
@@ -219,7 +219,7 @@ async def _set(daemon: Daemon, name: str, given: dict[str, Any], check: Check) -
     new = False
     with trio.move_on_after(WITHIN_S, shield=True) as within:
         try:
-            new = await daemon.set_route(name, body, check)
+            new = await daemon.made.set(name, body, check)
         except Problem as error:
             problem = error
         except RouteRefused as error:
@@ -269,7 +269,7 @@ def _merged(old: Any, patch: Any) -> Any:
 
 
 def _tag(daemon: Daemon, plan: RoutePlan) -> str:
-    return tag_of(plan, daemon.remembered.paused.get(plan.settings.name))
+    return tag_of(plan, daemon.made.paused.get(plan.settings.name))
 
 
 def _answer(daemon: Daemon, name: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:

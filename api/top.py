@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon

@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from benchmarks.workload import messages
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 from logroute.simulator import SimulatedEngine
 from logroute.simulator.containers import SimulatedContainer
 

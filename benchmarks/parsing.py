@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.engine import engine_process
 from benchmarks.throughput import NULL, Pipeline, Result, in_turns
 from benchmarks.workload import BEGIN_NS, messages
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 Line = Callable[[random.Random, int, str], str]
 """What a container prints: chance, the time in ns, some words."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 LINE_BYTES = 150
 SECOND = 10**9

@@ -16,7 +16,8 @@ from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
 from logroute.router.look import Problem, Query, Shown, look
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, Stream
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
 from logroute.router.route import RouteSettings
 from logroute.router.views import Event, Item, News, Skipped
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions

@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 from logroute.config.components import Options
 from logroute.config.types import Named
 from logroute.router.paths import UnknownPath, path
-from logroute.router.record import DetailedRecord, Image, Origin, Record, iso_time
+from logroute.router.record import DetailedRecord, Image, Origin, Record
+from logroute.router.times import iso_time
 
 if TYPE_CHECKING:
     from logroute.router.trial import Taken

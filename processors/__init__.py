@@ -19,7 +19,8 @@ from logroute.config.types import MatchField
 from logroute.router.match import EVERYTHING
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Mark, Position, Stream
+    from logroute.router.position import Mark, Position
+    from logroute.router.record import Batch, Stream
 
 
 class ProcessorOptions(Options):

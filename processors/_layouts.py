@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 from logroute.processors._times import EARLIEST_NS, LATEST_NS, parse_time
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, start=1)}

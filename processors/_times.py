@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from logroute.router.record import TIME_LENGTH, DetailedRecord, are_times, iso_time
+from logroute.router.record import DetailedRecord
+from logroute.router.times import TIME_LENGTH, are_times, iso_time
 
 FURTHEST = timedelta(days=7)
 """A time that is further from the engine's is not believed: it would make an index of its own."""

@@ -23,21 +23,11 @@ from logroute.config.types import Duration, Size
 from logroute.processors import Holder, OptionsT, ProcessorOptions
 from logroute.processors._line_machines import MACHINES, LineMachine, Preset, own_machine
 from logroute.processors._windows import second
-from logroute.router.record import (
-    RECORD_OVERHEAD_BYTES,
-    STREAMS,
-    Batch,
-    Mark,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    detailed,
-    full_time,
-)
+from logroute.router.position import Mark, Position, StreamPosition
+from logroute.router.record import RECORD_OVERHEAD_BYTES, STREAMS, Batch, Origin, Record, Stream, detailed
 from logroute.router.regex import Regex, RegexError, RegexSet
 from logroute.router.selection import ones
+from logroute.router.times import full_time
 
 MARGIN_S = 2.2
 """Behind the largest gap so long a silence makes certain that nothing comes any more: lines are given their

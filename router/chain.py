@@ -18,17 +18,8 @@ import trio
 
 from logroute.processors import Holder, Processor, ProcessorBooks
 from logroute.router.match import Match
-from logroute.router.record import (
-    Batch,
-    Mark,
-    Origin,
-    Reader,
-    Record,
-    Stream,
-    detailed,
-    owned_records,
-    settling,
-)
+from logroute.router.position import Mark
+from logroute.router.record import Batch, Origin, Reader, Record, Stream, detailed, owned_records, settling
 from logroute.router.selection import Chooser, Matching
 from logroute.router.watch import Watch
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from logroute.router.record import Position, Reached
+from logroute.router.position import Position, Reached
 from logroute.sinks import FileLength
 
 SCHEMA = """

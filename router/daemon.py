@@ -1,6 +1,6 @@
-"""The daemon: starts routes and sources, keeps them running, ends them in order.
+"""The daemon: starts routes and sources, goes over to other plans, ends in order.
 
-Sources first, then the routes drain within the grace period. A task that fails is started again with
+Sources first, then the routes drain within the grace period. What fails is started again with
 backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 1 it could not start, 3 stopped with records that
 are neither delivered nor durable.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import msgspec
 import structlog
@@ -19,14 +19,13 @@ import trio
 
 from logroute.router.chain import Chains
 from logroute.router.database import StateError
-from logroute.router.delivery import cause_of
-from logroute.router.own_state import OwnState, Remembered
-from logroute.router.plan import Api, Plan, RoutePlan, RouteRefused, SourcePlan
-from logroute.router.route import END_WITHIN_S, RESTART_FIRST_S, RESTART_MAX_S, Route
+from logroute.router.made_routes import MadeRoutes
+from logroute.router.plan import Api, CannotReload, Plan, RoutePlan
+from logroute.router.route import END_WITHIN_S, Route
 from logroute.router.router import Router
+from logroute.router.running_sources import RunningSources
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.router.watch import Watch
-from logroute.sources import STANDS_AFTER_S, Source
 
 DONE = 0
 FAILED = 1
@@ -44,22 +43,10 @@ LOOKS_PER_TIMEOUT = 20
 """How finely `timeout_s` is measured."""
 
 
-class CannotReload(Exception):
-    """Another plan cannot be taken over while the daemon runs; nothing has changed."""
-
-
-Check = Callable[[RoutePlan | None], None]
-
-
-def _no_check(_: RoutePlan | None) -> None: ...
-
-
 class _Task(msgspec.Struct):
-    """A route or a source that runs."""
+    """A route that runs."""
 
     scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
-    started: trio.Event = msgspec.field(default_factory=trio.Event)
-    """It has, or it never will."""
     ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
 
@@ -81,50 +68,30 @@ class Daemon:
         self._started = trio.Event()
         """All that was planned has started, or we are to end."""
         self._hurry = trio.CancelScope()
-        self._sources = trio.CancelScope()
+        self.sources = RunningSources(self.router, plan.sources)
         self._plans: dict[str, RoutePlan] = {}
         """The plan of each route that runs."""
-        self._source_failures: dict[str, tuple[float, str]] = {}
         self._route_tasks: dict[str, _Task] = {}
-        self._source_tasks: dict[str, _Task] = {}
-        self._running_sources: dict[str, Source[Any]] = {}
-        self._nurseries: dict[str, trio.Nursery] = {}
         self._reloading = trio.Lock()
-        self._source_plans = list(plan.sources)
-        self._unfinished_sources = {source.name for source in plan.sources}
         self._undelivered: dict[str, int] = {}
         """What routes that were taken out could not deliver, in records."""
         self.reload_file: Callable[[], Awaitable[None]] | None = None
         """Reads the configuration again, as SIGHUP does; raises what is wrong. None: there is no file."""
-        self.own = OwnState(plan.state_dir)
-        """What is remembered of the daemon itself."""
-        self.remembered = Remembered()
+        self.made = MadeRoutes(self)
         """Routes that were made by API, and pauses."""
-        self.refused: dict[str, str] = {}
-        """Routes that were made by API and cannot be now, and why."""
-        self._file_plan = plan
-        """What the configuration says, without what was made by API."""
         self.unopened: dict[str, Route] = {}
         """Routes whose state could not be opened yet: their disk was full, or did not answer."""
         self._gaps_before: dict[str, int] = {}
         """How many gaps each route had when we began to end: what is lost by that comes on top."""
 
     @property
-    def sources(self) -> Mapping[str, Source[Any]]:
-        """Those that run, by name."""
-        return self._running_sources
-
-    def source_failure(self, name: str) -> str:
-        """Why a source was started again lately; empty if it was not."""
-        failed = self._source_failures.get(name)
-        if failed is None or trio.current_time() - failed[0] > RESTART_MAX_S:
-            return ""
-        return f"it failed, and was started again: {failed[1]}"
-
-    @property
     def route_plans(self) -> Mapping[str, RoutePlan]:
         """Those of the routes that run, by name."""
         return self._plans
+
+    def planned(self, name: str) -> RoutePlan | None:
+        """The route of this name that there is, or is to be."""
+        return next((each for each in self.plan.routes if each.settings.name == name), None)
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""
@@ -143,13 +110,15 @@ class Daemon:
             self._gaps_before = {route.name: _gaps(route) for route in routes}
         self._stopping.set()
         self._started.set()
-        self._sources.cancel()
+        self.sources.stop()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
         try:
             with sole_user_of(self.plan.state_dir), self._listening() as api, self.watch.watching():
-                await self._remember()
+                if not self.plan.once:
+                    await self.made.load()
+                    self.plan = self.made.added_to(self.plan)
                 await self._open_routes()
                 async with trio.open_nursery() as nursery:
                     if api is not None:
@@ -159,7 +128,7 @@ class Daemon:
                     nursery.start_soon(self._say_degraded)
                     nursery.start_soon(self._open_later)
                     nursery.start_soon(self.router.settle_on)
-                    nursery.start_soon(keep_watchdog_quiet, self._flows)
+                    nursery.start_soon(keep_watchdog_quiet, self.sources.flow)
                     await nursery.start(self._flow, nursery)
                     task_status.started()
                     if not self._stopping.is_set():
@@ -170,10 +139,6 @@ class Daemon:
             return FAILED
         finally:
             self._end()
-
-    def _flows(self) -> bool:
-        """Whether no source stands: one that waits for a full route, or an engine, does not."""
-        return all(source.standing_s < STANDS_AFTER_S for source in self._running_sources.values())
 
     @contextmanager
     def _listening(self) -> Iterator[Api | None]:
@@ -187,120 +152,6 @@ class Daemon:
             yield api
         finally:
             api.close()
-
-    # --- routes that are made while we run --------------------------------------------------------------
-
-    async def _remember(self) -> None:
-        """Routes that were made by API are back, and so are pauses. Raises StateError."""
-        self._file_plan = self.plan
-        if self.plan.once:
-            return
-        self.remembered, wrong = await trio.to_thread.run_sync(self.own.load)
-        if wrong:
-            self._log.error("what was made by API is lost", reason=wrong)
-        self.plan = self._with_made(self._file_plan)
-
-    def _with_made(self, plan: Plan) -> Plan:
-        """The configuration's plan, and the routes that were made by API: the file has the last word."""
-        there = {each.settings.name for each in plan.routes}
-        self.refused = {}
-        made: list[RoutePlan] = []
-        for name, body in self.remembered.routes.items():
-            if name in there:
-                self.refused[name] = "the configuration has a route of this name, which is used instead"
-            elif plan.make_route is None:
-                self.refused[name] = "this daemon makes no routes"
-            else:
-                try:
-                    made.append(plan.make_route(name, body))
-                except RouteRefused as error:
-                    self.refused[name] = str(error)
-        for name, reason in self.refused.items():
-            self._log.error("a route that was made by API is not used", route=name, reason=reason)
-        return msgspec.structs.replace(plan, routes=[*plan.routes, *made])
-
-    async def set_route(self, name: str, body: Any, check: Check = _no_check) -> bool:
-        """Have this route, made by API, from now on: stored and running when this returns. Whether it is new.
-
-        `check` is given the route that there is, when nobody else can change it any more, and may raise.
-        Raises RouteRefused, CannotReload, StateError; then nothing has changed.
-        """
-        make = self._file_plan.make_route
-        if make is None:
-            raise CannotReload("this daemon makes no routes")
-        made = make(name, body)
-        async with self._reloading:
-            await self._started.wait()
-            self._check_running()
-            known = self.planned(name)
-            check(known)
-            if known is not None and known.by_api and known.body == body:
-                return False
-            before = self.remembered.routes.get(name)
-            await trio.to_thread.run_sync(self.own.set_route, name, body)
-            self.remembered.routes[name] = body
-            try:
-                others = [each for each in self.plan.routes if each.settings.name != name]
-                await self._go_over(msgspec.structs.replace(self.plan, routes=[*others, made]))
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await self._take_back(name, before)
-                raise
-            return known is None
-
-    def planned(self, name: str) -> RoutePlan | None:
-        """The route of this name that there is, or is to be."""
-        return next((each for each in self.plan.routes if each.settings.name == name), None)
-
-    async def _take_back(self, name: str, before: Any) -> None:
-        if before is None:
-            del self.remembered.routes[name]
-            await trio.to_thread.run_sync(self.own.remove_route, name)
-        else:
-            self.remembered.routes[name] = before
-            await trio.to_thread.run_sync(self.own.set_route, name, before)
-
-    async def remove_route(self, name: str, *, drop: bool, check: Check = _no_check) -> int:
-        """Have a route no longer that was made by API; how many records it had that were not delivered.
-
-        They are delivered within the grace period, and what is left stays in its spool, for one that is made
-        with its name. With `drop` they are dropped with the spool. Raises CannotReload, StateError.
-        """
-        async with self._reloading:
-            await self._started.wait()
-            self._check_running()
-            check(self.planned(name))
-            await trio.to_thread.run_sync(self.own.remove_route, name)
-            self.remembered.routes.pop(name, None)
-            self.refused.pop(name, None)
-            route = self.router.routes.get(name) or self.unopened.get(name)
-            left = route.undelivered if route is not None else 0
-            if drop and route is not None:
-                route.abandoned = True
-            rest = [each for each in self.plan.routes if each.settings.name != name]
-            await self._go_over(msgspec.structs.replace(self.plan, routes=rest))
-            return left
-
-    async def pause(self, name: str) -> None:
-        """Deliver nothing of this route until it is resumed, also after a restart. Raises StateError."""
-        if name not in self.remembered.paused:
-            since = time.time()
-            await trio.to_thread.run_sync(self.own.set_paused, name, since)
-            self.remembered.paused[name] = since
-            self._log.info("a route is paused", route=name)
-        for route in self._called(name):
-            route.pause(self.remembered.paused[name])
-
-    async def resume(self, name: str) -> None:
-        """Go on with it. Raises StateError."""
-        await trio.to_thread.run_sync(self.own.set_paused, name, None)
-        if self.remembered.paused.pop(name, None) is not None:
-            self._log.info("a route is resumed", route=name)
-        for route in self._called(name):
-            route.resume()
-
-    def _called(self, name: str) -> list[Route]:
-        return [routes[name] for routes in (self.router.routes, self.unopened) if name in routes]
 
     # --- starting ---------------------------------------------------------------------------------------
 
@@ -360,8 +211,7 @@ class Daemon:
         self._log.info("the route's state is open", route=route.name)
         self.router.add(route, late=True)
         self._start_route(route)
-        for source in list(self._running_sources.values()):
-            await source.welcome()
+        await self.sources.welcome()
 
     def _chains(self, plan: Plan, plans: Mapping[str, RoutePlan]) -> Chains:
         """What records pass; what there is of it already is taken over. Raises StateError."""
@@ -394,7 +244,7 @@ class Daemon:
         started = _Once(task_status.started)
         with self._hurry:
             async with trio.open_nursery() as routes:
-                self._nurseries["routes"] = routes
+                self._routes = routes
                 for route in self.router.routes.values():
                     self._start_route(route)
                 await self._run_sources(started)
@@ -406,27 +256,25 @@ class Daemon:
         outer.cancel_scope.cancel()
 
     async def _run_sources(self, started: _Once) -> None:
-        """Run them until all have ended by themselves, or are cancelled."""
-        with self._sources:
-            async with trio.open_nursery() as sources:
-                self._nurseries["sources"] = sources
-                if self.plan.once:
-                    sources.start_soon(self._watch_progress)
-                for plan in self.plan.sources:
-                    await self._start_source(plan)
-                self._log.info(
-                    "started",
-                    routes=sorted(self.router.routes),
-                    state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
-                )
-                started.started()
-                self._started.set()
-                # There may be an instant without any, while one is started again.
-                await trio.sleep_forever()
+        """Until all have ended by themselves, or are stopped."""
+        async with trio.open_nursery() as nursery:
+            if self.plan.once:
+                nursery.start_soon(self._watch_progress)
+            await self.sources.run(partial(self._say_started, started))
+            nursery.cancel_scope.cancel()
+
+    def _say_started(self, started: _Once) -> None:
+        self._log.info(
+            "started",
+            routes=sorted(self.router.routes),
+            state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
+        )
+        started.started()
+        self._started.set()
 
     def _start_route(self, route: Route) -> None:
         task = self._route_tasks[route.name] = _Task()
-        self._nurseries["routes"].start_soon(self._run_route, route, task)
+        self._routes.start_soon(self._run_route, route, task)
 
     async def _run_route(self, route: Route, task: _Task) -> None:
         try:
@@ -448,19 +296,25 @@ class Daemon:
 
         Raises CannotReload, and then nothing has changed. A plan that comes while we start waits for that.
         """
+        async with self.changing():
+            if plan.state_dir != self.plan.state_dir:
+                raise CannotReload("another `state_dir` needs a restart")
+            with self.made.as_before_on_failure():
+                await self.go_over(self.made.added_to(plan))
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Nobody else changes meanwhile what is to run. Raises CannotReload."""
         async with self._reloading:
             await self._started.wait()
-            self._check_reloadable(plan)
-            refused = self.refused
-            try:
-                await self._go_over(self._with_made(plan))
-            except BaseException:
-                self.refused = refused
-                raise
-            self._file_plan = plan
+            self._check_running()
+            yield
 
-    async def _go_over(self, plan: Plan) -> None:
-        """Raises CannotReload, and then nothing has changed."""
+    async def go_over(self, plan: Plan) -> None:
+        """Run this from now on; to be called while `changing`.
+
+        Raises CannotReload, and then nothing has changed.
+        """
         plans = self._route_plans(plan)
         try:
             chains = self._chains(plan, plans)
@@ -485,7 +339,7 @@ class Daemon:
         for name in [name for name in self.unopened if name not in plans]:
             del self.unopened[name]
         for name in gone:
-            self._nurseries["routes"].start_soon(self._drain, self.router.remove(name))
+            self._routes.start_soon(self._drain, self.router.remove(name))
         for route in new:
             if route.name in ended:
                 self.router.remove(route.name)
@@ -499,9 +353,8 @@ class Daemon:
             there[name].replace(plans[name].settings, plans[name].make_sink)
             if name in self.router.routes:
                 self.router.changed(name)
-        await self._reload_sources(plan.sources)
-        for source in list(self._running_sources.values()):
-            await source.welcome()
+        await self.sources.go_over(plan.sources)
+        await self.sources.welcome()
         self._log.info(
             "reloaded",
             routes=sorted(self.router.routes),
@@ -509,12 +362,6 @@ class Daemon:
             changed=sorted(changed),
             removed=sorted(gone),
         )
-
-    def _check_reloadable(self, plan: Plan) -> None:
-        """Raises CannotReload."""
-        self._check_running()
-        if plan.state_dir != self.plan.state_dir:
-            raise CannotReload("another `state_dir` needs a restart")
 
     def _check_running(self) -> None:
         """To be asked again after whatever was waited for. Raises CannotReload."""
@@ -578,7 +425,7 @@ class Daemon:
             )
         except Exception as error:  # the sink's
             raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error
-        if (since := self.remembered.paused.get(route.name)) is not None:
+        if (since := self.made.paused.get(route.name)) is not None:
             route.pause(since)
         return route
 
@@ -601,68 +448,6 @@ class Daemon:
             await task.ended.wait()
         if self._route_tasks.get(route.name) is task:
             del self._route_tasks[route.name]
-
-    async def _reload_sources(self, plans: Sequence[SourcePlan]) -> None:
-        """Stop those that are gone or changed, start those that are new or changed; until we are to end."""
-        running = {each.name: each for each in self._source_plans}
-        for name, old in running.items():
-            wanted = next((each for each in plans if each.name == name), None)
-            if wanted is None or not wanted.is_like(old):
-                task = self._source_tasks.pop(name)
-                task.scope.cancel()
-                await task.ended.wait()
-        self._source_plans = list(plans)
-        for each in plans:
-            if each.name not in self._source_tasks and not self._stopping.is_set():
-                await self._start_source(each)
-
-    async def _start_source(self, plan: SourcePlan) -> None:
-        task = self._source_tasks[plan.name] = _Task()
-        self._nurseries["sources"].start_soon(self._keep_running, plan, task)
-        await task.started.wait()
-
-    async def _keep_running(self, plan: SourcePlan, task: _Task) -> None:
-        """Run a source; start it anew when it fails, from where it was."""
-        try:
-            with task.scope:
-                await self._run_source(plan, _Once(task.started.set))
-            if not task.scope.cancelled_caught:
-                self._unfinished_sources.discard(plan.name)
-                if not self._unfinished_sources:
-                    self._sources.cancel()
-        finally:
-            self._running_sources.pop(plan.name, None)
-            task.started.set()
-            task.ended.set()
-
-    async def _run_source(self, plan: SourcePlan, started: _Once) -> None:
-        attempt = 0
-        while True:
-            source = self._running_sources[plan.name] = plan.make()
-            failed = False
-            began = trio.current_time()
-            wait_s = 0.0
-            try:
-                await source.run(self.router, self.router, task_status=started)
-            # A group: our cancellation may stand beside the source's failure.
-            except* Exception as errors:
-                failed = True
-                if trio.current_time() - began > RESTART_MAX_S:
-                    attempt = 0
-                wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                source.context.failed("failed")
-                self._source_failures[plan.name] = trio.current_time(), repr(cause_of(errors))
-                self._log.error(
-                    "a source failed, starting it again",
-                    source=source.context.name,
-                    after_s=wait_s,
-                    exc_info=cause_of(errors),
-                )
-            if not failed:
-                return
-            started.started()
-            await trio.sleep(wait_s)
-            attempt += 1
 
     async def _grace(self) -> None:
         """Once stopping, the routes have the grace period to drain."""
@@ -720,14 +505,14 @@ class Daemon:
         lost = {route.name: _gaps(route) for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
-        if self.plan.once and (left or lost or rejected or dropped or self._unfinished_sources):
+        if self.plan.once and (left or lost or rejected or dropped or self.sources.unfinished):
             self._log.error(
                 "not every record was acknowledged",
                 undelivered=left,
                 rejected=rejected,
                 dropped=dropped,
                 lost=lost,
-                unfinished_sources=len(self._unfinished_sources),
+                unfinished_sources=len(self.sources.unfinished),
             )
             return UNDELIVERED
         if left and self.plan.state_dir is None:

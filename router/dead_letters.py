@@ -15,18 +15,11 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from logroute.router.record import (
-    RECORD_OVERHEAD_BYTES,
-    Batch,
-    DetailedRecord,
-    Origin,
-    Reached,
-    Record,
-    detailed,
-    iso_time,
-)
+from logroute.router.position import Reached
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, DetailedRecord, Origin, Record, detailed
 from logroute.router.spool import encodable, json_text
 from logroute.router.stored_origins import StoredOrigins
+from logroute.router.times import iso_time
 
 SCHEMA = """
 create table if not exists deadletters (

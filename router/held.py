@@ -15,17 +15,8 @@ import msgspec
 import trio
 
 from logroute.router.chain import Chains
-from logroute.router.record import (
-    ALL_STREAMS,
-    NO_STREAMS,
-    STREAMS,
-    Batch,
-    Origin,
-    Position,
-    Reader,
-    Stream,
-    settling,
-)
+from logroute.router.position import Position
+from logroute.router.record import ALL_STREAMS, NO_STREAMS, STREAMS, Batch, Origin, Reader, Stream, settling
 
 
 class _Log(msgspec.Struct):

@@ -14,7 +14,8 @@ import msgspec
 from logroute.router.chain import Chains, Memo
 from logroute.router.history import Seam, reading
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import BEGINNING, Batch, Origin, settling
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, settling
 from logroute.router.selection import Chooser
 from logroute.router.views import HISTORY_SHARE, Item
 from logroute.sources import History, Past
@@ -132,7 +133,7 @@ class _Way:
         """The logs that are wanted."""
         return [
             history
-            for source in self._daemon.sources.values()
+            for source in self._daemon.sources.running.values()
             for history in source.histories()
             if (history.running or self._query.ended) and self._takes(history.origin)
         ]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
 
 
+class CannotReload(Exception):
+    """Another plan cannot be taken over while the daemon runs; nothing has changed."""
+
+
 class RouteRefused(Exception):
     """What somebody wants of a route makes no sense; `mistakes` are where in it, and what is wrong."""
 

@@ -18,9 +18,11 @@ import msgspec
 import trio
 
 from logroute.router.database import StateError
-from logroute.router.record import Batch, Position, Reached, full_time, total_size_bytes
+from logroute.router.position import Position, Reached
+from logroute.router.record import Batch, total_size_bytes
 from logroute.router.spool import Row, Totals
 from logroute.router.state import RouteState
+from logroute.router.times import full_time
 
 BATCH_OVERHEAD_BYTES = 1000
 """What a batch holds beside its records: itself, its list, its positions. Counted, because a container of

@@ -1,4 +1,4 @@
-"""Records, origins, batches, positions: what flows from sources through routes to sinks.
+"""Records, origins, batches: what flows from sources through routes to sinks.
 
 A record is one log line; an origin is who said it, one object per container, shared by all of its
 records; a batch is records of one origin with the source's position before and after them. Whatever is
@@ -10,7 +10,6 @@ Nothing here does I/O or awaits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from operator import lt
@@ -18,22 +17,13 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
+from logroute.router.position import Anchor, Position, Reached
+from logroute.router.times import COARSE, TIME_LENGTH, full_time
+
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 NO_STREAMS: frozenset[Stream] = frozenset()
 ALL_STREAMS: frozenset[Stream] = frozenset(STREAMS)
-
-TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
-WHOLE_SECONDS_LENGTH = len("2026-11-23T20:06:26Z")
-COARSE = "000000Z"
-"""Ends a time that is coarser than a microsecond; such an id has the message's hash, see `record_id`."""
-# What ends a time of each length in place of its `Z`, so that it has nine digits.
-_PADDING = {WHOLE_SECONDS_LENGTH: ".000000000Z"} | {
-    length: "0" * (TIME_LENGTH - length) + "Z" for length in range(WHOLE_SECONDS_LENGTH + 2, TIME_LENGTH)
-}
-
-_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_SHAPE = b"0000-00-00T00:00:00.000000000Z"
 
 # What a record costs beside its text: the Struct, the two str objects' headers, the slot in the list.
 RECORD_OVERHEAD_BYTES = 250
@@ -117,138 +107,9 @@ def all_plain(records: Sequence[Record]) -> bool:
     return [*map(type, records)].count(Record) == len(records)
 
 
-def full_time(time: str) -> str:
-    """Pad an RFC 3339 UTC time to nine digits, as the Engine API writes it; json-file trims zeros.
-
-    Text that does not look like such a time is returned as it is.
-    """
-    padding = _PADDING.get(len(time))
-    if padding is None or time[-1] != "Z" or (time[19] != "." and len(time) != WHOLE_SECONDS_LENGTH):
-        return time
-    return time[:-1] + padding
-
-
-def are_times(texts: Sequence[str], length: int = TIME_LENGTH) -> bool:
-    """Whether all are what `Record.time` is to be, or its first so many characters; none may be longer."""
-    # Looked at together: each alone takes longer than everything else that is done with it.
-    digits_as_zeros = "".join(texts).encode("ascii", "replace").translate(_ZEROS)
-    return digits_as_zeros == _SHAPE[:length] * len(texts)
-
-
-def iso_time(time_ns: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339, UTC, nine digits."""
-    seconds, rest = divmod(time_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
 def message_hash(message: str) -> str:
     """8 hex digits that tell messages of the same time apart."""
     return blake2b(message.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-
-
-# --- positions --------------------------------------------------------------------------------------
-
-
-class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where in a log file: everything before it has been read."""
-
-    file: str
-    """The file's fingerprint: a hash of its first line; empty when there was no line yet."""
-    offset: int
-    """Bytes from the beginning of the file, uncompressed."""
-    tail: bytes = b""
-    """Up to 64 bytes that stand before the offset: verified before the place is used again."""
-
-
-class Anchor(msgspec.Struct, frozen=True, gc=False):
-    """The last record of a stream, so that it is recognised however it is read again."""
-
-    time: str
-    sequence: int
-    hash: str
-    """`message_hash` of its message."""
-    discard: bool = False
-    """Its line was truncated and the rest of it is still to be discarded."""
-
-
-class Mark(msgspec.Struct, frozen=True, gc=False):
-    """Names a record of a stream, whatever a processor has made of its text."""
-
-    time: str
-    """The engine's, nine digits; empty where there is none."""
-    sequence: int = 0
-    place: str | None = None
-    """Where there is no engine's time: as in `DetailedRecord`."""
-
-    @classmethod
-    def of(cls, record: Record) -> Mark:
-        if record.place is not None:  # its time is that of its being read, which may be another
-            return cls("", 0, record.place)
-        return cls(record.logged or record.time, record.sequence)
-
-
-class StreamPosition(msgspec.Struct, frozen=True, gc=False):
-    """How far one stream has been read, by file and by record; either may be unknown."""
-
-    place: Place | None = None
-    anchor: Anchor | None = None
-    begun: str = ""
-    """Without a place: time of a record of which only some pieces have come. They are needed again."""
-    until: Mark | None = None
-    """Further than that: what stands before this record has been read too. A processor holds the record, and
-    what has come behind it, until it is whole; they are needed again."""
-
-
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """How far an origin has been read, per stream: an unfinished line holds back only its own."""
-
-    stdout: StreamPosition = StreamPosition()
-    stderr: StreamPosition = StreamPosition()
-    since: str | None = None
-    """Nothing before this time (nine digits) is wanted. For pairs that begin with `start: 2h` or `now`."""
-
-    def of(self, stream: Stream) -> StreamPosition:
-        return self.stdout if stream == "stdout" else self.stderr
-
-    def holding(self, held: Mapping[Stream, StreamPosition], since: Iterable[str | None]) -> Position:
-        """This one, but of these streams no further than that; and since when these were read."""
-        floor = min((each for each in (*since, self.since) if each), default=None)
-        return Position(held.get("stdout", self.stdout), held.get("stderr", self.stderr), floor)
-
-    def without_marks(self) -> Position:
-        """The position that is surely reached."""
-        parts = [StreamPosition(p.place, p.anchor, p.begun) for p in (self.stdout, self.stderr)]
-        return Position(parts[0], parts[1], self.since)
-
-
-BEGINNING = Position()
-
-
-class Reached(msgspec.Struct, frozen=True, gc=False):
-    """How far an origin has been read by a batch: a position in one piece, as there are many of them.
-
-    Of all batches of an origin only the last one's is stored, some times a second, and only then it is made
-    a position.
-    """
-
-    stdout_place: Place | None = None
-    stderr_place: Place | None = None
-    stdout: Anchor | None = None
-    stderr: Anchor | None = None
-
-    @classmethod
-    def at(cls, position: Position) -> Reached:
-        stdout, stderr = position.stdout, position.stderr
-        return cls(stdout.place, stderr.place, stdout.anchor, stderr.anchor)
-
-    def anchor(self, stream: Stream) -> Anchor | None:
-        return self.stdout if stream == "stdout" else self.stderr
-
-    def position(self) -> Position:
-        return Position(
-            StreamPosition(self.stdout_place, self.stdout),
-            StreamPosition(self.stderr_place, self.stderr),
-        )
 
 
 # --- origins ----------------------------------------------------------------------------------------

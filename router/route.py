@@ -20,13 +20,15 @@ import trio
 
 from logroute.router.books import Books, Gaps, RouteStatistics
 from logroute.router.database import StateError
-from logroute.router.dead_letters import Letter
+from logroute.router.dead_letter_limit import DeadLetterLimit
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
+from logroute.router.position import Position
 from logroute.router.queue import Group, Queue
-from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Position, Reader, iso_time, total_size_bytes
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Reader, total_size_bytes
 from logroute.router.state import RouteState
+from logroute.router.times import iso_time
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
 
 COMMIT_EVERY_S = 0.25
@@ -45,11 +47,6 @@ RESTART_MAX_S = 60.0
 
 UNBOUNDED = 1 << 62
 """More memory than there is."""
-
-UNSTORED_LETTER_BYTES = 4 << 20
-"""What they may hold in memory while they cannot be stored."""
-DEAD_LETTER_BYTES_IN_MEMORY = 16 << 20
-"""What all may take where there is no disk; then the oldest make room."""
 
 
 class RouteSettings(msgspec.Struct, frozen=True):
@@ -101,6 +98,7 @@ class Route:
         self._on_room = on_room
         self._books = Books()
         self._overflow = Overflow(settings.name, self.queue, self._books, self, on_room)
+        self._letters = DeadLetterLimit(self.state, self._books, self, on_disk=state_folder is not None)
         self.lost: dict[str, Gaps] = {}
         self.gone: SinkGone | None = None
         self.unstored: set[str] = set()
@@ -135,7 +133,8 @@ class Route:
 
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
         """Have this sink, and a delivery to it."""
-        self.settings, self.sink = settings, sink
+        self._have(settings)
+        self.sink = sink
         cls = type(sink)
         self._delivery_settings = DeliverySettings(
             batch_bytes=1,
@@ -147,6 +146,10 @@ class Route:
         )
         self._bound()
         self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
+
+    def _have(self, settings: RouteSettings) -> None:
+        self.settings = settings
+        self._letters.set(settings.dead_letter_bytes, settings.when_full)
 
     def _bound(self) -> None:
         """Bound what is held by the settings, and by the route's share of the memory."""
@@ -378,41 +381,10 @@ class Route:
             replayed += records
         return replayed
 
-    @property
-    def _dead_letters_are_full(self) -> bool:
-        limit = self.settings.dead_letter_bytes
-        if self._state_folder is None:
-            limit = min(limit, DEAD_LETTER_BYTES_IN_MEMORY)
-        return self.state.dead.size_bytes >= limit
-
-    @property
-    def _when_dead_full(self) -> WhenFull:
-        return self.settings.when_full if self._state_folder is not None else "drop_oldest"
-
-    async def _bound_dead_letters(self) -> None:
-        if self._dead_letters_are_full and self._when_dead_full == "drop_oldest":
-            dropped = await self.state.forget_oldest_letters(self.state.dead.size_bytes // 10)
-            self._books.letters_dropped += dropped
-            self.warn("there are too many dead letters: the oldest are dropped", dead_letters=dropped)
-
-    def _bury(self, letters: Sequence[Letter]) -> None:
-        if letters and self._dead_letters_are_full and self._when_dead_full == "drop_newest":
-            self._books.letters_dropped += len(letters)
-            self.warn("there are too many dead letters: what is rejected now is not kept")
-        else:
-            self.state.bury(letters)
-
     # --- what a delivery says (Accounts) ----------------------------------------------------------------
 
     def hindrance(self) -> str:
-        if self._dead_letters_are_full and self._when_dead_full == "block":
-            return (
-                f"its {self.state.dead.letters} dead letters take {self.state.dead.size_bytes} bytes: "
-                f"replay or drop them with `logroute deadletters`"
-            )
-        if self.state.unstored_bytes > UNSTORED_LETTER_BYTES:
-            return "its dead letters cannot be stored: they must not fill the memory"
-        return ""
+        return self._letters.hindrance()
 
     def retried(self, records: int) -> None:
         self._books.retried += records
@@ -423,7 +395,7 @@ class Route:
             books.drop("damaged", group.records)
         else:
             rejected = delivered.rejected
-            self._bury(delivered.letters)
+            self._letters.bury(delivered.letters)
             if group.records:  # else only a position has moved on
                 self._delivered_at = time.time()
                 books.durations.add(delivered.took_s)
@@ -440,7 +412,7 @@ class Route:
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books
         rejected = delivered.rejected
-        self._bury(delivered.letters)
+        self._letters.bury(delivered.letters)
         done = group.records - sum(len(batch.lines) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
         books.duplicates += delivered.duplicates
@@ -548,7 +520,7 @@ class Route:
         self._replacement, self._make_sink = None, make_sink
         self._replaced = trio.Event()
         # Before the sink is made, which may fail: then this is what is tried again.
-        self.settings = settings
+        self._have(settings)
         self._equip(settings, make_sink(self))
 
     async def _serve(self) -> None:
@@ -572,7 +544,7 @@ class Route:
         The old sink ends the attempts that are under way first, and is closed. The settings are the new ones
         at once: the router asks for the match, and where to begin, before that.
         """
-        self.settings = settings
+        self._have(settings)
         self._replacement = settings, make_sink
         self._replaced.set()
         self._delivery.stop()
@@ -634,7 +606,7 @@ class Route:
             await trio.sleep(COMMIT_EVERY_S)
             try:
                 await self._commit()
-                await self._bound_dead_letters()
+                await self._letters.make_room()
             except StateError as error:
                 self.warn("checkpoints are not stored; a crash now would deliver again", reason=str(error))
                 await trio.sleep(1)

@@ -17,23 +17,21 @@ from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
 from logroute.router.held import HeldLogs
 from logroute.router.hints import allowed, say_nonsense
+from logroute.router.position import BEGINNING, Position, Reached
 from logroute.router.record import (
     ALL_STREAMS,
-    BEGINNING,
     NO_STREAMS,
     RECORD_OVERHEAD_BYTES,
     Batch,
     Origin,
-    Position,
-    Reached,
     Reader,
     Stream,
-    iso_time,
 )
 from logroute.router.regex import RegexSet
 from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
 from logroute.router.talkers import Talkers
+from logroute.router.times import iso_time
 from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 

@@ -23,18 +23,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from logroute.router.record import (
-    Anchor,
-    Batch,
-    DetailedRecord,
-    Origin,
-    Reached,
-    Record,
-    Stream,
-    full_time,
-    total_size_bytes,
-)
+from logroute.router.position import Anchor, Reached
+from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream, total_size_bytes
 from logroute.router.stored_origins import StoredOrigins
+from logroute.router.times import full_time
 
 T = TypeVar("T")
 

@@ -30,7 +30,8 @@ from logroute.router import checkpoints, dead_letters, spool, stored_origins
 from logroute.router.checkpoints import FORGET_AFTER_S, as_position
 from logroute.router.database import StateError, give_back_space, is_damage, transaction
 from logroute.router.dead_letters import Letter, StoredLetter
-from logroute.router.record import Batch, Position, Reached
+from logroute.router.position import Position, Reached
+from logroute.router.record import Batch
 from logroute.router.state_file import Contents, Recovered, StateFile
 from logroute.router.stored_origins import StoredOrigins
 from logroute.sinks import FileLength

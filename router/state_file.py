@@ -22,7 +22,7 @@ import structlog
 
 from logroute.router import checkpoints, dead_letters, spool, stored_origins
 from logroute.router.database import StateError, connect, error_code, is_damage, prepare, set_durable
-from logroute.router.record import Position, Reached
+from logroute.router.position import Position, Reached
 from logroute.router.salvage import salvage
 from logroute.router.stored_origins import StoredOrigins
 from logroute.sinks import FileLength

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from logroute.router.chain import Chains, Memo, StagePlan
 from logroute.router.hints import allowed
 from logroute.router.match import Match
-from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes, settling
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record, batch_size_bytes, settling
 from logroute.router.selection import Chooser
 
 Taken = list[tuple[Origin, Record]]

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 
-from logroute.router.record import iso_time
 from logroute.router.system import notify
+from logroute.router.times import iso_time
 
 LOOK_S = 1.0
 """How often the thread looks."""

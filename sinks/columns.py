@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from logroute.router.record import COARSE, Batch, Stream, all_plain, are_times
+from logroute.router.record import Batch, Stream, all_plain
+from logroute.router.times import COARSE, are_times
 
 BYTES = "latin-1"
 """Text in which each character stands for a byte."""

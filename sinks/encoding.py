@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from logroute.router.paths import image_reference
-from logroute.router.record import COARSE, Batch, Origin, Record, Stream, all_plain
+from logroute.router.record import Batch, Origin, Record, Stream, all_plain
 from logroute.router.template import BoundTemplate, Template
+from logroute.router.times import COARSE
 from logroute.sinks.columns import BYTES, Plain, plain, woven
 
 Encoder = Callable[[Batch], bytes]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from logroute.router.record import TIME_LENGTH, are_times, full_time
+from logroute.router.times import TIME_LENGTH, are_times, full_time
 
 SECONDS_LENGTH = len("2026-11-23T20:06:26")
 DIGITS = slice(SECONDS_LENGTH + 1, TIME_LENGTH - 1)

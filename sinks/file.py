@@ -24,8 +24,9 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS, Options
 from logroute.config.types import Duration, Permissions, Size
-from logroute.router.record import Origin, full_time
+from logroute.router.record import Origin
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
+from logroute.router.times import full_time
 from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Sink, SinkContext, SinkOptions
 from logroute.sinks.encoding import encoder
 from logroute.sinks.finished_files import (

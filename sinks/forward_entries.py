@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from logroute.router.record import COARSE, STREAMS, Batch, Origin, Record
+from logroute.router.record import STREAMS, Batch, Origin, Record
+from logroute.router.times import COARSE
 
 _SECONDS = len("2026-11-23T20:06:26")
 _NANOSECONDS = slice(_SECONDS + 1, _SECONDS + 10)

@@ -21,8 +21,9 @@ from pydantic_core import PydanticCustomError
 
 from logroute.config.problems import did_you_mean
 from logroute.config.types import Named
-from logroute.router.record import TIME_LENGTH, Batch, Origin, Record, Stream, all_plain, are_times, full_time
+from logroute.router.record import Batch, Origin, Record, Stream, all_plain
 from logroute.router.template import Template
+from logroute.router.times import TIME_LENGTH, are_times, full_time
 from logroute.sinks.columns import woven
 
 Format = Literal["rfc5424", "rfc3164"]

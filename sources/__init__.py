@@ -17,7 +17,8 @@ from logroute.config.components import Options
 if TYPE_CHECKING:
     import trio
 
-    from logroute.router.record import Batch, Origin, Position, Reader
+    from logroute.router.position import Position
+    from logroute.router.record import Batch, Origin, Reader
     from logroute.router.views import Event
 
 
@@ -170,7 +171,7 @@ class Past(msgspec.Struct):
     last: int | None = None
     """Of each log at most so many lines, the last ones; None: all."""
     piece_bytes: int = 1 << 20
-    """So much of each log is read at once. A line of json-file, of which engines make 16 KiB at most, fits."""
+    """So much of each log is read at once; a line of json-file, 16 KiB of text at most, fits."""
     problems: list[tuple[Origin, str]] = []
     """What could not be read, and why: said by those that read."""
 

@@ -1,16 +1,14 @@
 """Docker source: the output of every container of an engine, read as a file where that can be, else by API.
 
-Finds containers (subscribes to events, then lists, then looks again on a timer), decides how each is read,
-and follows its life: created, started, renamed, died, started again, removed. Files are read by the sweep
-and survive an engine that is away; what is read by API goes on when the engine is back.
+Decides how each container that there is (`docker_events.py`) is read, and follows its life: created, started,
+renamed, died, started again, removed. Files are read by the sweep and survive an engine that is away; what is
+read by API goes on when the engine is back.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
@@ -19,7 +17,9 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import ContainerMatchField, Duration
-from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Origin
+from logroute.router.times import iso_time
 from logroute.sources import (
     Behind,
     Checkpoints,
@@ -33,19 +33,17 @@ from logroute.sources import (
     Start,
 )
 from logroute.sources.docker_container import Container, own_container_id
+from logroute.sources.docker_events import ContainerEvents
 from logroute.sources.docker_files import ContainerFiles
 from logroute.sources.engine import (
-    RETRY_FIRST_S,
     RETRY_MAX_S,
     Engine,
-    EngineAway,
     EngineError,
     EngineRefused,
     origin_from,
-    share,
 )
 from logroute.sources.engine_address import EngineAddress, EngineTls
-from logroute.sources.engine_answers import ContainerDetails
+from logroute.sources.engine_answers import ContainerDetails, EngineInfo
 from logroute.sources.histories import EngineHistory, FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_file import NEAR_BYTES, LogFile
@@ -54,10 +52,6 @@ from logroute.sources.sweep import Sweep
 if TYPE_CHECKING:
     from logroute.sources.docker_readers import ContainerReaders
     from logroute.sources.engine_logs import EngineLog
-
-RECONCILE_S = 60.0
-"""Events can be missed (the engine keeps 256 and skips slow subscribers), so the list is asked for again."""
-GROUP = 64
 
 T = TypeVar("T")
 
@@ -132,10 +126,7 @@ class DockerSource(Source[DockerOptions]):
         self._threads = trio.CapacityLimiter(4)
         self._looking = trio.CapacityLimiter(4)
         self._readers: ContainerReaders | None = None
-        self._pending: dict[str, deque[str]] = {}
         self._host = ""
-        self._away = ""
-        """Why the engine does not answer; empty while it does."""
         self._self_id = own_container_id()
         self._some_drained = trio.Event()
 
@@ -157,135 +148,35 @@ class DockerSource(Source[DockerOptions]):
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._events = ContainerEvents(
+                    self._engine,
+                    self.containers,
+                    self.context,
+                    nursery,
+                    on_engine=self._learn,
+                    appear=self._appear,
+                    handle=self._handle,
+                )
                 await nursery.start(self._sweep.run)
                 if self.context.once:
                     await self._read_once(task_status)
                     nursery.cancel_scope.cancel()
                 else:
-                    await self._follow_engine(task_status)
+                    await self._events.follow(task_status)
         finally:
             await self._let_go()
 
-    # --- the engine -----------------------------------------------------------------------------------
-
     async def _read_once(self, task_status: trio.TaskStatus[None]) -> None:
         """What there is now, to where each log ends now."""
-        wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                await self._learn()
-                await self._reconcile()
-                break
-            except EngineAway as error:
-                self._say_away(error)
-                task_status.started()
-                await trio.sleep(wait_s)
-                wait_s = min(RETRY_MAX_S, wait_s * 2)
-        task_status.started()
+        await self._events.look_once(task_status)
         while not all(container.drained for container in self.containers.values()):
             await self._some_drained.wait()
 
-    async def _follow_engine(self, task_status: trio.TaskStatus[None]) -> None:
-        """Follow events for ever; an engine that goes away is waited for."""
-        wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                await self._learn()
-                async with self._engine.events() as events:
-                    await self._reconcile()
-                    if self._away:
-                        self._away = ""
-                        self._log.info("the engine is back", containers=len(self.containers))
-                    wait_s = RETRY_FIRST_S
-                    task_status.started()
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._reconcile_on)
-                        async for event in events:
-                            self._take(event.id, event.action)
-            except* EngineAway as group:
-                self._say_away(group.exceptions[0])
-            except* EngineRefused as group:
-                self.context.failed("engine_refused")
-                self._log.error("the engine refuses", error=str(group.exceptions[0]))
-            task_status.started()
-            await trio.sleep(wait_s)
-            wait_s = min(RETRY_MAX_S, wait_s * 2)
-
-    def _say_away(self, error: BaseException) -> None:
-        if not self._away:
-            self.context.failed("engine_away")
-            self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
-        self._away = str(error) or type(error).__name__
-
-    async def _learn(self) -> None:
-        """Who the engine is. Raises EngineAway, EngineRefused."""
-        await self._engine.ping()
-        info = await self._engine.info()
-        self._host = info.name
-        self._files.root = info.docker_root_dir
-
-    async def _reconcile_on(self) -> None:
-        while True:
-            await trio.sleep(RECONCILE_S)
-            await self._reconcile()
-
-    async def _reconcile(self) -> None:
-        """Compare with the engine's list: what events did not tell."""
-        listed: set[str] = set()
-        appeared: list[str] = []
-        for summary in await self._engine.containers():
-            listed.add(summary.id)
-            known = self.containers.get(summary.id)
-            if known is None:
-                appeared.append(summary.id)
-            elif summary.state == "running" and known.ended:
-                self._take(summary.id, "start")
-            elif summary.state in ("exited", "dead") and not known.ended:
-                self._take(summary.id, "die")
-            elif summary.name and summary.name != known.origin.name:
-                self._take(summary.id, "rename")
-        for id_ in [id_ for id_ in self.containers if id_ not in listed]:
-            self._take(id_, "destroy")
-        # In groups, so that of thousands of containers the first are read while the last are looked at, and
-        # what is known of them only meanwhile takes no room.
-        for start in range(0, len(appeared), GROUP):
-            found: list[ContainerDetails] = []
-            await share(partial(self._inspect_into, found), appeared[start : start + GROUP])
-            await self._appear([details for details in found if details.id not in self.containers])
-
-    async def _inspect_into(self, found: list[ContainerDetails], id_: str) -> None:
-        try:
-            found.append(await self._engine.inspect(id_))
-        except EngineRefused as error:
-            if not error.gone:
-                self.context.failed("engine_refused")
-                self._log.warning("cannot inspect a container", container=id_[:12], error=str(error))
+    def _learn(self, engine: EngineInfo) -> None:
+        self._host = engine.name
+        self._files.root = engine.docker_root_dir
 
     # --- events ---------------------------------------------------------------------------------------
-
-    def _take(self, id_: str, action: str) -> None:
-        """Queue an event. Those of one container are treated in order, those of several side by side."""
-        queue = self._pending.get(id_)
-        if queue is not None:
-            queue.append(action)
-            return
-        self._pending[id_] = deque([action])
-        self._nursery.start_soon(self._work_off, id_)
-
-    async def _work_off(self, id_: str) -> None:
-        queue = self._pending[id_]
-        try:
-            while queue:
-                try:
-                    await self._handle(id_, queue.popleft())
-                except EngineAway:
-                    pass  # reconciling tells what we missed when the engine is back
-                except EngineRefused as error:
-                    if not error.gone:
-                        self.context.failed("engine_refused")
-                        self._log.warning("the engine refuses", container=id_[:12], error=str(error))
-        finally:
-            del self._pending[id_]
 
     async def _handle(self, id_: str, action: str) -> None:
         container = self.containers.get(id_)
@@ -508,7 +399,8 @@ class DockerSource(Source[DockerOptions]):
             return Known(container.origin, "file", state, stuck, container.log.position)
         if container.engine_log is not None:
             refused = self._readers.why_refused(container.details.id) if self._readers is not None else ""
-            return Known(container.origin, "api", state, refused or self._away, container.engine_log.position)
+            reason = refused or self._events.away
+            return Known(container.origin, "api", state, reason, container.engine_log.position)
         return Known(container.origin, "waiting", state, "it has not been started yet")
 
     def histories(self) -> list[History]:
@@ -532,7 +424,8 @@ class DockerSource(Source[DockerOptions]):
         return self._sweep.standing_s
 
     def notes(self) -> list[str]:
-        away = [f"the engine is away: {self._away}; files are read on"] if self._away else []
+        reason = self._events.away
+        away = [f"the engine is away: {reason}; files are read on"] if reason else []
         return away + self._sweep.notes() + (self._readers.notes() if self._readers is not None else [])
 
     async def _let_go(self) -> None:
@@ -629,7 +522,7 @@ class DockerSource(Source[DockerOptions]):
             self._readers = ContainerReaders(
                 self._engine,
                 self._emit,
-                self._sweep.offer,
+                self._sweep.offers.offer,
                 self.context,
                 self._nursery,
                 on_lost=self._report,

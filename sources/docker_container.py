@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from logroute.router.record import Origin, Position
+from logroute.router.position import Position
+from logroute.router.record import Origin
 from logroute.sources.engine_answers import ContainerDetails
 from logroute.sources.log_file import LogFile
 

@@ -74,7 +74,7 @@ class ContainerFiles:
         log = self._log_file(container)
         if log is not None and not self._context.once:
             self._expected[container.details.id] = log
-            self._sweep.expect(log)
+            self._sweep.folders.expect(log)
             # It may have been started meanwhile.
             await trio.to_thread.run_sync(log.open_once, limiter=self._threads, abandon_on_cancel=True)
 
@@ -86,7 +86,7 @@ class ContainerFiles:
     def _expected_log(self, id_: str) -> LogFile | None:
         log = self._expected.pop(id_, None)
         if log is not None:
-            self._sweep.expect_no_more(log)
+            self._sweep.folders.expect_no_more(log)
         return log
 
     async def open(self, containers: Sequence[Container]) -> None:

@@ -15,7 +15,8 @@ from weakref import WeakSet
 import structlog
 import trio
 
-from logroute.router.record import BEGINNING, STREAMS, Position
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import STREAMS
 from logroute.sources import Behind, Emit, Lost, SourceContext
 from logroute.sources.docker_container import Container
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from logroute.router.record import full_time
+from logroute.router.times import full_time
 
 # Podman's names of the same events.
 _SAME_ACTION = {"died": "die", "remove": "destroy"}

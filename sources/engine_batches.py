@@ -11,19 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import trio
 
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
 from logroute.router.record import (
     ALL_STREAMS,
-    BEGINNING,
     NO_STREAMS,
     STREAMS,
-    Anchor,
     Batch,
     Origin,
-    Position,
     Reader,
     Record,
     Stream,
-    StreamPosition,
     batch_size_bytes,
 )
 from logroute.sources.engine_resume import Ahead, advanced

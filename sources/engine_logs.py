@@ -9,31 +9,20 @@ record of each stream. What is unfinished at a cut is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum, auto
 from typing import Literal
 
 import msgspec
 import structlog
 import trio
 
-from logroute.router.record import (
-    BEGINNING,
-    STREAMS,
-    Anchor,
-    Batch,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    iso_time,
-    message_hash,
-    settling,
-)
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
+from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, settling
+from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
-from logroute.sources.engine_answers import ContainerDetails, rotation_bytes, time_ns
+from logroute.sources.engine_answers import ContainerDetails, rotation_bytes
 from logroute.sources.engine_batches import STALL_S, Offer, PendingBatches
+from logroute.sources.engine_reading import REOPEN_S, End, Reading, came_to, newest_time
 from logroute.sources.engine_resume import (
     Ahead,
     Locator,
@@ -44,13 +33,11 @@ from logroute.sources.engine_resume import (
     oldest_floor,
     since_ns,
 )
-from logroute.sources.frames import LogDecoder, log_decoder
+from logroute.sources.frames import log_decoder
 
 RECEIVE_BYTES = 64 << 10
 # While much comes, this much of it gathers between reads.
 GATHER_S = 0.002
-# Opening a log makes the engine decode it from its beginning.
-REOPEN_S = 0.25
 REOPEN_MAX_S = 2.0
 # A stream that follows and has said nothing for so long may have been opened while the log was rotated.
 QUIET_S = 0.05
@@ -58,8 +45,6 @@ LATELY_NS = 3 * 10**9
 """A clock that was set back may have gone on for so long since then."""
 QUIET_FOLLOWING_S = 2.0
 """Opened so long ago, a stream that follows has sent what there was of the log."""
-# Faster than any engine writes a log: what it could not write in the time between two records is not missing.
-FASTEST_BYTES_PER_S = 25_000_000
 # An engine that is in the middle of a log and sends nothing for so long does not answer any more.
 SILENCE_S = 60.0
 # How often the end of a log is read again that is not the end that the engine says it is.
@@ -74,23 +59,6 @@ class LogBroken(EngineRefused):
     """The engine cannot read its own log any further, whenever it is asked: what is missing was counted."""
 
 
-class _End(Enum):
-    """Why one reading ended."""
-
-    OVER = auto()
-    """The engine ended it: the log's end, or a connection that was cut; nobody can tell."""
-    STALLED = auto()
-    ROTATED = auto()
-    """It carried as much as a file of the log may hold."""
-    BACKWARDS = auto()
-    """A record was older than the one before it: the log was rotated, or the clock was set back.
-
-    Or what is between them may be missing. An exact reading tells.
-    """
-    MISSING = auto()
-    """What should have come, to go on behind it, did not."""
-
-
 class EngineLogStatistics(msgspec.Struct):
     """Counters of one log."""
 
@@ -101,24 +69,6 @@ class EngineLogStatistics(msgspec.Struct):
     stalls: int = 0
     errors: int = 0
     """Readings that the engine ended with an error."""
-
-
-class _Reading(msgspec.Struct):
-    """One stream of `/logs`, from its opening to its end."""
-
-    decoder: LogDecoder
-    skipper: Skipper
-    follow: bool
-    opened_at: float
-    records: int = 0
-    last: Record | None = None
-    """What was decoded last, discarded or not."""
-    quiet: int = 0
-    """How often it came to what it took for the end of the log, and that was not the end."""
-    awaited: Record | None = None
-    """What was the log's last piece then: if it comes, no file was left out."""
-    verified_at: float | None = None
-    """When it was known to stand at the end of the log, and not of a file that is not the newest any more."""
 
 
 def _nothing() -> None: ...
@@ -170,7 +120,7 @@ class EngineLog:
         self.unordered_until = ""
         """Up to this time the log is known to have records in another order than that of their times: the
         clock was set back. So no time tells where to go on behind one that is not later."""
-        self._reading: _Reading | None = None
+        self._reading: Reading | None = None
         self._joins: list[tuple[EngineLog, Callable[[], Mapping[str, Position]]]] = []
         self._following: trio.CancelScope | None = None
         self._following_since: float | None = None
@@ -317,17 +267,17 @@ class EngineLog:
             if self._joins:
                 await self._pending.handed_on()
                 self._go_back()
-            end: _End | None = None
+            end: End | None = None
             with trio.CancelScope() as self._following:
                 end = await self._read(follow=not exact)
             self._following = None
-            if end is _End.MISSING:
+            if end is End.MISSING:
                 await self._locate()
-            elif end is _End.BACKWARDS:
+            elif end is End.BACKWARDS:
                 exact = True
-            elif end is _End.STALLED:
+            elif end is End.STALLED:
                 await self._pending.handed_on()
-            elif end is _End.OVER:
+            elif end is End.OVER:
                 if exact:
                     exact = False
                 elif not (await self._engine.inspect(self._id)).running:
@@ -343,11 +293,11 @@ class EngineLog:
         while True:
             last = await self._last()
             end = await self._read(follow=False)
-            if end is _End.MISSING:
+            if end is End.MISSING:
                 await self._locate()
-            elif end is _End.STALLED:
+            elif end is End.STALLED:
                 await self._pending.handed_on()
-            elif end is _End.OVER:
+            elif end is End.OVER:
                 attempts += 1
                 if self._finish(last, running=running, anyway=attempts == END_ATTEMPTS):
                     break
@@ -374,7 +324,7 @@ class EngineLog:
         if reading is None:
             return False
         rest = reading.decoder.finish()
-        if not self._reached(reading, last, [*rest, *([reading.last] if reading.last else [])]):
+        if not reading.reached(last, self.position, [*rest, *([reading.last] if reading.last else [])]):
             if not anyway:
                 return False
             if last is not None or reading.decoder.error is not None:
@@ -388,25 +338,10 @@ class EngineLog:
             self._pending.end(self.origin)
         return True
 
-    def _reached(self, reading: _Reading, last: Record | None, came: Sequence[Record]) -> bool:
-        """Whether the log's last piece is the end of what came last, or the position is beyond it."""
-        if reading.decoder.error is not None:
-            return False
-        if last is None or last.time < (self.position.since or ""):
-            return True
-        anchor = self.position.of(last.stream).anchor
-        if anchor is not None:
-            if anchor.time > last.time:
-                return True
-            if anchor.time == last.time and anchor.hash == message_hash(last.message):
-                return True
-        return _came_to(last, reading.decoder, came)
-
     @property
     def newest_time(self) -> str:
         """Time of the newest record that was read; empty if none was."""
-        anchors = [self.position.of(stream).anchor for stream in STREAMS]
-        return max((anchor.time for anchor in anchors if anchor), default="")
+        return newest_time(self.position)
 
     def _removed(self) -> None:
         """The container is gone. What was followed to its end is all there was."""
@@ -475,28 +410,29 @@ class EngineLog:
         async with self._engine.logs(self._id, follow=False) as stream:
             while data := await self._receive(stream, follow=False):
                 records = decoder.feed(data)
-                whole = whole or (last is not None and _came_to(last, decoder, records))
+                whole = whole or (last is not None and came_to(last, decoder, records))
                 for each in locators:
                     each.look(records)
         rest = decoder.finish()
         for each in locators:
             each.look(rest)
-        return whole or (last is not None and _came_to(last, decoder, rest))
+        return whole or (last is not None and came_to(last, decoder, rest))
 
     # --- one reading --------------------------------------------------------------------------------
 
-    async def _read(self, *, follow: bool) -> _End:
+    async def _read(self, *, follow: bool) -> End:
         """Open the log behind the position and take what is new, until there is a reason to end."""
         position = self.position
         since = self._since_ns
         if self._order_unknown or (since is None and "" < self.newest_time <= self.unordered_until):
-            return _End.MISSING
+            return End.MISSING
         if since is None:
             since = since_ns(position, self._engine.now_ns(), self._open_times(position))
-        reading = _Reading(
+        reading = Reading(
             log_decoder(tty=self._tty, limit=self._limit),
             Skipper(position, since, self._located),
             follow,
+            self._rotation_bytes,
             trio.current_time(),
         )
         self._since_ns, self._located = None, {}
@@ -516,11 +452,11 @@ class EngineLog:
             self._following_since = None
             for name, unfinished in reading.decoder.joiner.unfinished.items():
                 self._needed_again(name, unfinished.time)
-        if end is _End.OVER and not follow:
+        if end is End.OVER and not follow:
             reading.skipper.ended()
             if reading.skipper.missing is not None:
-                return _End.MISSING
-        if end is _End.OVER:
+                return End.MISSING
+        if end is End.OVER:
             self._reading = reading
         return end
 
@@ -537,7 +473,7 @@ class EngineLog:
                 del self._unfinished[stream]
         return list(self._unfinished.values())
 
-    async def _read_stream(self, reading: _Reading, stream: LogStream) -> _End:
+    async def _read_stream(self, reading: Reading, stream: LogStream) -> End:
         decoder = reading.decoder
         came_at = float("-inf")
         while data := await self._next(reading, stream):
@@ -547,17 +483,17 @@ class EngineLog:
             if decoder.error is not None:
                 self._tell_error(decoder.error)
                 break
-            if self._may_have_rotated(reading, now):
-                return _End.ROTATED
+            if reading.may_have_rotated(now):
+                return End.ROTATED
             if self._pending.full and not await self._pending.room():
                 self.statistics.stalls += 1
-                return _End.STALLED
+                return End.STALLED
             if now - came_at < 2 * GATHER_S and len(data) < RECEIVE_BYTES:
                 await trio.sleep_until(now + GATHER_S)
             came_at = now
-        return _End.ROTATED if data is None else _End.OVER
+        return End.ROTATED if data is None else End.OVER
 
-    async def _next(self, reading: _Reading, stream: LogStream) -> bytes | None:
+    async def _next(self, reading: Reading, stream: LogStream) -> bytes | None:
         """What comes next, empty at the end; None if this stream stands still at the end of an old file.
 
         That is what moby's streams do if the log was rotated while they were being opened (seen on 20.10, in
@@ -571,7 +507,7 @@ class EngineLog:
                 return await self._receive(stream, follow=True)
             last = await self._last()
             came = [reading.last] if reading.last else []
-            if self._reached(reading, last, came):
+            if reading.reached(last, self.position, came):
                 reading.verified_at = trio.current_time()
                 return await self._receive(stream, follow=True)
             reading.awaited = last
@@ -594,36 +530,24 @@ class EngineLog:
         self.statistics.bytes += len(data)
         return data
 
-    def _may_have_rotated(self, reading: _Reading, now: float) -> bool:
-        """A file's worth of records has come. A json-file line is some 31 bytes longer than its frame."""
-        if self._rotation_bytes is None or reading.verified_at is None:
-            return False
-        # Opening makes the engine decode all that there is: a tenth of the time is enough for that.
-        opening_s = reading.verified_at - reading.opened_at
-        if now - reading.verified_at < max(REOPEN_S, 10 * opening_s):
-            return False
-        return reading.decoder.stream_bytes + 31 * reading.records >= self._rotation_bytes
-
-    def _take(self, reading: _Reading, records: list[Record]) -> _End | None:
+    def _take(self, reading: Reading, records: list[Record]) -> End | None:
         """Queue what is new of these records, and say whether this reading is to end."""
         if not records:
             return None
-        reading.records += len(records)
-        reading.last = records[-1]
-        if reading.awaited is not None and _came_to(reading.awaited, reading.decoder, records):
+        if reading.note(records):
             # It was only written while the engine was asked for it.
-            reading.awaited, reading.verified_at = None, trio.current_time()
+            reading.verified_at = trio.current_time()
         new = reading.skipper.pass_on(records)
         if passed := reading.skipper.passed_over():
             self._pending.begin_behind(passed)
-        end = _End.MISSING if reading.skipper.missing is not None else None
+        end = End.MISSING if reading.skipper.missing is not None else None
         if new and reading.follow and self._rotation_bytes is not None:
-            index = 0 if self._may_have_skipped(reading, new[0]) else goes_back(new, self.position)
+            index = 0 if reading.may_have_skipped(new[0], self.position) else goes_back(new, self.position)
             if index is not None:
                 self._note_order(new, index)
                 for record in new[index:]:
                     self._needed_again(record.stream, record.time)
-                new, end = new[:index], _End.BACKWARDS
+                new, end = new[:index], End.BACKWARDS
         if new:
             self._fruitless = 0
             discarding: list[Stream] = []
@@ -633,7 +557,7 @@ class EngineLog:
             begun = {name: open_.time for name, open_ in unfinished.items() if not open_.discarding}
             self.statistics.records += self._pending.put(self.origin, new, discarding, begun)
             if self._pending.missing:
-                end = _End.MISSING
+                end = End.MISSING
             for name, time in list(self._unfinished.items()) if end is None else ():
                 anchor = self.position.of(name).anchor
                 if name not in begun and anchor is not None and anchor.time >= time:
@@ -649,15 +573,6 @@ class EngineLog:
         if new[index].time < newest:
             self.unordered_until = max(self.unordered_until, newest)
 
-    def _may_have_skipped(self, reading: _Reading, first: Record) -> bool:
-        """It stood still where it was not verified, and a whole file may have been written since then."""
-        if not reading.quiet or reading.verified_at is not None or self._rotation_bytes is None:
-            return False
-        before = self.newest_time
-        if not before or not first.time:
-            return False
-        return (time_ns(first.time) - time_ns(before)) * FASTEST_BYTES_PER_S >= self._rotation_bytes * 10**9
-
     def _tell_error(self, error: str) -> None:
         self.statistics.errors += 1
         self._log.warning(
@@ -665,18 +580,3 @@ class EngineLog:
             container=self.origin.name,
             error=error,
         )
-
-
-def _came_to(last: Record, decoder: LogDecoder, came: Sequence[Record]) -> bool:
-    """Whether the log's last piece is among these records, or is what the decoder has unfinished."""
-    open_ = decoder.joiner.unfinished.get(last.stream)
-    if open_ is not None and open_.time == last.time:
-        return open_.discarding or open_.parts[-1:] == [last.message]
-    return any(_ends_with(record, last) for record in came)
-
-
-def _ends_with(record: Record, last: Record) -> bool:
-    """Whether a record is, or ends with, the log's last piece."""
-    if record.stream != last.stream or record.time != last.time:
-        return False
-    return record.truncated or last.truncated or record.message.endswith(last.message)

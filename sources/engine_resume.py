@@ -13,18 +13,9 @@ from operator import lt
 
 import msgspec
 
-from logroute.router.record import (
-    COARSE,
-    STREAMS,
-    Anchor,
-    Mark,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    iso_time,
-    message_hash,
-)
+from logroute.router.position import Anchor, Mark, Position, StreamPosition
+from logroute.router.record import STREAMS, Record, Stream, message_hash
+from logroute.router.times import COARSE, iso_time
 from logroute.sources.engine_answers import time_ns
 
 # By how much the records of one stream may stand before older ones of the other. Measured: microseconds; a

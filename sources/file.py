@@ -21,7 +21,9 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
-from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Origin
+from logroute.router.times import iso_time
 from logroute.sources import (
     Checkpoints,
     Emit,
@@ -119,7 +121,7 @@ class FileSource(Source[FileSourceOptions]):
                     self._folders, limiter=self._threads, abandon_on_cancel=True
                 )
                 for folder in folders:
-                    self._sweep.watch(folder)
+                    self._sweep.folders.watch(folder)
                 task_status.started()
                 if self.context.once:
                     while not all(file.drained for file in self._files.values()):

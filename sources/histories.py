@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Record, batch_size_bytes
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Batch, Origin, Record, batch_size_bytes
 from logroute.sources.engine import Engine, EngineError
 from logroute.sources.engine_answers import time_ns
 from logroute.sources.frames import log_decoder

@@ -7,20 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from logroute.router.record import (
-    RECORD_OVERHEAD_BYTES,
-    Anchor,
-    Batch,
-    Origin,
-    Place,
-    Position,
-    Reached,
-    Reader,
-    Record,
-    Stream,
-    full_time,
-    message_hash,
-)
+from logroute.router.position import Anchor, Place, Position, Reached
+from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Origin, Reader, Record, Stream, message_hash
+from logroute.router.times import full_time
 from logroute.sources.log_formats import Chunk, LineFormat
 
 

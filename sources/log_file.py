@@ -20,19 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from logroute.router.record import (
-    STREAMS,
-    Anchor,
-    Batch,
-    Origin,
-    Place,
-    Position,
-    Reader,
-    Record,
-    Stream,
-    StreamPosition,
-    settling,
-)
+from logroute.router.position import Anchor, Place, Position, StreamPosition
+from logroute.router.record import STREAMS, Batch, Origin, Reader, Record, Stream, settling
 from logroute.sources import Lost
 from logroute.sources.log_ahead import AheadRoutes
 from logroute.sources.log_batches import LogBatches

@@ -16,7 +16,8 @@ from zlib import crc32
 
 import msgspec
 
-from logroute.router.record import STREAMS, DetailedRecord, Record, Stream, full_time, iso_time
+from logroute.router.record import STREAMS, DetailedRecord, Record, Stream
+from logroute.router.times import full_time, iso_time
 from logroute.sources.joiner import Joiner, Unfinished
 from logroute.sources.log_chain import TAIL_BYTES
 

@@ -11,19 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from zlib import crc32
 
-from logroute.router.record import (
-    BEGINNING,
-    STREAMS,
-    Anchor,
-    Mark,
-    Place,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    full_time,
-    iso_time,
-)
+from logroute.router.position import BEGINNING, Anchor, Mark, Place, Position, StreamPosition
+from logroute.router.record import STREAMS, Record, Stream
+from logroute.router.times import full_time, iso_time
 from logroute.sources.joiner import Joiner
 from logroute.sources.log_batches import anchor_of
 from logroute.sources.log_chain import Segment, lines_of

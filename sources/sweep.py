@@ -4,33 +4,32 @@ With 200 containers that print 50 lines a second each, a batch at a time would m
 operations a second; a sweep makes fifty of it. So: at most one sweep in 20 ms, one hop to a worker thread
 for all of its reading, one `emit` for all of its batches, within a read budget that all logs share.
 
-Owns the inotify instances and the buffer. Logs come and go by `add` and `remove`.
+Owns the logs that are read, which come and go by `add` and `remove`, and the buffer. Which of them have
+something new, `watched_folders.py` says; what others have read, comes from `offers.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
-import select
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
 
 import msgspec
 import structlog
 import trio
 
-from logroute.router.record import STREAMS, Batch, Position
+from logroute.router.position import Position
+from logroute.router.record import Batch
 from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
-from logroute.sources.inotify import CONTENT, NAMES, Inotify
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from logroute.sources.log_formats import Fetched
+from logroute.sources.offers import Offers
+from logroute.sources.watched_folders import WatchedFolders
 
 INTERVAL_S = 0.02
 """Between the beginnings of two sweeps, at least."""
@@ -40,44 +39,8 @@ INTERVAL_MAX_S = 0.2
 log costs the same whether it has one new line or fifty."""
 BUDGET_BYTES = 1 << 20
 LOG_BUDGET_BYTES = 64 << 10
-# Behind inotify, which network and shared file systems do not have; alone, where there is none.
-POLL_S = 2.0
-POLL_ALONE_S = 0.2
 SETTLE_EVERY_S = 0.5
 SAY_AGAIN_S = 60.0
-WATCHERS = 16
-"""Threads that may watch names: one does, and the others hang at disks that do not answer."""
-# How often the thread that watches names looks whether it shall end.
-STOP_POLL_MS = 500
-
-
-@runtime_checkable
-class Quiet(Protocol):
-    """A reader that offers what it reads, and knows whether it has come to the end of the log."""
-
-    @property
-    def quiet(self) -> bool: ...
-
-    @property
-    def position(self) -> Position: ...
-
-
-class _Offer(msgspec.Struct):
-    batch: Batch
-    taken: trio.Event
-
-
-class _Watcher:
-    """A thread that watches names."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.replaced = False
-        """Another one does its work."""
-        self.at: LogFile | None = None
-        """The log that it looks at."""
-        self.was_at: LogFile | None = None
-        """And that it looked at when the last poll began: it hangs if that is the same."""
 
 
 class SweepStatistics(msgspec.Struct, frozen=True):
@@ -91,7 +54,7 @@ class SweepStatistics(msgspec.Struct, frozen=True):
 
 
 class Sweep:
-    """Reads files (`add`) and takes what others read (`offer`), and emits both, one list a sweep.
+    """Reads files (`add`) and takes what others read (`offers`), and emits both, one list a sweep.
 
     `on_drained(log)` is called when a log that is complete, or has a `stop_at`, was read to its end;
     `on_lost(log)` when its `losses` say that something was gone before it could be read;
@@ -118,7 +81,6 @@ class Sweep:
         self._on_drained = on_drained
         self._on_failed = on_failed
         self._on_lost = on_lost
-        self._on_names = on_names
         self._on_behind = on_behind
         self._held_bytes = held_bytes
         self._log = structlog.get_logger("logroute.sources")
@@ -134,9 +96,6 @@ class Sweep:
         """What was fetched from disks that did not answer in time."""
         self._drained: set[LogFile] = set()
         """Logs that were read to their end, and whose forks were not."""
-        self._expected: dict[str, LogFile] = {}
-        self._folders: dict[str, int] = {}
-        self._offers: deque[_Offer] = deque()
         self._buffer = bytearray(BUFFER_BYTES)
         self._idle: trio.CancelScope | None = None
         self._overlooked_at = -math.inf
@@ -147,12 +106,11 @@ class Sweep:
         """Logs of which nothing is held open any more."""
         self._sweeps = 0
         self._disks = Disks(self._answers_again)
-        self._watching = trio.CapacityLimiter(WATCHERS)
-        self._watcher = _Watcher()
         self._some_unclosed = trio.Event()
-        self._content = self._instance(CONTENT)
-        self._names = self._instance(NAMES)
-        self._poll_s = POLL_S if self._content and self._names else POLL_ALONE_S
+        self.offers = Offers(self._kick)
+        """What others read."""
+        self.folders = WatchedFolders(self._logs, self._disks, on_fresh=self.wake, on_names=on_names)
+        """Those that logs are in."""
 
     def statistics(self) -> SweepStatistics:
         return SweepStatistics(self._sweeps, len(self._logs), len(self._ready))
@@ -162,22 +120,12 @@ class Sweep:
     def add(self, log: LogFile) -> None:
         """Read this log, which is open, from now on."""
         self._logs[log.path] = log
-        folder = os.path.dirname(log.path)
-        self.watch(folder)
+        self.folders.watch(os.path.dirname(log.path))
         for fork in log.forks:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
         self._emit.takes_over(log, log.origin)
         self.wake(log)
-
-    def expect(self, log: LogFile) -> None:
-        """Open this log as soon as its file is there; until it is added, or `expect_no_more`."""
-        self._expected[log.path] = log
-        self.watch(os.path.dirname(log.path))
-
-    def expect_no_more(self, log: LogFile) -> None:
-        if self._expected.pop(log.path, None) is not None:
-            self.unwatch(os.path.dirname(log.path))
 
     def remove(self, log: LogFile) -> None:
         """Read it no further. Its descriptors are the owner's to close."""
@@ -187,7 +135,7 @@ class Sweep:
             self._ready.pop(fork, None)
         if self._logs.get(log.path) is log:
             del self._logs[log.path]
-            self.unwatch(os.path.dirname(log.path))
+            self.folders.unwatch(os.path.dirname(log.path))
 
     def close(self, log: LogFile) -> None:
         """Read it no further, and have it closed in a thread: its disk may hang. Nobody may use it then."""
@@ -242,63 +190,6 @@ class Sweep:
             self._ready[log] = None
             self._kick()
 
-    async def offer(self, batch: Batch) -> None:
-        """Hand on a batch that was read elsewhere (by API); returns when the routes have it."""
-        offer = _Offer(batch, trio.Event())
-        self._offers.append(offer)
-        self._kick()
-        try:
-            await offer.taken.wait()
-        except trio.Cancelled:
-            # Not handed on, or not known to be: whoever reads again does so from its own position.
-            if offer in self._offers:
-                self._offers.remove(offer)
-            raise
-
-    def watch(self, folder: str) -> None:
-        """Learn of names and changes in a folder; counted, so that several logs may share it."""
-        self._folders[folder] = self._folders.get(folder, 0) + 1
-        # Asked again each time: the folder may not have been there the first time.
-        for inotify in (self._content, self._names):
-            if inotify is None:
-                continue
-            try:
-                inotify.watch(folder)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                if self._poll_s != POLL_ALONE_S:
-                    self._poll_s = POLL_ALONE_S
-                    self._log.warning(
-                        "cannot watch for changes, looking five times a second instead",
-                        folder=folder,
-                        error=error.strerror,
-                        hint="we must be allowed to read the folder"
-                        if error.errno == errno.EACCES
-                        else "raise fs.inotify.max_user_watches",
-                    )
-
-    def unwatch(self, folder: str) -> None:
-        count = self._folders.get(folder, 0) - 1
-        if count > 0:
-            self._folders[folder] = count
-            return
-        self._folders.pop(folder, None)
-        for inotify in (self._content, self._names):
-            if inotify is not None:
-                inotify.unwatch(folder)
-
-    def _instance(self, mask: int) -> Inotify | None:
-        try:
-            return Inotify(mask)
-        except OSError as error:
-            self._log.warning(
-                "inotify is not to be had, looking for changes five times a second",
-                error=error.strerror,
-                hint="raise fs.inotify.max_user_instances",
-            )
-            return None
-
     def _kick(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
@@ -309,29 +200,26 @@ class Sweep:
         """Sweep until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                if self._names is not None:
-                    nursery.start_soon(self._follow_names, self._names, self._watcher)
+                nursery.start_soon(self.folders.run)
                 nursery.start_soon(self._follow_room)
                 nursery.start_soon(self._close_on)
                 task_status.started()
                 await self._sweep_on()
         finally:
-            if self._content is not None:
-                self._content.close()
+            self.folders.close()
             # Nobody waits for that: what reads on has files of its own.
             threading.Thread(target=_close_all, args=(self._unclosed,), daemon=True).start()
 
     async def _sweep_on(self) -> None:
-        next_poll = trio.current_time() + self._poll_s
+        next_poll = trio.current_time() + self.folders.poll_s
         while True:
             if trio.current_time() >= next_poll:
                 await self._poll()
-                next_poll = trio.current_time() + self._poll_s
-            self._drain_content()
+                next_poll = trio.current_time() + self.folders.poll_s
+            self._ready.update(dict.fromkeys(self.folders.changed()))
             if not self._servable():
                 await self._wait(min(next_poll, self._settle_at()))
-                self._drain_content()
+                self._ready.update(dict.fromkeys(self.folders.changed()))
             started = trio.current_time()
             if self._servable():
                 self._sweeping_since = started
@@ -347,7 +235,7 @@ class Sweep:
         room = self._emit.has_room
         if self._wanted or self._late or self._given_up or trio.current_time() >= self._settle_at():
             return True
-        return any(room(offer.batch.origin, offer.batch.reader) for offer in self._offers) or any(
+        return self.offers.servable(room) or any(
             self._disks.answers(log) and room(log.origin, log) for log in self._ready
         )
 
@@ -368,74 +256,28 @@ class Sweep:
         if isinstance(reader, LogFile):
             unread = reader in self._ready or reader in self._late
             return self._reads(reader) and not unread and self._disks.answers(reader)
-        if not isinstance(reader, Quiet) or any(offer.batch.reader is reader for offer in self._offers):
-            return False
-        # Else it has gone back, and reads again what is held.
-        here, there = reader.position, batch.after
-        return reader.quiet and all(here.of(each).anchor == there.of(each).anchor for each in STREAMS)
+        return self.offers.is_at_end(batch)
 
     async def _wait(self, until: float) -> None:
         """Until something may have changed: a file, an offer, room in a route, time to poll."""
         with trio.CancelScope(deadline=until) as self._idle:
-            if self._ready or self._offers:
-                # That there is room again is told (`_kick`). Meanwhile each line anywhere would make us ask for
-                # all that waits whether there is.
+            if self._ready or self.offers:
+                # That there is room again is told (`_kick`). Meanwhile each line anywhere would make us ask,
+                # for all that waits, whether there is.
                 await trio.sleep(INTERVAL_S)
-            if self._content is not None:
-                await trio.lowlevel.wait_readable(self._content.fileno())
-            else:
-                await trio.sleep_forever()
+            await self.folders.wait_changed()
         self._idle = None
-
-    def _drain_content(self) -> None:
-        if self._content is None:
-            return
-        changed = self._content.read()
-        if changed is None:
-            self._ready.update(dict.fromkeys(self._logs.values()))
-            return
-        for folder, name in changed:
-            log = self._logs.get(f"{folder}/{name}")
-            if log is not None:
-                self._ready[log] = None
 
     async def _sweep(self) -> tuple[bool, int]:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
         for log, places in self._take_wanted():
             await self._read_apart([Behind(log, route, place) for route, place in places.items()])
-        room = self._emit.has_room
         given_up, self._given_up = self._given_up, []
         batches = [log.ending() for log in given_up] + self._quiet() + self._join()
-        taken: list[_Offer] = []
-        spent = 0
-        for _ in range(len(self._offers)):
-            offer = self._offers.popleft()
-            if spent < BUDGET_BYTES and room(offer.batch.origin, offer.batch.reader):
-                batches.append(offer.batch)
-                taken.append(offer)
-                spent += offer.batch.size_bytes
-            else:
-                self._offers.append(offer)
-        late, self._late = self._late, {}
-        fetched: list[tuple[LogFile, Fetched]] = []
-        again = False
-        self._sort(late.items(), fetched)
-        logs = self._let_forks_reach(
-            [
-                log
-                for log in self._ready
-                if log not in late and self._disks.answers(log) and room(log.origin, log)
-            ]
-        )
-        if logs:
-            for log in logs:
-                del self._ready[log]
-            answers, unreached = await self._fetch(logs, spent)
-            # What is not reached keeps its turn: it comes first the next time.
-            self._ready = {**dict.fromkeys(self._still(unreached)), **self._ready}
-            self._sort(answers, fetched)
-            again = bool(unreached)
+        offered, spent = self.offers.take(self._emit.has_room, BUDGET_BYTES)
+        batches += [each.batch for each in offered]
+        fetched, again = await self._fetch_ready(spent)
         for log, part in fetched:
             try:
                 batches += log.parse(part.chunks)
@@ -455,8 +297,8 @@ class Sweep:
                 again = True
         if batches and (behind := await self._emit(batches)):
             await self._read_apart(behind)
-        for offer in taken:
-            offer.taken.set()
+        for each in offered:
+            each.taken.set()
         for log in given_up:
             if self._reads(log):
                 self.remove(log)
@@ -464,12 +306,55 @@ class Sweep:
         self._note_ends(fetched)
         return again, len(batches)
 
-    def _take_wanted(self) -> list[tuple[LogFile, Mapping[str, Position]]]:
-        """For whom a reader apart can be had now."""
-        wanted, self._wanted = self._wanted, []
-        now = [each for each in wanted if self._reads(each[0])]
-        self._wanted = [each for each in now if not self._disks.answers(each[0])]
-        return [each for each in now if self._disks.answers(each[0])]
+    async def _fetch_ready(self, spent: int) -> tuple[list[tuple[LogFile, Fetched]], bool]:
+        """What is new in the logs whose routes have room; and whether the budget was the limit."""
+        room = self._emit.has_room
+        late, self._late = self._late, {}
+        fetched: list[tuple[LogFile, Fetched]] = []
+        self._sort(late.items(), fetched)
+        logs = self._let_forks_reach(
+            [
+                log
+                for log in self._ready
+                if log not in late and self._disks.answers(log) and room(log.origin, log)
+            ]
+        )
+        if not logs:
+            return fetched, False
+        for log in logs:
+            del self._ready[log]
+        answers, unreached = await self._fetch(logs, spent)
+        # What is not reached keeps its turn: it comes first the next time.
+        self._ready = {**dict.fromkeys(self._still(unreached)), **self._ready}
+        self._sort(answers, fetched)
+        return fetched, bool(unreached)
+
+    async def _fetch(
+        self, logs: list[LogFile], spent: int
+    ) -> tuple[list[tuple[LogFile, Fetched | Exception]], list[LogFile]]:
+        """Fetch from the logs in turn, each its share, as far as the budget goes; and who was not reached."""
+        share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
+        buffer = self._buffer
+
+        def fetch(log: LogFile) -> Fetched | None:
+            nonlocal spent
+            if spent >= BUDGET_BYTES:
+                return None
+            part = log.fetch(buffer, share)
+            spent += sum(len(chunk.data) for chunk in part.chunks)
+            return part
+
+        answers, unreached = await self._disks.ask(logs, fetch, self._fetched_late)
+        if len(answers) + len(unreached) < len(logs):
+            # The thread that was left behind has the other one.
+            self._buffer = bytearray(BUFFER_BYTES)
+        beyond = [log for log, answer in answers if answer is None]
+        return [(log, answer) for log, answer in answers if answer is not None], beyond + unreached
+
+    def _fetched_late(self, log: LogFile, answer: Fetched | Exception | None) -> None:
+        if answer is not None and self._reads(log):
+            self._late[log] = answer
+            self._ready[log] = None
 
     def _sort(
         self,
@@ -482,6 +367,13 @@ class Sweep:
                 self._fail(log, answer)
             elif self._reads(log):
                 fetched.append((log, answer))
+
+    def _take_wanted(self) -> list[tuple[LogFile, Mapping[str, Position]]]:
+        """For whom a reader apart can be had now."""
+        wanted, self._wanted = self._wanted, []
+        now = [each for each in wanted if self._reads(each[0])]
+        self._wanted = [each for each in now if not self._disks.answers(each[0])]
+        return [each for each in now if self._disks.answers(each[0])]
 
     def _note_ends(self, fetched: Iterable[tuple[LogFile, Fetched]]) -> None:
         """A log has ended when all of its readers are at its end, and all that they read is handed on."""
@@ -603,33 +495,6 @@ class Sweep:
         self.remove(live)
         self._on_failed(live, error)
 
-    async def _fetch(
-        self, logs: list[LogFile], spent: int
-    ) -> tuple[list[tuple[LogFile, Fetched | Exception]], list[LogFile]]:
-        """Fetch from the logs in turn, each its share, as far as the budget goes; and who was not reached."""
-        share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
-        buffer = self._buffer
-
-        def fetch(log: LogFile) -> Fetched | None:
-            nonlocal spent
-            if spent >= BUDGET_BYTES:
-                return None
-            part = log.fetch(buffer, share)
-            spent += sum(len(chunk.data) for chunk in part.chunks)
-            return part
-
-        answers, unreached = await self._disks.ask(logs, fetch, self._fetched_late)
-        if len(answers) + len(unreached) < len(logs):
-            # The thread that was left behind has the other one.
-            self._buffer = bytearray(BUFFER_BYTES)
-        beyond = [log for log, answer in answers if answer is None]
-        return [(log, answer) for log, answer in answers if answer is not None], beyond + unreached
-
-    def _fetched_late(self, log: LogFile, answer: Fetched | Exception | None) -> None:
-        if answer is not None and self._reads(log):
-            self._late[log] = answer
-            self._ready[log] = None
-
     async def _close_on(self) -> None:
         """Close logs that are done, each when its disk answers."""
         while True:
@@ -648,7 +513,7 @@ class Sweep:
 
     async def _poll(self) -> None:
         """What inotify did not say: look at every log. And bound what is held."""
-        self._replace_a_watcher_that_hangs()
+        self.folders.replace_a_watcher_that_hangs()
         logs = [
             reader for log in self._logs.values() if self._disks.answers(log) for reader in (*log.forks, log)
         ]
@@ -703,74 +568,6 @@ class Sweep:
                 path=log.path,
                 error=getattr(error, "strerror", None) or repr(error),
             )
-
-    async def _follow_names(self, inotify: Inotify, watcher: _Watcher) -> None:
-        """Open what rotation made at once, whatever the sweep and the routes are doing.
-
-        A thread of its own: a writer at full speed rotates a log of three files of a megabyte away within 75
-        milliseconds, and the trio thread may be busy encoding for ten of them.
-        """
-        token = trio.lowlevel.current_trio_token()
-        try:
-            await trio.to_thread.run_sync(
-                self._watch_names, inotify, token, watcher, abandon_on_cancel=True, limiter=self._watching
-            )
-        finally:
-            watcher.stop.set()
-
-    def _replace_a_watcher_that_hangs(self) -> None:
-        watcher = self._watcher
-        if watcher.at is not None and watcher.at is watcher.was_at and self._names is not None:
-            watcher.replaced = True
-            watcher.stop.set()
-            self._watcher = _Watcher()
-            self._nursery.start_soon(self._follow_names, self._names, self._watcher)
-        watcher.was_at = watcher.at
-
-    def _watch_names(self, inotify: Inotify, token: trio.lowlevel.TrioToken, watcher: _Watcher) -> None:
-        poll = select.poll()
-        poll.register(inotify.fileno(), select.POLLIN)
-        with contextlib.suppress(OSError):
-            # Before everything else of this machine, where we may; opening a file is all that it does.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -15)
-        while not watcher.stop.is_set():
-            if not poll.poll(STOP_POLL_MS) or watcher.stop.is_set():
-                continue
-            changed = inotify.read()
-            if changed is None:
-                logs = list(self._logs.values())
-            else:
-                logs = [log for f, name in changed if (log := self._logs.get(f"{f}/{name}")) is not None]
-            for folder, name in changed or ():
-                if (expected := self._expected.get(f"{folder}/{name}")) is not None:
-                    watcher.at = expected
-                    expected.open_once()
-                    self._look(expected, watcher)
-            fresh = [
-                log for log in dict.fromkeys(logs) if self._disks.answers(log) and self._look(log, watcher)
-            ]
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._names_changed, fresh, changed or set())
-        if not watcher.replaced:
-            inotify.close()
-
-    @staticmethod
-    def _look(log: LogFile, watcher: _Watcher) -> bool:
-        """As the log does; what fails, the next poll finds, and says."""
-        watcher.at = log
-        try:
-            return log.look()
-        except OSError:
-            return False
-        finally:
-            watcher.at = None
-
-    def _names_changed(self, fresh: list[LogFile], changed: set[tuple[str, str]]) -> None:
-        for log in fresh:
-            self.wake(log)
-        if self._on_names is not None:
-            for folder, name in changed:
-                self._on_names(folder, name)
 
     async def _follow_room(self) -> None:
         while True:

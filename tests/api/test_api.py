@@ -175,7 +175,7 @@ async def test_health_says_what_a_source_cannot_read(state: Path, address: Addre
         daemon_with(state, {"a": picky()}, [1], address=address) as daemon,
         client_of(address) as client,
     ):
-        (source,) = daemon.sources.values()
+        (source,) = daemon.sources.running.values()
         answer = await client.get("/v1/health")
         assert "sources" not in answer.json()
         assert answer.json()["healthy"]
@@ -604,7 +604,7 @@ async def test_a_source_that_failed_is_not_healthy(address: Address) -> None:
         client_of(address) as client,
     ):
         assert (await client.get("/v1/health")).json()["healthy"]
-        daemon._source_failures["stand-in"] = trio.current_time(), "it was broken"
+        daemon.sources._failures["stand-in"] = trio.current_time(), "it was broken"
         answer = await client.get("/v1/health")
         assert answer.status_code == 503
         assert "it was broken" in answer.json()["sources"]["stand-in"]["notes"][0]

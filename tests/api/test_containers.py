@@ -102,7 +102,7 @@ async def test_of_a_container_it_is_known_how_it_is_read_and_how_far(tmp_path: P
         assert facts.routes["all"].acknowledged == facts.last_record
         assert not facts.routes["all"].waiting
         web.exit()
-        await until(lambda: r.daemon.sources["docker"].known()[0].state == "ended")
+        await until(lambda: r.daemon.sources.running["docker"].known()[0].state == "ended")
         explained = await r.run(explain.command, "web")
         assert explained.output.startswith("What web says arrives by all.\n")
         assert explained.exit_code == 0
@@ -115,7 +115,7 @@ async def test_a_condition_that_fails_is_named_with_what_the_container_has(tmp_p
     )
     async with rig(tmp_path, *routes) as r:
         r.engine.create("web", labels={"audit": "no"}).start()
-        await until(lambda: any(each.read == "file" for each in r.daemon.sources["docker"].known()))
+        await until(lambda: any(each.read == "file" for each in r.daemon.sources.running["docker"].known()))
         explained = await r.run(explain.command, "web")
         assert "audit: does not take it\n    ✗ label.audit: true (it is 'no')" in explained.output
         assert "errors: takes it, delivers (null)" in explained.output
@@ -135,9 +135,9 @@ async def test_what_explain_says_of_taking_is_what_the_router_does(tmp_path: Pat
     async with rig(tmp_path, *routes) as r:
         for name, labels in (("web", {}), ("api", {"logroute.routes": "r1,r3"}), ("x", {"a": "b"})):
             r.engine.create(name, image=name, labels=labels).start()
-        await until(lambda: len(r.daemon.sources["docker"].known()) == 3)
+        await until(lambda: len(r.daemon.sources.running["docker"].known()) == 3)
         facts = {each.name: each for each in (await r.containers()).containers}
-        for known in r.daemon.sources["docker"].known():
+        for known in r.daemon.sources.running["docker"].known():
             taken = {each.name for each in r.daemon.router.routes_of(known.origin)}
             assert facts[known.origin.name].taken.keys() == taken
         assert "logroute.routes: r1,r3" in (await r.run(explain.command, "api")).output
@@ -162,7 +162,7 @@ async def test_ignored_ones_are_listed_with_the_reason_when_asked_for(tmp_path: 
     async with rig(tmp_path) as r:
         r.engine.create("web").start()
         r.engine.create("quiet", labels={"logroute.enable": "false"}).start()
-        await until(lambda: len(r.daemon.sources["docker"].known()) == 2)
+        await until(lambda: len(r.daemon.sources.running["docker"].known()) == 2)
         listed = await r.run(ps.command)
         assert "quiet" not in listed.output
         assert "and 1 that are ignored or have ended" in listed.output
@@ -175,7 +175,7 @@ async def test_one_that_there_is_not_gets_names_that_are_near(tmp_path: Path) ->
     async with rig(tmp_path) as r:
         web = r.engine.create("web-1")
         web.start()
-        await until(lambda: bool(r.daemon.sources["docker"].known()))
+        await until(lambda: bool(r.daemon.sources.running["docker"].known()))
         explained = await r.run(explain.command, "wbe-1")
         assert explained.exit_code == 1
         assert "did you mean web-1?" in explained.output

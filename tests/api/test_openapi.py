@@ -60,7 +60,7 @@ async def test_whatever_is_asked_the_answer_is_one_that_is_described(tmp_path: P
     async with daemon_with(tmp_path / "state", {"all": picky(2)}, [1, 2, 3], address=address) as daemon:
         route = daemon.router.routes["all"]
         await until(lambda: route.statistics().rejected == 1)
-        daemon._file_plan = msgspec.structs.replace(daemon._file_plan, make_route=parse_route)
+        daemon.plan = msgspec.structs.replace(daemon.plan, make_route=parse_route)
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://{address}/openapi.json"),
             *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic"),

@@ -23,9 +23,10 @@ from logroute.api.address import Address
 from logroute.cli import main
 from logroute.router import stored_spool
 from logroute.router.queue import Queue
-from logroute.router.record import Batch, Record, iso_time
+from logroute.router.record import Batch, Record
 from logroute.router.state import RouteState
 from logroute.router.system import sole_user_of
+from logroute.router.times import iso_time
 from tests.api.running import daemon_with, picky
 from tests.router.stand_ins import batch, origin, time_of
 

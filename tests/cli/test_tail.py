@@ -30,7 +30,8 @@ from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.router.route import RouteSettings
 from logroute.router.selection import Chooser
 from logroute.router.views import News, Skipped

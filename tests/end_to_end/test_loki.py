@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logroute.router.record import iso_time
+from logroute.router.times import iso_time
 from tests.end_to_end.killing import run_through_kills
 from tests.servers.loki import Loki
 

@@ -16,7 +16,8 @@ import trio
 from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router import daemon as daemon_module
-from logroute.router.daemon import CannotReload, Daemon
+from logroute.router.daemon import Daemon
+from logroute.router.plan import CannotReload
 from logroute.simulator import SimulatedEngine
 from tests.end_to_end.daemon import wait_until
 from tests.end_to_end.test_simulated_engine import World

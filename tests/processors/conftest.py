@@ -9,7 +9,8 @@ import pytest
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
 
 TIME = "2026-11-23T20:06:26.123456789Z"
 WEB = Origin(

@@ -12,21 +12,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.processors.multiline import MultilineOptions, MultilineProcessor
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
 from logroute.router.record import (
     ALL_STREAMS,
-    BEGINNING,
     STREAMS,
-    Anchor,
     Batch,
     DetailedRecord,
-    Position,
     Record,
     Stream,
-    StreamPosition,
-    iso_time,
     message_hash,
     settling,
 )
+from logroute.router.times import iso_time
 from tests.processors.conftest import WEB, made
 
 BEGAN_NS = 1_795_000_000 * 10**9

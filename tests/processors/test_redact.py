@@ -18,7 +18,8 @@ from logroute.processors._sensitive import luhn, mod_97, sensitive
 from logroute.processors.redact import RedactOptions, RedactProcessor
 from logroute.router.chain import WITHHELD, Stage, StagePlan
 from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.sinks.encoding import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 

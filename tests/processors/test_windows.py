@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from logroute.processors import Processor
 from logroute.processors import _windows as module
-from logroute.router.record import Origin, Record, iso_time
+from logroute.router.record import Origin, Record
+from logroute.router.times import iso_time
 from tests.processors.conftest import WEB, batch, made, record
 
 BEGIN_S = 1_795_464_380

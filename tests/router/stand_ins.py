@@ -9,18 +9,8 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from logroute.router.record import (
-    ALL_STREAMS,
-    BEGINNING,
-    Anchor,
-    Batch,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    message_hash,
-)
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
+from logroute.router.record import ALL_STREAMS, Batch, Origin, Record, Stream, message_hash
 from logroute.router.route import Route
 from logroute.router.state import RouteState
 from logroute.sinks import DELIVERED, Outcome, Rejected, Sink, SinkOptions

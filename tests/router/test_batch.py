@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logroute.router.match import Match
-from logroute.router.record import (
-    BEGINNING,
-    Anchor,
-    Batch,
-    DetailedRecord,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-)
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
+from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
 from logroute.router.regex import RegexSet
 from logroute.router.selection import Look
 

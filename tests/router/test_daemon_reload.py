@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from logroute.api.books import health_of, stats_of
-from logroute.router.daemon import DONE, FAILED, OPEN_AGAIN_S, UNDELIVERED, CannotReload, Daemon
+from logroute.router.daemon import DONE, FAILED, OPEN_AGAIN_S, UNDELIVERED, Daemon
 from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.plan import Plan, RoutePlan, SourcePlan
+from logroute.router.plan import CannotReload, Plan, RoutePlan, SourcePlan
 from logroute.router.route import Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.router.state_file import Contents, StateFile

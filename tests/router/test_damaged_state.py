@@ -20,9 +20,10 @@ from logroute.router import state_file as module
 from logroute.router.database import PAGE_BYTES, StateError
 from logroute.router.dead_letters import Letter
 from logroute.router.queue import Queue
-from logroute.router.record import Batch, Record, iso_time
+from logroute.router.record import Batch, Record
 from logroute.router.state import RouteState
 from logroute.router.state_file import VERSION, StateFile
+from logroute.router.times import iso_time
 from tests.router.stand_ins import hanging_store, number_of, origin, position
 from tests.router.test_state import WEB, opened, stored
 

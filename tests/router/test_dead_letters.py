@@ -12,7 +12,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from logroute.router import route as route_module
+from logroute.router import dead_letter_limit as limit_module
 from logroute.router.database import StateError
 from logroute.router.record import Batch, DetailedRecord
 from logroute.router.route import Route
@@ -267,7 +267,7 @@ async def test_dead_letters_that_cannot_be_stored_do_not_fill_the_memory(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk the route waits, rather than to take in and reject whatever comes."""
-    monkeypatch.setattr(route_module, "UNSTORED_LETTER_BYTES", 1000)
+    monkeypatch.setattr(limit_module, "UNSTORED_LETTER_BYTES", 1000)
     store = RouteState._store
     full = True
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logroute.router.history import LEAST_BYTES, MOST_BYTES, SMALL_BYTES, reading
-from logroute.router.record import BEGINNING, Batch, Origin, Record, iso_time
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record
+from logroute.router.times import iso_time
 from logroute.sources import Past
 
 BEGAN_NS = 1_795_000_000 * 10**9

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from logroute.router.match import EVERYTHING, NO, Match, MatchError
 from logroute.router.paths import image_reference, path
-from logroute.router.record import ALL_STREAMS, BEGINNING, Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import ALL_STREAMS, Batch, DetailedRecord, Image, Origin, Record
 from logroute.router.regex import RegexSet
 from logroute.router.selection import Look
 

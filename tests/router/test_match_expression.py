@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
 from logroute.router.match import Match, MatchError
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin
 from logroute.router.selection import Chooser
 
 WEB = Origin("1" * 64, "web-1", labels={"audit": "true", "odd key": "x"})

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from logroute.router import load
 from logroute.router.database import StateError
 from logroute.router.overflow import PATIENCE_S
+from logroute.router.position import BEGINNING
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
-from logroute.router.record import BEGINNING, Batch
+from logroute.router.record import Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.sinks import DELIVERED, FileLength, Outcome, Postponed, Refused, Rejected, Retryable, SinkGone

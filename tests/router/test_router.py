@@ -16,20 +16,12 @@ from logroute.router import router as module
 from logroute.router.books import Gaps
 from logroute.router.database import StateError
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import (
-    BEGINNING,
-    Batch,
-    Origin,
-    Place,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    iso_time,
-)
+from logroute.router.position import BEGINNING, Place, Position, StreamPosition
+from logroute.router.record import Batch, Origin, Record, Stream
 from logroute.router.route import Route, RouteSettings
 from logroute.router.router import Router
 from logroute.router.state import RouteState
+from logroute.router.times import iso_time
 from logroute.sinks import SinkGone
 from logroute.sources import Lost, Start
 from tests.router.stand_ins import StandInSink, batch, inline, number_of, origin, position

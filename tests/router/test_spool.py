@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from logroute.router import spool, stored_origins
 from logroute.router.dead_letters import Letter
+from logroute.router.position import Anchor, Reached
 from logroute.router.queue import Queue
-from logroute.router.record import Anchor, Batch, DetailedRecord, Image, Origin, Reached, Record, iso_time
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
 from logroute.router.state import RouteState
 from logroute.router.stored_origins import StoredOrigins
+from logroute.router.times import iso_time
 from tests.router.stand_ins import batch, origin
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)

@@ -19,7 +19,7 @@ import trio.testing
 from logroute.router import state as module
 from logroute.router.checkpoints import FORGET_AFTER_S
 from logroute.router.database import StateError
-from logroute.router.record import Anchor, Place, Position, StreamPosition
+from logroute.router.position import Anchor, Place, Position, StreamPosition
 from logroute.router.state import TIDY_EVERY_S, RouteState
 from logroute.router.state_file import Contents, StateFile
 from logroute.sinks import FileLength

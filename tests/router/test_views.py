@@ -5,7 +5,9 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from logroute.router.record import BEGINNING, Batch, Origin, Record, batch_size_bytes, iso_time
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record, batch_size_bytes
+from logroute.router.times import iso_time
 from logroute.router.views import HELD_BYTES, PIECE_BYTES, Item, News, Skipped, View, Views
 
 ORIGIN = Origin("docker:web", "docker", id="w" * 64, name="web")

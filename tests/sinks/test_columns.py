@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, Stream
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
 from logroute.sinks.columns import FEW, plain, woven
 from logroute.sinks.elasticsearch_bulk import operations
 from logroute.sinks.encoding import encoder

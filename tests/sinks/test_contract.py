@@ -30,19 +30,8 @@ from pydantic import BaseModel, ValidationError
 from logroute.config.components import SINKS
 from logroute.config.documentation import document
 from logroute.config.uri import parse_uri
-from logroute.router.record import (
-    BEGINNING,
-    STREAMS,
-    Anchor,
-    Batch,
-    DetailedRecord,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    StreamPosition,
-    message_hash,
-)
+from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
+from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, Stream, message_hash
 from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, SinkOptions
 from tests.sinks.forward_receiver import ForwardReceiver, close
 from tests.sinks.forward_receiver import in_a_thread as receiving_in_a_thread

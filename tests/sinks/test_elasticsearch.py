@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.config.uri import UriError, parse_uri
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
 from logroute.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from logroute.sinks.elasticsearch_bulk import (

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, full_time
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.times import full_time
 from logroute.sinks.encoding import FORMATS, encoder, logfmt_value
 
 TIME = "2026-11-23T20:06:26.123456789Z"

@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.router.template import Template, TemplateError, escape_file_name
 from logroute.sinks import DELIVERED, FileLength, Rejected, Retryable
 from logroute.sinks.file import FileOptions, FileSink

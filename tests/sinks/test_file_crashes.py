@@ -21,7 +21,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import BEGINNING, Batch, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record
 from logroute.sinks import DELIVERED, FileLength
 from logroute.sinks.file import FileOptions, FileSink
 from logroute.sinks.rotation import parse_name

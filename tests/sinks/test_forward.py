@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.config.uri import UriError, parse_uri
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Retryable
 from logroute.sinks import forward as forward_module
 from logroute.sinks.forward import ForwardOptions, ForwardSink, escape_tag

@@ -14,16 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.router.record import (
-    BEGINNING,
-    Batch,
-    DetailedRecord,
-    Image,
-    Origin,
-    Record,
-    full_time,
-    iso_time,
-)
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.times import full_time, iso_time
 from logroute.sinks.encoding import encoder
 from logroute.sinks.forward_entries import EntryEncoder, event_time, event_times
 from tests.sinks.test_encoding import DETAILED, PLAIN

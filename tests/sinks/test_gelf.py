@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.config.uri import parse_uri
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Image, Origin, Record, Stream
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
 from logroute.sinks import DELIVERED, Retryable
 from logroute.sinks.gelf import GelfOptions, GelfSink
 from logroute.sinks.gelf_message import MOST_CHUNKS, Chunker, Compress, GelfMessages

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from logroute.config.components import SINKS
 from logroute.config.uri import UriError, parse_uri
-from logroute.router.record import BEGINNING, Batch, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
 from logroute.sinks.http import HttpOptions, HttpSink

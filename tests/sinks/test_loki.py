@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record, Stream
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
 from logroute.sinks.loki_push import FORGOTTEN_S, LokiEncoding, LokiOptions
 from logroute.sinks.loki_refusals import parse_labels, refusals

@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record, Stream
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
 from logroute.sinks import DELIVERED, Refused, Retryable, otlp_protobuf
 from logroute.sinks.otlp_attributes import severity, value_of
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions

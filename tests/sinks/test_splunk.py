@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Refused, Retryable
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from tests.sinks.conftest import Making

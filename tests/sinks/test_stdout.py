@@ -18,7 +18,8 @@ import trio
 import trio.testing
 from pydantic import ValidationError
 
-from logroute.router.record import BEGINNING, Batch, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, Origin, Record
 from logroute.sinks import DELIVERED, FileLength, Retryable, SinkGone
 from logroute.sinks.stdout import StdoutOptions, StdoutSink, visible
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.config.uri import UriError, parse_uri
-from logroute.router.record import BEGINNING, Batch, DetailedRecord, Origin, Record
+from logroute.router.position import BEGINNING
+from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Retryable, kernel_acknowledged
 from logroute.sinks.syslog import SyslogOptions, SyslogSink
 from logroute.sinks.syslog_message import FACILITIES, HeaderTemplates, SyslogEncoder, header_value

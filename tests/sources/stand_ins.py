@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Batch, Origin, Position, Reached, Reader, Record
+from logroute.router.position import BEGINNING, Position, Reached
+from logroute.router.record import Batch, Origin, Reader, Record
 from logroute.router.router import Router
 from logroute.router.views import Event
 from logroute.sources import Behind, Lost, Start

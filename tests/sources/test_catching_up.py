@@ -15,12 +15,15 @@ import structlog.testing
 import trio
 import trio.testing
 
-from logroute.router.record import BEGINNING, Origin, Position, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Origin
 from logroute.router.router import Router
+from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile
-from logroute.sources.sweep import POLL_S, Sweep
+from logroute.sources.sweep import Sweep
+from logroute.sources.watched_folders import POLL_S, WatchedFolders
 from tests.sources.stand_ins import Gate, refuse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -449,7 +452,7 @@ async def test_a_log_that_cannot_be_looked_at_harms_no_other_and_is_looked_at_ag
     autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing tells of changes: they are found by looking.
-    monkeypatch.setattr(Sweep, "_instance", lambda self, mask: None)
+    monkeypatch.setattr(WatchedFolders, "_instance", lambda self, mask: None)
     fstat = os.fstat
     bad = Log(tmp_path / "bad.json")
     inode = bad.path.stat().st_ino

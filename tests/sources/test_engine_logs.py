@@ -14,7 +14,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from logroute.router.record import BEGINNING, Batch, Position, Record, iso_time
+from logroute.router.position import BEGINNING, Position
+from logroute.router.record import Batch, Record
+from logroute.router.times import iso_time
 from logroute.simulator import DOCKER_20_10, DOCKER_26_1, NEWEST, Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineRefused, origin_from

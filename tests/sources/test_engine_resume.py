@@ -10,18 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import (
-    BEGINNING,
-    STREAMS,
-    Batch,
-    Mark,
-    Origin,
-    Position,
-    Record,
-    Stream,
-    iso_time,
-    message_hash,
-)
+from logroute.router.position import BEGINNING, Mark, Position
+from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, message_hash
+from logroute.router.times import iso_time
 from logroute.sources.engine_batches import PendingBatches
 from logroute.sources.engine_resume import (
     JITTER_NS,

@@ -68,7 +68,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits seconds for programs that write to a renamed file waits less here."""
     monkeypatch.setattr(module, "SCAN_S", 0.05)
     monkeypatch.setattr("logroute.sources.log_file.LINGER_S", 0.2)
-    monkeypatch.setattr("logroute.sources.sweep.POLL_S", 0.05)
+    monkeypatch.setattr("logroute.sources.watched_folders.POLL_S", 0.05)
 
 
 async def test_lines_are_records(log: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logroute.router.record import Origin, Record, Stream, iso_time
+from logroute.router.record import Origin, Record, Stream
+from logroute.router.times import iso_time
 from logroute.simulator.records import Copier, Piece, frame, json_line, rfc3339_padded
 from logroute.sources.frames import FrameDecoder, LogDecoder, TerminalDecoder, decode_text
 from tests.sources.stand_ins import records_of_file

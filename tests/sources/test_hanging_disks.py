@@ -15,7 +15,8 @@ import pytest
 import structlog.testing
 import trio
 
-from logroute.router.record import BEGINNING, Origin
+from logroute.router.position import BEGINNING
+from logroute.router.record import Origin
 from logroute.sources import disks as module
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
@@ -70,8 +71,8 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     # It shares a device with the others here.
     monkeypatch.setattr(LogFile, "device", property(lambda log: 1 if disk.holds(log.path) else 2))
     monkeypatch.setattr(module, "PATIENCE_S", 0.1)
-    monkeypatch.setattr("logroute.sources.sweep.POLL_S", 0.05)
-    monkeypatch.setattr("logroute.sources.sweep.STOP_POLL_MS", 20)
+    monkeypatch.setattr("logroute.sources.watched_folders.POLL_S", 0.05)
+    monkeypatch.setattr("logroute.sources.watched_folders.STOP_POLL_MS", 20)
     monkeypatch.setattr("logroute.sources.file.SCAN_S", 1000.0)
     yield disk
     disk.answer()
@@ -163,9 +164,9 @@ async def test_rotation_on_other_disks_is_seen_while_whoever_watches_names_waits
         os.rename(bad, f"{bad}.1")
         await until_hanging(disk)
         sweep = source._sweep
-        first = sweep._watcher
+        first = sweep.folders._watcher
         with trio.fail_after(10):
-            while sweep._watcher is first:  # noqa: ASYNC110 - another one takes over
+            while sweep.folders._watcher is first:  # noqa: ASYNC110 - another one takes over
                 await trio.sleep(0.01)
         log = sweep._logs[str(good)]
         os.rename(good, f"{good}.1")

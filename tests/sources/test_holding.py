@@ -17,8 +17,8 @@ from logroute.config.components import PROCESSORS
 from logroute.processors.multiline import MultilineOptions
 from logroute.router.chain import Chains, StagePlan
 from logroute.router.match import EVERYTHING
-from logroute.router.record import BEGINNING, Position
-from logroute.sources.sweep import POLL_S
+from logroute.router.position import BEGINNING, Position
+from logroute.sources.watched_folders import POLL_S
 from tests.sources.test_catching_up import SomeHang, World, world
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from logroute.router.record import BEGINNING, Origin
+from logroute.router.position import BEGINNING
+from logroute.router.record import Origin
 from logroute.simulator import SimulatedEngine
 from logroute.sources import Lost, Source, SourceContext, letting_go
 from logroute.sources.docker import DockerOptions, DockerSource

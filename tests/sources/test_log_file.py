@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logroute.router.record import BEGINNING, Batch, Mark, Origin, Position, Record
+from logroute.router.position import BEGINNING, Mark, Position
+from logroute.router.record import Batch, Origin, Record
 from logroute.sources import Lost
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from tests.sources.stand_ins import refuse

@@ -10,18 +10,9 @@ from pydantic import Field
 
 from logroute.config.components import SOURCES
 from logroute.config.types import Duration
-from logroute.router.record import (
-    ALL_STREAMS,
-    BEGINNING,
-    Batch,
-    DetailedRecord,
-    Origin,
-    Place,
-    Position,
-    StreamPosition,
-    batch_size_bytes,
-    iso_time,
-)
+from logroute.router.position import BEGINNING, Place, Position, StreamPosition
+from logroute.router.record import ALL_STREAMS, Batch, DetailedRecord, Origin, batch_size_bytes
+from logroute.router.times import iso_time
 from logroute.sources import Checkpoints, Emit, Source, SourceOptions, Start
 
 
