@@ -205,7 +205,7 @@ def _processors(daemon: Daemon) -> dict[str, ProcessorHealth]:
 
 
 def _routes(daemon: Daemon) -> dict[str, Route]:
-    return daemon.router.routes | daemon.unopened
+    return daemon.router.routes | daemon.router.unopened
 
 
 def _books(book: RouteStatistics) -> RouteBooks:

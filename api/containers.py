@@ -152,7 +152,7 @@ def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
         last_record=_last(known.position),
         routes={
             name: _route(daemon, route, known)
-            for name, route in (daemon.router.routes | daemon.unopened).items()
+            for name, route in (daemon.router.routes | daemon.router.unopened).items()
         },
     )
 

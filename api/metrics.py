@@ -93,7 +93,7 @@ class BooksCollector:
         yield from (records, size, containers, errors, unmatched)
 
     def _routes(self) -> Iterator[Metric]:
-        routes = self._daemon.router.routes | self._daemon.unopened
+        routes = self._daemon.router.routes | self._daemon.router.unopened
         books = {name: route.statistics() for name, route in routes.items()}
         for word, help_ in ROUTE_COUNTERS.items():
             yield _family(

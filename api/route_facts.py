@@ -89,7 +89,7 @@ def routes_of(daemon: Daemon) -> Routes:
 
 def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
     name = plan.settings.name
-    route = daemon.router.routes.get(name) or daemon.unopened.get(name)
+    route = daemon.router.routes.get(name) or daemon.router.unopened.get(name)
     status = None
     if route is not None:
         book = route.statistics()

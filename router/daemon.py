@@ -79,8 +79,6 @@ class Daemon:
         """Reads the configuration again, as SIGHUP does; raises what is wrong. None: there is no file."""
         self.made = MadeRoutes(self)
         """Routes that were made by API, and pauses."""
-        self.unopened: dict[str, Route] = {}
-        """Routes whose state could not be opened yet: their disk was full, or did not answer."""
         self._gaps_before: dict[str, int] = {}
         """How many gaps each route had when we began to end: what is lost by that comes on top."""
 
@@ -170,7 +168,7 @@ class Daemon:
                     if not error.passing or self.plan.once:
                         failures.append(error)
                     else:
-                        self.unopened[route.name] = route
+                        self.router.unopened[route.name] = route
 
         routes = [self._made(plan, self._share_bytes(self.plan)) for plan in self._plans.values()]
         try:
@@ -183,19 +181,19 @@ class Daemon:
             await _close(routes)
             raise
         for route in routes:
-            if route.name not in self.unopened:
+            if route.name not in self.router.unopened:
                 self.router.add(route)
 
     async def _open_later(self) -> None:
         """Open those that could not be opened at the start, when that can be: then they catch up."""
         await self._started.wait()
-        while self.unopened:
+        while self.router.unopened:
             await trio.sleep(OPEN_AGAIN_S)
-            for route in list(self.unopened.values()):
+            for route in list(self.router.unopened.values()):
                 async with self._reloading:
                     if self._stopping.is_set():
                         return
-                    if self.unopened.get(route.name) is route:
+                    if self.router.unopened.get(route.name) is route:
                         await self._open_now(route)
 
     async def _open_now(self, route: Route) -> None:
@@ -204,7 +202,7 @@ class Daemon:
         except StateError as error:
             route.warn("cannot open its state, trying again", reason=str(error))
             return
-        del self.unopened[route.name]
+        del self.router.unopened[route.name]
         if self._stopping.is_set():
             await _close([route])
             return
@@ -212,6 +210,7 @@ class Daemon:
         self.router.add(route, late=True)
         self._start_route(route)
         await self.sources.welcome()
+        self.router.room_again()
 
     def _chains(self, plan: Plan, plans: Mapping[str, RoutePlan]) -> Chains:
         """What records pass; what there is of it already is taken over. Raises StateError."""
@@ -286,7 +285,9 @@ class Daemon:
             task.ended.set()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
-            if not self.unopened and all(other.gone is not None for other in self.router.routes.values()):
+            if not self.router.unopened and all(
+                other.gone is not None for other in self.router.routes.values()
+            ):
                 self._end()
 
     # --- reload -------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ class Daemon:
             plan, make_api=self.plan.make_api, api_options=self.plan.api_options
         )
         ended = {name for name, route in self.router.routes.items() if route.gone is not None}
-        there = self.router.routes | self.unopened
+        there = self.router.routes | self.router.unopened
         kept = [name for name in plans if name in there and name not in ended]
         changed = [name for name in kept if not plans[name].is_like(self._plans[name])]
         gone = [name for name in self.router.routes if name not in plans]
@@ -336,8 +337,9 @@ class Daemon:
         self.router.chains = chains
         for name in kept:
             there[name].share(self._share_bytes(plan))
-        for name in [name for name in self.unopened if name not in plans]:
-            del self.unopened[name]
+        for name in [name for name in self.router.unopened if name not in plans]:
+            del self.router.unopened[name]
+            self.router.room_again()
         for name in gone:
             self._routes.start_soon(self._drain, self.router.remove(name))
         for route in new:
@@ -382,7 +384,7 @@ class Daemon:
         wanted = [
             each
             for name, each in plans.items()
-            if name not in self.unopened and (name not in routes or routes[name].gone is not None)
+            if name not in self.router.unopened and (name not in routes or routes[name].gone is not None)
         ]
         wanted.sort(key=lambda each: each.settings.name in self._route_tasks)
         opened: list[Route] = []
@@ -490,7 +492,7 @@ class Daemon:
                 await route.tried.wait()
         down = {
             name: route.why_not_up or "no answer yet"
-            for name, route in (self.router.routes | self.unopened).items()
+            for name, route in (self.router.routes | self.router.unopened).items()
             if route.why_not_up or not route.tried.is_set()
         }
         if down and not self._stopping.is_set():

@@ -132,7 +132,7 @@ class MadeRoutes:
             await trio.to_thread.run_sync(self._own.remove_route, name)
             self._remembered.routes.pop(name, None)
             self.refused.pop(name, None)
-            route = daemon.router.routes.get(name) or daemon.unopened.get(name)
+            route = daemon.router.routes.get(name) or daemon.router.unopened.get(name)
             left = route.undelivered if route is not None else 0
             if drop and route is not None:
                 route.abandoned = True
@@ -161,4 +161,4 @@ class MadeRoutes:
 
     def _called(self, name: str) -> list[Route]:
         daemon = self._daemon
-        return [routes[name] for routes in (daemon.router.routes, daemon.unopened) if name in routes]
+        return [routes[name] for routes in (daemon.router.routes, daemon.router.unopened) if name in routes]

@@ -84,6 +84,9 @@ class Router:
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.unopened: dict[str, Route] = {}
+        """Those whose state could not be opened yet: their disk was full, or did not answer. Where they begin
+        is not known."""
         self.read: dict[str, SourceBooks] = {}
         """What each source has emitted, by its name."""
         self.chains = Chains()
@@ -466,11 +469,24 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        for taker in self.takers(origin).all:
+        takers = self.takers(origin).all
+        if not takers and self.unopened:
+            # Nobody takes what would be read now, and what has been read is let go of.
+            return not self._is_waited_for(origin)
+        for taker in takers:
             route = taker.route
             if route.holds or (route.unstored and origin.key in route.unstored):
                 return reader is not None and self._can_part(origin, reader)
         return True
+
+    def _is_waited_for(self, origin: Origin) -> bool:
+        """Whether a route that is not open yet will take something of it."""
+        names = {**self.routes, **self.unopened}
+        wanted = allowed(origin, names)
+        return any(
+            (wanted is None or name in wanted) and route.settings.match.decide(origin)
+            for name, route in self.unopened.items()
+        )
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""

@@ -582,7 +582,7 @@ async def test_a_route_whose_disk_is_full_at_the_start_begins_when_there_is_spac
         disk.names.clear()
         await trio.sleep(OPEN_AGAIN_S)
         assert "full" in world.daemon.router.routes
-        assert world.daemon.unopened == {}
+        assert world.daemon.router.unopened == {}
         assert world.sources[-1].welcomed == 1
         assert health_of(world.daemon).healthy
         assert number_of(world.route("full").state.positions[world.origin.key]) == 3
@@ -607,7 +607,7 @@ async def test_a_reload_changes_and_removes_routes_that_are_not_open_yet(
             for each in plan.routes
         ]
         await world.daemon.reload(msgspec.structs.replace(plan, routes=routes))
-        assert list(world.daemon.unopened) == ["changed"]
+        assert list(world.daemon.router.unopened) == ["changed"]
         disk.names.clear()
         await trio.sleep(2 * OPEN_AGAIN_S)
         assert set(world.daemon.router.routes) == {"all", "changed"}
@@ -668,7 +668,7 @@ async def test_a_route_that_is_opened_late_is_up_since_then(
     world = World("all", "full", state_dir=tmp_path)
 
     async def then() -> None:
-        down = world.daemon.unopened["full"].statistics()
+        down = world.daemon.router.unopened["full"].statistics()
         disk.names.clear()
         before = time.time()
         await trio.sleep(OPEN_AGAIN_S + 1)

@@ -246,6 +246,34 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
         assert open_files(tmp_path) == before
 
 
+@pytest.mark.parametrize("delivered", [0, 6])
+async def test_while_no_route_is_open_rotation_takes_nothing_away(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, delivered: int
+) -> None:
+    """The state of the only route cannot be opened at the start: a full disk. Nobody knows its checkpoint."""
+    async with world(tmp_path, "a") as w:
+        gate = w.gates["a"]
+        w.begin()
+        await w.write(delivered)
+    async with world(tmp_path, "") as again:
+        again.log.said += w.said
+        again.router.unopened["a"] = gate  # type: ignore[assignment]  # what the router needs of a route
+        gate.state = gate.queue = gate
+        again.gates["a"] = gate
+        again.begin({"": BEGINNING})
+        for _ in range(3 * again.log.keep):
+            await again.write(10)
+            await again.rotate()
+        assert gate.got == w.said
+        del again.router.unopened["a"]
+        again.router.add(gate, late=True)  # type: ignore[arg-type]
+        await again.sweep.welcome()
+        again.router.room_again()
+        await again.write(10)
+        assert again.all_have_everything()
+        assert again.losses == []
+
+
 async def test_what_waits_for_room_does_not_ask_for_it_with_each_line(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
