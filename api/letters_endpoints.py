@@ -20,6 +20,7 @@ from logroute.api.letters import (
 from logroute.api.problems import Problem
 from logroute.api.requests import (
     LARGEST_ID,
+    YES_OR_NO,
     Endpoint,
     Parameter,
     body_of,
@@ -94,7 +95,7 @@ ENDPOINTS = [
                 {"type": "integer", "minimum": 0, "maximum": LARGEST_ID},
             ),
             Parameter("count", "At most so many.", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}),
-            Parameter("newest", "Without `after`: the last ones, the very last first.", {"type": "boolean"}),
+            Parameter("newest", "Without `after`: the last ones, the very last first.", YES_OR_NO),
         ],
         problems=(400, 404, 503),
     ),

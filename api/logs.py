@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from logroute.api.moment import point_in_time
 from logroute.api.problems import Problem
-from logroute.api.requests import Endpoint, Parameter, truth
+from logroute.api.requests import YES_OR_NO, Endpoint, Parameter, truth
 from logroute.router.look import Problem as Unread
 from logroute.router.look import Query, Shown, look
 from logroute.router.match import Match, MatchError
@@ -298,9 +298,9 @@ ENDPOINTS = [
                 "Of each container the last so many.",
                 {"type": "integer", "minimum": 0, "maximum": MOST_LINES},
             ),
-            Parameter("follow", "Go on with what comes.", {"type": "boolean"}),
+            Parameter("follow", "Go on with what comes.", YES_OR_NO),
             Parameter("route", "What this route's sink is given."),
-            Parameter("events", "Say what becomes of containers too.", {"type": "boolean"}),
+            Parameter("events", "Say what becomes of containers too.", YES_OR_NO),
         ],
         problems=(400, 404, 503),
     ),

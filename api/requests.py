@@ -29,6 +29,10 @@ LARGEST_ID = (1 << 63) - 1
 _encode = msgspec.json.Encoder().encode
 
 
+YES_OR_NO = {"anyOf": [{"type": "boolean"}, {"enum": ["", "0", "1"]}]}
+"""What `truth` takes; the name alone says yes."""
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """One of the query, for the description of the API."""
 

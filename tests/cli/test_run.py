@@ -233,7 +233,8 @@ class Running:
 
     def log(self) -> list[dict[str, Any]]:
         self._log.seek(0)
-        return events(self._log.read())
+        # The last line may not be whole yet.
+        return events(self._log.read().rpartition("\n")[0])
 
     def wait_for(self, event: str) -> None:
         deadline = time.monotonic() + 30
