@@ -7,6 +7,7 @@ import json
 import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from struct import iter_unpack
 from typing import Any
 
 import msgpack
@@ -170,10 +171,15 @@ def as_event_time(time_ns: int) -> int:
     return seconds << 32 | nanoseconds
 
 
+def numbers(times: list[str]) -> list[int]:
+    """EventTimes as numbers."""
+    return [number for (number,) in iter_unpack(">Q", event_times(times))]
+
+
 @given(st.lists(NANOSECONDS, min_size=1, max_size=50) | st.lists(st.integers(0, 10**9 - 1), min_size=1))
 def test_times_are_exact_to_the_nanosecond(times_ns: list[int]) -> None:
     """Of many seconds, or all of one."""
-    assert event_times([iso_time(each) for each in times_ns]) == [as_event_time(each) for each in times_ns]
+    assert numbers([iso_time(each) for each in times_ns]) == [as_event_time(each) for each in times_ns]
 
 
 ODD_TIMES = st.sampled_from(
@@ -194,7 +200,7 @@ ODD_TIMES = st.sampled_from(
 @example(["2026-11-23T20:06:26.000000e18Z"])
 @example(["2026-11-23T20:06:26.1,2345678Z"])
 def test_a_time_that_is_none_harms_no_other(times: list[str]) -> None:
-    got = event_times(times)
+    got = numbers(times)
     assert len(got) == len(times)
     assert all(0 <= each < 1 << 64 for each in got)
     for time, each in zip(times, got, strict=True):
@@ -203,8 +209,8 @@ def test_a_time_that_is_none_harms_no_other(times: list[str]) -> None:
 
 
 def test_times_that_cannot_be_expressed() -> None:
-    assert event_times([]) == []
+    assert numbers([]) == []
     assert [event_time(time) for time in ("", "not a time", "2026-13-01T00:00:00Z")] == [0, 0, 0]
-    assert event_times(["1969-12-31T23:59:59.000000000Z"]) == [0]
-    assert event_times(["2200-01-01T00:00:00.000000007Z"]) == [(((1 << 32) - 1) << 32) + 7]
+    assert numbers(["1969-12-31T23:59:59.000000000Z"]) == [0]
+    assert numbers(["2200-01-01T00:00:00.000000007Z"]) == [(((1 << 32) - 1) << 32) + 7]
     assert event_time("2026-11-23T20:06:26.5Z") == as_event_time(TIME_NS - 123456789 + 500_000_000)
