@@ -5,7 +5,8 @@ Beside whatever else reads them, with descriptors and connections of their own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -19,7 +20,7 @@ from logroute.sources.frames import log_decoder
 if TYPE_CHECKING:
     from logroute.sources import Past
     from logroute.sources.log_file import LogFile
-    from logroute.sources.log_formats import Chunk
+    from logroute.sources.log_formats import Fetched
 
 ENGINE_PIECE_BYTES = 256 << 10
 FETCH_WITHIN_S = 10.0
@@ -42,19 +43,21 @@ class FileHistory:
     async def read(self, past: Past, take: Take) -> None:
         log = self._log.another()
         try:
-            if not await self._hop(lambda: self._begin(log, past)):
+            buffer = bytearray(past.piece_bytes)
+            fetched = await self._hop(partial(self._begin, log, past, buffer))
+            if fetched is None:
                 past.problems.append((self.origin, "its log is not there"))
                 return
-            buffer = bytearray(past.piece_bytes)
-            more = True
-            while more:
-                chunks, more = await self._hop(lambda: _fetch(log, buffer))
-                for batch in log.parse(chunks):
+            while True:
+                for batch in log.parse(fetched.chunks):
                     batch.reader = None
                     if past.until and (cut := _until(batch, past.until)) is not batch:
                         await take(cut)
                         return
                     await take(batch)
+                if not fetched.more:
+                    return
+                fetched = await self._hop(partial(log.fetch, buffer, len(buffer)))
         except OSError as error:
             past.problems.append((self.origin, error.strerror or str(error)))
         except trio.TooSlowError:
@@ -63,10 +66,10 @@ class FileHistory:
             log.close()
 
     @staticmethod
-    def _begin(log: LogFile, past: Past) -> bool:
-        """Open it and go to where reading begins. In a worker thread."""
+    def _begin(log: LogFile, past: Past, buffer: bytearray) -> Fetched | None:
+        """Open it, go to where reading begins, and read; None if it is not there. In a worker thread."""
         if not log.open():
-            return False
+            return None
         log.stop_at = log.end_spot()
         begin = BEGINNING
         if past.last is not None:
@@ -74,16 +77,11 @@ class FileHistory:
         if past.since and begin == BEGINNING:
             begin = Position(since=past.since)
         log.resume({"": begin})
-        return True
+        return log.fetch(buffer, len(buffer))
 
     async def _hop(self, work: Callable[[], T]) -> T:
         with trio.fail_after(FETCH_WITHIN_S):
             return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
-
-
-def _fetch(log: LogFile, buffer: bytearray) -> tuple[Sequence[Chunk], bool]:
-    fetched = log.fetch(buffer, len(buffer))
-    return fetched.chunks, fetched.more
 
 
 class EngineHistory:
