@@ -107,7 +107,8 @@ async def reading(histories: Sequence[History], past: Past) -> AsyncIterator[Asy
 
     A log that fails ends; the others go on. What fails is the history's to say.
     """
-    past.piece_bytes = max(LEAST_BYTES, min(MOST_BYTES, ALL_BYTES // max(1, len(histories))))
+    most = ALL_BYTES // max(1, len(histories)) if past.last is None else LEAST_BYTES
+    past.piece_bytes = max(LEAST_BYTES, min(MOST_BYTES, most))
     opening = trio.Semaphore(OPENED_AT_ONCE)
 
     async def read(history: History, send: trio.MemorySendChannel[Batch]) -> None:
