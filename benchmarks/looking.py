@@ -168,8 +168,7 @@ def _view(folder: Path, seconds: float) -> tuple[float, float]:
         time.sleep(seconds)
         took, used, said = time.monotonic() - began, cpu_s(tail.pid) - used, count_said(root) - said
         wait(lambda: count_lines(out) - lines >= said, f"{said} lines in the view", every_s=0.2, for_s=10)
-        tail.send_signal(signal.SIGINT)
-        tail.wait()
+        tail.terminate()
     return 100 * used / took, said / took
 
 
