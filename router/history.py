@@ -82,8 +82,9 @@ class _Reading(msgspec.Struct, eq=False):
 
     @property
     def reached(self) -> str:
-        """Nothing that is earlier comes any more."""
-        return self.held[-1].records[-1].time if self.held else ""
+        """What is held is not later. So the least that one has reached takes all that this one holds: else,
+        where times go back between two batches, nothing might be taken, for ever."""
+        return max((batch.records[-1].time for batch in self.held), default="")
 
     async def fill(self) -> None:
         """Hold something, unless it has ended.

@@ -103,3 +103,18 @@ def test_everything_comes_in_order_whatever_the_pieces(
     come = times(groups)
     assert come == sorted(come)
     assert len(come) == sum(len(piece) for pieces, _ in found for piece in pieces)
+
+
+@given(LOGS)
+def test_nothing_is_missing_and_it_ends_where_times_go_back(
+    found: list[tuple[list[list[int]], int]],
+) -> None:
+    # A clock is set back, or an engine's streams are not in order.
+    logs = [Told(f"c{n}", pieces, size_bytes) for n, (pieces, size_bytes) in enumerate(found)]
+    come = times(trio.run(groups_of, logs))
+    assert len(come) == sum(len(piece) for pieces, _ in found for piece in pieces)
+
+
+async def test_a_log_whose_times_go_back_holds_up_nobody() -> None:
+    logs = [Told("a", [[10, 11], [3, 4], [12]]), Told("b", [[50], [60]])]
+    assert len(times(await groups_of(logs))) == 7
