@@ -168,7 +168,7 @@ class Daemon:
                     if not error.passing or self.plan.once:
                         failures.append(error)
                     else:
-                        self.router.unopened[route.name] = route
+                        self.router.expect(route)
 
         routes = [self._made(plan, self._share_bytes(self.plan)) for plan in self._plans.values()]
         try:
@@ -202,9 +202,8 @@ class Daemon:
         except StateError as error:
             route.warn("cannot open its state, trying again", reason=str(error))
             return
-        del self.router.unopened[route.name]
         if self._stopping.is_set():
-            await _close([route])
+            await _close([self.router.expect_no_more(route.name)])
             return
         self._log.info("the route's state is open", route=route.name)
         self.router.add(route, late=True)
@@ -338,8 +337,7 @@ class Daemon:
         for name in kept:
             there[name].share(self._share_bytes(plan))
         for name in [name for name in self.router.unopened if name not in plans]:
-            del self.router.unopened[name]
-            self.router.room_again()
+            self.router.expect_no_more(name)
         for name in gone:
             self._routes.start_soon(self._drain, self.router.remove(name))
         for route in new:
@@ -353,8 +351,7 @@ class Daemon:
         for name in changed:
             there[name].state.set_durable(plans[name].durable)
             there[name].replace(plans[name].settings, plans[name].make_sink)
-            if name in self.router.routes:
-                self.router.changed(name)
+            self.router.changed(name)
         await self.sources.go_over(plan.sources)
         await self.sources.welcome()
         self._log.info(

@@ -58,6 +58,8 @@ class Takers(msgspec.Struct):
     """What any of them looks for in messages."""
     whole: bool = False
     """At least one of them takes every record."""
+    waited: bool = False
+    """A route that is not open yet will take something of it."""
 
 
 class _Live:
@@ -86,7 +88,7 @@ class Router:
         self.routes: dict[str, Route] = {}
         self.unopened: dict[str, Route] = {}
         """Those whose state could not be opened yet: their disk was full, or did not answer. Where they begin
-        is not known."""
+        is not known: see `expect`."""
         self.read: dict[str, SourceBooks] = {}
         """What each source has emitted, by its name."""
         self.chains = Chains()
@@ -107,8 +109,10 @@ class Router:
         self._met = defaultdict[str, set[str]](set)
         """Of each route, the origins, by key, that it was shown in this run and has taken ever since. Of
         others it may have a checkpoint, but what comes now does not follow on that."""
-        self._awaited: set[tuple[str, str]] = set()
-        """Origins and routes that are apart and not met: the live reader has not come to their checkpoint."""
+        self._kept: dict[str, Start] = {}
+        """How origins began, by key, that were kept for routes which were not open then …"""
+        self._expected: set[str] = set()
+        """… and these routes."""
         self._vanished: dict[str, str] = {}
         """Origins that are gone, by key, and their names: all of which something waits in memory, or more."""
         self._look_at_vanished = MANY_VANISHED
@@ -121,6 +125,7 @@ class Router:
 
     def add(self, route: Route, *, late: bool = False) -> None:
         """Have a route. `late`: sources are running, so that it meets origins whose batches flow already."""
+        self.unopened.pop(route.name, None)
         self.routes[route.name] = route
         self._met[route.name] = set()
         if late:
@@ -129,15 +134,30 @@ class Router:
 
     def changed(self, name: str) -> None:
         """The route's match may be another."""
-        self._late.add(name)
+        if name in self.routes:
+            self._late.add(name)
         self._decide_anew()
+        self.room_again()
+
+    def expect(self, route: Route) -> None:
+        """A route is added when its state is open. What nobody else takes is kept for it till then."""
+        self.unopened[route.name] = route
+        self._expected.add(route.name)
+        self._decide_anew()
+
+    def expect_no_more(self, name: str) -> Route:
+        route = self.unopened.pop(name)
+        self._expected.discard(name)
+        self._decide_anew()
+        self.room_again()
+        return route
 
     def remove(self, name: str) -> Route:
         """Have a route no longer: nothing more is handed to it."""
         route = self.routes.pop(name)
         self._late.discard(name)
+        self._expected.discard(name)
         self._met.pop(name, None)
-        self._awaited = {each for each in self._awaited if each[1] != name}
         for key, apart in list(self._apart.items()):
             apart.pop(name, None)
             if not apart:
@@ -159,24 +179,29 @@ class Router:
         """Who takes this origin. Looked up per batch, decided per origin."""
         takers: Takers | None = origin.takers
         if takers is None or takers.generation != self._generation:
+            names = [*self.routes, *self.unopened]
             if takers is None:
-                say_nonsense(origin, list(self.routes))
-            wanted = allowed(origin, self.routes)
+                say_nonsense(origin, names)
+            wanted = allowed(origin, names)
             found = [
                 Taker(route, streams, route.settings.match.selector(origin))
                 for route in self.routes.values()
                 if (wanted is None or route.name in wanted)
                 and (streams := route.settings.match.decide(origin))
             ]
+            waited = any(
+                (wanted is None or name in wanted) and route.settings.match.decide(origin)
+                for name, route in self.unopened.items()
+            )
             # Thousands of containers are taken by few combinations of routes.
-            key = tuple((taker.route.name, taker.streams, taker.selector) for taker in found)
+            key = (waited, *((taker.route.name, taker.streams, taker.selector) for taker in found))
             takers = self._combinations.get(key)
             if takers is None:
-                takers = self._combinations[key] = _takers(self._generation, found)
+                takers = self._combinations[key] = _takers(self._generation, found, waited=waited)
             origin.takers = takers
-            names = {taker.route.name for taker in takers.all}
+            taking = {taker.route.name for taker in takers.all}
             for name, met in self._met.items():
-                if name not in names:
+                if name not in taking:
                     met.discard(origin.key)
         return takers
 
@@ -372,7 +397,7 @@ class Router:
         """Whether the live reader is to show the route this origin: nobody has, or reads for it apart."""
         if origin.key in self._met[route.name]:
             return False
-        return route.name not in self._apart.get(origin.key, {}) or (origin.key, route.name) in self._awaited
+        return route.name not in self._apart.get(origin.key, {})
 
     def _meet_late(
         self, route: Route, origin: Origin, here: Position, reader: Reader | None
@@ -384,23 +409,16 @@ class Router:
         """
         position = self._place(route, origin)
         if position is None:
-            position = _first_position(route, Start("", origin.start or here))
+            kept = self._kept.get(origin.key) if route.name in self._expected else None
+            position = _first_position(route, kept or Start("", origin.start or here))
             if reader is None or reader.routes is not None:
                 position = here
             route.begin(origin.key, position)
         elif reader is None:
             position = here
-        elif reader.routes is None and _is_before(here, position):
-            # The live one would wait for a reader apart to come to its spot, which has passed that already.
-            self.apart(origin, {route.name: position})
-            self._awaited.add((origin.key, route.name))
-            return None
         route.state.met(origin.key)
         self._met[route.name].add(origin.key)
-        awaited = (origin.key, route.name) in self._awaited
-        self._awaited.discard((origin.key, route.name))
-        # One that was awaited shall get nothing of what is before, in the same sweep.
-        if position == here and not awaited:
+        if position == here:
             return None
         self.apart(origin, {route.name: position})
         return position
@@ -469,24 +487,14 @@ class Router:
         )
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
-        takers = self.takers(origin).all
-        if not takers and self.unopened:
-            # Nobody takes what would be read now, and what has been read is let go of.
-            return not self._is_waited_for(origin)
-        for taker in takers:
+        takers = self.takers(origin)
+        if takers.waited and _nobody_takes(takers):
+            return False  # what was read would be let go of
+        for taker in takers.all:
             route = taker.route
             if route.holds or (route.unstored and origin.key in route.unstored):
                 return reader is not None and self._can_part(origin, reader)
         return True
-
-    def _is_waited_for(self, origin: Origin) -> bool:
-        """Whether a route that is not open yet will take something of it."""
-        names = {**self.routes, **self.unopened}
-        wanted = allowed(origin, names)
-        return any(
-            (wanted is None or name in wanted) and route.settings.match.decide(origin)
-            for name, route in self.unopened.items()
-        )
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""
@@ -524,8 +532,12 @@ class Router:
                 origin.start = start.position
             self._apart.pop(origin.key, None)
             self.held.forget(origin)
+            takers = self.takers(origin)
+            self._kept.pop(origin.key, None)
+            if takers.waited and _nobody_takes(takers):
+                self._kept[origin.key] = start
+                found[origin][""] = BEGINNING
             for route in self.routes_of(origin):
-                self._awaited.discard((origin.key, route.name))
                 self._met[route.name].add(origin.key)
                 route.state.met(origin.key)
                 position = self._place(route, origin)
@@ -556,6 +568,7 @@ class Router:
 
     def gone(self, origin: Origin) -> None:
         self.held.forget(origin)
+        self._kept.pop(origin.key, None)
         self._vanished[origin.key] = origin.name or origin.file
         if len(self._vanished) >= self._look_at_vanished:
             waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
@@ -564,9 +577,6 @@ class Router:
         for route in self.routes.values():
             route.state.gone(origin.key)
             self._met[route.name].discard(origin.key)
-            if (origin.key, route.name) in self._awaited:
-                self._awaited.discard((origin.key, route.name))
-                self.joined(origin, [route.name])
 
     def tell(self, origin: Origin, event: Event) -> None:
         if event == "renamed":
@@ -587,10 +597,15 @@ class Router:
         )
 
 
-def _takers(generation: int, found: list[Taker]) -> Takers:
+def _nobody_takes(takers: Takers) -> bool:
+    """Nobody who has not ended."""
+    return all(taker.route.gone is not None for taker in takers.all)
+
+
+def _takers(generation: int, found: list[Taker], *, waited: bool) -> Takers:
     regexes = {regex for taker in found if taker.selector is not None for regex in taker.selector.regexes()}
     whole = any(taker.selector is None and taker.streams == ALL_STREAMS for taker in found)
-    return Takers(generation, found, RegexSet(regexes) if regexes else None, whole)
+    return Takers(generation, found, RegexSet(regexes) if regexes else None, whole, waited)
 
 
 def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
@@ -602,15 +617,6 @@ def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
             taken &= look.taken_by(taker.selector)
         mask |= taken
     return mask
-
-
-def _is_before(here: Position, other: Position) -> bool:
-    """Whether a reader that is here is certain to come to the other position in the same file."""
-    mine = [place for place in (here.stdout.place, here.stderr.place) if place is not None]
-    others = [place for place in (other.stdout.place, other.stderr.place) if place is not None]
-    if not mine or not others or len({place.file for place in (*mine, *others)}) != 1:
-        return False
-    return max(place.offset for place in mine) < min(place.offset for place in others)
 
 
 def _first_position(route: Route, start: Start) -> Position:

@@ -115,8 +115,8 @@ class View:
                     if not count and items:
                         self._items.appendleft(item)
                         break
-                    if count:
-                        item, rest = _parted(item, count)
+                    if max(1, count) < len(item.lines):
+                        item, rest = _parted(item, max(1, count))
                         self._items.appendleft(rest)
                 room -= item.size_bytes
                 self._held_bytes -= item.size_bytes

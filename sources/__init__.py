@@ -148,7 +148,8 @@ class Checkpoints(Protocol):
         """The checkpoints of these origins, by route; to be called before anything of them is read.
 
         `starts` says where a route begins that meets an origin for the first time; that is stored before
-        this returns. An origin that no route takes has no checkpoints.
+        this returns. An origin that no route takes has no checkpoints; one that only routes will take which
+        are not open yet is to be kept from its beginning (under the empty name).
         """
 
     def gone(self, origin: Origin) -> None:

@@ -313,11 +313,20 @@ class DockerSource(Source[DockerOptions]):
             raise
         starts = await self._hop(self._starts, opened)
         checkpoints = await self._checkpoints.meet(starts)
-        await self._begin({c: checkpoints[c.origin] or {"": starts[c.origin].position} for c in opened})
+        await self._begin({c: self._where(c, checkpoints[c.origin], starts[c.origin]) for c in opened})
         for container in opened:
             container.opening = False
             if container.details.running:
                 self._checkpoints.tell(container.origin, "started")
+
+    @staticmethod
+    def _where(
+        container: Container, checkpoints: Mapping[str, Position], start: Start
+    ) -> Mapping[str, Position]:
+        """Where to begin. What is kept for nobody yet is so in files: an engine keeps nothing for us."""
+        if not checkpoints or (container.log is None and "" in checkpoints):
+            return {"": start.position}
+        return checkpoints
 
     def _starts(self, containers: list[Container]) -> dict[Origin, Start]:
         """Where `start` says that a route begins with them, if they were there before. In a worker thread."""

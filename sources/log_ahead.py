@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from logroute.router.position import Position
 from logroute.router.record import Stream
 from logroute.sources.log_formats import Spot
 
 
 class AheadRoutes:
-    """Per route and stream, up to which spot of a log it has everything."""
+    """Per route and stream, up to which spot of a log it has everything: what its checkpoint says."""
 
-    __slots__ = ("_spots",)
+    __slots__ = ("_checkpoints", "_spots")
 
-    def __init__(self, spots: Mapping[str, Mapping[Stream, Spot]]) -> None:
+    def __init__(
+        self, spots: Mapping[str, Mapping[Stream, Spot]], checkpoints: Mapping[str, Position]
+    ) -> None:
         self._spots = spots
+        self._checkpoints = checkpoints
+
+    def joined(self, others: AheadRoutes) -> AheadRoutes:
+        """These and the others."""
+        return AheadRoutes({**self._spots, **others._spots}, {**self._checkpoints, **others._checkpoints})
+
+    def checkpoints(self, here: Spot) -> dict[str, Position]:
+        """Of those that are ahead of here."""
+        return {route: self._checkpoints[route] for route in self.at(here) or ()}
 
     def cut(self, here: Spot, end: Spot) -> Spot:
         """Where a chunk from `here` to `end` has to end, so that all of it is acknowledged alike."""

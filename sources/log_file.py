@@ -311,33 +311,61 @@ class LogFile:
         """A further reader, for these routes, from where they are.
 
         To be called of the live reader, before the next `fetch`. Of another fork, where that has passed these
-        positions with its last `fetch`, and not the live reader.
+        positions with its last `fetch`, and not the live reader. Where the live one comes to these positions
+        by itself, it heeds them, and the fork, which is not among the `forks`, is only to be closed.
         """
-        of = of or self
         self.strand(checkpoints)
+        # Locked, so that what `look` finds meanwhile is found for it as well.
+        with self._chain:
+            fork = self._forked(checkpoints, of or self)
+            if self.spot < fork.spot:
+                there = dict.fromkeys(STREAMS, fork.spot)
+                self.heed(AheadRoutes(dict.fromkeys(checkpoints, there), checkpoints))
+                self.heed(fork._ahead)
+                self._no_more_stranded(checkpoints)
+            else:
+                self._add(fork)
+        return fork
+
+    def _forked(self, checkpoints: Mapping[str, Position], of: LogFile) -> LogFile:
+        """Such a reader, with descriptors of its own. Raises OSError."""
         fork = self.another()
         fork.routes, fork.began = frozenset(checkpoints), checkpoints
         fork.stop_at, fork.turn = self.stop_at, self.turn
-        # Locked, so that what `look` finds meanwhile is found for it as well.
-        with self._chain:
-            known = [*of._spent, *of._segments]
-            older: list[Segment] = []
-            held = {segment.identify() for segment in known}
-            if any(_in_older_files(p, held) for p in checkpoints.values()):
-                older = older_segments(self.path, known, rotated=self.rotated)
-            fork._passed = of._passed - len(of._spent) - len(older)
-            fork._segments = older
-            try:
-                older.extend(segment.again() for segment in known)
-                fork._losses = tuple(fork.resume(checkpoints))
-            except OSError:
-                close_all(fork._segments)
-                raise
-            fork._looked = True
-            with _MEMORY:
-                self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
-                self.stranded = {r: p for r, p in self.stranded.items() if r not in checkpoints}
+        known = [*of._spent, *of._segments]
+        older: list[Segment] = []
+        held = {segment.identify() for segment in known}
+        if any(_in_older_files(p, held) for p in checkpoints.values()):
+            older = older_segments(self.path, known, rotated=self.rotated)
+        fork._passed = of._passed - len(of._spent) - len(older)
+        fork._segments = older
+        try:
+            older.extend(segment.again() for segment in known)
+            fork._losses = tuple(fork.resume(checkpoints))
+        except OSError:
+            close_all(fork._segments)
+            raise
+        fork._looked = True
         return fork
+
+    def _add(self, fork: LogFile) -> None:
+        with _MEMORY:
+            self.forks = tuple(sorted((*self.forks, fork), key=lambda each: each.spot))
+        self._no_more_stranded(fork.began)
+
+    def _no_more_stranded(self, routes: Collection[str]) -> None:
+        with _MEMORY:
+            self.stranded = {r: p for r, p in self.stranded.items() if r not in routes}
+
+    @property
+    def ahead(self) -> AheadRoutes | None:
+        """Routes that have acknowledged some of what it reads."""
+        return self._ahead
+
+    def heed(self, ahead: AheadRoutes | None) -> None:
+        """From now on batches say what these have, too; to be called between a `parse` and a `fetch`."""
+        if ahead is not None:
+            self._ahead = self._ahead.joined(ahead) if self._ahead is not None else ahead
 
     def leave(self, fork: LogFile) -> None:
         """The fork is done; it is the caller's to close."""
@@ -349,6 +377,8 @@ class LogFile:
         where that is for a reader.
         """
         found = {"": needed(self)}
+        if self._ahead is not None:
+            found |= self._ahead.checkpoints(self.spot)
         found |= {route: needed(fork) for fork in self.forks for route in fork.routes or ()}
         return {**found, **self.stranded}
 
@@ -413,11 +443,16 @@ class LogFile:
             spots = {r: min(locate(segments, self._format, p)[0].values()) for r, p in checkpoints.items()}
         furthest = spots[""] if "" in spots else max(spots.values())
         far = {
-            r: p for r, p in checkpoints.items() if bytes_between(segments, spots[r], furthest) > near_bytes
+            r: p
+            for r, p in checkpoints.items()
+            if spots[r] < furthest and bytes_between(segments, spots[r], furthest) > near_bytes
         }
         losses: list[Lost] = []
         if far:
-            losses += self.fork(far).take_losses()
+            with self._chain:
+                fork = self._forked(far, self)
+                self._add(fork)
+            losses += fork.take_losses()
         return losses + self.resume({r: p for r, p in checkpoints.items() if r not in far})
 
     def resume(self, checkpoints: Mapping[str, Position]) -> list[Lost]:
@@ -460,7 +495,7 @@ class LogFile:
             self._batches.begin(Position(parts["stdout"], parts["stderr"]), end)
             self._looked = False
         ahead = {route: spots for route, spots in found.items() if max(spots.values()) > lowest}
-        self._ahead = AheadRoutes(ahead) if ahead else None
+        self._ahead = AheadRoutes(ahead, {route: checkpoints[route] for route in ahead}) if ahead else None
         return lost
 
     # --- fetching: blocks on the disk, knows bytes and no records -------------------------------------

@@ -410,6 +410,7 @@ class Sweep:
                     batches += ended
                     continue  # it joins when these are handed on
                 routes = fork.routes or frozenset()
+                ahead.heed(fork.ahead)
                 if ahead.routes is None:
                     self._emit.joined(live.origin, routes)
                     if live in self._drained:  # it has said so before they were with it
@@ -474,9 +475,13 @@ class Sweep:
                 self._ready.pop(reader, None)
                 self._close_later(reader)
                 self._emit.closed(reader, reader.origin)
-        self._ready[fork] = None
         if fork.has_losses:
             self._on_lost(fork)
+        if fork in live.forks:
+            self._ready[fork] = None
+        else:  # the live one comes to where they are
+            self._emit.joined(live.origin, positions)
+            self._close_later(fork)
 
     def _still(self, logs: Iterable[LogFile]) -> list[LogFile]:
         """Those that were not removed meanwhile."""

@@ -181,6 +181,45 @@ async def test_a_full_queue_holds_back_the_logs_that_it_takes_and_no_others(
     assert router.has_room(WEB)
 
 
+def expected(router: Router, name: str, match: Any = None) -> Route:
+    """A route whose state cannot be opened yet."""
+    route = Route(
+        RouteSettings(name, EVERYTHING if match is None else Match.parse(match)),
+        StandInSink,
+        state_folder=None,
+        on_room=router.room_again,
+    )
+    router.expect(route)
+    return route
+
+
+async def test_what_only_a_route_that_is_not_open_yet_will_take_is_not_read() -> None:
+    router = Router()
+    late = expected(router, "late", {"container": "web"})
+    assert (router.has_room(WEB), router.has_room(DB)) == (False, True)
+    found = await router.meet({WEB: Start("", position(7)), DB: Start("", position(7))})
+    assert found == {WEB: {"": BEGINNING}, DB: {}}
+    late.replace(RouteSettings("late", Match.parse({"container": "db"})), StandInSink)
+    router.changed("late")
+    assert (router.has_room(WEB), router.has_room(DB)) == (True, False)
+    other = add(router, "other")
+    assert router.has_room(DB)
+    other.gone = SinkGone("closed")
+    assert not router.has_room(DB)
+    router.expect_no_more("late")
+    assert router.has_room(DB)
+
+
+async def test_a_label_names_routes_that_are_not_open_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    router = Router()
+    add(router, "open")
+    expected(router, "late")
+    labelled = Origin("docker:l", "docker", id="l" * 64, name="l", labels={"logroute.routes": "late"})
+    assert router.routes_of(labelled) == []
+    assert not router.has_room(labelled)
+    assert "there is no route" not in capsys.readouterr().out
+
+
 async def test_a_route_whose_sink_is_gone_holds_nothing_back_and_what_comes_for_it_is_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -431,8 +470,8 @@ def at(offset: int) -> Position:
     return Position(StreamPosition(place), StreamPosition(place))
 
 
-async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_waits_for_that() -> None:
-    """A reader apart would wait for the live one, and that for it."""
+async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_is_apart_until_it_joins() -> None:
+    """The source knows which of them is further: `test_catching_up` has that."""
     router = Router()
     good = add(router, "good")
     await opened(router)
@@ -444,10 +483,9 @@ async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_waits
         made.reader = Reading()
         return made
 
-    assert await router.meet_late(WEB, at(10)) == {}
+    assert await router.meet_late(WEB, at(10)) == {"late": at(30)}
     assert await router([line(10, 20)]) == []
-    (behind,) = await router([line(20, 30), line(30, 40)])
-    assert (behind.route, behind.position) == ("late", at(30))
+    assert await router([line(20, 30), line(30, 40)]) == []
     assert (good.statistics().received, late.statistics().received) == (3, 0)
     router.joined(WEB, ["late"])
     assert await router([line(40, 50)]) == []

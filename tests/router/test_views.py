@@ -62,12 +62,16 @@ async def test_what_there_was_no_room_for_is_told_behind_what_was_held() -> None
     assert numbers(after) == [shown]
 
 
-async def test_a_record_larger_than_a_piece_is_given_whole() -> None:
-    record = Record("x" * (PIECE_BYTES + 1), "stdout", iso_time(10**18))
-    large = Batch(ORIGIN, [record], before=BEGINNING, after=BEGINNING, size_bytes=PIECE_BYTES + 1, ready=True)
+async def test_records_larger_than_a_piece_are_given_one_by_one() -> None:
+    records = [Record("x" * (PIECE_BYTES + 1), "stdout", iso_time((n + 1) * 10**9)) for n in range(3)]
+    size_bytes = batch_size_bytes(records, 3 * (PIECE_BYTES + 1))
+    large = Batch(ORIGIN, records, before=BEGINNING, after=BEGINNING, size_bytes=size_bytes, ready=True)
     with Views().open() as view:
         view.show(large)
-        assert await view.receive() == [large]
+        given = [await view.receive() for _ in records]
+    assert [[item.records for item in items if isinstance(item, Batch)] for items in given] == [
+        [[record]] for record in records
+    ]
 
 
 async def test_a_record_larger_than_what_is_held_is_skipped_and_what_comes_then_is_seen(

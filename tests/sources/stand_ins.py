@@ -112,6 +112,7 @@ class Routes:
 
 class Settings:
     match = EVERYTHING
+    start = None
 
 
 class Gate:
@@ -125,6 +126,9 @@ class Gate:
         self.unstored: frozenset[str] = frozenset()
         self.got: list[str] = []
         self.place: Position = BEGINNING
+        self.born = 1.0
+        self.met_before = True
+        """Has a checkpoint; else it begins where the source says."""
         self.lost: dict[str, int] = {}
         self.state = self.queue = self
         self._router = router
@@ -141,8 +145,11 @@ class Gate:
     def reached(self) -> Mapping[str, Position]:
         return {}
 
-    def position(self, origin: str) -> Position:
-        return self.place
+    def position(self, origin: str) -> Position | None:
+        return self.place if self.met_before else None
+
+    def begin(self, origin: str, position: Position) -> None:
+        self.place, self.met_before = position, True
 
     def open(self) -> None:
         self.holds = self._blocks = False

@@ -19,7 +19,7 @@ from logroute.router.position import BEGINNING, Position
 from logroute.router.record import Origin
 from logroute.router.router import Router
 from logroute.router.times import iso_time
-from logroute.sources import Lost
+from logroute.sources import Lost, Start
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import Sweep
@@ -165,9 +165,15 @@ class World:
             self.router.lost(log.origin, lost)
 
     def begin(self, checkpoints: Mapping[str, Position] | None = None) -> None:
-        assert self.reader.open()
+        assert self.reader.is_open or self.reader.open()
         self.reader.begin(checkpoints or {name: gate.place for name, gate in self.gates.items()}, 0)
         self.sweep.add(self.reader)
+
+    def come_later(self, name: str, before: World) -> Gate:
+        """A route of another daemon, with what it has had, that is to be added to this one."""
+        gate = self.gates[name] = before.gates[name]
+        gate.state = gate.queue = gate
+        return gate
 
     async def settle(self) -> None:
         """Let it read all there is to read."""
@@ -246,32 +252,95 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
         assert open_files(tmp_path) == before
 
 
-@pytest.mark.parametrize("delivered", [0, 6])
-async def test_while_no_route_is_open_rotation_takes_nothing_away(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path, delivered: int
-) -> None:
-    """The state of the only route cannot be opened at the start: a full disk. Nobody knows its checkpoint."""
-    async with world(tmp_path, "a") as w:
-        gate = w.gates["a"]
+async def left_behind(folder: Path, delivered: int, rotations: int) -> World:
+    """A daemon whose route `a` has had so many lines, and its log, which goes on when that has ended."""
+    async with world(folder, "a") as w:
         w.begin()
         await w.write(delivered)
-    async with world(tmp_path, "") as again:
-        again.log.said += w.said
-        again.router.unopened["a"] = gate  # type: ignore[assignment]  # what the router needs of a route
-        gate.state = gate.queue = gate
-        again.gates["a"] = gate
-        again.begin({"": BEGINNING})
-        for _ in range(3 * again.log.keep):
-            await again.write(10)
-            await again.rotate()
-        assert gate.got == w.said
-        del again.router.unopened["a"]
-        again.router.add(gate, late=True)  # type: ignore[arg-type]
-        await again.sweep.welcome()
-        again.router.room_again()
-        await again.write(10)
-        assert again.all_have_everything()
-        assert again.losses == []
+        for _ in range(rotations):
+            await w.rotate()
+            await w.write(4)
+    log = Log(folder / "log.json")
+    log.number = w.log.number
+    log.write(5)
+    log.rotate()
+    log.write(5)
+    log.close()
+    w.log.said += log.said
+    w.log.number = log.number
+    return w
+
+
+@pytest.mark.parametrize("start", ["beginning", "now"])
+@pytest.mark.parametrize("rotations", [0, 1])
+@pytest.mark.parametrize("delivered", [0, 6])
+async def test_while_no_route_is_open_rotation_takes_nothing_away(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, delivered: int, rotations: int, start: str
+) -> None:
+    """The state of the only route cannot be opened at the start: a full disk. Nobody knows its checkpoint."""
+    before = await left_behind(tmp_path, delivered, rotations)
+    async with world(tmp_path, "") as w:
+        w.log.number, w.log.said = before.log.number, list(before.said)
+        gate = w.come_later("a", before)
+        w.router.expect(gate)  # type: ignore[arg-type]  # what the router needs of a route
+        assert w.reader.open()
+        at = BEGINNING if start == "beginning" else w.reader.end()
+        checkpoints = await w.router.meet({w.origin: Start("", at)})
+        w.begin(checkpoints[w.origin])
+        for _ in range(3 * w.log.keep):
+            await w.write(10)
+            await w.rotate()
+        assert len(gate.got) == delivered + 4 * rotations
+        w.router.add(gate, late=True)  # type: ignore[arg-type]
+        await w.sweep.welcome()
+        w.router.room_again()
+        await w.write(10)
+        assert w.all_have_everything()
+        assert w.losses == []
+
+
+@pytest.mark.parametrize("start", ["beginning", "now"])
+async def test_a_new_route_that_was_not_open_yet_begins_where_it_would_have(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, start: str
+) -> None:
+    before = await left_behind(tmp_path, 6, 1)
+    async with world(tmp_path, "") as w:
+        w.log.number, w.log.said = before.log.number, list(before.said)
+        gate = w.come_later("a", before)
+        gate.got, gate.met_before = [], False
+        w.router.expect(gate)  # type: ignore[arg-type]
+        assert w.reader.open()
+        at = BEGINNING if start == "beginning" else w.reader.end()
+        w.begin((await w.router.meet({w.origin: Start("", at)}))[w.origin])
+        for _ in range(w.log.keep):
+            await w.write(10)
+            await w.rotate()
+        w.router.add(gate, late=True)  # type: ignore[arg-type]
+        await w.sweep.welcome()
+        w.router.room_again()
+        await w.write(10)
+        assert gate.got == (w.said if start == "beginning" else w.said[len(before.said) :])
+
+
+@pytest.mark.parametrize("rotations", [0, 1])
+async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_gets_nothing_twice(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, rotations: int
+) -> None:
+    before = await left_behind(tmp_path, 6, rotations)
+    async with world(tmp_path, "b") as w:
+        w.log.number, w.log.said = before.log.number, list(before.said)
+        late = w.come_later("a", before)
+        w.gates["b"].holds = True
+        w.begin({"b": BEGINNING})
+        await w.write(10)
+        w.router.add(late, late=True)  # type: ignore[arg-type]
+        await w.sweep.welcome()
+        await w.write(10)
+        assert w.gates["b"].got == []
+        w.gates["b"].open()
+        await w.write(10)
+        assert w.all_have_everything()
+        assert w.reader.forks == ()
 
 
 async def test_what_waits_for_room_does_not_ask_for_it_with_each_line(
