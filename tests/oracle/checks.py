@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
 from tests.oracle.history import (
@@ -174,18 +174,20 @@ def _is_stored(history: History, delivery: Delivery) -> bool:
     if not delivery.sure:
         return False
     for down in history.daemon_down:
-        stored_until = _stored_until(history.unstored, down.begin)
+        unstored = _unstored_at_the_end(history, down)
         # Ending in order is of no use where nothing can be stored.
-        forgets = down.abrupt or stored_until < down.begin
+        forgets = down.abrupt or bool(unstored)
+        stored_until = min([down.begin, *(span.begin for span in unstored)])
         last_part = max(delivery.at, delivery.done_at)
         if forgets and delivery.at <= down.end and stored_until - COMMIT_S <= last_part:
             return False
     return True
 
 
-def _stored_until(unstored: Sequence[Span], at: float) -> float:
-    """Up to when acknowledgements were surely stored at a time."""
-    return min([at, *(span.begin for span in unstored if span.begin <= at <= span.end + COMMIT_S)])
+def _unstored_at_the_end(history: History, down: Span) -> list[Span]:
+    """When acknowledgements could not be stored, until the daemon had ended, storing the last."""
+    ended = min((life.end for life in history.lives if life.end >= down.begin), default=down.begin)
+    return [span for span in history.unstored if span.begin <= ended and down.begin <= span.end + COMMIT_S]
 
 
 # --- in another order ---------------------------------------------------------------------------------

@@ -229,6 +229,19 @@ def test_an_end_forgets_what_could_not_be_stored_for_long(abrupt: bool) -> None:
     assert story.kinds() == []
 
 
+def test_a_disk_that_fills_while_the_daemon_ends_takes_its_last_checkpoints() -> None:
+    story = Story("at least once")
+    story.history.lives.append(Life(0.0, 30.5))
+    story.arrive(range(10), at=29.0)
+    story.down(30.0, 32.0)
+    story.arrive(range(10), at=33.0, turn=2)
+    assert story.kinds() == [("doubled", key(0))]
+    story.history.unstored.append(Span(30.6, 31.5))  # it had ended before that
+    assert story.kinds() == [("doubled", key(0))]
+    story.history.unstored.append(Span(30.2, 31.5))
+    assert story.kinds() == []
+
+
 def test_an_old_connection_that_is_read_late_is_no_other_order() -> None:
     story = Story("confirmed")
     story.arrive([0, 1, 2], at=3.0, turn=1)
