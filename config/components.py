@@ -14,10 +14,12 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 
 class Options(BaseModel):
@@ -149,7 +151,7 @@ class Registry:
         if own:
             self._import(name, module, lambda: importlib.import_module(module))
         else:
-            for point in entry_points(group=self.group, name=name):
+            for point in self._entry_points().select(name=name):
                 self._import(name, _where(point), point.load)
 
     def _load_all(self) -> None:
@@ -159,9 +161,15 @@ class Registry:
             if module.name.startswith("_"):  # what a component imports for itself once it is used
                 continue
             importlib.import_module(f"{self.group}.{module.name}")
-        for point in entry_points(group=self.group):
+        for point in self._entry_points():
             with suppress(BrokenComponent):
                 self._import(point.name, _where(point), point.load)
+
+    def _entry_points(self) -> EntryPoints:
+        """Those of strangers' components."""
+        from importlib.metadata import entry_points  # some milliseconds, which only they shall cost
+
+        return entry_points(group=self.group)
 
     def _import(self, name: str, where: str, load: Callable[[], object]) -> None:
         try:
