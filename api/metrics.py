@@ -154,7 +154,11 @@ class BooksCollector:
 def _gauges(books: Mapping[str, RouteStatistics]) -> Iterator[Metric]:
     """What there is of each route now."""
     for name, help_, value in (
-        ("up", "Whether the last attempt at a delivery succeeded.", lambda book: int(book.up)),
+        (
+            "up",
+            "Whether the last attempt at a delivery succeeded, and not all is rejected.",
+            lambda book: int(book.up),
+        ),
         (
             "behind",
             "Whether the sink could not keep up, and not all is delivered.",

@@ -88,7 +88,7 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     dead_letters_dropped: int
     """Rejected records that are not kept any more, or never were: there were too many."""
     up: bool
-    """Whether the last attempt at a delivery succeeded, or there was none."""
+    """Whether the last attempt at a delivery succeeded, or there was none, and not everything is rejected."""
     reason: str
     """Why not."""
     lost: dict[str, Gaps] = msgspec.field(default_factory=dict)

@@ -486,11 +486,11 @@ class Daemon:
         await self._started.wait()
         with trio.move_on_after(FIRST_ANSWERS_WITHIN_S):
             for route in list(self.router.routes.values()):
-                await route.tried.wait()
+                await route.standing.tried.wait()
         down = {
             name: route.why_not_up or "no answer yet"
             for name, route in (self.router.routes | self.router.unopened).items()
-            if route.why_not_up or not route.tried.is_set()
+            if route.why_not_up or not route.standing.tried.is_set()
         }
         if down and not self._stopping.is_set():
             self._log.warning("started degraded: some routes cannot deliver, and go on trying", routes=down)

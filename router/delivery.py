@@ -79,8 +79,8 @@ class Accounts(Protocol):
     def failed(self, error: Exception) -> None:
         """The last attempt failed."""
 
-    def succeeded(self) -> None:
-        """The last attempt did not."""
+    def answered(self, taken: int, rejected: int = 0, reason: str = "") -> None:
+        """The last attempt did not: of its records so many were taken, and so many rejected for good."""
 
 
 class Delivery:
@@ -212,8 +212,9 @@ class Delivery:
             part = parts.pop()
             answer = await self._try(part)
             if isinstance(answer, Refused):
-                parts += _refused(part, answer, result)
-                self._accounts.succeeded()
+                left = _refused(part, answer, result)
+                self._accounts.answered(0, 0 if left else _count(part), str(answer))
+                parts += left
                 attempt = 0
             elif isinstance(answer, Exception):
                 parts.append(part)
@@ -228,7 +229,9 @@ class Delivery:
                 if answer.unnamed:
                     result.unnamed.append((answer.unnamed, answer.unnamed_reason))
                 if not answer.postponed:
-                    self._accounts.succeeded()
+                    reason = answer.rejected[-1].reason if answer.rejected else answer.unnamed_reason
+                    refused = len(answer.rejected) + answer.unnamed
+                    self._accounts.answered(_count(part) - refused, refused, reason)
                     attempt = 0
                     continue
                 part = _postponed(part, answer)

@@ -27,6 +27,7 @@ from logroute.router.overflow import Overflow, OverflowSettings, WhenFull
 from logroute.router.position import Position
 from logroute.router.queue import Group, Queue
 from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, Reader, total_size_bytes
+from logroute.router.standing import SparingLog, Standing
 from logroute.router.state import RouteState
 from logroute.router.times import iso_time
 from logroute.sinks import FileLength, Retryable, Sink, SinkGone
@@ -38,9 +39,6 @@ END_WITHIN_S = 5.0
 """What closing the sink, and storing the last checkpoints, may each take at the end."""
 HURRIED_WITHIN_S = 0.5
 """The same once somebody has asked twice for the end."""
-
-SAY_AGAIN_S = 60.0
-"""A word that repeats is said again after so long, with how often it was meant meanwhile."""
 
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
@@ -113,27 +111,19 @@ class Route:
         self._make_sink = make_sink
         self._end_within_s = END_WITHIN_S
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
-        self._said: dict[str, tuple[float, int]] = {}
-        self._up = True
-        self._reason = ""
-        self._last_error = ""
-        self._failed_at = 0.0
-        self._since = time.time()
+        self._sparing = SparingLog(self.name)
+        self.standing = Standing(self.name, self._sparing)
         self.abandoned = False
         """It was removed, and what it has not delivered shall be dropped."""
         self._delivered_at = 0.0
         self.paused_since: float | None = None
         """Since when it is paused, in seconds since the epoch; None: it is not."""
-        self._failures = 0
-        self._failure_said = False
-        """Somebody who reads the log thinks that it fails."""
-        self.tried = trio.Event()
-        """The first attempt at opening the sink has been answered."""
         self._equip(settings, make_sink(self))
 
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
         """Have this sink, and a delivery to it."""
         self._have(settings)
+        self.standing.forget_rejections()
         self.sink = sink
         cls = type(sink)
         self._delivery_settings = DeliverySettings(
@@ -207,20 +197,7 @@ class Route:
 
     def warn(self, event: str, **details: object) -> None:
         """Say it, unless it was said within the last minute."""
-        self._say(logging.WARNING, event, details)
-
-    def _say(self, level: int, event: str, details: dict[str, object]) -> bool:
-        """Likewise; whether it was said."""
-        now = trio.current_time()
-        last, times = self._said.get(event, (-math.inf, 0))
-        if now - last < SAY_AGAIN_S:
-            self._said[event] = (last, times + 1)
-            return False
-        if times:
-            details["repeated"] = times
-        self._said[event] = (now, 0)
-        self._log.log(level, event, **details)
-        return True
+        self._sparing.say(logging.WARNING, event, **details)
 
     # --- the way in -----------------------------------------------------------------------------------
 
@@ -297,7 +274,7 @@ class Route:
         `since` is in seconds since the epoch.
         """
         self.paused_since = since
-        self._is_down(
+        self.standing.down(
             f"paused since {iso_time(int(since * 1e9))[:19]}Z: see `logroute routes resume {self.name}`"
         )
 
@@ -306,7 +283,8 @@ class Route:
         if self.paused_since is None:
             return
         self.paused_since = None
-        self._up, self._reason, self._since = True, "", time.time()
+        self.standing.up()
+        self.standing.forget_rejections()
         self._delivery.resume()
 
     def statistics(self) -> RouteStatistics:
@@ -323,10 +301,10 @@ class Route:
             self.queue.statistics(),
             self.state.dead.letters,
             books.letters_dropped,
-            self._up,
-            self._reason,
+            self.standing.is_up,
+            self.standing.reason,
             {reason: msgspec.structs.replace(gaps) for reason, gaps in self.lost.items()},
-            self._since,
+            self.standing.since,
             self._overflow.behind,
             self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
@@ -335,8 +313,8 @@ class Route:
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,
             self._overflow.settings.disk_bytes,
-            self._last_error,
-            self._failed_at,
+            self.standing.last_error,
+            self.standing.failed_at,
         )
 
     @property
@@ -359,8 +337,8 @@ class Route:
 
     @property
     def why_not_up(self) -> str:
-        """Why the last attempt at a delivery failed; empty if it did not."""
-        return self._reason
+        """Why nothing is delivered; empty where nothing is known to be wrong."""
+        return self.standing.reason
 
     @property
     def undelivered(self) -> int:
@@ -432,33 +410,12 @@ class Route:
             self.warn("records were rejected, nobody says which", records=count, reason=reason)
 
     def failed(self, error: Exception) -> None:
-        if self.paused:
-            return
-        self._failures += 1
-        self._is_down(str(error) or type(error).__name__)
-        if isinstance(error, Retryable | StateError):
-            said = self._say(logging.WARNING, "cannot deliver, trying again", {"reason": self._reason})
-        else:
-            details = {"reason": self._reason, "exc_info": error}
-            said = self._say(logging.ERROR, "the sink failed, trying again", details)
-        self._failure_said = self._failure_said or said
+        if not self.paused:
+            self.standing.failed(error)
 
-    def _is_down(self, reason: str) -> None:
-        self.tried.set()
-        if self._up:
-            self._since = time.time()
-        self._up, self._reason = False, reason
-        self._last_error, self._failed_at = reason, time.time()
-
-    def succeeded(self) -> None:
-        if self.paused:  # it was under way
-            return
-        if not self._up:
-            self._since = time.time()
-            # As often as its failures are said, however often the receiver comes and goes.
-            if self._failure_said:
-                self._log.info("the route delivers again", attempts=self._failures + 1)
-            self._up, self._reason, self._failures, self._failure_said = True, "", 0, False
+    def answered(self, taken: int, rejected: int = 0, reason: str = "") -> None:
+        if not self.paused:  # else it was under way
+            self.standing.answered(taken, rejected, reason)
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -467,12 +424,10 @@ class Route:
         try:
             await self.state.open(within_s=within_s)
         except StateError as error:
-            self._is_down(str(error))
+            self.standing.down(str(error))
             raise
         if not self.paused:
-            if not self._up:
-                self._since = time.time()
-            self._up, self._reason = True, ""
+            self.standing.up()
         self.queue.load()
         self._books.received = self.queue.records + self.state.lost_records
         self._books.drop("damaged", self.state.lost_records)
@@ -507,7 +462,7 @@ class Route:
                 if failure is not None:
                     attempt = 0 if trio.current_time() - began > RESTART_MAX_S else attempt + 1
                     wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))
-                    self._is_down(str(failure) or repr(failure))
+                    self.standing.down(str(failure) or repr(failure))
                     self._log.error("the route failed, starting it again", after_s=wait_s, exc_info=failure)
                     with trio.move_on_after(wait_s):
                         await self._replaced.wait()
@@ -582,7 +537,7 @@ class Route:
     async def _run_sink(self, route: trio.CancelScope) -> None:
         """The sink's own work beside the deliveries; it starts again when it fails."""
         await self._delivery.opened.wait()
-        self.tried.set()
+        self.standing.tried.set()
         attempt = 0
         while True:
             failure: Exception | None = None
@@ -613,7 +568,7 @@ class Route:
 
     def _give_up(self, error: SinkGone) -> None:
         """The sink is gone for good: what was received and not delivered stays behind the checkpoint."""
-        self._is_down(str(error))
+        self.standing.down(str(error))
         self._books.drop("gone", self.queue.abandon())
         self.unstored.clear()
         self._on_room()

@@ -851,6 +851,35 @@ async def test_a_receiver_that_refuses_a_whole_is_asked_until_it_is_known_what_i
     assert number_of(route.state.positions[WEB.key]) == 8
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_receiver_that_takes_nothing_is_not_well(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str], whole: bool
+) -> None:
+    """However it says so: record by record, or of each delivery, until it is known of every record."""
+
+    async def of_each(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        sink.script.insert(0, of_each)
+        return [Rejected(0, record, "no such thing") for record in batches[0].records]
+
+    bad = [*range(1, 51)]
+    route = make([refuse(*bad) if whole else of_each])
+    async with running(route) as sink:
+        route.put([batch(WEB, bad[:19])])
+        await trio.testing.wait_all_tasks_blocked()
+        assert route.statistics().up  # that may have been these records
+        route.put([batch(WEB, bad[19:])])
+        await trio.testing.wait_all_tasks_blocked()
+        book = route.statistics()
+        assert (book.up, book.rejected) == (False, 50)
+        assert book.reason == "every record is rejected, 50 in a row; the last: no such thing"
+        sink.script.clear()
+        route.put([batch(WEB, [51])])
+    assert route.statistics().up
+    said = capsys.readouterr().out
+    assert said.count("every record is rejected") == 1
+    assert said.count("the route delivers again") == 1
+
+
 async def test_what_was_taken_before_a_failure_is_not_sent_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
