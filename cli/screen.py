@@ -1,7 +1,8 @@
 """What `logroute tail` shows of records: a name in its colour, then the message, in words people can read.
 
 No line controls a terminal (CVE-2021-25743): of what it has only colours stay, checked and ended; everything
-else that could is made visible. Into a pipe or a file the text goes as it is, without colours of ours.
+else that could is made visible. Into a pipe or a file the text goes as it is, without colours of ours. Where
+names stand no record writes: what continues one stands below its message.
 """
 
 from __future__ import annotations
@@ -41,7 +42,18 @@ WIDEST_NAME = 28
 NARROWEST_NAME = 8
 
 _SEQUENCE = re.compile(r"\x1b\[([0-9;:]{0,40})m")
+# SGR's numbers (ECMA-48, 8.3.117; colours by number: ITU-T T.416, 13.1.8). Not 8, which conceals, wherever it
+# stands; as the part of a colour it is none.
+_SGR = (
+    r"(?:[345]8(?:;5;\d{1,3}|;2(?:;\d{1,3}){3}|:5:\d{1,3}|:2(?::\d{0,3}){3,5})"
+    r"|4:[0-5]|0?[0-79]|(?![345]8)[1-9]\d|10\d)?"
+)
+_COLOURS_ONLY = re.compile(f"{_SGR}(?:;{_SGR})*")
 _STREAM_COLOUR = "\x1b[31m"
+_BAR_CELLS = 3
+"""Of ` | `, between a name and a message."""
+_INDENT = "\n    "
+"""Before what continues a value in a template."""
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -59,7 +71,11 @@ class Style(msgspec.Struct, frozen=True):
     zone: tzinfo | None = None
     """Of the times; None: UTC."""
     highlight: re.Pattern[str] | None = None
-    names: bool = True
+
+    @property
+    def guarded(self) -> bool:
+        """It is for a terminal's eyes, if not now: colours that were asked for are shown by one later."""
+        return self.terminal or self.colour
 
 
 class Screen:
@@ -75,13 +91,18 @@ class Screen:
         self._parse = [_processor("json")] + ([_processor("level")] if levels else [])
         self._encode: Callable[[Batch], bytes] | None = None
         if style.format != "default":
-            self._encode = encoder(style.format)
+            self._encode = encoder(style.format, _indented)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether nothing that controls a terminal may pass."""
+        return self._style.guarded
 
     def render(self, batches: Sequence[Batch]) -> bytes:
         """The text of all records, each ended by a newline."""
         if self._encode is not None:
             data = b"".join(map(self._encode, batches))
-            if self._style.terminal:
+            if self._style.guarded:
                 data = visible(data.decode("utf-8", "replace")).encode()
             return data
         return "".join([self._text(batch) for batch in batches]).encode("utf-8", "replace")
@@ -96,7 +117,7 @@ class Screen:
     def _text(self, batch: Batch) -> str:
         style = self._style
         prefixes = self._prefix(batch.origin)
-        plain = not style.terminal and style.highlight is None
+        plain = not style.guarded
         lines: list[str] = []
         for record in self.parsed(batch).records:
             message = record.message
@@ -107,8 +128,14 @@ class Screen:
             time = self._time(record.time) if style.times else ""
             if record.fields or record.level:
                 message = self._structured(record, message)
+            if "\n" in message:
+                message = message.replace("\n", self._continued(time))
             lines.append(f"{time}{prefixes[record.stream]}{message}\n")
         return "".join(lines)
+
+    def _continued(self, time: str) -> str:
+        """A newline and the space up to the message: nobody who says one begins a line with a name."""
+        return "\n" + " " * (cells(_SEQUENCE.sub("", time)) + self._width + _BAR_CELLS)
 
     def parsed(self, batch: Batch) -> Batch:
         """With levels and fields where a message is JSON, and nobody has parsed it before."""
@@ -126,7 +153,7 @@ class Screen:
         level = ""
         if record.level:
             level = f"{record.level.upper():<{LEVEL_WIDTH}} "
-            if style.terminal:
+            if style.guarded:
                 level = visible(level)
             if style.colour:
                 # The text says its level itself, unless that was taken out of it.
@@ -138,7 +165,7 @@ class Screen:
             pairs = []
             for key, value in record.fields.items():
                 text = logfmt_value(value)
-                if style.terminal:
+                if style.guarded:
                     key, text = visible(str(key)), visible(text)
                 pairs.append(f"{DIM}{key}={RESET}{text}" if style.colour else f"{key}={text}")
             fields = (" " if message else "") + " ".join(pairs)
@@ -153,16 +180,35 @@ class Screen:
 
     def _shown(self, message: str) -> str:
         style = self._style
-        if style.terminal:
-            if "\x1b" in message:
-                message = _with_colours(message) if style.colour else visible(_SEQUENCE.sub("", message))
-            elif not message.isprintable():
-                message = visible(message)
-        if style.highlight is not None and style.colour:
-            message = style.highlight.sub(
-                lambda found: f"{HIGHLIGHT}{found[0]}{HIGHLIGHT_END}" if found[0] else "", message
-            )
-        return message
+        if "\x1b" in message:
+            return self._with_colours(message) if style.colour else visible(_SEQUENCE.sub("", message))
+        if not message.isprintable():
+            message = visible(message)
+        return message if style.highlight is None else self._highlighted(message)
+
+    def _with_colours(self, text: str) -> str:
+        """Its colours, ended at its end, and nothing else that could control a terminal."""
+        parts: list[str] = []
+        at = 0
+        end = ""
+        for found in _SEQUENCE.finditer(text):
+            parts.append(self._highlighted(visible(text[at : found.start()])))
+            if _COLOURS_ONLY.fullmatch(found[1]):
+                parts.append(found[0])
+                end = RESET
+            else:
+                parts.append(visible(found[0]))
+            at = found.end()
+        parts.append(self._highlighted(visible(text[at:])))
+        return "".join(parts) + end
+
+    def _highlighted(self, text: str) -> str:
+        style = self._style
+        if style.highlight is None or not style.colour:
+            return text
+        return style.highlight.sub(
+            lambda found: f"{HIGHLIGHT}{found[0]}{HIGHLIGHT_END}" if found[0] else "", text
+        )
 
     def _time(self, time: str) -> str:
         style = self._style
@@ -178,8 +224,6 @@ class Screen:
         return f"{DIM}{text}{RESET} " if style.colour else f"{text} "
 
     def _prefix(self, origin: Origin) -> dict[str, str]:
-        if not self._style.names:
-            return {"stdout": "", "stderr": ""}
         name = visible(display_name(origin))
         known = self._prefixes.get(name)
         if known is None or known[0] != self._width:
@@ -206,28 +250,9 @@ def _processor(name: str) -> Any:
     return PROCESSORS.create(PROCESSORS.options(name).model_validate({}))
 
 
-def _with_colours(text: str) -> str:
-    """Its colours, ended at its end, and nothing else that could control a terminal."""
-    parts: list[str] = []
-    at = 0
-    end = ""
-    for found in _SEQUENCE.finditer(text):
-        parts.append(visible(text[at : found.start()]))
-        if _is_colour(found[1]):
-            parts.append(found[0])
-            end = RESET
-        else:
-            parts.append(visible(found[0]))
-        at = found.end()
-    parts.append(visible(text[at:]))
-    return "".join(parts) + end
-
-
-def _is_colour(numbers: str) -> bool:
-    """Whether SGR's numbers (ECMA-48, 8.3.117) are attributes and colours that everybody has; nothing hides
-    text."""
-    found = [int(number or 0) for number in re.split("[;:]", numbers)] if numbers else [0]
-    return all(number <= 255 for number in found) and 8 not in found[:1]
+def _indented(value: str) -> str:
+    """A value in a template: what continues it begins no line."""
+    return value.replace("\n", _INDENT) if "\n" in value else value
 
 
 def cells(text: str) -> int:

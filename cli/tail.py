@@ -356,7 +356,7 @@ class _Tail:
         whole = asked.format == "json" and self._context is None and self._order is None
         self._tell(f"what the daemon at {address} sees")
         await from_daemon(
-            address, token, query, whole=whole and not sys.stdout.isatty(), show=self.show, raw=self._raw
+            address, token, query, whole=whole and not self._screen.guarded, show=self.show, raw=self._raw
         )
 
     async def _at_engine(self) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from logroute.router.paths import image_reference
 from logroute.router.record import Batch, Origin, Record, Stream, all_plain
-from logroute.router.template import BoundTemplate, Template
+from logroute.router.template import BoundTemplate, Escape, Template
 from logroute.router.times import COARSE
 from logroute.sinks.columns import BYTES, Plain, plain, woven
 
@@ -26,17 +26,20 @@ Encoder = Callable[[Batch], bytes]
 RecordsEncoder = Callable[[Origin, Sequence[Record]], bytes]
 
 
-def encoder(format_: str) -> Encoder:
-    """The encoder of a format, or of a template: a text with a placeholder. Raises ValueError."""
+def encoder(format_: str, escape: Escape = str) -> Encoder:
+    """The encoder of a format, or of a template: a text with a placeholder. Raises ValueError.
+
+    `escape` treats every value in a template.
+    """
     if format_ == "raw":
         return _encode_raw_batch
     if format_ == "json":
         return _encode_json_batch
-    encode = _records_encoder(format_)
+    encode = _records_encoder(format_, escape)
     return lambda batch: encode(batch.origin, batch.records)
 
 
-def _records_encoder(format_: str) -> RecordsEncoder:
+def _records_encoder(format_: str, escape: Escape = str) -> RecordsEncoder:
     if format_ in _ENCODERS:
         return _ENCODERS[format_]
     if "{" not in format_:
@@ -44,7 +47,7 @@ def _records_encoder(format_: str) -> RecordsEncoder:
             f"unknown format {format_!r}: {', '.join(FORMATS)}, or a template such as "
             "'{time} {container.name} {message}'"
         )
-    return _template_encoder(Template.parse(format_))
+    return _template_encoder(Template.parse(format_), escape)
 
 
 def display_name(origin: Origin) -> str:
@@ -300,13 +303,13 @@ def encode_text(origin: Origin, records: Sequence[Record]) -> bytes:
     return "".join([f"{r.time}{name}{r.message}\n" for r in records]).encode("utf-8", "replace")
 
 
-def _template_encoder(template: Template) -> RecordsEncoder:
+def _template_encoder(template: Template, escape: Escape) -> RecordsEncoder:
     bound: WeakKeyDictionary[Origin, BoundTemplate] = WeakKeyDictionary()
 
     def encode(origin: Origin, records: Sequence[Record]) -> bytes:
         line = bound.get(origin)
         if line is None:
-            line = bound[origin] = template.bind(origin)
+            line = bound[origin] = template.bind(origin, escape)
         render = line.render
         return "".join([render(record) + "\n" for record in records]).encode("utf-8", "replace")
 

@@ -133,6 +133,14 @@ def test_no_line_and_no_name_controls_a_terminal(message: str, name: str, colour
         ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
         ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
         ("\x1b[8mhidden", "\\u001b[8mhidden"),
+        ("\x1b[0;8mhidden", "\\u001b[0;8mhidden"),
+        ("\x1b[1;08;31mhidden", "\\u001b[1;08;31mhidden"),
+        ("\x1b[38;8mhidden", "\\u001b[38;8mhidden"),
+        ("\x1b[38;5;1;8mhidden", "\\u001b[38;5;1;8mhidden"),
+        ("\x1b[38;5;8;1mgrey", "\x1b[38;5;8;1mgrey\x1b[0m"),
+        ("\x1b[01;48;2;8;8;8mgrey", "\x1b[01;48;2;8;8;8mgrey\x1b[0m"),
+        ("\x1b[38:2::8:8:8mgrey", "\x1b[38:2::8:8:8mgrey\x1b[0m"),
+        ("\x1b[mplain", "\x1b[mplain\x1b[0m"),
         ("\x1b[2Jgone", "\\u001b[2Jgone"),
         ("\x1b]0;title\x07", "\\u001b]0;title\\u0007"),
     ],
@@ -140,6 +148,36 @@ def test_no_line_and_no_name_controls_a_terminal(message: str, name: str, colour
 def test_of_what_a_line_has_only_colours_stay_and_are_ended(line: str, expected: str) -> None:
     text = shown(Style(terminal=True, colour=True), batch_of(origin(), record(line)))
     assert text.endswith(expected + "\n")
+
+
+@pytest.mark.parametrize("style", [Style(), Style(terminal=True), Style(terminal=True, colour=True)])
+@pytest.mark.parametrize("line", ['{"msg":"x\\napi | FAKE"}', '{"msg":"x","a\\napi | FAKE":1}'])
+def test_what_a_record_continues_with_never_begins_a_line(style: Style, line: str) -> None:
+    _, second = SGR.sub("", shown(style, batch_of(origin(), record(line)))).splitlines()
+    assert second.startswith("      api | FAKE")
+    timed = msgspec.structs.replace(style, times=True)
+    _, second = SGR.sub("", shown(timed, batch_of(origin(), record(line)))).splitlines()
+    assert second.index("api | FAKE") == len("2026-11-23T20:06:00.123Z web | ")
+
+
+def test_neither_does_it_in_a_template() -> None:
+    style = Style(format="{container.name} {message}\n-- {level|none}")
+    text = shown(style, batch_of(origin(), record("x\napi FAKE")))
+    assert text == "web x\n    api FAKE\n-- none\n"
+
+
+@pytest.mark.parametrize("format_", ["default", "raw", "{message}"])
+def test_colours_that_were_asked_for_in_a_pipe_are_guarded_as_on_a_terminal(format_: str) -> None:
+    style = Style(colour=True, format=format_)
+    text = shown(style, batch_of(origin(), record("\x1b[31mred\x1b[2J")))
+    assert "\x1b[2J" not in text
+    assert format_ != "default" or text.endswith("\x1b[31mred\\u001b[2J\x1b[0m\n")
+
+
+def test_a_highlight_is_not_looked_for_in_colours() -> None:
+    style = Style(colour=True, terminal=True, highlight=re.compile("31"))
+    text = shown(style, batch_of(origin(), record("\x1b[31m31")))
+    assert text.endswith("\x1b[31m\x1b[1;7m31\x1b[22;27m\x1b[0m\n")
 
 
 def test_wide_and_combining_characters_take_their_columns() -> None:
