@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from logroute.config.components import PROCESSORS
-from logroute.router.record import Batch, Origin, Record, owned_records
+from logroute.processors._objects import LEVEL_KEYS, TIME_KEYS
+from logroute.router.record import Batch, Origin, Record, all_plain, owned_records
 from logroute.sinks.encoding import display_name, encoder, logfmt_value
 from logroute.sinks.stdout import visible
+
+if TYPE_CHECKING:
+    from logroute.processors._level_text import LevelText
 
 RESET = "\x1b[0m"
 DIM = "\x1b[2m"
@@ -50,6 +55,7 @@ _SGR = (
 )
 _COLOURS_ONLY = re.compile(f"{_SGR}(?:;{_SGR})*")
 _STREAM_COLOUR = "\x1b[31m"
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _BAR_CELLS = 3
 """Of ` | `, between a name and a message."""
 _INDENT = "\n    "
@@ -88,7 +94,7 @@ class Screen:
         self._width = 0
         self._widest = max(NARROWEST_NAME, min(WIDEST_NAME, style.width // 3))
         self._prefixes: dict[str, tuple[int, dict[str, str]]] = {}
-        self._parse = [_processor("json")] + ([_processor("level")] if levels else [])
+        self._json = _processor("json")
         self._encode: Callable[[Batch], bytes] | None = None
         if style.format != "default":
             self._encode = encoder(style.format, _indented)
@@ -119,7 +125,12 @@ class Screen:
         prefixes = self._prefix(batch.origin)
         plain = not style.guarded
         lines: list[str] = []
-        for record in self.parsed(batch).records:
+        given = self._with_fields(batch)
+        labels: Sequence[bool] = ()
+        if self._levels:
+            labels = self._labels(batch, given)
+            given = _level().apply(given) or given
+        for index, record in enumerate(given.records):
             message = record.message
             if message[-1:] == "\r":
                 message = message[:-1]
@@ -127,7 +138,8 @@ class Screen:
                 message = self._shown(message)
             time = self._time(record.time) if style.times else ""
             if record.fields or record.level:
-                message = self._structured(record, message)
+                labels = labels or self._labels(batch, given)
+                message = self._structured(record, message, labelled=labels[index])
             if "\n" in message:
                 message = message.replace("\n", self._continued(time))
             lines.append(f"{time}{prefixes[record.stream]}{message}\n")
@@ -139,29 +151,54 @@ class Screen:
 
     def parsed(self, batch: Batch) -> Batch:
         """With levels and fields where a message is JSON, and nobody has parsed it before."""
+        given = self._with_fields(batch)
+        return (_level().apply(given) or given) if self._levels else given
+
+    def _with_fields(self, batch: Batch) -> Batch:
+        """What JSON says; with room for levels, where they are looked for."""
         if not self._levels and not any(
             record.message[:1] == "{" and not record.fields for record in batch.records
         ):
             return batch
         given = batch.with_records(owned_records(batch.records))
-        for processor in self._parse:
-            given = processor.apply(given) or given
-        return given
+        return self._json.apply(given) or given
 
-    def _structured(self, record: Record, message: str) -> str:
+    def _labels(self, batch: Batch, given: Batch) -> Sequence[bool]:
+        """Of which records the level stands before the message: of those whose text does not say it.
+
+        JSON's has been taken out of it; what a daemon has found may be in the text. To be asked before levels
+        are looked for: those are in what is shown.
+        """
+        labels = [record.level is not None for record in given.records]
+        if all_plain(batch.records):
+            return labels
+        found = [
+            (index, record)
+            for index, record in enumerate(batch.records)
+            if record.level is not None and not record.fields and record.message[:1] != "{"
+        ]
+        if not found:
+            return labels
+        said = _level_text().levels([record.message for _, record in found])
+        for (index, record), level in zip(found, said, strict=True):
+            labels[index] = level != record.level
+        return labels
+
+    def _structured(self, record: Record, message: str, *, labelled: bool) -> str:
         style = self._style
         level = ""
-        if record.level:
+        if record.level and labelled:
             level = f"{record.level.upper():<{LEVEL_WIDTH}} "
             if style.guarded:
                 level = visible(level)
             if style.colour:
-                # The text says its level itself, unless that was taken out of it.
                 level = f"{LEVEL_COLOURS.get(record.level, '')}{level}{RESET}"
-            if not record.fields and not record.message.startswith("{"):
-                level = self._marked(record) if style.colour else ""
+        elif style.colour:
+            level = self._marked(record)
         fields = ""
         if record.fields:
+            if record.message[:1] == "{" and _is_in(record.fields, record.message):
+                message = ""
             pairs = []
             for key, value in record.fields.items():
                 text = logfmt_value(value)
@@ -248,6 +285,28 @@ class Screen:
 
 def _processor(name: str) -> Any:
     return PROCESSORS.create(PROCESSORS.options(name).model_validate({}))
+
+
+@cache
+def _level() -> Any:
+    """Imported when it is needed: into a pipe it is not."""
+    return _processor("level")
+
+
+@cache
+def _level_text() -> LevelText:
+    from logroute.processors._level_text import LevelText
+
+    return LevelText()
+
+
+def _is_in(fields: Mapping[str, Any], message: str) -> bool:
+    """Whether the fields are all that an object says, which has no message: its level and time were taken."""
+    try:
+        found = _decode_object(message)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return False
+    return all(key in fields or key in LEVEL_KEYS or key in TIME_KEYS for key in found)
 
 
 def _indented(value: str) -> str:

@@ -79,6 +79,29 @@ def test_json_is_level_message_and_keys() -> None:
     assert shown(Style(), batch_of(origin(), record(line))) == expected
 
 
+@pytest.mark.parametrize("levels", [False, True])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"level":"error","msg":"E1"}', "ERROR E1"),
+        ('{"a":1}', "a=1"),
+        ('{"level":30,"a":1,"time":"2026-11-23T20:06:00Z"}', "INFO  a=1"),
+        ('{"msg":"ERROR boom","a":1}', "ERROR boom a=1"),
+        ("ERROR plain", "ERROR plain"),
+    ],
+)
+def test_json_is_so_whatever_it_says_beside_or_leaves_out(line: str, expected: str, *, levels: bool) -> None:
+    assert shown(Style(), batch_of(origin(), record(line)), levels=levels) == f"web | {expected}\n"
+
+
+def test_a_level_that_a_daemon_has_found_is_shown_where_the_text_does_not_say_it() -> None:
+    taken, said = (
+        DetailedRecord(text, "stdout", "2026-11-23T20:06:26.123456789Z") for text in ("E1", "ERR x")
+    )
+    taken.level = said.level = "error"
+    assert shown(Style(), batch_of(origin(), taken, said)) == "web | ERROR E1\nweb | ERR x\n"
+
+
 def test_what_a_daemon_has_parsed_is_shown_as_it_is() -> None:
     parsed = DetailedRecord("slow query", "stdout", "2026-11-23T20:06:26.123456789Z")
     parsed.level, parsed.fields = "error", {"took": 3}
