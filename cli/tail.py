@@ -19,12 +19,17 @@ from logroute.cli import log, process
 LINES = 10
 """Of each container to begin with, where nothing else is said."""
 INTERRUPTED = 130
+BY_HOST = "from --host"
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.@/-]*)=(?![=~])(.*)", re.DOTALL)
 _PATH_LEVEL = "level"
 
 
 class _Gone(Exception):
     """Whoever read what we write has closed it."""
+
+
+class _CannotWrite(Exception):
+    """Standard output takes nothing; the text says why."""
 
 
 @click.command("tail", context_settings={"max_content_width": 100})
@@ -74,6 +79,9 @@ def command(**given: Any) -> None:
     logroute tail --route search         what this route's sink is given
     """
     log.configure(level="error")
+    if sys.__stdout__ is None:
+        click.echo("logroute tail: standard output is closed", err=True)
+        sys.exit(1)
     try:
         asked = _Asked(given)
     except ValueError as error:
@@ -125,6 +133,10 @@ class _Asked:
         self.token_file: str | None = given["token_file"]
         if self.host and (self.route or self.api):
             raise ValueError("--host reads an engine itself, without a daemon: leave out --route and --api")
+        if self.host:
+            from logroute.sources.engine_address import EngineAddress
+
+            EngineAddress.parse(self.host, BY_HOST)
         self.format: str = given["template"] or given["output"]
         if given["template"] and "{" not in given["template"]:
             raise ValueError("--template: there is no placeholder in it, such as {message}")
@@ -255,7 +267,8 @@ class _Tail:
             and os.environ.get("TERM") != "dumb"
         )
         self._says = not asked.quiet
-        self._err_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and asked.colour != "never"
+        self._err_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._err_colour = self._err_terminal and not os.environ.get("NO_COLOR") and asked.colour != "never"
         self._screen = Screen(
             Style(
                 format=asked.format,
@@ -283,7 +296,7 @@ class _Tail:
     async def run(self) -> int:
         """The exit code."""
         from logroute.api.client import NoDaemon
-        from logroute.cli.tail_sources import CannotLook, NoEngine
+        from logroute.cli.tail_sources import CannotLook, NoEngine, Senseless
 
         asked = self._asked
         code = 0
@@ -301,14 +314,14 @@ class _Tail:
                 nursery.cancel_scope.cancel()
         except* _Gone:
             gone = True
-        except* (CannotLook, NoDaemon) as errors:
+        except* (CannotLook, NoDaemon, _CannotWrite) as errors:
             error: BaseException = errors
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             nowhere = isinstance(error, NoDaemon | NoEngine) and not asked.host and not asked.api
             hint = "; say where one is with --host or --api" if nowhere else ""
             click.echo(f"logroute tail: {_safe(str(error))}{hint}", err=True)
-            code = 1
+            code = 2 if isinstance(error, Senseless) else 1
         except* KeyboardInterrupt:
             code = INTERRUPTED
         if gone:
@@ -331,10 +344,13 @@ class _Tail:
 
     async def _at_daemon(self) -> None:
         from logroute.api.client import find_address
-        from logroute.cli.tail_sources import from_daemon
+        from logroute.cli.tail_sources import Senseless, from_daemon
 
         asked = self._asked
-        address, token = find_address(asked.api, asked.token_file)
+        try:
+            address, token = find_address(asked.api, asked.token_file)
+        except ValueError as error:
+            raise Senseless(str(error)) from error
         query = [
             ("follow", "true" if asked.follow else "false"),
             ("events", "true" if self._says and asked.follow else "false"),
@@ -381,6 +397,7 @@ class _Tail:
             query,
             parse=asked.parses,
             show=self.show,
+            said_by=BY_HOST,
             began=lambda address: self._tell(f"no daemon: what the engine {address} has"),
         )
 
@@ -452,13 +469,13 @@ class _Tail:
 
     def _tell(self, text: str, *, always: bool = False, mark: str = "* ") -> None:
         """On stderr: stdout is for what containers say."""
-        if always or (self._says and sys.stderr.isatty()):
+        if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
 
 
 def _write_all(data: bytes) -> None:
-    """To descriptor 1. Raises _Gone."""
+    """To descriptor 1. Raises _Gone or _CannotWrite."""
     rest = memoryview(data)
     while rest:
         try:
@@ -474,4 +491,4 @@ def _write_all(data: bytes) -> None:
 
             if error.errno == errno.EIO:
                 raise _Gone from None
-            raise
+            raise _CannotWrite(f"cannot write to standard output: {error.strerror}") from error

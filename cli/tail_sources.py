@@ -37,6 +37,10 @@ class NoEngine(CannotLook):
     """No engine answers."""
 
 
+class Senseless(CannotLook):
+    """What was typed, or is in the environment, means nothing."""
+
+
 # --- a daemon -----------------------------------------------------------------------------------------
 
 
@@ -197,7 +201,7 @@ async def from_daemon(
                         detail = str(msgspec.json.decode(answer.content)["detail"])
                     except (msgspec.MsgspecError, KeyError, TypeError):
                         detail = f"what answers at {address} is no logroute: {answer.status_code}"
-                    raise CannotLook(detail)
+                    raise (Senseless if answer.status_code == 400 else CannotLook)(detail)
                 async for data in answer.aiter_raw():
                     if whole:
                         await raw(data)
@@ -247,20 +251,23 @@ class _FromSink:
 
 
 async def from_engine(
-    host: str | None, query: Query, *, parse: bool, show: Show, began: Callable[[str], None]
+    host: str | None, query: Query, *, parse: bool, show: Show, began: Callable[[str], None], said_by: str
 ) -> None:
-    """Read the engine itself, as a daemon with one route would. Raises CannotLook."""
-    from logroute.sources.engine import Engine, EngineAway, EngineRefused
-    from logroute.sources.engine_address import AddressError
+    """Read the engine itself, as a daemon with one route would. Raises CannotLook.
 
-    options: Any = SOURCES.options("docker").model_validate({"host": host, "start": "now"})
+    `said_by`: who has named the host.
+    """
+    from logroute.sources.engine import Engine, EngineAway, EngineRefused
+    from logroute.sources.engine_address import AddressError, EngineAddress
+
     try:
-        address = options.address()
+        address = EngineAddress.resolve(host, said_by=said_by)
+        options: Any = SOURCES.options("docker").model_validate({"host": host, "start": "now"})
         engine = Engine(address)
         with trio.fail_after(CONNECT_WITHIN_S):
             await engine.ping()
     except AddressError as error:
-        raise CannotLook(str(error)) from error
+        raise Senseless(str(error)) from error
     except (EngineAway, EngineRefused) as error:
         raise NoEngine(str(error) if host else f"there is no daemon, and {error}") from error
     except trio.TooSlowError as error:

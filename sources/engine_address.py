@@ -98,14 +98,22 @@ class EngineAddress(msgspec.Struct, frozen=True):
         return f"{host}:{self.port}"
 
     @classmethod
-    def resolve(cls, host: str | None = None, *, tls: EngineTls | None = None) -> EngineAddress:
+    def resolve(
+        cls,
+        host: str | None = None,
+        *,
+        tls: EngineTls | None = None,
+        said_by: str = "from the configuration",
+    ) -> EngineAddress:
         """Find the engine. Reads the environment and docker's configuration; raises AddressError.
+
+        `said_by` is who has named `host`, in the words of a message.
 
         `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` hold for any `tcp://` address, as in docker's own tools,
         unless `tls` is given. May block shortly (small files).
         """
         if host:
-            return cls.parse(host, "from the configuration", tls or _tls_of_environment())
+            return cls.parse(host, said_by, tls or _tls_of_environment())
         if host := os.environ.get("DOCKER_HOST"):
             return cls.parse(host, "from $DOCKER_HOST", tls or _tls_of_environment())
         if (context := _current_context()) is not None:

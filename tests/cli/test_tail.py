@@ -452,12 +452,51 @@ async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         (["--timezone", "Mars"], b"there is no zone 'Mars'"),
         (["--until", "1m", "-f"], b"leave out --follow"),
         (["--host", "unix:///x", "--route", "y"], b"leave out --route"),
+        (["--host", "foo:bar"], b"'foo:bar' (from --host) is no host and port"),
+        (["--api", "foo bar"], b"'foo bar' is no address of an API"),
+        (["--token-file", "nosuch"], b"cannot read nosuch: "),
     ],
 )
 def test_what_makes_no_sense_is_said(arguments: list[str], words: bytes) -> None:
     ended = subprocess.run([sys.executable, "-c", MAIN, "tail", *arguments], capture_output=True, timeout=30)
     assert (ended.returncode, ended.stdout) == (2, b"")
     assert words in ended.stderr
+
+
+def test_an_address_in_the_environment_that_is_none_is_said(tmp_path: Path) -> None:
+    nowhere = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)}
+    for name, words in (
+        ("DOCKER_HOST", b"(from $DOCKER_HOST) is no host"),
+        ("LOGROUTE_API", b"is no address"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-c", MAIN, "tail"],
+            capture_output=True,
+            timeout=30,
+            env={**nowhere, name: "foo:bar"},
+        )
+        assert (ended.returncode, ended.stdout) == (2, b"")
+        assert words in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [(">/dev/full", "cannot write to standard output: No space left"), (">&-", "standard output is closed")],
+)
+async def test_an_output_that_takes_nothing_is_said(tmp_path: Path, where: str, words: str) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        e.web.write(b"hello\n")
+        with trio.fail_after(30):
+            ended = await trio.run_process(
+                ["sh", "-c", f'{sys.executable} -c "{MAIN}" tail --host {e.engine.host} {where}'],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert ended.stderr.decode().startswith(f"logroute tail: {words}")
+        assert len(ended.stderr.splitlines()) == 1
 
 
 def test_where_nobody_answers_it_ends(tmp_path: Path) -> None:
