@@ -129,12 +129,17 @@ def find(containers: Iterable[ContainerFacts], wanted: str) -> ContainerFacts:
         raise Unknown(
             f"{wanted} is the beginning of several ids: {', '.join(facts.id[:12] for facts in named)}"
         )
-    names = sorted({facts.name for facts in there})
-    near = (
-        difflib.get_close_matches(wanted, names, n=NEAR) or [name for name in names if wanted in name][:NEAR]
-    )
+    near = nearest(wanted, {facts.name for facts in there})
     hint = f"did you mean {' or '.join(near)}?" if near else "`logroute ps -a` lists all that are known"
     raise Unknown(f"there is no container {wanted}; {hint}")
+
+
+def nearest(wanted: str, there: Iterable[str]) -> list[str]:
+    """Names that may have been meant."""
+    names = sorted(there)
+    return (
+        difflib.get_close_matches(wanted, names, n=NEAR) or [name for name in names if wanted in name][:NEAR]
+    )
 
 
 def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:

@@ -249,6 +249,13 @@ def _pattern(texts: Sequence[str]) -> re.Pattern[str] | None:
         raise ValueError(f"-H: no regular expression: {error}") from None
 
 
+def _near(pattern: str, names: Sequence[str]) -> list[str]:
+    """What a name may have meant that is none; a pattern has meant nothing else."""
+    from logroute.api.containers import nearest
+
+    return [] if re.search(r"[*?\[/]", pattern) else nearest(pattern, set(names))
+
+
 class _Tail:
     """One run of the command."""
 
@@ -292,6 +299,8 @@ class _Tail:
         self._order = Order(asked.order_s) if asked.order_s else None
         self._limiter = trio.CapacityLimiter(1)
         self._apart: Any = None
+        self._nobody = False
+        """No container is meant."""
 
     async def run(self) -> int:
         """The exit code."""
@@ -326,7 +335,7 @@ class _Tail:
             code = INTERRUPTED
         if gone:
             raise _Gone
-        return code
+        return code or int(self._nobody and not asked.follow)
 
     async def _look(self) -> None:
         from logroute.api.client import NoDaemon
@@ -372,7 +381,13 @@ class _Tail:
         whole = asked.format == "json" and self._context is None and self._order is None
         self._tell(f"what the daemon at {address} sees")
         await from_daemon(
-            address, token, query, whole=whole and not self._screen.guarded, show=self.show, raw=self._raw
+            address,
+            token,
+            query,
+            whole=whole and not self._screen.guarded,
+            show=self.show,
+            raw=self._raw,
+            there=self._there if asked.patterns else None,
         )
 
     async def _at_engine(self) -> None:
@@ -398,6 +413,7 @@ class _Tail:
             parse=asked.parses,
             show=self.show,
             said_by=BY_HOST,
+            there=self._there if asked.patterns else None,
             began=lambda address: self._tell(f"no daemon: what the engine {address} has"),
         )
 
@@ -466,6 +482,30 @@ class _Tail:
         elif isinstance(item, News) and self._says:
             mark = {"started": "+", "renamed": "~"}.get(item.event, "-")
             self._tell(f"{mark} {display_name(item.origin)} {item.event}", mark="")
+
+    def _there(self, found: Sequence[tuple[Any, str]]) -> None:
+        """Of these containers, with why one is not read, which are meant? Says which names mean none."""
+        from logroute.router.match import Match
+
+        asked = self._asked
+        self._nobody = True
+        for pattern in asked.patterns:
+            match = Match.parse({"container": pattern})
+            meant = [(origin, reason) for origin, reason in found if match.decide(origin)]
+            if any(not reason for _, reason in meant):
+                self._nobody = False
+                continue
+            if meant:
+                (origin, reason), *_ = meant
+                text = f"nothing of {origin.name} is read: {reason}"
+            else:
+                text = f"no container matches {pattern}" + (" yet" if asked.follow else "")
+                if near := _near(pattern, [origin.name for origin, _ in found]):
+                    text += f"; did you mean {' or '.join(near)}?"
+            if not asked.follow:
+                click.echo(f"logroute tail: {_safe(text)}", err=True)
+            elif self._says:
+                self._tell(text, always=True)
 
     def _tell(self, text: str, *, always: bool = False, mark: str = "* ") -> None:
         """On stderr: stdout is for what containers say."""

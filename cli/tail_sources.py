@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -23,10 +24,15 @@ from logroute.router.views import Event, Item, News, Skipped
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 from logroute.sources import SourceContext
 
+if TYPE_CHECKING:
+    import httpx
+
 ROUTE = "tail"
 CONNECT_WITHIN_S = 5.0
 
 Show = Callable[[Sequence[Shown]], Awaitable[None]]
+There = Callable[[Sequence[tuple[Origin, str]]], None]
+"""Told once which containers there are, and why one is not read."""
 
 
 class CannotLook(Exception):
@@ -175,7 +181,14 @@ def _batch(origin: Origin, records: list[Record]) -> Batch:
 
 
 async def from_daemon(
-    address: Address, token: str, query: Sequence[tuple[str, str]], *, whole: bool, show: Show, raw: Any
+    address: Address,
+    token: str,
+    query: Sequence[tuple[str, str]],
+    *,
+    whole: bool,
+    show: Show,
+    raw: Any,
+    there: There | None = None,
 ) -> None:
     """Show what the daemon answers. With `whole`, its lines are given to `raw` as they are.
 
@@ -189,6 +202,19 @@ async def from_daemon(
     host = "localhost" if address.path else str(address)
     decoder = Decoder()
     headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    async def read(answer: httpx.Response) -> None:
+        try:
+            async for data in answer.aiter_raw():
+                if whole:
+                    await raw(data)
+                else:
+                    await show(decoder.feed(data))
+        except httpx.HTTPError as error:
+            raise CannotLook(f"the daemon at {address} has ended the answer: {_words(error)}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise CannotLook(f"what answers at {address} is no logroute: {error}") from error
+
     async with httpx.AsyncClient(
         transport=transport, base_url=f"http://{host}", headers=headers, trust_env=False
     ) as client:
@@ -202,18 +228,39 @@ async def from_daemon(
                     except (msgspec.MsgspecError, KeyError, TypeError):
                         detail = f"what answers at {address} is no logroute: {answer.status_code}"
                     raise (Senseless if answer.status_code == 400 else CannotLook)(detail)
-                async for data in answer.aiter_raw():
-                    if whole:
-                        await raw(data)
-                    else:
-                        await show(decoder.feed(data))
+                async with trio.open_nursery() as nursery:
+                    if there is not None:
+                        nursery.start_soon(_ask_who_is_there, client, there)
+                    await read(answer)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NoDaemon(f"no daemon answers at {address}: {error}") from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise CannotLook(f"the daemon at {address} has ended the answer: {reason}") from error
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise CannotLook(f"what answers at {address} is no logroute: {error}") from error
+            raise CannotLook(f"the daemon at {address} gives no answer: {_words(error)}") from error
+
+
+async def _ask_who_is_there(client: httpx.AsyncClient, there: There) -> None:
+    """Beside the logs, which do not wait for it. Where there is no answer nothing is said of it."""
+    import httpx
+
+    from logroute.api.containers import Containers
+
+    with suppress(httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError):
+        answer = await client.get("/v1/containers", timeout=CONNECT_WITHIN_S)
+        if answer.status_code == 200:
+            found = msgspec.json.decode(answer.content, type=Containers).containers
+            there(
+                [
+                    (
+                        Origin("", each.source, id=each.id, name=each.name if each.id else ""),
+                        each.reason if each.read == "ignored" else "",
+                    )
+                    for each in found
+                ]
+            )
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 # --- the engine ---------------------------------------------------------------------------------------
@@ -251,7 +298,14 @@ class _FromSink:
 
 
 async def from_engine(
-    host: str | None, query: Query, *, parse: bool, show: Show, began: Callable[[str], None], said_by: str
+    host: str | None,
+    query: Query,
+    *,
+    parse: bool,
+    show: Show,
+    began: Callable[[str], None],
+    said_by: str,
+    there: There | None = None,
 ) -> None:
     """Read the engine itself, as a daemon with one route would. Raises CannotLook.
 
@@ -295,6 +349,9 @@ async def from_engine(
 
     async with trio.open_nursery() as nursery:
         await nursery.start(daemon.run)
+        if there is not None:
+            known = [each for source in daemon.sources.running.values() for each in source.known()]
+            there([(each.origin, each.reason if each.read == "ignored" else "") for each in known])
         with daemon.router.views.open(query.match, records=False, news=query.news) as view:
             if query.follow:
                 nursery.start_soon(news, view)

@@ -365,6 +365,38 @@ async def test_what_was_said_is_shown_in_order_and_it_ends(tmp_path: Path, daemo
 
 
 @BOTH
+async def test_a_name_that_no_container_has_is_said(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        e.web.write(b"hello\n")
+        ended = await e.tail("-F", "wep")
+        assert (ended.returncode, ended.stdout) == (1, b"")
+        assert ended.stderr == b"logroute tail: no container matches wep; did you mean web?\n"
+        ended = await e.tail("-F", "no*", "we*")
+        assert (ended.returncode, ended.stdout) == (0, b"web | hello\n")
+        assert ended.stderr == b"logroute tail: no container matches no*\n"
+        said = await e.tail("-F", "db", e.web.id[:12])
+        assert (said.returncode, said.stderr) == (0, b"")
+        command = [sys.executable, "-c", MAIN, "tail", *e.where, "later"]
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                process = await nursery.start(
+                    partial(
+                        trio.run_process, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
+                    )
+                )
+                async with process.stderr, process.stdout:
+                    said = b""
+                    while not said.endswith(b"\n"):
+                        said += await process.stderr.receive_some()
+                    assert said == b"* no container matches later yet\n"
+                    later = e.engine.create("later")
+                    later.start()
+                    later.write(b"here\n")
+                    assert (await process.stdout.receive_some()).startswith(b"later | here")
+                process.terminate()
+
+
+@BOTH
 async def test_options_choose(tmp_path: Path, daemon: bool) -> None:
     async with an_engine(tmp_path, daemon=daemon) as e:
         e.web.write(b'{"level":"info","msg":"fine","status":200}\n')
