@@ -25,6 +25,29 @@ class NoDaemon(Exception):
 class ApiError(Exception):
     """The daemon has answered that it cannot; the text is its own."""
 
+    is_mistake = False
+    """What was asked for makes no sense."""
+
+
+class _Problem(msgspec.Struct):
+    """What is read of a problem (RFC 9457)."""
+
+    detail: str
+    path: str = ""
+    errors: list[_Mistake] = []
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors or [_Mistake(self.detail, self.path)]))
+
+
+class _Mistake(msgspec.Struct):
+    detail: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        said = not self.path or self.detail.startswith(self.path)
+        return self.detail if said else f"{self.path}: {self.detail}"
+
 
 class Client:
     """A connection to a daemon. `status` is that of the last answer."""
@@ -72,9 +95,13 @@ class Client:
         self.status = answer.status_code
         try:
             if "problem" in answer.headers.get("content-type", ""):
-                raise ApiError(str(msgspec.json.decode(answer.content)["detail"]))
+                problem = msgspec.json.decode(answer.content, type=_Problem)
+                mistaken = answer.status_code in (400, 422)
+                failure = ApiError(str(problem) if mistaken else problem.detail)
+                failure.is_mistake = mistaken
+                raise failure
             return msgspec.json.decode(answer.content, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ApiError(f"what answers at {self.address} is no logroute: {answer.status_code}") from error
 
 

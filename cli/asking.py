@@ -22,6 +22,27 @@ _OPTIONS = (
 )
 
 
+class Verbs(click.Group):
+    """A group that lists where no verb is named; what stands before a verb is the verb's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        valued = {
+            name
+            for option in self.commands["list"].params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        first = 0
+        while first < len(args) and args[first].partition("=")[0] in valued:
+            first += 1 if "=" in args[first] else 2
+        verb = args[first] if first < len(args) else "list"
+        if verb in self.commands:
+            args = [verb, *args[:first], *args[first + 1 :]]
+        elif verb.startswith("-") and args[0] not in ctx.help_option_names:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--api`, `--token-file` and `-o`."""
     for option in _OPTIONS:
@@ -30,7 +51,7 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ask(api: str | None, token_file: str | None, question: Callable[[Client], T]) -> T:
-    """The answer; without one the command ends: 1 where nobody answers, 2 for an address that is none.
+    """The answer; without one the command ends: 1 where nobody answers, 2 for what makes no sense.
 
     LookupError, for what there is not, ends it like no answer.
     """
@@ -39,7 +60,7 @@ def ask(api: str | None, token_file: str | None, question: Callable[[Client], T]
             return question(client)
     except (NoDaemon, ApiError, LookupError) as error:
         click.echo(visible(str(error)), err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ApiError) and error.is_mistake else 1)
     except ValueError as error:
         click.echo(visible(str(error)), err=True)
         sys.exit(2)

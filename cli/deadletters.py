@@ -18,6 +18,7 @@ import msgspec
 
 from logroute.api.client import ApiError, Client, NoDaemon, find_daemon, in_path
 from logroute.api.letters import MOST_LISTED, MOST_NAMED, Dropped, Page, Replayed, Summaries, WholeLetter
+from logroute.cli.asking import Verbs
 from logroute.cli.place import Place, configured_api, default_state_dir, place_of, place_options
 from logroute.cli.stored_letters import letters_in
 from logroute.cli.tables import cut, size, table, terminal_width, when
@@ -79,16 +80,7 @@ def _parts(ids: Sequence[int]) -> list[Sequence[int]]:
     return [ids[first : first + MOST_NAMED] for first in range(0, len(ids), MOST_NAMED)]
 
 
-class _Verbs(click.Group):
-    """`logroute deadletters` alone lists."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not any(arg in self.commands or arg in ("-h", "--help") for arg in args[:1]):
-            args = ["list", *args] if not args or args[0].startswith("-") else args
-        return super().parse_args(ctx, args)
-
-
-@click.group("deadletters", cls=_Verbs)
+@click.group("deadletters", cls=Verbs)
 def command() -> None:
     """Records that a receiver will never take: see why, deliver them again, or drop them.
 

@@ -11,7 +11,7 @@ import msgspec
 
 from logroute.api.client import in_path
 from logroute.api.route_facts import RouteFacts, Routes
-from logroute.cli.asking import ask, asking_options
+from logroute.cli.asking import Verbs, ask, asking_options
 from logroute.cli.tables import table
 from logroute.sinks.stdout import visible
 
@@ -24,9 +24,8 @@ class _Gone(msgspec.Struct, frozen=True):
     queued: str
 
 
-@click.group("routes", invoke_without_command=True)
-@click.pass_context
-def command(context: click.Context) -> None:
+@click.group("routes", cls=Verbs)
+def command() -> None:
     """See, make, change, pause and remove the routes of a running daemon.
 
     Routes that stand in a configuration file can be paused, and are changed there. Those made here are stored
@@ -37,13 +36,11 @@ def command(context: click.Context) -> None:
     logroute routes add errors file:///tmp/errors.log --match 'level >= error'
     logroute routes pause search
     """
-    if context.invoked_subcommand is None:
-        context.invoke(list_)
 
 
 @command.command("list")
 @asking_options
-def list_(api: str | None = None, token_file: str | None = None, output: str = "text") -> None:
+def list_(api: str | None, token_file: str | None, output: str) -> None:
     """All routes, and whether they deliver."""
     found = ask(api, token_file, lambda client: client.get("/v1/routes", Routes))
     if output == "json":

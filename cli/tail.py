@@ -117,6 +117,8 @@ class _Asked:
         self.until = _moment(point_in_time, given["until"], "--until", now)
         if self.since and self.since > point_in_time("0s", now):
             raise ValueError(f"--since: {self.since} is in the future")
+        if self.since and self.until and self.until < self.since:
+            raise ValueError(f"--until: {self.until} is before --since")
         self.follow: bool = given["follow"] if given["follow"] is not None else not self.until
         if self.follow and self.until:
             raise ValueError("--until ends it: leave out --follow")

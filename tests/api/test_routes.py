@@ -469,3 +469,44 @@ async def test_a_reload_says_what_is_wrong_and_keeps_routes_made_here(
         listed = (await r.ask("GET", "/v1/routes")).json()
         assert [each["made_by"] for each in listed["routes"]] == ["file"] * 3
         assert "mine" in listed["refused"]
+
+
+async def test_what_the_commands_take_stands_before_the_verb_or_behind(
+    tmp_path: Path, engine: SimulatedEngine
+) -> None:
+    async with rig(tmp_path, engine) as r:
+        api = ("--api", str(r.address))
+        for line in (
+            ["routes", *api, "-o", "json"],
+            ["routes", *api, "list", "-o", "json"],
+            ["routes", "-o", "json", *api],
+        ):
+            code, said = outputs(await trio.to_thread.run_sync(partial(CliRunner().invoke, main, line)))
+            assert (code, [each["name"] for each in msgspec.json.decode(said)["routes"]]) == (
+                0,
+                ["all", "search"],
+            )
+        shown = ["routes", f"--api={r.address}", "show", "all"]
+        code, said = outputs(await trio.to_thread.run_sync(partial(CliRunner().invoke, main, shown)))
+        assert (code, said.splitlines()[0][:4]) == (0, "all:")
+
+
+async def test_a_mistake_in_a_route_is_said_with_its_path_and_is_one_of_usage(
+    tmp_path: Path, engine: SimulatedEngine
+) -> None:
+    async with rig(tmp_path, engine) as r:
+        code, said = outputs(await r.command("add", "mine", "foo:bar"))
+        assert (code, said.partition(": ")[0]) == (2, "sink")
+        await r.command("add", "mine", "null:")
+        code, said = outputs(await r.command("set", "mine", "foo=1", "batch.wait=x"))
+        assert (code, [line.partition(": ")[0] for line in said.splitlines()]) == (2, ["batch.wait", "foo"])
+        assert outputs(await r.command("add", "mine", "null:"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["nosuch"], 2), (["-h"], 0), (["--nosuch"], 2), (["-o", "json", "nosuch"], 2)]
+)
+def test_what_is_no_verb_is_said(arguments: list[str], code: int) -> None:
+    result = CliRunner().invoke(main, ["routes", *arguments])
+    assert result.exit_code == code
+    assert "nosuch" in result.output or "Usage" in result.output

@@ -483,6 +483,7 @@ async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         (["--template", "message"], b"no placeholder"),
         (["--timezone", "Mars"], b"there is no zone 'Mars'"),
         (["--until", "1m", "-f"], b"leave out --follow"),
+        (["--since", "5m", "--until", "10m"], b"is before --since"),
         (["--host", "unix:///x", "--route", "y"], b"leave out --route"),
         (["--host", "foo:bar"], b"'foo:bar' (from --host) is no host and port"),
         (["--api", "foo bar"], b"'foo bar' is no address of an API"),
