@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -314,6 +315,8 @@ class _Tail:
         gone = False
         try:
             async with trio.open_nursery() as nursery:
+                if stat.S_ISFIFO(os.fstat(1).st_mode):
+                    nursery.start_soon(_until_gone)
                 if self._order is not None:
                     nursery.start_soon(self._in_order, self._order)
                 try:
@@ -514,6 +517,14 @@ class _Tail:
         if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
+
+
+async def _until_gone() -> None:
+    """Raises _Gone when nobody reads the pipe any more, also while nothing is said."""
+    from logroute.sinks.stdout import until_reader_is_gone
+
+    await until_reader_is_gone(1)
+    raise _Gone
 
 
 def _write_all(data: bytes) -> None:

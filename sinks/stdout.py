@@ -38,6 +38,15 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+async def until_reader_is_gone(pipe: int) -> None:
+    """Wait until nobody reads what is written into a pipe."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    # A pipe that is written to becomes "readable" only by an error; this leaves its flags alone.
+    while not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        await trio.lowlevel.wait_readable(pipe)
+
+
 class StdoutOptions(SinkOptions):
     """Write to standard output. When its reader goes away, the route ends quietly."""
 
@@ -96,14 +105,9 @@ class StdoutSink(Sink[StdoutOptions]):
 
     async def run(self) -> None:
         """Notice that the reader of a pipe is gone even when there is nothing to write to it."""
-        if not stat.S_ISFIFO(os.fstat(self.fd).st_mode):
-            return
-        poll = select.poll()
-        poll.register(self.fd, 0)
-        # A pipe that is written to becomes "readable" only by an error; this leaves its flags alone.
-        while not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
-            await trio.lowlevel.wait_readable(self.fd)
-        raise SinkGone("the reader of standard output is gone")
+        if stat.S_ISFIFO(os.fstat(self.fd).st_mode):
+            await until_reader_is_gone(self.fd)
+            raise SinkGone("the reader of standard output is gone")
 
     def _write(self, data: bytes) -> None:
         """Write all of it. Raises SinkGone or Retryable."""

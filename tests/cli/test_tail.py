@@ -471,6 +471,20 @@ async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         assert ended.stderr == b""
 
 
+@BOTH
+async def test_it_notices_that_its_reader_is_gone_while_nothing_is_said(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        e.web.write(b"the last word\n")
+        command = f'{sys.executable} -c "{MAIN}" tail {" ".join(e.where)} | head -1'
+        with trio.fail_after(30):
+            ended = await trio.run_process(
+                ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"],
+                capture_stdout=True,
+                capture_stderr=True,
+            )
+        assert (ended.stdout, ended.stderr) == (b"web | the last word\n0\n", b"")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
