@@ -93,7 +93,8 @@ class Screen:
         self._levels = levels
         self._width = 0
         self._widest = max(NARROWEST_NAME, min(WIDEST_NAME, style.width // 3))
-        self._prefixes: dict[str, tuple[int, dict[str, str]]] = {}
+        self._prefixes: dict[str, tuple[int, int, dict[str, str]]] = {}
+        """By name: the width when it was made, its own, and the prefix of each stream."""
         self._json = _processor("json")
         self._encode: Callable[[Batch], bytes] | None = None
         if style.format != "default":
@@ -116,16 +117,21 @@ class Screen:
     def names(self, origins: Sequence[Origin]) -> None:
         """These will be shown: align to them."""
         for origin in origins:
-            self._width = max(self._width, min(self._widest, cells(visible(display_name(origin)))))
+            self._width = max(self._width, min(self._widest, cells(_name(origin))))
 
     # --- the default format -----------------------------------------------------------------------------
 
     def _text(self, batch: Batch) -> str:
         style = self._style
-        prefixes = self._prefix(batch.origin)
+        margin, prefixes = self._prefix(batch.origin)
         plain = not style.guarded
         lines: list[str] = []
         given = self._with_fields(batch)
+        if plain and not style.times and all_plain(given.records):
+            # The usual lines in a pipe, in one go; the rare ones have more newlines than records.
+            text = "".join([f"{prefixes[record.stream]}{record.message}\n" for record in given.records])
+            if "\r\n" not in text and text.count("\n") == len(given.records):
+                return text
         labels: Sequence[bool] = ()
         if self._levels:
             labels = self._labels(batch, given)
@@ -141,13 +147,14 @@ class Screen:
                 labels = labels or self._labels(batch, given)
                 message = self._structured(record, message, labelled=labels[index])
             if "\n" in message:
-                message = message.replace("\n", self._continued(time))
+                message = message.replace("\n", self._continued(time, margin))
             lines.append(f"{time}{prefixes[record.stream]}{message}\n")
         return "".join(lines)
 
-    def _continued(self, time: str) -> str:
+    @staticmethod
+    def _continued(time: str, margin: int) -> str:
         """A newline and the space up to the message: nobody who says one begins a line with a name."""
-        return "\n" + " " * (cells(_SEQUENCE.sub("", time)) + self._width + _BAR_CELLS)
+        return "\n" + " " * (cells(_SEQUENCE.sub("", time)) + margin)
 
     def parsed(self, batch: Batch) -> Batch:
         """With levels and fields where a message is JSON, and nobody has parsed it before."""
@@ -260,16 +267,20 @@ class Screen:
             text = time[:23] + "Z"
         return f"{DIM}{text}{RESET} " if style.colour else f"{text} "
 
-    def _prefix(self, origin: Origin) -> dict[str, str]:
-        name = visible(display_name(origin))
+    def _prefix(self, origin: Origin) -> tuple[int, dict[str, str]]:
+        """How many columns a name and its bar take, and both for each stream."""
+        name = _name(origin)
         known = self._prefixes.get(name)
         if known is None or known[0] != self._width:
             self._width = max(self._width, min(self._widest, cells(name)))
-            known = self._prefixes[name] = self._width, self._made_prefix(name)
-        return known[1]
+            # What a pipe leads to looks for whole names.
+            width = self._width if self._style.terminal else max(self._width, cells(name))
+            known = self._width, width + _BAR_CELLS, self._made_prefix(name, width)
+            self._prefixes[name] = known
+        return known[1:]
 
-    def _made_prefix(self, name: str) -> dict[str, str]:
-        shown = fitted(name, self._width)
+    def _made_prefix(self, name: str, width: int) -> dict[str, str]:
+        shown = fitted(name, width)
         if not self._style.colour:
             return {"stdout": f"{shown} | ", "stderr": f"{shown} | "}
         shown = f"{self._colour(name)}{shown}{RESET} "
@@ -281,6 +292,11 @@ class Screen:
         if self._style.many_colours:
             return f"\x1b[38;5;{COLOURS[number % len(COLOURS)]}m"
         return f"\x1b[{FEW_COLOURS[number % len(FEW_COLOURS)]}m"
+
+
+def _name(origin: Origin) -> str:
+    r"""On one line: a file's path may have `\n`."""
+    return visible(display_name(origin)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _processor(name: str) -> Any:
@@ -328,14 +344,20 @@ def _cells(character: str) -> int:
 
 
 def fitted(text: str, width: int) -> str:
-    """The text in so many columns: cut at its end, or filled with spaces."""
+    """The text in so many columns: filled up, or cut in its middle, as names differ at their ends."""
     taken = cells(text)
     if taken <= width:
         return text + " " * (width - taken)
-    kept, used = "", 0
-    for character in text:
-        if used + _cells(character) > width - 1:
-            break
-        kept += character
+    head = _within(text, width // 2)
+    tail = _within(text[::-1], width - 1 - cells(head))[::-1]
+    return head + "…" + tail + " " * (width - 1 - cells(head) - cells(tail))
+
+
+def _within(text: str, width: int) -> str:
+    """As much of its beginning as takes so many columns."""
+    used = 0
+    for index, character in enumerate(text):
         used += _cells(character)
-    return kept + "…" + " " * (width - 1 - used)
+        if used > width:
+            return text[:index]
+    return text

@@ -73,6 +73,17 @@ def test_names_are_aligned_to_the_widest_that_is_known() -> None:
     assert screen.render([batch_of(web, record("x"))]) == b"web      | x\n"
 
 
+def test_names_are_whole_in_a_pipe_and_keep_their_ends_on_a_terminal() -> None:
+    names = [f"mycompany-production-checkout-worker-{number}" for number in (1, 2)]
+    batches = [batch_of(origin(name), record('{"msg":"x\\ny"}')) for name in names]
+    piped = shown(Style(), *batches).splitlines()
+    assert piped[::2] == [f"{name} | x" for name in names]
+    assert piped[1] == " " * len(f"{names[0]} | ") + "y"
+    seen = shown(Style(terminal=True), *batches).splitlines()
+    assert [line.partition(" ")[0][-9:] for line in seen[::2]] == ["-worker-1", "-worker-2"]
+    assert max(map(len, seen)) < 40
+
+
 def test_json_is_level_message_and_keys() -> None:
     line = '{"level":"warn","msg":"slow query","took_ms":12.5,"user":{"id":7},"note":"two words"}'
     expected = 'web | WARN  slow query took_ms=12.5 user="{\\"id\\":7}" note="two words"\n'
@@ -205,8 +216,9 @@ def test_a_highlight_is_not_looked_for_in_colours() -> None:
 
 def test_wide_and_combining_characters_take_their_columns() -> None:
     assert [cells("abc"), cells("日本"), cells("e\u0301")] == [3, 4, 1]
-    assert fitted("日本語", 5) == "日本…"
+    assert fitted("日本語", 5) == "日…語"
     assert fitted("日本語", 4) == "日… "
+    assert fitted("shop-worker-1", 8) == "shop…r-1"
     assert fitted("ab", 4) == "ab  "
 
 
