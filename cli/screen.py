@@ -96,6 +96,8 @@ class Screen:
         self._prefixes: dict[str, tuple[int, int, dict[str, str]]] = {}
         """By name: the width when it was made, its own, and the prefix of each stream."""
         self._json = _processor("json")
+        self.parses = False
+        """Nobody has, so that other forms than raw are of what is parsed here."""
         self._encode: Callable[[Batch], bytes] | None = None
         if style.format != "default":
             self._encode = encoder(style.format, _indented)
@@ -108,6 +110,8 @@ class Screen:
     def render(self, batches: Sequence[Batch]) -> bytes:
         """The text of all records, each ended by a newline."""
         if self._encode is not None:
+            if self.parses:
+                batches = [self.parsed(batch) for batch in batches]
             data = b"".join(map(self._encode, batches))
             if self._style.guarded:
                 data = visible(data.decode("utf-8", "replace")).encode()
@@ -157,9 +161,10 @@ class Screen:
         return "\n" + " " * (cells(_SEQUENCE.sub("", time)) + margin)
 
     def parsed(self, batch: Batch) -> Batch:
-        """With levels and fields where a message is JSON, and nobody has parsed it before."""
-        given = self._with_fields(batch)
-        return (_level().apply(given) or given) if self._levels else given
+        """With fields where a message is JSON, and levels, as far as nobody has looked for them before."""
+        given = batch.with_records(owned_records(batch.records))
+        given = self._json.apply(given) or given
+        return _level().apply(given) or given
 
     def _with_fields(self, batch: Batch) -> Batch:
         """What JSON says; with room for levels, where they are looked for."""

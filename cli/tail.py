@@ -10,12 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from logroute.cli import log, process
+
+if TYPE_CHECKING:
+    from logroute.cli.tail_batches import Context
+    from logroute.router.match import Match
 
 LINES = 10
 """Of each container to begin with, where nothing else is said."""
@@ -174,7 +178,9 @@ class _Asked:
             records.append({"message": [f"/{_checked(text)}/" for text in given["include"]]})
         if given["exclude"]:
             records.append({"not": {"message": [f"/{_checked(text)}/" for text in given["exclude"]]}})
-        records += [_condition(text) for text in given["matches"]]
+        parsed: list[Any] = []
+        for text in given["matches"]:
+            (parsed if "fields" in text or "level" in text else records).append(_condition(text))
         levels: list[Any] = []
         if given["level"]:
             from logroute.router.levels import LEVELS, NAMES
@@ -184,10 +190,10 @@ class _Asked:
             levels.append({"level": f">={NAMES[given['level'].lower()]}"})
         self.containers = _all(containers)
         self.records = _all(records)
+        """Of a line as it was written."""
+        self.parsed = _all(parsed)
+        """Of what it says of its level and fields."""
         self.levels = _all(levels)
-        self.parses = bool(levels) or any(
-            text in str(each) for each in records for text in ("fields", "level")
-        )
 
     @property
     def has_context(self) -> bool:
@@ -230,6 +236,14 @@ def _all(conditions: Sequence[Any]) -> Any:
         raise ValueError(f"{path}: {error}" if path else str(error)) from None
 
 
+def _together(*matches: Match) -> Match | None:
+    """All of them; None if they ask for nothing."""
+    from logroute.router.match import Match
+
+    values = [match.to_value() for match in matches if match.to_value()]
+    return Match.parse({"all": values}) if values else None
+
+
 def _zone(text: str | None) -> Any:
     if text is None or text.upper() == "UTC":
         return None
@@ -264,9 +278,7 @@ class _Tail:
 
     def __init__(self, asked: _Asked) -> None:
         from logroute.cli.screen import Screen, Style
-        from logroute.cli.tail_batches import Context, Order
-        from logroute.router.match import Match
-        from logroute.router.selection import Chooser
+        from logroute.cli.tail_batches import Order
 
         self._asked = asked
         terminal = sys.stdout.isatty()
@@ -290,15 +302,9 @@ class _Tail:
                 zone=asked.zone,
                 highlight=asked.highlight,
             ),
-            levels=colour or bool(asked.levels.to_value()),
+            levels=colour,
         )
-        # With context, records that are not chosen are needed too. Levels are found where records are shown:
-        # a daemon that looks for none knows none.
-        chosen = [asked.levels] + ([asked.records] if asked.has_context else [])
-        values = [match.to_value() for match in chosen if match.to_value()]
-        self._context = (
-            Context(Chooser(Match.parse({"all": values})), asked.before, asked.after) if values else None
-        )
+        self._context: Context | None = None
         self._order = Order(asked.order_s) if asked.order_s else None
         self._limiter = trio.CapacityLimiter(1)
         self._apart: Any = None
@@ -356,6 +362,24 @@ class _Tail:
                     raise
         await self._at_engine()
 
+    def _choose(self, *conditions: Any) -> None:
+        """Choose here what nobody before us can: by levels, which a daemon that looks for none does not know;
+        by these conditions on what a line says; and where context is shown, by what was asked of the line."""
+        from logroute.cli.tail_batches import Context
+        from logroute.router.selection import Chooser
+
+        asked = self._asked
+        parsed = _together(asked.levels, *conditions)
+        lines = _together(asked.records) if asked.has_context else None
+        if parsed is not None or lines is not None:
+            self._context = Context(
+                Chooser(lines) if lines is not None else None,
+                asked.before,
+                asked.after,
+                parsed=Chooser(parsed) if parsed is not None else None,
+                parse=self._screen.parsed,
+            )
+
     async def _at_daemon(self) -> None:
         from logroute.api.client import find_address
         from logroute.cli.tail_sources import Senseless, from_daemon
@@ -381,7 +405,12 @@ class _Tail:
             query.append(("route", asked.route))
         import msgspec
 
-        matches = (asked.containers, *(() if asked.has_context else (asked.records,)))
+        if asked.has_context:
+            matches = [asked.containers]
+            self._choose(asked.parsed)
+        else:
+            matches = [asked.containers, asked.records, asked.parsed]
+            self._choose()
         query += [("match", msgspec.json.encode(value).decode()) for m in matches if (value := m.to_value())]
         whole = asked.format == "json" and self._context is None and self._order is None
         self._tell(f"what the daemon at {address} sees")
@@ -398,15 +427,16 @@ class _Tail:
     async def _at_engine(self) -> None:
         from logroute.cli.tail_sources import from_engine
         from logroute.router.look import Query
-        from logroute.router.match import Match
+        from logroute.router.match import EVERYTHING
         from logroute.sources import Past
 
         asked = self._asked
+        self._choose(asked.parsed)
+        self._screen.parses = asked.format not in ("default", "raw")
         wanted = [asked.containers] + ([] if asked.has_context else [asked.records])
-        values = [match.to_value() for match in wanted if match.to_value()]
         past = Past(since=asked.since, until=asked.until, last=asked.lines)
         query = Query(
-            Match.parse({"all": values} if values else {}),
+            _together(*wanted) or EVERYTHING,
             past=None if asked.lines == 0 and not asked.since else past,
             follow=asked.follow,
             news=self._says,
@@ -415,7 +445,6 @@ class _Tail:
         await from_engine(
             asked.host,
             query,
-            parse=asked.parses,
             show=self.show,
             said_by=BY_HOST,
             there=self._there if asked.patterns else None,
@@ -442,7 +471,7 @@ class _Tail:
             return
         self._screen.names([batch.origin for batch in batches])
         if self._context is not None:
-            batches = self._context.of([self._screen.parsed(batch) for batch in batches])
+            batches = self._context.of(batches)
         if self._order is not None:
             self._order.put(batches)
         else:

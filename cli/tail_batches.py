@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -15,10 +15,24 @@ NEARLY_S = 1e-6
 
 
 class Context:
-    """Records that are chosen, with those around them, as grep has them: of each container its own."""
+    """Records that are chosen, with those around them, as grep has them: of each container its own.
 
-    def __init__(self, chosen: Chooser, before: int, after: int) -> None:
+    They are shown as they came: what is chosen by what a line says looks the same as without choosing.
+    """
+
+    def __init__(
+        self,
+        chosen: Chooser | None,
+        before: int,
+        after: int,
+        *,
+        parsed: Chooser | None = None,
+        parse: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> None:
+        """`parsed` chooses too, by what `parse` makes of records."""
         self._chosen = chosen
+        self._parsed = parsed
+        self._parse = parse
         self._before = before
         self._after = after
         self._held: dict[str, deque[Record]] = {}
@@ -27,8 +41,16 @@ class Context:
     def of(self, batches: Sequence[Batch]) -> list[Batch]:
         return [made for batch in batches if (made := self._of(batch)).lines]
 
+    def _mask(self, batch: Batch) -> int | None:
+        """Of the records that are chosen; None: all are."""
+        mask = self._chosen.mask(batch) if self._chosen is not None else None
+        if self._parsed is None or mask == 0:
+            return mask
+        found = self._parsed.mask(self._parse(batch))
+        return mask if found is None else found if mask is None else mask & found
+
     def _of(self, batch: Batch) -> Batch:
-        mask = self._chosen.mask(batch)
+        mask = self._mask(batch)
         records = batch.records
         if mask is None:
             return batch

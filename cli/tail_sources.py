@@ -11,9 +11,7 @@ import msgspec
 import trio
 
 from logroute.api.address import Address
-from logroute.config.components import PROCESSORS, SOURCES
-from logroute.processors import ProcessorOptions
-from logroute.router.chain import StagePlan
+from logroute.config.components import SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.look import Problem, Query, Shown, look
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
@@ -301,7 +299,6 @@ async def from_engine(
     host: str | None,
     query: Query,
     *,
-    parse: bool,
     show: Show,
     began: Callable[[str], None],
     said_by: str,
@@ -337,7 +334,6 @@ async def from_engine(
         ],
         [SourcePlan("docker", partial(SOURCES.create, options, SourceContext("docker")))],
         grace_s=0.0,
-        processors=_stages("json", "level") if parse else [],
     )
     daemon = Daemon(plan)
 
@@ -357,12 +353,3 @@ async def from_engine(
                 nursery.start_soon(news, view)
             await look(daemon, query, show, _FromSink(receive))
         nursery.cancel_scope.cancel()
-
-
-def _stages(*types: str) -> list[StagePlan]:
-    plans: list[StagePlan] = []
-    for name in types:
-        options = PROCESSORS.options(name).model_validate({})
-        assert isinstance(options, ProcessorOptions)
-        plans.append(StagePlan(name, options.when, partial(PROCESSORS.create, options), name))
-    return plans

@@ -429,6 +429,34 @@ async def test_options_choose(tmp_path: Path, daemon: bool) -> None:
         assert (await raw("-i", "plain", "-B", "1", "web"))[1:] == plain
 
 
+@BOTH
+async def test_a_record_looks_the_same_whatever_it_was_chosen_by(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        e.web.write(b'{"level":"error","msg":"ERR broken","status":500}\n')
+        e.web.write(b'{"msg":"WARN fine","loglevel":"x"}\n')
+        forms = [
+            [],
+            ["-o", "raw"],
+            ["-o", "json"],
+            ["-o", "logfmt"],
+            ["--template", "{level} {message} {fields.status}"],
+        ]
+        seen = []
+        for form in forms[: 2 if daemon else None]:
+            plain = (await e.tail("-F", *form)).stdout
+            seen.append(plain)
+            assert (await e.tail("-F", "-l", "warn", *form)).stdout == plain
+        first = seen[0].splitlines(keepends=True)[0]
+        assert (await e.tail("-F", "-i", '"level"')).stdout == first
+        assert seen[0] == b"web | ERROR ERR broken status=500\nweb | WARN fine loglevel=x\n"
+        assert seen[1].startswith(b'{"level":"error","msg":"ERR broken","status":500}\n')
+        if not daemon:
+            some = (await e.tail("-F", "-m", "fields.status=>=500", "-i", '"level"')).stdout
+            assert some == first
+            assert b'"message":"ERR broken","stream":"stdout","log":{"level":"error"}' in seen[2]
+            assert seen[4] == b"error ERR broken 500\nwarn WARN fine unknown\n"
+
+
 async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -> None:
     async with an_engine(tmp_path, daemon=False) as e:
         command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "5"]
