@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
 
 import structlog
 
@@ -34,6 +35,20 @@ def configure(format_: Format = "auto", level: str = "info") -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def hand_over(to: Callable[[Mapping[str, Any]], None]) -> None:
+    """Give errors to a command that says them in its own way, and nothing else to anybody."""
+
+    def processor(_logger: object, _method: str, event: structlog.typing.EventDict) -> NoReturn:
+        to(event)
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[_name_exception, processor],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         cache_logger_on_first_use=True,
     )
 

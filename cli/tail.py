@@ -447,6 +447,7 @@ class _Tail:
             query,
             show=self.show,
             said_by=BY_HOST,
+            wrong=lambda text: self._tell(text, always=True),
             there=self._there if asked.patterns else None,
             began=lambda address: self._tell(f"no daemon: what the engine {address} has"),
         )

@@ -11,9 +11,11 @@ import msgspec
 import trio
 
 from logroute.api.address import Address
+from logroute.cli import log
 from logroute.config.components import SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.look import Problem, Query, Shown, look
+from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
@@ -295,6 +297,28 @@ class _FromSink:
         return await self._channel.receive()
 
 
+def _concerns(daemon: Daemon, match: Match, event: Mapping[str, Any]) -> bool:
+    """Whether an error is about a container that is wanted, or about all. It has a name, an id or a path."""
+    name, path = str(event.get("container") or ""), str(event.get("path") or "")
+    if not name and not path:
+        return True
+    meant = [
+        known.origin
+        for source in daemon.sources.running.values()
+        for known in source.known()
+        if (
+            known.origin.name == name or known.origin.id.startswith(name) if name else known.origin.id in path
+        )
+    ]
+    return any(match.decide(origin) for origin in meant or [Origin("", "", name=name)])
+
+
+def _in_words(event: Mapping[str, Any]) -> str:
+    who = event.get("container") or event.get("path")
+    why = event.get("error") or event.get("reason")
+    return ": ".join(str(part) for part in (who, event.get("event"), why) if part)
+
+
 async def from_engine(
     host: str | None,
     query: Query,
@@ -302,11 +326,12 @@ async def from_engine(
     show: Show,
     began: Callable[[str], None],
     said_by: str,
+    wrong: Callable[[str], None],
     there: There | None = None,
 ) -> None:
     """Read the engine itself, as a daemon with one route would. Raises CannotLook.
 
-    `said_by`: who has named the host.
+    `said_by`: who has named the host; `wrong` is told what goes wrong with what is wanted.
     """
     from logroute.sources.engine import Engine, EngineAway, EngineRefused
     from logroute.sources.engine_address import AddressError, EngineAddress
@@ -314,6 +339,7 @@ async def from_engine(
     try:
         address = EngineAddress.resolve(host, said_by=said_by)
         options: Any = SOURCES.options("docker").model_validate({"host": host, "start": "now"})
+        options = options.named(said_by)
         engine = Engine(address)
         with trio.fail_after(CONNECT_WITHIN_S):
             await engine.ping()
@@ -335,6 +361,12 @@ async def from_engine(
         [SourcePlan("docker", partial(SOURCES.create, options, SourceContext("docker")))],
         grace_s=0.0,
     )
+
+    def said(event: Mapping[str, Any]) -> None:
+        if _concerns(daemon, query.match, event):
+            wrong(_in_words(event))
+
+    log.hand_over(said)  # before there are loggers
     daemon = Daemon(plan)
 
     async def news(view: Any) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 import trio
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import ContainerMatchField, Duration
@@ -106,12 +106,20 @@ class DockerOptions(SourceOptions):
                 raise ValueError("expected the names of variables, each in full: one more may be a password")
         return env
 
+    _said_by: str = PrivateAttr("from the configuration")
+
     def check(self) -> None:
         self.address()
 
     def address(self) -> EngineAddress:
         """The engine's, from here or from the environment. Raises AddressError."""
-        return EngineAddress.resolve(self.host, tls=EngineTls(**self.tls.model_dump()) if self.tls else None)
+        tls = EngineTls(**self.tls.model_dump()) if self.tls else None
+        return EngineAddress.resolve(self.host, tls=tls, said_by=self._said_by)
+
+    def named(self, by: str) -> DockerOptions:
+        """Itself, with who has named the host, in the words of a message."""
+        self._said_by = by
+        return self
 
 
 @SOURCES.register(DockerOptions)

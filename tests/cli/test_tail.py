@@ -457,6 +457,18 @@ async def test_a_record_looks_the_same_whatever_it_was_chosen_by(tmp_path: Path,
             assert seen[4] == b"error ERR broken 500\nwarn WARN fine unknown\n"
 
 
+async def test_what_goes_wrong_is_said_of_the_containers_that_were_asked_for(tmp_path: Path) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        e.web.write(b"hello\n")
+        e.engine.create("plugin", log_driver="splunk").start()
+        ended = await e.tail("-F", "web")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"web | hello\n", b"")
+        ended = await e.tail("-F", "plugin")
+        lines = ended.stderr.decode().splitlines()
+        assert lines
+        assert all(line.startswith("* plugin") and "configuration" not in line for line in lines)
+
+
 async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -> None:
     async with an_engine(tmp_path, daemon=False) as e:
         command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "5"]
