@@ -39,7 +39,13 @@ class _CannotWrite(Exception):
 
 @click.command("tail", context_settings={"max_content_width": 100})
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Begin with N lines of each.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Begin with N lines of each, of which filters choose.",
+)
 @click.option("--since", metavar="TIME", help="Begin there: 10m, 2026-11-23T20:00:00Z, 2026-11-23.")
 @click.option("--until", metavar="TIME", help="End there.")
 @click.option("-f/-F", "--follow/--no-follow", default=None, help="Go on with what comes (default), or not.")
@@ -82,6 +88,9 @@ def command(**given: Any) -> None:
     logroute tail 'web-*' -l warn        some, and only what is grave
     logroute tail api --since 10m -F     the last ten minutes, then the prompt
     logroute tail --route search         what this route's sink is given
+
+    Where it follows it begins with the last 10 lines of each. Filters choose among these: to find more
+    say --since, or a larger -n.
     """
     log.configure(level="error")
     if sys.__stdout__ is None:
