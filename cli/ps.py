@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 import msgspec
 
 from logroute.api.containers import ContainerFacts, Containers
 from logroute.cli.asking import ask, asking_options
-from logroute.cli.tables import ago, cut, table, terminal_width
+from logroute.cli.tables import ago, aligned, cut, room, terminal_width, when
 from logroute.sinks.stdout import visible
+
+HEAD = ("CONTAINER", "STATE", "READ", "READ TO", "LAST", "LAG", "ROUTES")
+RIGHT = ("LAST", "LAG")
+SPARED = ("READ TO", "LAG", "STATE")
+"""Columns that a narrow terminal goes without, these first."""
+ROUTES_CELLS = 24
+"""Where routes have less, further columns are spared."""
 
 
 @click.command("ps")
@@ -17,8 +26,9 @@ from logroute.sinks.stdout import visible
 def command(everything: bool, api: str | None, token_file: str | None, output: str) -> None:
     """List the containers that the daemon sees: how each is read, and which routes take it.
 
-    LAST is how long ago it said what was read last. A route is marked with `!` where something stands in its
-    way, and with `…` where it is behind: `logroute explain CONTAINER` says why.
+    READ TO is the time of the record that was read last, LAST how long ago that was, LAG how much of what was
+    read is not delivered. A route is marked with `!` where something stands in its way, and with `…` where it
+    is behind: `logroute explain CONTAINER` says why. A narrow terminal shows fewer columns.
     """
     found = ask(api, token_file, lambda client: client.get("/v1/containers", Containers))
     if output == "json":
@@ -28,8 +38,7 @@ def command(everything: bool, api: str | None, token_file: str | None, output: s
     if not shown:
         click.echo("No container is read." + ("" if everything else " `logroute ps -a` lists all."))
         return
-    rows = [_row(each, found.time) for each in shown]
-    for line in table(("CONTAINER", "STATE", "READ", "LAST", "ROUTES"), rows, right=[3]):
+    for line in lines(shown, found.time, room()):
         click.echo(line)
     left = len(found.containers) - len(shown)
     if left:
@@ -43,15 +52,66 @@ def _is_current(facts: ContainerFacts) -> bool:
     return facts.state == "running" or any(route.waiting for route in facts.taken.values())
 
 
+def lines(containers: Sequence[ContainerFacts], now: str, width: int | None) -> list[str]:
+    """A table in so many columns; None: as wide as it is."""
+    columns = list(HEAD)
+    cells = [dict(zip(HEAD, (*_row(each, now), ""), strict=True)) for each in containers]
+    routes = [_routes(each) for each in containers]
+
+    def made(room: int | None) -> list[str]:
+        rows = [
+            [_fitting(names, room) if column == "ROUTES" else row[column] for column in columns]
+            for row, names in zip(cells, routes, strict=True)
+        ]
+        right = [columns.index(each) for each in RIGHT if each in columns]
+        return aligned(columns, rows, right=right)
+
+    if width is None:
+        return made(None)
+    widest = max(len(", ".join(names)) for names in routes)
+    for spared in (None, *SPARED):
+        if spared is not None:
+            columns.remove(spared)
+        # A head stands over everything, so that what is left of the width is seen of it.
+        room = width - made(0)[0].index("ROUTES")
+        if room >= min(widest, ROUTES_CELLS):
+            break
+    return [cut(line, width) for line in made(max(0, room))]
+
+
 def _row(facts: ContainerFacts, now: str) -> tuple[str, ...]:
-    if facts.read == "ignored":
-        routes = facts.reason
-    elif not facts.taken:
-        routes = "none"
-    else:
-        routes = ", ".join(
-            name + ("!" if route.in_the_way else "…" if route.behind or route.waiting else "")
-            for name, route in facts.taken.items()
-        )
+    """All but the routes."""
     read = facts.read + ("!" if facts.reason and facts.read in ("file", "api") else "")
-    return visible(facts.name), facts.state, read, ago(facts.last_record, now), visible(routes)
+    last = facts.last_record
+    return visible(facts.name), facts.state, read, when(last), ago(last, now), _lag(facts)
+
+
+def _lag(facts: ContainerFacts) -> str:
+    """From the last record that was read back to the last that its slowest route has acknowledged."""
+    if not facts.taken or not facts.last_record:
+        return "-"
+    late = [route.acknowledged for route in facts.taken.values() if route.waiting or route.behind]
+    if not late:
+        return "0s"
+    return ago(min(late), facts.last_record) if all(late) else "all"
+
+
+def _routes(facts: ContainerFacts) -> list[str]:
+    if facts.read == "ignored":
+        return [visible(facts.reason)]
+    return [
+        visible(name) + ("!" if route.in_the_way else "…" if route.behind or route.waiting else "")
+        for name, route in facts.taken.items()
+    ] or ["none"]
+
+
+def _fitting(names: Sequence[str], room: int | None) -> str:
+    """As many as there is room for, and how many more there are: a mark stays with its name."""
+    whole = ", ".join(names)
+    if room is None or len(whole) <= room or len(names) == 1:
+        return whole
+    for shown in range(len(names) - 1, 0, -1):
+        text = f"{', '.join(names[:shown])} +{len(names) - shown}"
+        if len(text) <= room:
+            return text
+    return f"{len(names)} routes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -15,18 +16,26 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
+def room() -> int | None:
+    """Columns that lines may take; None: as many as they want, as no terminal shows them."""
+    return terminal_width() if sys.stdout.isatty() else None
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
-    """The lines of a table; the columns of these numbers stand at the right."""
-    width = terminal_width()
+    """The lines of a table; the columns of these numbers stand at the right. Whole, but on a terminal."""
+    width = room()
+    lines = aligned(head, rows, right=right)
+    return lines if width is None else [cut(line, width) for line in lines]
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
+    """Likewise, as wide as it is."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     return [
-        cut(
-            "  ".join(
-                cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
-                for column, cell in enumerate(row)
-            ).rstrip(),
-            width,
-        )
+        "  ".join(
+            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+            for column, cell in enumerate(row)
+        ).rstrip()
         for row in (head, *rows)
     ]
 

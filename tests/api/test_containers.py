@@ -188,6 +188,34 @@ def facts(name: str = "web", **more: Any) -> ContainerFacts:
     return ContainerFacts(name, "docker", more.pop("state", "running"), more.pop("read", "file"), **more)
 
 
+def taken(*names: str, **more: Any) -> dict[str, RouteOfContainer]:
+    return {name: RouteOfContainer(True, "null", **more) for name in names}
+
+
+def test_a_list_says_how_far_each_is_read_and_how_much_waits() -> None:
+    now, last = "2026-11-26T12:00:10.000000000Z", "2026-11-26T12:00:05.000000000Z"
+    routes = taken("all") | taken("slow", waiting=True, acknowledged="2026-11-26T11:57:05.000000000Z")
+    found = [facts(last_record=last, routes=routes), facts("api", last_record=last, routes=taken("all"))]
+    head, web, api = ps.lines(found, now, None)
+    assert head.split() == ["CONTAINER", "STATE", "READ", "READ", "TO", "LAST", "LAG", "ROUTES"]
+    assert web == "web        running  file  2026-11-26 12:00:05    5s   3m  all, slow…"
+    assert api.split()[-2:] == ["0s", "all"]
+    never = facts(last_record=last, routes=taken("slow", waiting=True))
+    assert ps.lines([never], now, None)[1].split()[-2] == "all"
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_routes_with_their_marks() -> None:
+    now = last = "2026-11-26T12:00:10.000000000Z"
+    routes = taken(*(f"a-long-name-{number}" for number in range(4)), waiting=True, acknowledged=last)
+    found = [facts("shop-checkout-worker-1", last_record=last, routes=routes)]
+    for width in (120, 80, 60, 45):
+        assert all(len(line) <= width for line in ps.lines(found, now, width))
+    assert ps.lines(found, now, 80)[1].endswith("0s  a-long-name-0… +3")
+    assert "2026-11-26" not in ps.lines(found, now, 80)[1]
+    assert ps.lines(found, now, 45)[1].endswith("4 routes")
+    assert all(name in ps.lines(found, now, None)[1] for name in routes)
+
+
 def test_of_several_of_a_name_the_one_that_runs_is_meant() -> None:
     old, new = facts(id="a" * 64, state="ended"), facts(id="b" * 64)
     assert find([old, new], "web") is new
