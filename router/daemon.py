@@ -526,8 +526,13 @@ class Daemon:
                 unfinished_sources=len(self.sources.unfinished),
             )
             return UNDELIVERED
-        if left and self.plan.state_dir is None:
-            self._log.error("ended with records that are not delivered, and no state_dir", records=left)
+        letters = {route.name: n for route in routes if (n := route.statistics().dead_letters)}
+        if self.plan.state_dir is None and (left or letters):
+            self._log.error(
+                "ended with records that are not delivered, and no state_dir",
+                records=left,
+                dead_letters=letters,
+            )
             return UNDELIVERED
         gaps = {
             route.name: gaps
