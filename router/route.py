@@ -274,7 +274,7 @@ class Route:
         `since` is in seconds since the epoch.
         """
         self.paused_since = since
-        self.standing.down(
+        self.standing.hold(
             f"paused since {iso_time(int(since * 1e9))[:19]}Z: see `logroute routes resume {self.name}`"
         )
 
@@ -283,8 +283,7 @@ class Route:
         if self.paused_since is None:
             return
         self.paused_since = None
-        self.standing.up()
-        self.standing.forget_rejections()
+        self.standing.release()
         self._delivery.resume()
 
     def statistics(self) -> RouteStatistics:
