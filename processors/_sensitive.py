@@ -87,9 +87,15 @@ def _after(data: bytes, end: int) -> bytes:
 
 # By ISO/IEC 7812-1 the first digit is the industry's: 3 travel, 4 and 5 banks, 6 also; 2, 8 and 9 are used by
 # national ones. 0, 1 and 7 are nobody's who issues cards; times since 1970 begin with 1.
-_CARD = r"[2-689]\d{12,18}|[2-689]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{3})?|3\d{3}[ -]\d{6}[ -]\d{4,5}"
+_CARD = r"[2-689]\d{12,18}|[2-689]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}|3\d{3}[ -]\d{6}[ -]\d{4,5}"
 # Any digits: to remember which of thirteen places a first one stood at takes an automaton of many states.
 _CARD_WHERE = r"\d{13}|\d{4}[ -]\d{4}[ -]\d{4}[ -]\d|\d{4}[ -]\d{6}[ -]\d{4}"
+
+
+_FOUR_GROUPS = re.compile(rb"(?:\d{4}[ -]){3}\d{4}")
+_FIFTH_GROUP = re.compile(rb"[ -]\d{3}(?!\d)")
+_OF_NINETEEN = (b"6", b"50", b"56", b"57", b"58")
+"""What numbers of 19 digits begin with that are in use: UnionPay's and Maestro's."""
 
 
 def _is_card(data: bytes, start: int, end: int) -> int:
@@ -98,7 +104,11 @@ def _is_card(data: bytes, start: int, end: int) -> int:
         return 0
     if _before(data, start) == b"." and data[max(0, start - 2) : start - 1].isdigit():
         return 0
-    return end if luhn(data[start:end]) else 0
+    ends = [end]
+    # Three digits behind four groups are the rest of it, or an amount, or what is printed on the back.
+    if _FOUR_GROUPS.fullmatch(data, start, end) and (more := _FIFTH_GROUP.match(data, end)):
+        ends.insert(0 if data.startswith(_OF_NINETEEN, start) else 1, more.end())
+    return next((end for end in ends if luhn(data[start:end])), 0)
 
 
 def luhn(number: bytes) -> bool:

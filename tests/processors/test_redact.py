@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +41,12 @@ def redacted(text: str, **options: Any) -> str:
     [
         ("paid with 4111111111111111.", "paid with [card]."),
         ("4111 1111 1111 1111 and 4111-1111-1111-1111", "[card] and [card]"),
+        ("4111 1111 1111 1111 1000 EUR", "[card] 1000 EUR"),
+        ("4111 1111 1111 1111 250 EUR", "[card] 250 EUR"),
+        ("card=4111-1111-1111-1111 123 exp 12/27", "card=[card] 123 exp 12/27"),
+        ("4111 1111 1111 1111 5105 1051 0510 5100", "[card] [card]"),
+        ("5678 4111 1111 1111 1111", "5678 [card]"),
+        ("6304 0000 0000 0000 018", "[card]"),
         ("amex 3782 822463 10005", "amex [card]"),
         ("card=378282246310005,", "card=[card],"),
         ("\x1b[32m5555555555554444\x1b[0m", "\x1b[32m[card]\x1b[0m"),
@@ -100,6 +107,39 @@ def test_check_digits() -> None:
     assert luhn(b"4111 1111 1111 1111")
     assert not luhn(b"4111111111111113")
     assert mod_97(b"GB82WEST12345698765432") == 1 != mod_97(b"GB83WEST12345698765432")
+
+
+CARD_SHAPES = (r"\d{13,19}", r"(\d{4}[ -]){3}\d{1,4}", r"(\d{4}[ -]){4}\d{3}", r"3\d{3}[ -]\d{6}[ -]\d{4,5}")
+
+
+def cards_in(text: str) -> set[tuple[int, int]]:
+    """From where to where there is a number that may be a card's, by trying all of them."""
+    return {
+        (start, end)
+        for start in range(len(text))
+        for end in range(start + 13, min(len(text), start + 23) + 1)
+        if any(re.fullmatch(shape, text[start:end]) for shape in CARD_SHAPES)
+        and text[start] in "2345689"
+        and not text[start - 1 : start].isdigit()
+        and not text[end : end + 1].isdigit()
+        and luhn(text[start:end].encode())
+    }
+
+
+DIGITS = st.sampled_from(["4111", "1111", "5105", "1051", "0510", "5100", "6304", "3782", "822463", "10005"])
+GROUPS = (
+    DIGITS | st.integers(0, 9999).map(str) | st.from_regex(r"[2-6][0-9]{3}( [0-9]{4}){3}", fullmatch=True)
+)
+
+
+@given(st.lists(st.tuples(GROUPS, st.sampled_from([" ", " ", "-", "", ", "])), max_size=12))
+def test_no_card_stays_and_nothing_else_goes(parts: list[tuple[str, str]]) -> None:
+    text = "".join(group + behind for group, behind in parts)
+    [card] = sensitive("card")
+    spans = [(start, end) for start, end, _ in card.spans(text.encode())]
+    cards = cards_in(text)
+    assert cards >= set(spans)
+    assert all(any(start < until and at < end for at, until in spans) for start, end in cards)
 
 
 def test_records_that_say_nothing_are_the_same_and_no_record_is_changed() -> None:
