@@ -206,6 +206,37 @@ def test_message_and_fields_of_one_record(apply: Apply) -> None:
     assert (found.message, found.fields) == ("[email]", {"a": "[ip]"})
 
 
+@pytest.mark.parametrize("more", [{}, {"fields": {"a": 1}}, {"fields": {"a": "b@example.com"}}])
+def test_what_an_error_quotes_is_redacted_too(more: dict[str, Any], apply: Apply) -> None:
+    given = record("hello", error="a: 'ada@example.com' is nobody", **more)
+    [other, found] = apply("redact", record("ada"), given, kinds=["email"])
+    assert (found.error, found.message, other.message) == ("a: '[email]' is nobody", "hello", "ada")
+    assert given.error == "a: 'ada@example.com' is nobody"
+    assert "example" not in json.dumps(found.fields)
+
+
+@pytest.mark.parametrize(
+    ("type_", "options", "line"),
+    [
+        ("csv", {"columns": ["u:int", "v"]}, "{},x"),
+        ("logfmt", {"types": {"u": "float"}}, 'u="{}" v=x'),
+        ("key_value", {"types": {"u": "bool"}, "between": ";"}, "u={};v=x"),
+        ("regex", {"pattern": "^(?P<u:int>.*)$"}, "{}"),
+        ("timestamp", {"field": "u"}, "{}"),
+    ],
+)
+@pytest.mark.parametrize(
+    "said", ["4111 1111 1111 1111", "a text that is longer than marks are 4111111111111111"]
+)
+def test_a_parser_leaves_no_copy_in_the_mark_of_what_it_cannot_take(
+    type_: str, options: dict[str, Any], line: str, said: str, apply: Apply
+) -> None:
+    [parsed] = apply(type_, record(line.format(said), fields={"u": said}), **options)
+    [found] = apply("redact", parsed, kinds=["card"])
+    assert found.error
+    assert "1111" not in encode_json(WEB, [found]).decode()
+
+
 @pytest.mark.parametrize(
     ("patterns", "said", "left"),
     [
