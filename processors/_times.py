@@ -61,6 +61,9 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
     if not values:
         return []
     if [*map(type, values)].count(str) == len(values):
+        given = values
+        if values[0][-6:] == "+00:00" and all([value[-6:] == "+00:00" for value in values]):  # noqa: C419
+            values = [value[:-6] + "Z" for value in values]  # as Python's isoformat and MongoDB have it
         lengths = set(map(len, values))
         length = min(lengths)
         if len(lengths) == 1 and len(_SECOND) + 1 < length <= TIME_LENGTH:
@@ -68,6 +71,7 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
             times = [*values] if length == TIME_LENGTH else [value[:-1] + padding for value in values]
             if ends == "Z" * len(values) and are_times(times) and all(map(_is_utc, _seconds(times))):
                 return times
+        values = given
     parsed = [parse_time(value) for value in values]
     return None if None in parsed else parsed  # type: ignore[return-value]
 

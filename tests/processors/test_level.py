@@ -87,6 +87,8 @@ def test_levels_by_text(line: str, said: str | None) -> None:
         ({"severity": "err"}, "error"),
         ({"log": {"level": "debug"}}, "debug"),
         ({"level": 50}, "error"),
+        ({"@l": "Error"}, "error"),
+        ({"levelname": "ERROR"}, "error"),
         ({"level": "loud", "severity": "info"}, "info"),
         ({"level": "loud"}, "fatal"),
         ({"x": "error"}, "fatal"),
