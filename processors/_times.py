@@ -50,9 +50,10 @@ def parse_time(value: Any) -> str | None:
     if isinstance(value, int):
         return _from_number(value, 0)
     if isinstance(value, float) and 0 <= value < 1e19:
-        # Sixteen digits are all that it has: for seconds these are tenths of a microsecond.
-        whole, _, part = f"{value:.7f}".partition(".")
-        return _from_number(int(whole), int(part.ljust(9, "0")))
+        # What was written is the shortest text that means it: .123, and not .122999907, which is stored.
+        text = repr(value)
+        whole, _, part = (f"{value:.9f}" if "e" in text else text).partition(".")
+        return _from_number(int(whole), int(part[:9].ljust(9, "0")))
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.processors._layouts import USUAL, Layout, Layouts
+from logroute.processors._times import parse_time
 from logroute.router.record import Record
 from tests.processors.conftest import TIME, batch, made, record
 
@@ -42,6 +43,30 @@ def test_usual_times_are_known(said: Any) -> None:
     found = parsed(said)
     assert (found.time, found.logged) == ("2026-11-23T20:06:25.000000000Z", TIME)
     assert (found.fields, found.error) == ({}, "")
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        (1795464385.123, "123000000"),
+        (1795464385.12, "120000000"),
+        (1795464385.1234567, "123456700"),
+        (1795464385.7071068, "707106800"),
+        (1795464385123.456, "123456000"),
+        (1795464385123456.8, "123456800"),
+        (1795464385123456768.0, "123456768"),
+        ("1795464385.123456789", "123456789"),
+        (1795464385.0, "000000000"),
+    ],
+)
+def test_numbers_mean_what_was_written(said: float | str, part: str) -> None:
+    assert parsed(said).time == f"2026-11-23T20:06:25.{part}Z"
+
+
+@given(st.integers(0, 4 * 10**15))
+def test_microseconds_as_a_float_of_seconds_are_exact(time_us: int) -> None:
+    time = parse_time(time_us / 10**6)
+    assert time == f"{datetime(1970, 1, 1) + timedelta(microseconds=time_us):%Y-%m-%dT%H:%M:%S.%f}000Z"
 
 
 @pytest.mark.parametrize(
