@@ -94,6 +94,13 @@ def _is_utc(text: str) -> bool:
 
 
 def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str | None:
+    second = _utc_second(date, time, zone)
+    return second and f"{second}{(part or '')[:9]:0<9}Z"
+
+
+@lru_cache(maxsize=64)
+def _utc_second(date: str, time: str, zone: str | None) -> str | None:
+    """`2026-11-23T20:06:26.` in UTC. Many lines have the same."""
     try:
         at = datetime.fromisoformat(f"{date}T{time}")
         if zone and zone not in ("Z", "z", "UTC", "GMT"):
@@ -103,7 +110,8 @@ def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str |
         seconds = int(at.replace(tzinfo=UTC).timestamp())
     except (ValueError, OverflowError):
         return None
-    return _stored(seconds * 10**9 + int((part or "0")[:9].ljust(9, "0")))
+    stored = _stored(seconds * 10**9 + 999_999_999)  # all of it, whatever the fraction is
+    return stored and stored[_SECONDS]
 
 
 def _from_number(whole: int, billionths: int) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -61,6 +61,21 @@ def test_usual_times_are_known(said: Any) -> None:
 )
 def test_numbers_mean_what_was_written(said: float | str, part: str) -> None:
     assert parsed(said).time == f"2026-11-23T20:06:25.{part}Z"
+
+
+@given(
+    st.datetimes(datetime(1971, 1, 1), datetime(2261, 1, 1)),
+    st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
+    st.sampled_from("T "),
+)
+def test_iso_times_with_an_offset_are_what_python_means_by_them(
+    at: datetime, zone: timezone, sep: str
+) -> None:
+    written = at.replace(tzinfo=zone).isoformat(sep, "microseconds")
+    utc = at.replace(tzinfo=zone).astimezone(UTC)
+    assert parse_time(written) == f"{utc:%Y-%m-%dT%H:%M:%S.%f}000Z"
+    assert parse_time(written[:-6]) == f"{at:%Y-%m-%dT%H:%M:%S.%f}000Z"
+    assert parse_time(f"{written[:-6]}789{written[-6:]}") == f"{utc:%Y-%m-%dT%H:%M:%S.%f}789Z"
 
 
 @given(st.integers(0, 4 * 10**15))
