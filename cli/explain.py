@@ -169,18 +169,17 @@ class Explanation:
     def _deliveries(self, name: str, route: RouteOfContainer) -> list[str]:
         """What has become of what it takes."""
         said: list[str] = []
-        spooled = f", or among {route.spooled} records in its spool" if route.spooled else ""
         if route.delivered:
-            said.append(
-                f"delivered{spooled} up to {when(route.delivered)} UTC, {ago(route.delivered, self._now)} ago"
-            )
+            said.append(f"delivered up to {when(route.delivered)} UTC, {ago(route.delivered, self._now)} ago")
         elif route.acknowledged:
             said.append(
-                f"up to {when(route.acknowledged)} UTC, {ago(route.acknowledged, self._now)} ago, "
-                f"all is accounted for{spooled}; nothing was delivered since the daemon started"
+                f"nothing of it was delivered since the daemon started; up to {when(route.acknowledged)} UTC, "
+                f"{ago(route.acknowledged, self._now)} ago, all is accounted for"
             )
         else:
             said.append("nothing of it has been delivered yet")
+        if route.spooled:
+            said.append(f"{route.spooled} records, of any container, wait in its spool")
         if route.rejected:
             said.append(
                 f"{route.rejected} of its records were rejected since the daemon started, the last with: "
