@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from logroute.router.books import OfOrigin
 from logroute.router.hints import ROUTES, allowed
 from logroute.router.position import Position
 from logroute.router.record import ALL_STREAMS, STREAMS, Origin
-from logroute.router.times import iso_time
+from logroute.router.times import full_time, iso_time
 from logroute.sinks.encoding import display_name
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class RouteOfContainer(msgspec.Struct, frozen=True, omit_defaults=True):
     acknowledged: str = ""
     """Time of the last record that the sink has, or that is spooled, or was accounted for otherwise; left
     out: of none."""
+    delivered: str = ""
+    """Time of the last record of it that the sink has taken since the daemon started; left out: of none."""
+    rejected: int = 0
+    """How many records of it the receiver has rejected since then."""
+    rejection: str = ""
+    """The receiver's words about the last of them."""
+    dropped: dict[str, int] = {}
+    """Records, of any container, that the route has given up since then, by reason."""
     spooled: int = 0
     """Records, of any container, that wait in its spool."""
     waiting: bool = False
@@ -170,6 +179,7 @@ def _route(daemon: Daemon, route: Route, known: Known) -> RouteOfContainer:
     takes = bool(streams) and known.read != "ignored" and all(each.holds is not False for each in conditions)
     statistics = route.statistics()
     acknowledged, waiting = "", False
+    of = route.of_origin(origin.key) if takes else OfOrigin()
     if takes and route.name in daemon.router.routes:
         acknowledged = _last(route.state.position(origin.key))
         waiting = _last(daemon.router.handed(route, origin)) > acknowledged
@@ -179,6 +189,10 @@ def _route(daemon: Daemon, route: Route, known: Known) -> RouteOfContainer:
         conditions=conditions,
         streams=[stream for stream in STREAMS if stream in streams] if streams != ALL_STREAMS else [],
         acknowledged=acknowledged,
+        delivered=full_time(of.delivered) if of.delivered else "",
+        rejected=of.rejected,
+        rejection=of.rejection,
+        dropped=dict(statistics.dropped) if takes else {},
         spooled=statistics.queue.spooled_records,
         waiting=waiting,
         behind=takes and daemon.router.is_apart(route, origin),

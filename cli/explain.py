@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 import msgspec
@@ -98,7 +98,25 @@ class Explanation:
             return True, f"What {name} says arrives; {_listed(late)} is behind and catches up."
         if not facts.last_record:
             return True, f"{name} has said nothing yet; what it says will go to {_listed(taken)}."
-        return True, f"What {name} says arrives by {_listed(taken)}."
+        return self._arrival(taken)
+
+    def _arrival(self, taken: Mapping[str, RouteOfContainer]) -> tuple[bool, str]:
+        """Where routes take what was read, and nothing is known to stand in the way."""
+        name = self._facts.name
+        rejects = [route for route, of in taken.items() if of.rejected and not of.delivered]
+        picks = [route for route, of in taken.items() if route not in rejects and _has_picked_nothing(of)]
+        rest = [route for route in taken if route not in (*rejects, *picks)]
+        said = [f"What {name} says arrives by {_listed(rest)}."] if rest else []
+        if rejects:
+            said.append(
+                f"What {name} says is rejected by the receiver of {_listed(rejects)}: "
+                f"{taken[rejects[0]].rejection}."
+            )
+        if picks:
+            said.append(
+                f"Nothing that it has said since the daemon started meets what {_listed(picks)} asks for."
+            )
+        return not rejects, " ".join(said)
 
     def _reading(self) -> str:
         facts = self._facts
@@ -137,16 +155,7 @@ class Explanation:
         depends = [each.text for each in route.conditions if each.holds is None]
         if depends:
             said.append(f"of its records those with {' and '.join(depends)}")
-        if route.acknowledged:
-            spooled = f", or among {route.spooled} records in its spool," if route.spooled else ""
-            said.append(
-                f"delivered{spooled} up to {when(route.acknowledged)} UTC, "
-                f"{ago(route.acknowledged, self._now)} ago"
-            )
-        else:
-            said.append("nothing of it has been delivered yet")
-        if route.waiting:
-            said.append("what was read after that waits for a delivery")
+        said += self._deliveries(name, route)
         if route.behind:
             said.append("it is behind, and is read for apart until it has caught up")
         if route.lag_seconds >= 1:
@@ -156,6 +165,32 @@ class Explanation:
         return found + [
             line for text in said for line in self._wrapped(f"- {text}", "    ", hanging="      ")
         ]
+
+    def _deliveries(self, name: str, route: RouteOfContainer) -> list[str]:
+        """What has become of what it takes."""
+        said: list[str] = []
+        if route.delivered:
+            said.append(f"delivered up to {when(route.delivered)} UTC, {ago(route.delivered, self._now)} ago")
+        elif route.acknowledged:
+            said.append(
+                f"nothing of it was delivered since the daemon started; up to {when(route.acknowledged)} UTC, "
+                f"{ago(route.acknowledged, self._now)} ago, all is accounted for"
+            )
+        else:
+            said.append("nothing of it has been delivered yet")
+        if route.spooled:
+            said.append(f"{route.spooled} records, of any container, wait in its spool")
+        if route.rejected:
+            said.append(
+                f"{route.rejected} of its records were rejected since the daemon started, the last with: "
+                f"{route.rejection} (`logroute deadletters list {name}`)"
+            )
+        if route.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(route.dropped.items()))
+            said.append(f"the route has dropped records, of any container: {reasons}")
+        if route.waiting:
+            said.append("what was read after that waits for a delivery")
+        return said
 
     def _wrapped(self, text: str, indent: str, colour: str = "", *, hanging: str | None = None) -> list[str]:
         lines = textwrap.wrap(
@@ -168,6 +203,12 @@ class Explanation:
         if not self._colour or not colour:
             return lines
         return [f"{colour}{line}{END}" for line in lines]
+
+
+def _has_picked_nothing(route: RouteOfContainer) -> bool:
+    """Whether it takes only some records, and has had none since the start."""
+    picks = any(condition.holds is None for condition in route.conditions)
+    return picks and bool(route.acknowledged) and not (route.delivered or route.rejected or route.waiting)
 
 
 def _listed(names: Iterable[str]) -> str:

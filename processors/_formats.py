@@ -13,7 +13,10 @@ _QUOTED = r'(?:[^"\\]++|\\.)*+'
 
 
 class Shape(NamedTuple):
-    """One kind of line. Groups are fields; `time`, `severity` and `message` are the record's."""
+    """One kind of line. Groups are fields; `time`, `severity` and `message` are the record's.
+
+    `time` may be missing altogether: then it is the engine's.
+    """
 
     pattern: str
     layouts: tuple[str, ...] = ()
@@ -54,6 +57,9 @@ _APACHE_ERROR = Shape(
 """https://httpd.apache.org/docs/2.4/logs.html#errorlog"""
 
 _HAPROXY = (
+    # As it is sent to a syslog server: RFC 5424's header or RFC 3164's, or what `format short` leaves of it.
+    r"(?:<(?P<priority>\d{1,3})>)?+(?:1 (?:\S++ ){5}+- |"
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:(?!haproxy\[)\S++ )?+(?=haproxy\[))?+"
     r"(?:haproxy\[\d++\]: )?+(?P<client>\S+?):(?P<client_port>\d++) \[(?P<time>[^\]]{1,40}+)\] "
     r"(?P<frontend>\S++) (?P<backend>[^\s/]++)/(?P<server>\S++) "
 )
@@ -85,6 +91,15 @@ _HAPROXY_TCP = Shape(
     (_HAPROXY_TIME,),
     ("client_port", "queue_ms", "connect_ms", "total_ms", "bytes", "connections", "retries"),
 )
+_HAPROXY_OWN = Shape(
+    r"\[(?P<severity>[A-Z]++)\] {1,5}+(?:\d{3,4}/\d{6} )?+\((?P<pid>\d++)\) : (?P<message>.*+)",
+    (),
+    ("pid",),
+    levels={"DIAG": "debug"},
+)
+"""What it says of itself on stderr: `print_message` of
+https://github.com/haproxy/haproxy/blob/master/src/errors.c; before 2.4 with the day of the year and the
+time, in no zone that is known."""
 
 _POSTGRES = Shape(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [A-Za-z+\-\d]{1,6}+) \[(?P<pid>\d++)\] "
@@ -120,21 +135,27 @@ _SYSLOG_5424 = Shape(
     r"(?: \ufeff?(?P<message>.*+))?",
     ("iso",),
 )
+_SYSLOG_PROGRAM = r" (?P<hostname>\S++) (?P<program>[^\s\[:]++)(?:\[(?P<pid>[^\]]++)\])?: ?(?P<message>.*+)"
 _SYSLOG_3164 = Shape(
-    r"(?:<(?P<priority>\d{1,3})>)?+(?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) "
-    r"(?P<hostname>\S++) (?P<program>[^\s\[:]++)(?:\[(?P<pid>[^\]]++)\])?: ?(?P<message>.*+)",
+    r"(?:<(?P<priority>\d{1,3})>)?+(?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)" + _SYSLOG_PROGRAM,
     ("%b %d %H:%M:%S",),
 )
-"""RFC 5424, section 6; RFC 3164, section 4.1."""
+_SYSLOG_ISO = Shape(
+    r"(?:<(?P<priority>\d{1,3})>)?+(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))"
+    + _SYSLOG_PROGRAM,
+    ("iso",),
+)
+"""RFC 5424, section 6; RFC 3164, section 4.1; rsyslog's RSYSLOG_FileFormat, which Debian has since 12, and
+RSYSLOG_ForwardFormat (https://www.rsyslog.com/doc/configuration/templates.html)."""
 
 FORMATS: Mapping[str, tuple[Shape, ...]] = {
     "nginx": (_ACCESS, _NGINX_ERROR),
     "apache": (_ACCESS, _APACHE_ERROR),
-    "haproxy": (_HAPROXY_HTTP, _HAPROXY_TCP),
+    "haproxy": (_HAPROXY_HTTP, _HAPROXY_TCP, _HAPROXY_OWN),
     "postgres": (_POSTGRES,),
     "redis": (_REDIS,),
     "klog": (_KLOG,),
-    "syslog": (_SYSLOG_5424, _SYSLOG_3164),
+    "syslog": (_SYSLOG_5424, _SYSLOG_3164, _SYSLOG_ISO),
 }
 
 _SEVERITIES = ("fatal", "fatal", "fatal", "error", "warn", "notice", "info", "debug")

@@ -37,7 +37,40 @@ _DIRECTIVES = {
 }
 _SHORT = {"T": "%H:%M:%S", "F": "%Y-%m-%d", "D": "%m/%d/%y", "R": "%H:%M"}
 _PART = re.compile(r"([.,])?%(.)|([^%])|(%)", re.DOTALL)
-_UTC_NAMES = ("utc", "gmt", "z")
+# What programs write of the zone they are in. Those of the US are RFC 5322's, section 4.3; the others are the
+# tz database's, of names that nobody else has there. CST, IST, BST and AST are several zones'.
+_ZONES: dict[str, tzinfo] = {
+    name: timezone(timedelta(minutes=minutes))
+    for minutes, names in {
+        0: "utc gmt z wet",
+        60: "cet met west wat",
+        120: "cest mest eet cat sast",
+        180: "eest msk eat",
+        300: "pkt",
+        420: "wib",
+        480: "wita hkt awst",
+        540: "wit jst kst",
+        570: "acst",
+        600: "aest",
+        630: "acdt",
+        660: "aedt",
+        720: "nzst",
+        780: "nzdt",
+        -150: "ndt",
+        -180: "adt",
+        -210: "nst",
+        -240: "edt",
+        -300: "est cdt",
+        -360: "mdt",
+        -420: "mst pdt",
+        -480: "pst akdt",
+        -540: "akst",
+        -600: "hst",
+    }.items()
+    for name in names.split()
+}
+_SEASONS = (datetime(2026, 1, 1), datetime(2026, 7, 1))
+"""When clocks show winter's and summer's time, or the other way round."""
 
 
 def zone_of(name: str) -> tzinfo:
@@ -62,6 +95,13 @@ class Layout:
         """Raises ValueError, which says what is wrong about the layout or the zone."""
         self.text = text
         self._zone = zone_of(zone)
+        # Its own names mean what they mean there.
+        self._zones = dict(_ZONES)
+        if zone != "UTC":
+            for at in _SEASONS:
+                of_season = at.replace(tzinfo=self._zone)
+                if (offset := of_season.utcoffset()) is not None:
+                    self._zones[(of_season.tzname() or "").lower()] = timezone(offset)
         self._is_utc = zone == "UTC"
         expanded = re.sub("%([TFDR])", lambda found: _SHORT[found[1]], text)
         pattern = "".join(_part(part, text) for part in _PART.finditer(expanded))
@@ -123,8 +163,8 @@ class Layout:
         """None where a name means different zones to different people, and the user has said none."""
         if offset is not None:
             return zone_of("UTC") if offset == "Z" else zone_of(offset if len(offset) > 3 else offset + "00")
-        if name is not None and name.lower() in _UTC_NAMES:
-            return zone_of("UTC")
+        if name is not None and (zone := self._zones.get(name.lower())) is not None:
+            return zone
         return None if name is not None and self._is_utc else self._zone
 
 

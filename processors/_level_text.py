@@ -1,9 +1,11 @@
 """Levels in text: what people read at a glance, by tiers; the first one that says something counts.
 
 1. At the beginning, behind times and brackets: `2026-11-23 20:06:26 WARN x`, `[error] x`, klog's `E1123 `.
-2. As a key: `level=warn`, `"severity":"error"`.
-3. By itself between brackets or bars: `main [ERROR] x`, `| INFO |`.
-4. In capitals, as a word: `http-1 ERROR x`, `WARN: x`.
+2. At the beginning, as only one program has it: logrus' `ERRO[0000] x`, Monolog's `[2026-11-23 20:06:26]
+   production.ERROR: x`, `PHP Warning:  x`.
+3. As a key: `level=warn`, `"severity":"error"`.
+4. By itself between brackets or bars: `main [ERROR] x`, `| INFO |`; Apache's has a module: `[core:error]`.
+5. In capitals, as a word: `http-1 ERROR x`, `WARN: x`.
 
 Two different levels in one tier mean that nobody knows, and no further tier is asked. After Dozzle's guesser
 (https://github.com/amir20/dozzle/blob/master/internal/container/level_guesser.go) and klog's header. Only the
@@ -42,6 +44,28 @@ _ANY = "|".join(sorted(_LEVELS, key=len, reverse=True))
 _CAPITALS = {word.upper(): level for word, level in _LEVELS.items()}
 _CAPITALS["LOG"] = "info"
 _KLOG = {"I": "info", "W": "warn", "E": "error", "F": "fatal"}
+_LOGRUS = {
+    "trace": "TRAC",
+    "debug": "DEBU",
+    "info": "INFO",
+    "warn": "WARN",
+    "error": "ERRO",
+    "fatal": "FATA|PANI",
+}
+"""On a terminal: https://github.com/sirupsen/logrus/blob/master/text_formatter.go."""
+_MONOLOG = {level: level.upper() for level in ("debug", "info", "notice", "error")}
+_MONOLOG |= {"warn": "WARNING", "fatal": "CRITICAL|ALERT|EMERGENCY"}
+"""https://github.com/Seldaek/monolog/blob/main/src/Monolog/Formatter/LineFormatter.php. Laravel's channel is
+the environment."""
+_PHP = {
+    "info": "Deprecated|Strict Standards",
+    "notice": "Notice",
+    "warn": "Warning",
+    "error": "Parse error|Recoverable fatal error",
+    "fatal": "Fatal error",
+}
+"""`php_error_cb` of https://github.com/php/php-src/blob/master/main/main.c; but for the last, its levels for
+syslog."""
 
 # Behind a time any case is a level; at the very beginning `Info about us` is a sentence, `info: x` is none.
 # What stands before is runs of characters that cannot be a level's, so the possessive never takes too much.
@@ -61,7 +85,21 @@ def _of_tier(before: str, behind: str, *, names: bool, capitals: bool = False) -
     for level in LEVELS:
         words = [name for name, of in NAMES.items() if of == level] if names else list(_WORDS[level])
         words = [word for word, of in _CAPITALS.items() if of == level] if capitals else words
+        words += ["trace[1-8]"] if level == "trace" and not capitals else []  # Apache's
         found.append(Regex(f"{before}(?:{'|'.join(words)}){behind}", ignore_case=not capitals))
+    return found
+
+
+def _of_programs() -> list[Regex]:
+    """The second tier: a pattern for each level."""
+    found = []
+    for level in LEVELS:
+        forms = [rf"(?:{_LOGRUS[level]})\[\d{{4}}"] if level in _LOGRUS else []
+        if level in _MONOLOG:
+            forms.append(rf"\[[^\]]{{10,40}}\] [\w-]{{1,40}}\.(?:{_MONOLOG[level]}):")
+        if level in _PHP:
+            forms.append(rf"(?:\[[^\]]{{10,40}}\] )?PHP (?:{_PHP[level]}):")
+        found.append(Regex(f"^(?:{'|'.join(forms)})"))
     return found
 
 
@@ -69,8 +107,9 @@ def _of_tier(before: str, behind: str, *, names: bool, capitals: bool = False) -
 def _tiers() -> Sequence[Sequence[Regex]]:
     """Behind the first, each level's pattern, in the order of `LEVELS`. Made when a line needs them."""
     return (
+        _of_programs(),
         _of_tier(r"""\b(?:level|severity|lvl|loglevel)["']?\s?[=:]\s?["']?""", r"\b", names=True),
-        _of_tier(r"[\[(<|]\s?", r"\s*[\])>|]", names=False),
+        _of_tier(r"(?:[\[(<|]\s?|\[[a-z0-9_]{1,32}:)", r"\s*[\])>|]", names=False),
         _of_tier(r"(?:^|[^\w./-])", r"(?:$|[^\w./=-])", names=False, capitals=True),
     )
 

@@ -1,12 +1,13 @@
 """Objects that programs have written, a line each: what of them is the record's time, level and message.
 
-The keys in which loggers write these are taken for them. A number is a level where pino or zap has such a
-one. Lines of one program are alike, so that they are looked at in columns, many at once; what a record
+The keys in which loggers write these are taken for them. A number is a level where pino, zap or Monolog has
+such a one. Lines of one program are alike, so that they are looked at in columns, many at once; what a record
 becomes depends on its own line alone all the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,49 +15,76 @@ from logroute.processors._times import adopt, near, parse_time, parse_times
 from logroute.router.levels import NAMES
 from logroute.router.record import DetailedRecord
 
-TIME_KEYS = ("@timestamp", "time", "ts", "timestamp")
-LEVEL_KEYS = ("level", "severity", "log.level", "lvl")
-MESSAGE_KEYS = ("message", "msg")
+# `levelname` is Python's logging's, `level_name` Monolog's. `@t`, `@l`, `@m` and `@mt` are Serilog's compact
+# form (https://clef-json.org): the text is `@m`, or `@mt` before its names are filled in.
+TIME_KEYS = ("@timestamp", "time", "ts", "timestamp", "@t")
+LEVEL_KEYS = ("level", "severity", "log.level", "lvl", "levelname", "level_name", "@l")
+MESSAGE_KEYS = ("message", "msg", "@m", "@mt")
 
 _PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}
-"""https://getpino.io/#/docs/api?id=loggerlevels-object"""
+"""https://getpino.io/#/docs/api?id=loggerlevels-object; bunyan's are the same."""
+_MONOLOG = {100: "debug", 200: "info", 250: "notice", 300: "warn", 400: "error", 500: "fatal", 550: "fatal"}
+_MONOLOG[600] = "fatal"
+"""https://github.com/Seldaek/monolog/blob/main/src/Monolog/Level.php"""
 _ZAP = {-1: "debug", 0: "info", 1: "warn", 2: "error", 3: "fatal", 4: "fatal", 5: "fatal"}
 """https://pkg.go.dev/go.uber.org/zap/zapcore#Level"""
 
 
+_NUMBERS = _ZAP | _PINO | _MONOLOG
+
+_SLOG = {"debug": -4, "info": 0, "warn": 4, "error": 8}
+"""https://pkg.go.dev/log/slog#Level: what is between two is written `INFO+2`, as an offset."""
+_slog = re.compile(r"(debug|info|warn|error)([+-]\d{1,9})", re.ASCII).fullmatch
+
+_MONGODB = {"F": "fatal", "E": "error", "W": "warn", "I": "info", "D": "debug"}
+_MONGODB |= {f"D{number}": "debug" for number in range(1, 6)}
+"""https://www.mongodb.com/docs/manual/reference/log-messages/#severity-levels"""
+
+
 def level_of(value: Any) -> str | None:
-    """What a level means: a name that programs use, or pino's or zap's number. None if nobody knows."""
+    """What a level means: a name that programs use, or pino's, zap's or Monolog's number.
+
+    None if nobody knows.
+    """
     if isinstance(value, str):
-        return NAMES.get(value.lower())
+        name = value.lower()
+        return NAMES.get(name) or (_slog_level(name) if name[-1:].isdigit() else None)
     if isinstance(value, int) and not isinstance(value, bool):
-        return _PINO.get(value) or _ZAP.get(value)
+        return _NUMBERS.get(value)
     return None
+
+
+def _slog_level(name: str) -> str | None:
+    """`info+2`: that many above. Below debug is a trace; slog's own example has `ERROR+4` be an emergency."""
+    if (found := _slog(name)) is None:
+        return None
+    number = _SLOG[found[1]] + int(found[2])
+    bounds = ((-4, "trace"), (0, "debug"), (2, "info"), (4, "notice"), (8, "warn"), (12, "error"))
+    return next((level for bound, level in bounds if number < bound), "fatal")
+
+
+def _is_mongodb(found: dict[str, Any]) -> bool:
+    """`{"t":{"$date":…},"s":"W","c":…,"msg":…}`: single letters are other things elsewhere."""
+    time, severity = found.get("t"), found.get("s")
+    return (
+        isinstance(time, dict)
+        and "$date" in time
+        and isinstance(severity, str)
+        and severity in _MONGODB
+        and isinstance(found.get("msg"), str)
+    )
 
 
 def take(record: DetailedRecord, found: dict[str, Any], *, keep: bool = False) -> None:
     """Give a record what an object says: its time, its level, its message, and the rest as fields.
 
-    With `keep` the message stays as it was.
+    Of several keys it is the first whose value says it. With `keep` the message stays as it was.
     """
-    for key in LEVEL_KEYS:
-        if key in found:
-            level = level_of(found[key])
-            if level is not None:
-                record.level = level
-                del found[key]
-            break
-    else:
-        log = found.get("log")
-        if isinstance(log, dict) and (level := level_of(log.get("level"))) is not None:
-            record.level = level
-    for key in TIME_KEYS:
-        if key in found:
-            time = parse_time(found[key])
-            if time is not None and adopt(record, time):
-                del found[key]
-            elif time is not None:
-                record.error = f"{key}: more than 7 days from the engine's time, so it stays a field"
-            break
+    has_level, has_time = _take_level(record, found), _take_time(record, found)
+    if not has_level and not has_time and _is_mongodb(found):
+        record.level = _MONGODB[found.pop("s")]
+        if (time := parse_time(found["t"]["$date"])) is not None and adopt(record, time):
+            del found["t"]
     if not keep:
         for key in MESSAGE_KEYS:
             if isinstance(text := found.get(key), str):
@@ -67,6 +95,32 @@ def take(record: DetailedRecord, found: dict[str, Any], *, keep: bool = False) -
         record.fields |= found
     elif found:
         record.fields = found
+
+
+def _take_level(record: DetailedRecord, found: dict[str, Any]) -> bool:
+    for key in LEVEL_KEYS:
+        if key in found and (level := level_of(found[key])) is not None:
+            record.level = level
+            del found[key]
+            return True
+    log = found.get("log")
+    if isinstance(log, dict) and (level := level_of(log.get("level"))) is not None:
+        record.level = level
+        return True
+    return False
+
+
+def _take_time(record: DetailedRecord, found: dict[str, Any]) -> bool:
+    far = ""
+    for key in TIME_KEYS:
+        if key in found and (time := parse_time(found[key])) is not None:
+            if adopt(record, time):
+                del found[key]
+                return True
+            far = far or key  # a duration maybe: the next one is asked before that is a mark
+    if far:
+        record.error = f"{far}: more than 7 days from the engine's time, so it stays a field"
+    return False
 
 
 def take_all(
@@ -100,8 +154,17 @@ def _take_columns(
         _none_has("log", objects)
     engines = [record.logged or record.time for record in records]
     nothing = [""] * len(records)
-    levels = nothing if level_key is None else _levels([found[level_key] for found in objects])
-    times = nothing if time_key is None else _times([found[time_key] for found in objects], engines)
+    if level_key is None and time_key is None and "t" in objects[0]:
+        if not all(map(_is_mongodb, objects)):
+            raise _NotAlikeError
+        level_key, time_key = "s", "t"
+        levels = [_MONGODB[found["s"]] for found in objects]
+        times = _times([found["t"]["$date"] for found in objects], engines)
+    else:
+        if level_key is None and time_key is None:
+            _none_has("t", objects)
+        levels = nothing if level_key is None else _levels([found[level_key] for found in objects])
+        times = nothing if time_key is None else _times([found[time_key] for found in objects], engines)
     messages = nothing if message_key is None else _texts(message_key, objects)
     # From here on nothing fails.
     for record, found, engine, level, time, message in zip(
@@ -122,12 +185,16 @@ def _take_columns(
 
 def _key(keys: Sequence[str], objects: Sequence[dict[str, Any]]) -> str | None:
     """The first of the keys that the first object has; all others have it, and none that comes before it."""
-    for key in keys:
-        if key in objects[0]:
+    first = objects[0]
+    for place, key in enumerate(keys):
+        if key in first:
+            for before in keys[:place]:
+                _none_has(before, objects)
             if all([key in found for found in objects]):  # noqa: C419  # a generator takes twice as long
                 return key
             raise _NotAlikeError
-        _none_has(key, objects)
+    if not all(map(frozenset(keys).isdisjoint, objects)):
+        raise _NotAlikeError
     return None
 
 

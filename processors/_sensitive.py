@@ -32,6 +32,7 @@ class Sensitive:
         self.where = Regex(where)
         self._what = _re2(what)
         self._check = check
+        self._plain = _PLAIN.get(name, bytes)
         self._groups = range(1, self._what.groups + 1) or (0,)
 
     @classmethod
@@ -41,25 +42,28 @@ class Sensitive:
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """From where to where something is, and its value, however it was written there."""
-        check, at = self._check, 0
+        check, plain, at = self._check, self._plain, 0
         if check is None:
             for found in self._what.finditer(data):
                 for start, end in map(found.span, self._groups):
                     if start < end:
-                        yield start, end, data[start:end]
+                        yield start, end, plain(data[start:end])
             return
         while (found := self._what.search(data, at)) is not None:
             start, end = found.span(self._groups[0])
             if (end := check(data, start, end)) > 0:
-                value = data[start:end]
-                yield start, end, value.translate(None, b" -") if self.name in SPACED else value
+                yield start, end, plain(data[start:end])
                 at = end
             else:
                 at = start + 1
 
 
-SPACED = frozenset(("card", "iban"))
-"""What people write in groups."""
+_PLAIN: dict[str, Callable[[bytes], bytes]] = {
+    "card": lambda number: number.translate(None, b" -"),
+    "iban": lambda number: number.translate(None, b" -").upper(),
+    "email": lambda address: address.replace(b"%40", b"@"),
+}
+"""What people write in several ways is one value."""
 
 
 def _re2(pattern: str) -> Any:
@@ -87,9 +91,15 @@ def _after(data: bytes, end: int) -> bytes:
 
 # By ISO/IEC 7812-1 the first digit is the industry's: 3 travel, 4 and 5 banks, 6 also; 2, 8 and 9 are used by
 # national ones. 0, 1 and 7 are nobody's who issues cards; times since 1970 begin with 1.
-_CARD = r"[2-689]\d{12,18}|[2-689]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{3})?|3\d{3}[ -]\d{6}[ -]\d{4,5}"
+_CARD = r"[2-689]\d{12,18}|[2-689]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}|3\d{3}[ -]\d{6}[ -]\d{4,5}"
 # Any digits: to remember which of thirteen places a first one stood at takes an automaton of many states.
 _CARD_WHERE = r"\d{13}|\d{4}[ -]\d{4}[ -]\d{4}[ -]\d|\d{4}[ -]\d{6}[ -]\d{4}"
+
+
+_FOUR_GROUPS = re.compile(rb"(?:\d{4}[ -]){3}\d{4}")
+_FIFTH_GROUP = re.compile(rb"[ -]\d{3}(?!\d)")
+_OF_NINETEEN = (b"6", b"50", b"56", b"57", b"58")
+"""What numbers of 19 digits begin with that are in use: UnionPay's and Maestro's."""
 
 
 def _is_card(data: bytes, start: int, end: int) -> int:
@@ -98,7 +108,11 @@ def _is_card(data: bytes, start: int, end: int) -> int:
         return 0
     if _before(data, start) == b"." and data[max(0, start - 2) : start - 1].isdigit():
         return 0
-    return end if luhn(data[start:end]) else 0
+    ends = [end]
+    # Three digits behind four groups are the rest of it, or an amount, or what is printed on the back.
+    if _FOUR_GROUPS.fullmatch(data, start, end) and (more := _FIFTH_GROUP.match(data, end)):
+        ends.insert(0 if data.startswith(_OF_NINETEEN, start) else 1, more.end())
+    return next((end for end in ends if luhn(data[start:end])), 0)
 
 
 def luhn(number: bytes) -> bool:
@@ -109,8 +123,6 @@ def luhn(number: bytes) -> bool:
 
 # --- accounts -------------------------------------------------------------------------------------------
 
-_IBAN = r"[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
-_IBAN_WHERE = r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}[ -]?[A-Z0-9]{4}"
 # Lengths by country: SWIFT's registry of IBAN formats.
 _IBAN_LENGTHS = {
     country.encode(): length
@@ -138,8 +150,28 @@ _IBAN_LENGTHS = {
 }
 
 
+_COUNTRIES = sorted(country.decode().lower() for country in _IBAN_LENGTHS)
+_DIGITS_ONLY = frozenset(
+    b"ae at ba be bi cr cz de dj dk ee eg es fi fo gl hr hu il is lt ly me mn mr no pl pt rs sd se si sk so "
+    b"st tl tn va xk".split()
+)
+"""Where the registry has no letters behind the check digits."""
+# In small letters they stand in URLs, as hexadecimal numbers do, and UUIDs, which have dashes. Of the ids of
+# traces one in a hundred begins with a country of such letters; to name all the others takes many states.
+_HEXADECIMAL = "|".join(country for country in _COUNTRIES if set(country) <= set("abcdef"))
+_IBAN = (
+    r"[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
+    rf"|(?:{'|'.join(_COUNTRIES)})\d\d(?: ?[a-z0-9]{{4}}){{2,7}}(?: ?[a-z0-9]{{1,3}})?"
+)
+_IBAN_WHERE = (
+    r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}[ -]?[A-Z0-9]{4}"
+    rf"|(?:^|[^A-Za-z0-9])(?:[g-z][a-z]|[a-f][g-z]|{_HEXADECIMAL})\d\d ?[a-z0-9]{{4}} ?[a-z0-9]{{4}}"
+)
+
+
 def _is_iban(data: bytes, start: int, end: int) -> int:
-    length = _IBAN_LENGTHS.get(data[start : start + 2])
+    country = data[start : start + 2]
+    length = _IBAN_LENGTHS.get(country.upper())
     if length is None or _before(data, start).isalnum():
         return 0
     # What follows it may look like more of it.
@@ -147,6 +179,8 @@ def _is_iban(data: bytes, start: int, end: int) -> int:
     if len(places) < length or _after(data, places[-1] + 1).isalnum():
         return 0
     number = bytes(data[at] for at in places)
+    if country in _DIGITS_ONLY and not number[2:].isdigit():
+        return 0
     return places[-1] + 1 if mod_97(number) == 1 else 0
 
 
@@ -161,8 +195,9 @@ def mod_97(iban: bytes) -> int:
 # and `/`, which stand before an address more often than in it.
 _ATOM = r"[A-Za-z0-9.!#$%&'*+?^_`{|}~-]"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = r"[A-Za-z0-9_]" + _ATOM + r"{0,63}@(?:" + _LABEL + r"\.){1,10}[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9]"
-_EMAIL_WHERE = _ATOM + r"@[A-Za-z0-9-]+\.[A-Za-z0-9]"
+# In a query the `@` is `%40`.
+_EMAIL = rf"[A-Za-z0-9_]{_ATOM}{{0,63}}(?:@|%40)(?:{_LABEL}\.){{1,10}}[A-Za-z][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]"
+_EMAIL_WHERE = _ATOM + r"(?:@|%40)[A-Za-z0-9-]+\.[A-Za-z0-9]"
 
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _IPV4_WHERE = r"\d\.\d{1,3}\.\d{1,3}\.\d"
@@ -189,6 +224,9 @@ def _is_ipv6(data: bytes, start: int, end: int) -> int:
     text = data[start:end].decode()
     if not text.strip(":"):
         return 0
+    # `:::80` is a port of all addresses, as netstat writes it; `client:::1` has an address behind a name.
+    if text[:2] == "::" and text[2:].isdecimal() and _before(data, start) == b":":
+        return end if start > 1 and data[start - 2 : start - 1].isalnum() else 0
     try:
         socket.inet_pton(socket.AF_INET6, text)
     except OSError:

@@ -50,9 +50,10 @@ def parse_time(value: Any) -> str | None:
     if isinstance(value, int):
         return _from_number(value, 0)
     if isinstance(value, float) and 0 <= value < 1e19:
-        # Sixteen digits are all that it has: for seconds these are tenths of a microsecond.
-        whole, _, part = f"{value:.7f}".partition(".")
-        return _from_number(int(whole), int(part.ljust(9, "0")))
+        # What was written is the shortest text that means it: .123, and not .122999907, which is stored.
+        text = repr(value)
+        whole, _, part = (f"{value:.9f}" if "e" in text else text).partition(".")
+        return _from_number(int(whole), int(part[:9].ljust(9, "0")))
     return None
 
 
@@ -61,6 +62,9 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
     if not values:
         return []
     if [*map(type, values)].count(str) == len(values):
+        given = values
+        if values[0][-6:] == "+00:00" and all([value[-6:] == "+00:00" for value in values]):  # noqa: C419
+            values = [value[:-6] + "Z" for value in values]  # as Python's isoformat and MongoDB have it
         lengths = set(map(len, values))
         length = min(lengths)
         if len(lengths) == 1 and len(_SECOND) + 1 < length <= TIME_LENGTH:
@@ -68,6 +72,7 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
             times = [*values] if length == TIME_LENGTH else [value[:-1] + padding for value in values]
             if ends == "Z" * len(values) and are_times(times) and all(map(_is_utc, _seconds(times))):
                 return times
+        values = given
     parsed = [parse_time(value) for value in values]
     return None if None in parsed else parsed  # type: ignore[return-value]
 
@@ -89,6 +94,13 @@ def _is_utc(text: str) -> bool:
 
 
 def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str | None:
+    second = _utc_second(date, time, zone)
+    return second and f"{second}{(part or '')[:9]:0<9}Z"
+
+
+@lru_cache(maxsize=64)
+def _utc_second(date: str, time: str, zone: str | None) -> str | None:
+    """`2026-11-23T20:06:26.` in UTC. Many lines have the same."""
     try:
         at = datetime.fromisoformat(f"{date}T{time}")
         if zone and zone not in ("Z", "z", "UTC", "GMT"):
@@ -98,7 +110,8 @@ def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str |
         seconds = int(at.replace(tzinfo=UTC).timestamp())
     except (ValueError, OverflowError):
         return None
-    return _stored(seconds * 10**9 + int((part or "0")[:9].ljust(9, "0")))
+    stored = _stored(seconds * 10**9 + 999_999_999)  # all of it, whatever the fraction is
+    return stored and stored[_SECONDS]
 
 
 def _from_number(whole: int, billionths: int) -> str | None:

@@ -51,7 +51,10 @@ def converters(types: Mapping[str, str]) -> list[tuple[str, str, Callable[[str],
 def convert(
     record: DetailedRecord, found: dict[str, Any], wanted: list[tuple[str, str, Callable[[str], Any]]]
 ) -> bool:
-    """Have values mean what they shall; whether all do. One that cannot stays a text, and is the mark."""
+    """Have values mean what they shall; whether all do. One that cannot stays a text, and has a mark.
+
+    That does not quote it: the field says it, and whoever drops or redacts that, needs no more.
+    """
     sound = True
     for name, type_, to in wanted:
         value = found.get(name)
@@ -59,6 +62,6 @@ def convert(
             try:
                 found[name] = to(value)
             except ValueError:
-                record.error = f"{name}: {value[:40]!r} is no {type_}"
+                record.error = f"{name}: is no {type_}"
                 sound = False
     return sound

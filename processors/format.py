@@ -30,7 +30,7 @@ class FormatOptions(ProcessorOptions):
     )
     """Whose lines they are. `nginx` and `apache`: the access log (common or combined) and the error log."""
     zone: str = Field(default="UTC", examples=["Europe/Berlin", "+02:00"])
-    """What times are in that do not say it."""
+    """What times are in that do not say it, or by a name that means several zones, such as `CST`."""
     keep: bool = False
     """Keep the message as it was; without, it becomes what a line says behind its time and level. That of an
     access log stays whole anyway."""
@@ -65,6 +65,7 @@ class Reader:
         self._numbers = shape.numbers
         self._levels = shape.levels
         self._layouts = [Layout(text, zone) for text in shape.layouts if text != "iso"]
+        self._has_time = "time" in self._names
         self._has_severity = "severity" in self._names
         self._has_priority = "priority" in self._names
         self._has_message = "message" in self._names and not keep
@@ -89,8 +90,10 @@ class Reader:
     def _take(self, records: Sequence[DetailedRecord], columns: dict[str, Sequence[Any]]) -> None:
         """Give records what their lines say, by name. Nothing is changed before everything is known."""
         engines = [record.logged or record.time for record in records]
-        texts = columns["time"]
-        times = [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
+        times: list[str | None] = [None] * len(records)
+        if self._has_time:
+            texts = columns["time"]
+            times = [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
         known = [time for time in times if time is not None]
         all_near = len(known) == len(records) and near(known, engines)
         levels = self._levels_of(columns["severity"]) if self._has_severity else None

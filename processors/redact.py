@@ -1,4 +1,4 @@
-"""Redact: what nobody may read is masked, hashed or taken out, in messages and in fields.
+"""Redact: what nobody may read is masked, hashed or taken out, in messages, fields, and errors about these.
 
 Hyperscan tells, for a whole batch and all patterns at once, in which texts there may be something at all;
 only these are looked at by RE2, and what has a check digit is checked. Both take a time that grows with the
@@ -31,7 +31,7 @@ Kind = Literal["card", "iban", "email", "ip", "bearer", "aws", "jwt"]
 
 
 class RedactOptions(ProcessorOptions):
-    """Make unreadable what nobody may read, in messages and in the values of fields, however deep."""
+    """Make unreadable what nobody may read, in messages, errors, and the values of fields, however deep."""
 
     type: Literal["redact"] = "redact"
     kinds: list[Kind] = Field(default=[], examples=[["card", "email", "ip", "bearer"]])
@@ -96,18 +96,21 @@ class RedactProcessor(Processor[RedactOptions]):
                 made[index] = msgspec.structs.replace(
                     record, message=f"{redacted}\n" if newlines else redacted
                 )
-        for index, fields in self._fields(lines):
+        for index, fields, error in self._details(lines):
             made = list(lines) if made is None else made
             record = made[index]
             if record is lines[index]:
                 record = msgspec.structs.replace(record)
             assert isinstance(record, DetailedRecord)  # no others have fields
-            record.fields = fields
+            record.fields, record.error = fields, error
             made[index] = record
         return batch if made is None else batch.with_lines(made)
 
-    def _fields(self, records: list[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Of records whose fields say something, their places and other fields."""
+    def _details(self, records: list[Record]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+        """Of records whose fields or error say something, their places, other fields and another error.
+
+        What could not be made of a record may quote it.
+        """
         if list(map(type, records)).count(Record) == len(records):
             return
         texts: list[str] = []
@@ -115,14 +118,17 @@ class RedactProcessor(Processor[RedactOptions]):
         for index, record in enumerate(records):
             if record.fields:
                 texts += texts_in(record.fields)
+            if record.error:
+                texts.append(record.error)
+            if len(texts) > len(owners):
                 owners += [index] * (len(texts) - len(owners))
         if not texts:
             return
         for index in dict.fromkeys(compress(owners, self._found(texts).in_any())):
-            fields = records[index].fields
-            changed = self._value(fields)
-            if changed is not fields:
-                yield index, changed
+            fields, error = records[index].fields, records[index].error
+            other_fields, other_error = self._value(fields), self._redacted(error, self._sensitive)
+            if other_fields is not fields or other_error != error:
+                yield index, other_fields, other_error
 
     def _value(self, value: Any, depth: int = 0) -> Any:
         """Another value, or this one where it says nothing. What is below it is never changed itself."""

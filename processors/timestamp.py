@@ -25,7 +25,7 @@ class TimestampOptions(ProcessorOptions):
     %I %p %M %S %f %z %Z %F %T %D %R`. `.%f` or `,%f` may be absent. Without any: ISO 8601, seconds, ms, µs or
     ns since 1970, and what nginx, Go, Redis, syslog, e-mail and ctime write."""
     zone: str = Field(default="UTC", examples=["Europe/Berlin", "+02:00"])
-    """What times are in that do not say it."""
+    """What times are in that do not say it, or by a name that means several zones, such as `CST`."""
     keep: bool = False
     """Keep the field."""
 
@@ -51,7 +51,7 @@ class TimestampProcessor(Processor[TimestampOptions]):
             assert isinstance(record, DetailedRecord)
             time = parse(value, record.logged or record.time)
             if time is None:
-                self._fail(record, f"{str(value)[:40]!r} has none of the layouts")
+                self._fail(record, "has none of the layouts")
             elif not adopt(record, time):
                 self._fail(record, "more than 7 days from the engine's time, so it stays a field")
             elif not keep:

@@ -116,6 +116,16 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """When that was said last, seconds since the epoch."""
 
 
+class OfOrigin(msgspec.Struct):
+    """What has become of one container's records in a route, since the start."""
+
+    delivered: str = ""
+    """The time of the last one that the sink has taken, as its log has it."""
+    rejected: int = 0
+    rejection: str = ""
+    """The receiver's words about the last that it has rejected."""
+
+
 class Books(msgspec.Struct):
     """Records, since the start. Between awaits the sum over what became of them is `received`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -189,27 +189,39 @@ class Daemon:
         await self._started.wait()
         while self.router.unopened:
             await trio.sleep(OPEN_AGAIN_S)
-            for route in list(self.router.unopened.values()):
-                async with self._reloading:
-                    if self._stopping.is_set():
-                        return
-                    if self.router.unopened.get(route.name) is route:
-                        await self._open_now(route)
+            async with self._reloading:
+                if self._stopping.is_set():
+                    return
+                await self._open_now(list(self.router.unopened.values()))
 
-    async def _open_now(self, route: Route) -> None:
-        try:
-            await route.open(within_s=OPEN_WITHIN_S)
-        except StateError as error:
-            route.warn("cannot open its state, trying again", reason=str(error))
-            return
+    async def _open_now(self, routes: Sequence[Route]) -> None:
+        """Those of them that can be opened begin together: a log that one of them lets be read is not held
+        for the others any more, of which rotation may then take something."""
+        opened: list[Route] = []
+        turns = trio.Semaphore(OPEN_AT_ONCE)
+
+        async def open_(route: Route) -> None:
+            async with turns:
+                try:
+                    await route.open(within_s=OPEN_WITHIN_S)
+                except StateError as error:
+                    route.warn("cannot open its state, trying again", reason=str(error))
+                else:
+                    opened.append(route)
+
+        async with trio.open_nursery() as nursery:
+            for route in routes:
+                nursery.start_soon(open_, route)
         if self._stopping.is_set():
-            await _close([self.router.expect_no_more(route.name)])
+            await _close([self.router.expect_no_more(route.name) for route in opened])
             return
-        self._log.info("the route's state is open", route=route.name)
-        self.router.add(route, late=True)
-        self._start_route(route)
-        await self.sources.welcome()
-        self.router.room_again()
+        for route in opened:
+            self._log.info("the route's state is open", route=route.name)
+            self.router.add(route, late=True)
+            self._start_route(route)
+        if opened:
+            await self.sources.welcome()
+            self.router.room_again()
 
     def _chains(self, plan: Plan, plans: Mapping[str, RoutePlan]) -> Chains:
         """What records pass; what there is of it already is taken over. Raises StateError."""
@@ -514,8 +526,13 @@ class Daemon:
                 unfinished_sources=len(self.sources.unfinished),
             )
             return UNDELIVERED
-        if left and self.plan.state_dir is None:
-            self._log.error("ended with records that are not delivered, and no state_dir", records=left)
+        letters = {route.name: n for route in routes if (n := route.statistics().dead_letters)}
+        if self.plan.state_dir is None and (left or letters):
+            self._log.error(
+                "ended with records that are not delivered, and no state_dir",
+                records=left,
+                dead_letters=letters,
+            )
             return UNDELIVERED
         gaps = {
             route.name: gaps

@@ -126,7 +126,7 @@ class Delivery:
             scope.cancel()
 
     def resume(self) -> None:
-        """The route is not paused any more: go on at once."""
+        """The route is not paused any more: go on at once, also where it waits for another attempt."""
         self._resumed.set()
         self._resumed = trio.Event()
 
@@ -281,8 +281,8 @@ class Delivery:
         wait_s = random.uniform(0, self._ceiling_s(attempt))
         if isinstance(error, Retryable):
             wait_s = max(wait_s, error.after_s or 0.0)
-        with self._until_stopped():
-            await trio.sleep(wait_s)
+        with self._until_stopped(), trio.move_on_after(wait_s):
+            await self._resumed.wait()
 
     def _ceiling_s(self, attempt: int) -> float:
         settings = self._settings

@@ -1,19 +1,19 @@
 """What was said before somebody began to look: read from the logs themselves, in the order of time.
 
 A view is opened first, then history is read to the end of each log: so nothing is missing between the two,
-and what is in both is recognised by what it is (`Seam`), whatever the clocks say.
+and what is in both is told apart (`seam`).
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import trio
 
-from logroute.router.record import Batch, Record, Stream, batch_size_bytes
+from logroute.router.record import Batch, Record, batch_size_bytes
 from logroute.sources import History, Past
 
 OPENED_AT_ONCE = 32
@@ -23,54 +23,6 @@ ALL_BYTES = 32 << 20
 """How much is read at once of each log, and of all: something of each is held until all are there."""
 SMALL_BYTES = 64 << 10
 """A first batch that is smaller is likely all that a log has: the next is waited for, and tells."""
-REMEMBERED = 4000
-"""Records of each container by which a view's first ones are recognised."""
-
-
-class Seam:
-    """Where what was before and what is seen live meet: no record is shown in both."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, deque[tuple[Stream, str, str]]] = {}
-        self._known: dict[str, Counter[tuple[Stream, str, str]]] = {}
-        self._done: set[tuple[str, Stream]] = set()
-        self._over = False
-
-    def shown(self, batch: Batch) -> None:
-        """These are shown as history."""
-        last = self._last.setdefault(batch.origin.key, deque(maxlen=REMEMBERED))
-        last.extend((record.stream, record.logged or record.time, record.message) for record in batch.records)
-
-    def over(self) -> None:
-        """All history is shown."""
-        self._known = {key: Counter(last) for key, last in self._last.items()}
-        self._last.clear()
-
-    def new(self, batch: Batch) -> Batch:
-        """A live batch without what was shown; itself where that is nothing of it.
-
-        What is in both stands at the beginning of what is live: behind the first of a stream that is new
-        nothing is looked for any more.
-        """
-        known = self._known.get(batch.origin.key)
-        if known is None:
-            return batch
-        new: list[Record] = []
-        for record in batch.records:
-            if (batch.origin.key, record.stream) in self._done:
-                new.append(record)
-                continue
-            same = (record.stream, record.logged or record.time, record.message)
-            if known[same] > 0:
-                known[same] -= 1
-            else:
-                self._done.add((batch.origin.key, record.stream))
-                new.append(record)
-        if {(batch.origin.key, stream) for stream in ("stdout", "stderr")} <= self._done:
-            del self._known[batch.origin.key]
-        if len(new) == len(batch.lines):
-            return batch
-        return batch.with_records(new, batch.size_bytes * len(new) // len(batch.lines))
 
 
 class _Reading(msgspec.Struct, eq=False):

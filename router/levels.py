@@ -8,6 +8,7 @@ LEVELS = ("trace", "debug", "info", "notice", "warn", "error", "fatal")
 NAMES = {
     **{name: name for name in LEVELS},
     **dict.fromkeys(("verbose", "silly", "finest", "finer"), "trace"),
+    **{f"trace{number}": "trace" for number in range(1, 9)},  # Apache's
     **dict.fromkeys(("dbg", "fine", "debug1", "debug2", "debug3", "debug4", "debug5"), "debug"),
     **dict.fromkeys(("information", "informational", "log"), "info"),
     **dict.fromkeys(("warning", "wrn"), "warn"),

@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from logroute.router.chain import Chains, Memo
-from logroute.router.history import Seam, reading
+from logroute.router.history import reading
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, Origin, settling
+from logroute.router.seam import Seam
 from logroute.router.selection import Chooser
-from logroute.router.views import HISTORY_SHARE, Item
+from logroute.router.views import HISTORY_SHARE, Item, View
 from logroute.sources import History, Past
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
     from logroute.router.router import Router
+
+
+PASSES = 10
+"""So often what was said while the past was read is read as a part of it. Of what comes faster than it can be
+read some is skipped in the end, and that is told."""
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -66,41 +72,91 @@ async def look(daemon: Daemon, query: Query, show: Show, live: Live | None = Non
 
     `show` may take its time: what is being delivered does not wait for it. Raises what `show` raises.
     """
-    views = daemon.router.views
+    looking = _Looking(daemon, query, show, live)
+    for _ in range(PASSES - 1):
+        with _live(daemon, query, live) as now:
+            await looking.read_past()
+            if not isinstance(now, View) or not now.overrun:
+                await looking.end_past()
+                await looking.follow(now)
+                return
+            # While it was read, more was said than a view holds: that is read as well.
+            await looking.go_on(now)
     with _live(daemon, query, live) as now:
-        seam = Seam()
-        if query.past is not None:
-            way = _Way(daemon, query)
-            async with reading(way.histories(), query.past) as groups:
-                async for batches in groups:
-                    with views.working(HISTORY_SHARE):
-                        shown = [made for batch in batches if (made := await way.through(batch)).lines]
-                        if query.follow:
-                            for batch in shown:
-                                seam.shown(batch)
-                    if shown:
-                        await show(shown)
-                    if live is None:
-                        await views.rest()
-            if rest := await way.rest(daemon.router):
-                for batch in rest if query.follow else ():
-                    seam.shown(batch)
-                await show(rest)
-            if query.past.problems:
-                await show([Problem(origin, reason) for origin, reason in query.past.problems])
-        seam.over()
+        await looking.read_past()
+        await looking.end_past()
+        await looking.follow(now)
+
+
+class _Looking:
+    """One who looks."""
+
+    def __init__(self, daemon: Daemon, query: Query, show: Show, live: Live | None) -> None:
+        self._daemon = daemon
+        self._query = query
+        self._show = show
+        self._views = daemon.router.views
+        self._is_view = live is None
+        self._past = query.past
+        self._way = _Way(daemon, query)
+        self._seam = Seam()
+
+    async def read_past(self) -> None:
+        """What was said before, to where each log ends now."""
+        past, seam, follow = self._past, self._seam, self._query.follow
+        if past is None:
+            return
+        unread = {origin.key for origin, _ in past.problems}
+        histories = [each for each in self._way.histories() if each.origin.key not in unread]
+        async with reading(histories, past) as groups:
+            async for batches in groups:
+                shown: list[Shown] = []
+                with self._views.working(HISTORY_SHARE):
+                    for batch in batches:
+                        if follow:
+                            seam.read(batch)
+                        if (made := await self._way.through(batch)).lines:
+                            shown.append(made)
+                            if follow:
+                                seam.shown(made)
+                if shown:
+                    await self._show(shown)
+                if self._is_view:
+                    await self._views.rest()
+
+    async def go_on(self, now: View) -> None:
+        """The next part of the past begins where this one ended. Of what is live only the news are used."""
+        if news := now.take_news():
+            await self._show(news)
+        past = self._past
+        if past is not None and (read := self._seam.read_to()):
+            self._past = Past(since=past.since, behind=read, problems=past.problems)
+
+    async def end_past(self) -> None:
+        """What processors held of it, and what could not be read."""
+        if self._past is None:
+            return
+        if rest := await self._way.rest(self._daemon.router):
+            for batch in rest if self._query.follow else ():
+                self._seam.shown(batch)
+            await self._show(rest)
+        if self._past.problems:
+            await self._show([Problem(origin, reason) for origin, reason in self._past.problems])
+
+    async def follow(self, now: Live | None) -> None:
+        """What is said now."""
         while now is not None:
             items: list[Shown] = []
             for item in await now.receive():
                 if isinstance(item, Batch):
-                    item = seam.new(item)
+                    item = self._seam.new(item)
                     if not item.lines:
                         continue
                 items.append(item)
             if items:
-                await show(items)
-            if live is None:
-                await views.rest()
+                await self._show(items)
+            if self._is_view:
+                await self._views.rest()
 
 
 @contextmanager

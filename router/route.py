@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from logroute.router.books import Books, Gaps, RouteStatistics
+from logroute.router.books import Books, Gaps, OfOrigin, RouteStatistics
 from logroute.router.database import StateError
 from logroute.router.dead_letter_limit import DeadLetterLimit
 from logroute.router.delivery import Delivered, Delivery, DeliverySettings, cause_of
@@ -43,6 +43,8 @@ HURRIED_WITHIN_S = 0.5
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 60.0
 
+MOST_ORIGINS = 10_000
+"""Of so many containers it is remembered what has become of their records."""
 UNBOUNDED = 1 << 62
 """More memory than there is."""
 
@@ -116,6 +118,7 @@ class Route:
         self.abandoned = False
         """It was removed, and what it has not delivered shall be dropped."""
         self._delivered_at = 0.0
+        self._of_origins: dict[str, OfOrigin] = {}
         self.paused_since: float | None = None
         """Since when it is paused, in seconds since the epoch; None: it is not."""
         self._equip(settings, make_sink(self))
@@ -274,7 +277,7 @@ class Route:
         `since` is in seconds since the epoch.
         """
         self.paused_since = since
-        self.standing.down(
+        self.standing.hold(
             f"paused since {iso_time(int(since * 1e9))[:19]}Z: see `logroute routes resume {self.name}`"
         )
 
@@ -283,8 +286,7 @@ class Route:
         if self.paused_since is None:
             return
         self.paused_since = None
-        self.standing.up()
-        self.standing.forget_rejections()
+        self.standing.release()
         self._delivery.resume()
 
     def statistics(self) -> RouteStatistics:
@@ -382,10 +384,37 @@ class Route:
             books.delivered += group.records - rejected - delivered.duplicates
             books.duplicates += delivered.duplicates
             books.rejected += rejected
+            self._note_origins(group.batches, delivered)
         self.queue.finish(group)
         self._say_rejected(delivered)
         if self._overflow.behind and self.queue.empty:
             self._overflow.caught_up()
+
+    def _note_origins(self, batches: Sequence[Batch], delivered: Delivered) -> None:
+        origins = self._of_origins
+        rejected: dict[str, int] = {}
+        for letter in (*delivered.letters, *delivered.kept):
+            of = origins.setdefault(letter.origin.key, OfOrigin())
+            of.rejected += 1
+            of.rejection = letter.reason
+            rejected[letter.origin.key] = rejected.get(letter.origin.key, 0) + 1
+        for batch in batches:
+            key, count = batch.origin.key, len(batch.lines)
+            if not count:
+                continue
+            if rejected and rejected.get(key, 0) >= count:
+                rejected[key] -= count  # it is all of this one, as far as can be told
+                continue
+            if (known := origins.get(key)) is not None:
+                known.delivered = batch.lines[-1].time
+            else:
+                origins[key] = OfOrigin(batch.lines[-1].time)
+        while len(origins) > MOST_ORIGINS:
+            del origins[next(iter(origins))]
+
+    def of_origin(self, key: str) -> OfOrigin:
+        """What has become of one container's records since the start, as far as that is remembered."""
+        return self._of_origins.get(key) or OfOrigin()
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
         books = self._books

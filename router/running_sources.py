@@ -18,6 +18,9 @@ from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S
 from logroute.router.router import Router
 from logroute.sources import STANDS_AFTER_S, Source
 
+START_WITHIN_S = 5.0
+"""How long the start waits for a source: longer only where what it asks for does not answer."""
+
 
 class _Task(msgspec.Struct):
     """A source that runs, and whom it tells that it has started: it may do so more than once."""
@@ -26,6 +29,7 @@ class _Task(msgspec.Struct):
     start: trio.Event = msgspec.field(default_factory=trio.Event)
     """It has started, or it never will."""
     ended: trio.Event = msgspec.field(default_factory=trio.Event)
+    began: float = msgspec.field(default_factory=trio.current_time)
 
     def started(self, value: None = None) -> None:
         self.start.set()
@@ -52,7 +56,10 @@ class RunningSources:
         return self._running
 
     def failure(self, name: str) -> str:
-        """Why a source was started again lately; empty if it was not."""
+        """Why a source was started again lately, or has not started; empty if all is well."""
+        task = self._tasks.get(name)
+        if task is not None and not task.start.is_set() and trio.current_time() - task.began > START_WITHIN_S:
+            return "it has not started: what it asks for does not answer"
         failed = self._failures.get(name)
         if failed is None or trio.current_time() - failed[0] > RESTART_MAX_S:
             return ""
@@ -72,12 +79,12 @@ class RunningSources:
         self._all.cancel()
 
     async def run(self, on_started: Callable[[], None]) -> None:
-        """Run them until all have ended by themselves, or are stopped. `on_started()`: all have started."""
+        """Run them until all have ended by themselves, or are stopped. `on_started()`: all have started that
+        do so within a while; one whose disk hangs holds up nobody."""
         with self._all:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for plan in self._plans:
-                    await self._start(plan)
+                await self._start(self._plans)
                 on_started()
                 # There may be an instant without any, while one is started again.
                 await trio.sleep_forever()
@@ -92,14 +99,19 @@ class RunningSources:
                 task.scope.cancel()
                 await task.ended.wait()
         self._plans = list(plans)
-        for each in plans:
-            if each.name not in self._tasks and not self._all.cancel_called:
-                await self._start(each)
+        if not self._all.cancel_called:
+            await self._start([each for each in plans if each.name not in self._tasks])
 
-    async def _start(self, plan: SourcePlan) -> None:
-        task = self._tasks[plan.name] = _Task()
-        self._nursery.start_soon(self._keep_running, plan, task)
-        await task.start.wait()
+    async def _start(self, plans: Sequence[SourcePlan]) -> None:
+        for plan in plans:
+            self._tasks[plan.name] = _Task()
+            self._nursery.start_soon(self._keep_running, plan, self._tasks[plan.name])
+        with trio.move_on_after(START_WITHIN_S) as waited:
+            for plan in plans:
+                await self._tasks[plan.name].start.wait()
+        if waited.cancelled_caught:
+            names = [plan.name for plan in plans if not self._tasks[plan.name].start.is_set()]
+            self._log.error("sources have not started: what they ask for does not answer", sources=names)
 
     async def _keep_running(self, plan: SourcePlan, task: _Task) -> None:
         """Run a source; start it anew when it fails, from where it was."""

@@ -68,6 +68,8 @@ class Standing:
         """Records that were rejected since the last one was taken."""
         self._rejection = ""
         """Why the last of them was."""
+        self._held: tuple[bool, str] | None = None
+        """How it stood before it was held."""
 
     def up(self) -> None:
         """Nothing is known to be wrong."""
@@ -82,6 +84,25 @@ class Standing:
             self.since = time.time()
         self.is_up, self.reason = False, reason
         self.last_error, self.failed_at = reason, time.time()
+
+    def hold(self, reason: str) -> None:
+        """Somebody wants nothing to be delivered, for this reason, which is no error."""
+        self.tried.set()
+        if not self._held:
+            self._held = self.is_up, self.reason
+        if self.is_up:
+            self.since = time.time()
+        self.is_up, self.reason = False, reason
+
+    def release(self) -> None:
+        """It is to go on, as it was: what did not answer before is up when it has answered."""
+        was_up, reason = self._held or (True, "")
+        self._held = None
+        self._rejected = 0
+        if was_up:
+            self.up()
+        else:
+            self.reason = reason
 
     def failed(self, error: Exception) -> None:
         """An attempt has failed; there will be others."""

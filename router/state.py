@@ -139,6 +139,9 @@ class RouteState:
         self._unused = True
         """The file has more space than it needs. Only the thread that writes it touches it."""
         self._lock = trio.Lock()
+        self._letters_turn = trio.Lock()
+        """Who replays or drops dead letters has it until they are stored as removed: two who did so side by
+        side would deliver a letter twice, and count it twice."""
         self._threads = trio.CapacityLimiter(1)
         self._changed = trio.Event()
         self._log = structlog.get_logger("logroute.router").bind(route=route)
@@ -425,11 +428,12 @@ class RouteState:
         return await self._forget(lambda database: dead_letters.oldest(database, size_bytes))
 
     async def _forget(self, which: Callable[[sqlite3.Connection], dict[int, int]]) -> int:
-        sizes = await self._read_letters(which)
-        self._changes.letters_removed |= sizes.keys()
-        self._without(sizes)
-        await self.commit()
-        return len(sizes)
+        async with self._letters_turn:
+            sizes = await self._read_letters(which)
+            self._changes.letters_removed |= sizes.keys()
+            self._without(sizes)
+            await self.commit()
+            return len(sizes)
 
     def _without(self, sizes: Mapping[int, int]) -> None:
         self.dead.letters -= len(sizes)
@@ -440,11 +444,15 @@ class RouteState:
 
         Returns the row; nothing where there are no such letters (any more). Raises StateError.
         """
-        letters, batches = await self._read_letters(
-            lambda database: dead_letters.take(database, ids, max_bytes, max_records, self._origins)
-        )
-        if not batches:
-            return []
+        async with self._letters_turn:
+            letters, batches = await self._read_letters(
+                lambda database: dead_letters.take(database, ids, max_bytes, max_records, self._origins)
+            )
+            return await self._to_spool(letters, batches) if batches else []
+
+    async def _to_spool(
+        self, letters: dict[int, dead_letters.LetterRow], batches: list[Batch]
+    ) -> list[spool.Row]:
         async with self._lock:
             packed = spool.pack(self._next_row, batches, self._origins)
             self._next_row += 1

@@ -95,6 +95,15 @@ class View:
             self._held_news += 1
             self._came.set()
 
+    @property
+    def overrun(self) -> bool:
+        """Whether more has come than it can hold."""
+        return self._skipped > 0
+
+    def take_news(self) -> list[News]:
+        """What has become of containers, of all that it holds; nothing else is asked of it any more."""
+        return [item for item in self._items if isinstance(item, News)]
+
     async def receive(self) -> list[Item]:
         """What comes next, in order; waits for some. Batches have only records that the match takes."""
         await self._came.wait()

@@ -162,10 +162,25 @@ class FileSink(Sink[FileOptions]):
         """The wall clock, for names and ages; what goes into which file never depends on it."""
         self.idle_s = min(60.0, max(1.0, rotate.idle / 4))
         self._encode = encoder(options.format)
-        self._template, base, fixed = _resolved(options.path)
-        self._fixed_path = str(self._template.parts[0]) if fixed else None
         self._finishing = bool(rotate.size or rotate.every or options.compress != "none")
         self._retention = Retention(rotate.keep, rotate.age, rotate.total)
+        self._thread: trio.CapacityLimiter | None = None
+        self._tidying = trio.CapacityLimiter(1)
+        self._targets: dict[str, _Target] = {}
+        self._bound: dict[Origin, _Bound | _Target] = {}
+        self._to_tidy: set[str] = set()
+        self._wake = trio.Event()
+        self._changed = self._compressed = self._removed = 0
+        self._closed: dict[str, str] = {}
+        """The one closed file of each family that is remembered."""
+        self._placed = False
+        """It is known where the path leads: the disk was asked, which may hang."""
+
+    def _place(self, template: Template, base: str, *, fixed: bool) -> None:
+        """Once, before anything else is asked of it: the path is what `_resolved` has found."""
+        options, rotate = self.options, self.options.rotate
+        self._template = template
+        self._fixed_path = str(template.parts[0]) if fixed else None
         tree = Tree(base, options.mode | (options.mode & 0o444) >> 2, options.fsync)
         writing = Writing(
             max_open=options.max_open,
@@ -181,18 +196,10 @@ class FileSink(Sink[FileOptions]):
         )
         self._files = OpenFiles(tree, writing, self._clock)
         self._finished = FinishedFiles(tree, self._retention, options.compress, self._clock, fixed=fixed)
-        self._thread: trio.CapacityLimiter | None = None
-        self._tidying = trio.CapacityLimiter(1)
-        self._targets: dict[str, _Target] = {}
-        self._bound: dict[Origin, _Bound | _Target] = {}
         # One for all where the path names nothing of the container, nor of the record but its time.
-        shared = not any(isinstance(part, PathPart) for part in self._template.parts)
+        shared = not any(isinstance(part, PathPart) for part in template.parts)
         self._everywhere = self._bind_to(Origin("", "")) if shared else None
-        self._to_tidy: set[str] = set()
-        self._wake = trio.Event()
-        self._changed = self._compressed = self._removed = 0
-        self._closed: dict[str, str] = {}
-        """The one closed file of each family that is remembered."""
+        self._placed = True
 
     def _clock(self) -> float:
         return self.clock()
@@ -216,11 +223,15 @@ class FileSink(Sink[FileOptions]):
         return options
 
     def statistics(self) -> FileStatistics:
-        return FileStatistics(len(self._files), self._changed, self._compressed, self._removed)
+        open_files = len(self._files) if self._placed else 0
+        return FileStatistics(open_files, self._changed, self._compressed, self._removed)
 
     # --- the router's calls -----------------------------------------------------------------------------
 
     async def open(self) -> None:
+        if not self._placed:
+            template, base, fixed = await self._blocking(_resolved, self.options.path)
+            self._place(template, base, fixed=fixed)
         files = self.context.files
         self._closed = {
             family_of_entry(path, entry): path for path, entry in files.items() if is_closed(entry)
@@ -302,7 +313,8 @@ class FileSink(Sink[FileOptions]):
             await self._tidy(families)
 
     async def close(self) -> None:
-        await self._blocking(self._files.close)
+        if self._placed:
+            await self._blocking(self._files.close)
 
     # --- between the threads ----------------------------------------------------------------------------
 
@@ -450,7 +462,7 @@ def _families(files: dict[str, FileLength]) -> set[str]:
 
 
 def _resolved(path: str) -> tuple[Template, str, bool]:
-    """The template with an absolute path, its base folder, and whether it is one fixed file.
+    """The template with an absolute path, its base folder, and whether it is one fixed file. In a thread.
 
     The base is what the user wrote before the first placeholder. Links in it, and a link that is the whole
     path, are the user's, and are followed; below it none is.

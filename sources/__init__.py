@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import trio
 
     from logroute.router.position import Position
-    from logroute.router.record import Batch, Origin, Reader
+    from logroute.router.record import Batch, Origin, Reader, Record
     from logroute.router.views import Event
 
 
@@ -162,6 +162,15 @@ class Checkpoints(Protocol):
         """What has become of a container, for those who look."""
 
 
+class ReadTo(msgspec.Struct, frozen=True):
+    """How far a log was read by somebody who looks, and goes on there."""
+
+    last: Record
+    """The last record."""
+    position: Position
+    """Behind it, where the log is read as a file; else it is the beginning."""
+
+
 class Past(msgspec.Struct):
     """What somebody wants to see of what was said before."""
 
@@ -173,6 +182,8 @@ class Past(msgspec.Struct):
     """Of each log at most so many lines, the last ones; None: all."""
     piece_bytes: int = 1 << 20
     """So much of each log is read at once; a line of json-file, 16 KiB of text at most, fits."""
+    behind: Mapping[str, ReadTo] = {}
+    """Of these logs, by their origins' keys, all that is behind that, whatever else is asked."""
     problems: list[tuple[Origin, str]] = []
     """What could not be read, and why: said by those that read."""
 

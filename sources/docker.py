@@ -416,7 +416,7 @@ class DockerSource(Source[DockerOptions]):
             return Known(container.origin, "file", state, stuck, container.log.position)
         if container.engine_log is not None:
             refused = self._readers.why_refused(container.details.id) if self._readers is not None else ""
-            reason = refused or self._events.away
+            reason = container.unreadable or refused or self._events.away
             return Known(container.origin, "api", state, reason, container.engine_log.position)
         return Known(container.origin, "waiting", state, "it has not been started yet")
 

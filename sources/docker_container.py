@@ -43,6 +43,8 @@ class Container(msgspec.Struct, eq=False):
     """With `--once`: everything that was there has been emitted."""
     ignored: str = ""
     """Why it is not read."""
+    unreadable: str = ""
+    """Why it cannot be read by API, now and later: what the engine has said."""
 
 
 def own_container_id() -> str:

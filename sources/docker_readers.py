@@ -193,6 +193,7 @@ class ContainerReaders:
         What cannot be read at all is given up, and counted.
         """
         log.on_opened = partial(self._refusals.over, container.details.id)
+        container.unreadable = ""
         wait_s = RETRY_FIRST_S
         while True:
             records = log.statistics.records
@@ -206,6 +207,8 @@ class ContainerReaders:
                 if counted or error.unreadable:
                     name = container.origin.name
                     self._log.error("cannot read a container", container=name, error=str(error))
+                    container.unreadable = str(error)
+                    self._context.failed("log_unreadable")
                     if not counted:
                         routes = tuple(sorted(log.routes or ()))
                         self._on_lost(container, Lost(routes, "unreadable", since=log.newest_time))

@@ -36,10 +36,12 @@ from logroute.sources import (
     Start,
 )
 from logroute.sources.birth import birth_ns
+from logroute.sources.disks import PATIENCE_S
 from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
+from logroute.sources.patterns import Patterns
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -94,6 +96,9 @@ class FileSource(Source[FileSourceOptions]):
         self._failed_at: dict[str, float] = {}
         self._host = socket.gethostname()
         self._appeared = trio.Event()
+        self._patterns = Patterns(
+            options.paths, options.exclude, lambda: self._appeared.set(), wait=context.once
+        )
         self._some_drained = trio.Event()
         self._stuck: dict[str, tuple[LogFile, Mapping[str, Position], float]] = {}
         """Files that could not be read on, and when that is tried again."""
@@ -114,14 +119,10 @@ class FileSource(Source[FileSourceOptions]):
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._sweep.run)
-                await self._scan(first=True)
+                await self._scan()
                 if not self._files:
                     self._log.warning("no file matches yet", paths=self.options.paths)
-                folders = await trio.to_thread.run_sync(
-                    self._folders, limiter=self._threads, abandon_on_cancel=True
-                )
-                for folder in folders:
-                    self._sweep.folders.watch(folder)
+                await self._watch_folders()
                 task_status.started()
                 if self.context.once:
                     while not all(file.drained for file in self._files.values()):
@@ -158,7 +159,8 @@ class FileSource(Source[FileSourceOptions]):
         return self._sweep.standing_s
 
     def notes(self) -> list[str]:
-        return self._sweep.notes()
+        silent = [f"the disk of {pattern} does not answer" for pattern in self._patterns.silent]
+        return [f"{each}: new files there are not seen" for each in silent] + self._sweep.notes()
 
     async def welcome(self) -> None:
         await self._sweep.welcome()
@@ -170,29 +172,31 @@ class FileSource(Source[FileSourceOptions]):
             with trio.move_on_after(SCAN_S):
                 await self._appeared.wait()
             self._appeared = trio.Event()
-            await self._scan(first=False)
+            await self._scan()
 
-    def _folders(self) -> set[str]:
-        """Folders that patterns name without a placeholder: a new file there is seen at once. In a thread."""
+    async def _watch_folders(self) -> None:
+        """Those that patterns name without a placeholder: a new file there is seen at once. Not where a disk
+        does not answer now: what is new there is found by the scan."""
         folders = {os.path.dirname(path) for path in self.options.paths}
-        return {folder for folder in folders if not glob.has_magic(folder) and os.path.isdir(folder)}
+        threads = trio.CapacityLimiter(len(folders))
 
-    def _matching(self) -> list[str]:
-        """Paths that match now, sorted. In a worker thread."""
-        found: set[str] = set()
-        for pattern in self.options.paths:
-            found.update(glob.glob(pattern, recursive=True, include_hidden=True))
-        for pattern in self.options.exclude:
-            found.difference_update(glob.glob(pattern, recursive=True, include_hidden=True))
-        return sorted(
-            path
-            for path in found
-            if not is_rotated_name(path, found | self._files.keys()) and os.path.isfile(path)
-        )
+        async def watch(folder: str) -> None:
+            with trio.move_on_after(PATIENCE_S):
+                if await trio.to_thread.run_sync(
+                    os.path.isdir, folder, limiter=threads, abandon_on_cancel=True
+                ):
+                    self._sweep.folders.watch(folder)
 
-    async def _scan(self, *, first: bool) -> None:
+        async with trio.open_nursery() as nursery:
+            for folder in folders:
+                if not glob.has_magic(folder):
+                    nursery.start_soon(watch, folder)
+
+    async def _scan(self) -> None:
         """Begin with what is new, end with what is gone."""
-        paths = await trio.to_thread.run_sync(self._matching, limiter=self._threads, abandon_on_cancel=True)
+        matching = await self._patterns.matching()
+        known = matching.keys() | self._files.keys()
+        paths = {path: first for path, first in matching.items() if not is_rotated_name(path, known)}
         now = trio.current_time()
         fresh = [
             path
@@ -203,14 +207,13 @@ class FileSource(Source[FileSourceOptions]):
             and self._known(path)
         ]
         if fresh:
-            await self._begin(fresh, first=first)
+            await self._begin({path: paths[path] for path in fresh})
         for path, (log, places, at) in list(self._stuck.items()):
             if now >= at:
                 del self._stuck[path]
                 await self._reopen(log, places)
-        there = set(paths)
         for path, file in self._files.items():
-            if path in there or file.gone or self.context.once:
+            if path in paths or file.gone or self.context.once:
                 continue
             if not await trio.to_thread.run_sync(
                 os.path.exists, path, limiter=self._threads, abandon_on_cancel=True
@@ -255,10 +258,11 @@ class FileSource(Source[FileSourceOptions]):
             return log.end()
         return Position(since=iso_time(time.time_ns() - int(float(start) * 1e9)))
 
-    async def _begin(self, paths: list[str], *, first: bool) -> None:
+    async def _begin(self, paths: Mapping[str, bool]) -> None:
+        """Read these; of each, whether it was there before we ran."""
         opened: dict[Origin, LogFile] = {}
         starts: dict[Origin, Start] = {}
-        for path in paths:
+        for path, first in paths.items():
             try:
                 found = await trio.to_thread.run_sync(
                     self._open, path, limiter=self._threads, abandon_on_cancel=True

@@ -72,7 +72,9 @@ class FileHistory:
             return None
         log.stop_at = log.end_spot()
         begin = BEGINNING
-        if past.last is not None:
+        if (read := past.behind.get(log.origin.key)) is not None:
+            begin = read.position
+        elif past.last is not None:
             begin = log.before_last(past.last)
         if past.since and begin == BEGINNING:
             begin = Position(since=past.since)
@@ -99,15 +101,22 @@ class EngineHistory:
 
     async def read(self, past: Past, take: Take) -> None:
         decoder = log_decoder(tty=self._tty, limit=self._limit)
-        since_ns = time_ns(past.since) if past.since else 0
+        since, last = past.since, past.last
+        behind = None
+        if (read := past.behind.get(self.origin.key)) is not None:
+            behind = _Behind(read.last)
+            since, last = read.last.time, None
+        since_ns = time_ns(since) if since else 0
         before: Position = BEGINNING
         try:
-            async with self._engine.logs(self._id, follow=False, since_ns=since_ns, tail=past.last) as stream:
+            async with self._engine.logs(self._id, follow=False, since_ns=since_ns, tail=last) as stream:
                 while True:
                     data = await stream.receive(min(past.piece_bytes, ENGINE_PIECE_BYTES))
                     records = decoder.feed(data) if data else decoder.finish()
-                    if past.since:  # some engines filter only up to the first one
-                        records = [record for record in records if record.time >= past.since]
+                    if behind is not None:
+                        records = behind.of(records)
+                    elif since:  # some engines filter only up to the first one
+                        records = [record for record in records if record.time >= since]
                     batch = self._batch(records, len(data), before)
                     if past.until and (cut := _until(batch, past.until)) is not batch:
                         await take(cut)
@@ -128,6 +137,26 @@ class EngineHistory:
             after=before,
             size_bytes=batch_size_bytes(records, size_bytes),
         )
+
+
+class _Behind:
+    """What of a log stands behind a record, which may come again, and others of the same time before it."""
+
+    def __init__(self, last: Record) -> None:
+        self._last: Record | None = last
+
+    def of(self, records: list[Record]) -> list[Record]:
+        last = self._last
+        if last is None:
+            return records
+        for index, record in enumerate(records):
+            if record.time > last.time:
+                self._last = None
+                return records[index:]
+            if (record.time, record.stream, record.message) == (last.time, last.stream, last.message):
+                self._last = None
+                return records[index + 1 :]
+        return []
 
 
 def _until(batch: Batch, until: str) -> Batch:

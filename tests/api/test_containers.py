@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 import pytest
+import structlog
 import trio
 from click.testing import CliRunner, Result
 
@@ -24,13 +26,24 @@ from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
+from logroute.router.record import Batch
 from logroute.router.route import RouteSettings
 from logroute.simulator.engine import SimulatedEngine
+from logroute.sinks import Outcome, Rejected, Sink, SinkOptions
 from logroute.sources import SourceContext
 from tests.api.running import client_of, until
 
 NOW = "2026-11-23T20:10:00.000000000Z"
 BEFORE = "2026-11-23T20:09:48.000000000Z"
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """What the daemon says meanwhile would stand among what a command prints: both are in one process."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 class Rig:
@@ -156,6 +169,63 @@ async def test_a_sink_that_is_down_is_what_stands_in_the_way(tmp_path: Path) -> 
         assert "Connection refused" in " ".join(explained.output.split())
         listed = await r.run(ps.command)
         assert "search!, all" in listed.output
+
+
+class Rejecting(Sink[SinkOptions]):
+    """Takes nothing."""
+
+    async def open(self) -> None: ...
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        return Outcome([Rejected(n, r, "400: no") for n, each in enumerate(batches) for r in each.records])
+
+    async def close(self) -> None: ...
+
+
+async def test_what_a_receiver_rejects_does_not_arrive(tmp_path: Path) -> None:
+    plan = RoutePlan(RouteSettings("search"), lambda route: Rejecting(SinkOptions(), route))
+    async with rig(tmp_path, plan, route("all")) as r:
+        web = r.engine.create("web")
+        web.start()
+        web.write(b"one\ntwo\n")
+        await read(r, 2)
+        await until(lambda: r.daemon.router.routes["search"].statistics().rejected == 2)
+        await until(lambda: r.daemon.router.routes["all"].statistics().delivered == 2)
+        explained = await r.run(explain.command, "web")
+        said = " ".join(explained.output.split())
+        assert said.startswith(
+            "What web says arrives by all. What web says is rejected by the receiver of search: 400: no. web "
+        )
+        assert "2 of its records were rejected since the daemon started, the last with: 400: no" in said
+        assert "nothing of it was delivered since the daemon started" in said
+
+
+async def test_of_a_route_that_takes_only_some_records_it_is_said_that_there_were_none(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path, route("errors", {"level": ">=error"}), route("all")) as r:
+        web = r.engine.create("web")
+        web.start()
+        web.write(b"hello\n")
+        await read(r, 1)
+        routes = r.daemon.router.routes
+        await until(lambda: routes["all"].statistics().delivered == 1)
+        await until(lambda: bool(routes["errors"].state.positions))
+        explained = await r.run(explain.command, "web")
+        assert " ".join(explained.output.split()).startswith(
+            "What web says arrives by all. "
+            "Nothing that it has said since the daemon started meets what errors asks for. web "
+        )
+
+
+async def test_a_log_that_the_engine_cannot_read_is_told_for_good(tmp_path: Path) -> None:
+    async with rig(tmp_path, read="api") as r:
+        r.engine.create("web", log_driver="syslog").start()
+        known = r.daemon.sources.running["docker"].known
+        await until(lambda: bool(known()) and "does not support reading" in known()[0].reason)
+        explained = await r.run(explain.command, "web")
+        assert explained.output.startswith("web cannot be read on: ")
+        assert "configured logging driver does not support reading" in " ".join(explained.output.split())
 
 
 async def test_ignored_ones_are_listed_with_the_reason_when_asked_for(tmp_path: Path) -> None:

@@ -197,6 +197,35 @@ async def test_while_history_is_read_what_comes_is_kept_for_later(
             assert await view.messages(25) == said(1, 25)
 
 
+@pytest.mark.parametrize("read", ["auto", "api"])
+async def test_what_is_said_while_history_is_read_may_be_more_than_a_view_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """It is read as history then, instead of being skipped; however often."""
+    from logroute.sources import histories
+
+    kind = histories.FileHistory if read == "auto" else histories.EngineHistory
+    read_it, waits = kind.read, [40, 70, 100]
+
+    async def slow(self: Any, *arguments: Any) -> None:
+        await read_it(self, *arguments)
+        if waits:  # it is read to here; meanwhile more comes, and is seen live
+            last = waits.pop(0)
+            say(web, last - 29, last)
+            await r.read(last)
+
+    monkeypatch.setattr(kind, "read", slow)
+    monkeypatch.setattr(views_module, "HELD_BYTES", 2000)
+    async with rig(tmp_path, read=read) as r:
+        web = r.container()
+        say(web, 1, 10)
+        await r.read(10)
+        async with following(r, "lines=5") as view:
+            assert await view.messages(95) == said(6, 100)
+            say(web, 101, 103)
+            assert await view.messages(3) == said(101, 103)
+
+
 async def test_several_containers_are_in_the_order_of_time(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         names = ["a", "b", "c"]

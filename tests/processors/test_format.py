@@ -109,6 +109,28 @@ EXAMPLES: list[tuple[str, str, str | None, str | None, str, dict[str, Any]]] = [
                 "termination": "--", "connections": 0, "retries": 3,
             },
         ),
+        *(
+            (
+                "haproxy",
+                header
+                + "127.0.0.1:40902 [23/Nov/2026:20:06:25.655] fnt bck/srv1 0/-1/5007 212 -- 0/0/0/0/3 0/0",
+                None,
+                level,
+                "20:06:25.655000000",
+                {
+                    "client": "127.0.0.1", "client_port": 40902, "frontend": "fnt", "backend": "bck",
+                    "server": "srv1", "queue_ms": 0, "connect_ms": -1, "total_ms": 5007, "bytes": 212,
+                    "termination": "--", "connections": 0, "retries": 3, **more,
+                },
+            )
+            for header, level, more in (
+                ("<134>Nov 23 20:06:25 haproxy[1]: ", "info", {"facility": "local0"}),
+                ("<131>Nov  3 20:06:25 lb-1 haproxy[1]: ", "error", {"facility": "local0"}),
+                ("Nov 23 20:06:25 lb-1 haproxy[1]: ", None, {}),
+                ("<134>1 2026-11-23T20:06:25.655+00:00 lb-1 haproxy 14 - - ", "info", {"facility": "local0"}),
+                ("<134>", "info", {"facility": "local0"}),
+            )
+        ),
         (
             "postgres",
             '2026-11-23 20:06:25.123 UTC [42] ada@shop ERROR:  relation "x" does not exist',
@@ -132,6 +154,10 @@ EXAMPLES: list[tuple[str, str, str | None, str | None, str, dict[str, Any]]] = [
             None,
             "20:06:25.123000000",
             {"pid": 42, "severity": "STATEMENT"},
+        ),
+        *(
+            ("postgres", f"2026-11-23 {said} [42] LOG:  x", "x", "info", "20:06:25.123000000", {"pid": 42})
+            for said in ("21:06:25.123 CET", "22:06:25.123 EET", "15:06:25.123 EST", "20:06:25.123 WET")
         ),
         (
             "redis",
@@ -184,6 +210,22 @@ EXAMPLES: list[tuple[str, str, str | None, str | None, str, dict[str, Any]]] = [
             "20:06:25.000000000",
             {"hostname": "node-1", "program": "sshd", "pid": "77"},
         ),
+        (
+            "syslog",
+            "2026-11-23T21:06:25.123456+01:00 node-1 sshd[77]: accepted",
+            "accepted",
+            None,
+            "20:06:25.123456000",
+            {"hostname": "node-1", "program": "sshd", "pid": "77"},
+        ),
+        (
+            "syslog",
+            "<38>2026-11-23T20:06:25Z node-1 sshd: accepted",
+            "accepted",
+            "info",
+            "20:06:25.000000000",
+            {"hostname": "node-1", "program": "sshd", "facility": "auth"},
+        ),
 ]  # fmt: skip
 
 
@@ -198,7 +240,51 @@ def test_lines(
     assert parsed(name, line, keep=True).message == line
 
 
+@pytest.mark.parametrize(
+    ("line", "message", "level", "pid"),
+    [
+        ("[WARNING] 0691/120000 (1) : Server b/s is DOWN", "Server b/s is DOWN", "warn", 1),
+        ("[WARNING] 326/200625 (12) : x", "x", "warn", 12),
+        ("[NOTICE]   (1) : New worker (8) forked", "New worker (8) forked", "notice", 1),
+        ("[ALERT]    (1) : config : x", "config : x", "fatal", 1),
+        ("[DIAG]     (1) : x", "x", "debug", 1),
+    ],
+)
+def test_what_haproxy_says_of_itself_has_the_engines_time(
+    line: str, message: str, level: str, pid: int
+) -> None:
+    found = parsed("haproxy", line)
+    assert (found.message, found.level, found.fields) == (message, level, {"pid": pid})
+    assert (found.time, found.logged) == (TIME, "")
+    assert parsed("haproxy", line, keep=True).message == line
+
+
+@pytest.mark.parametrize(
+    ("zone", "said", "time"),
+    [
+        ("UTC", "20:06:25 CST", None),
+        ("Asia/Shanghai", "20:06:25 CST", "12:06:25"),
+        ("America/Chicago", "08:06:25 CST", "14:06:25"),
+        ("Asia/Manila", "20:06:25 PST", "12:06:25"),
+        ("Europe/Berlin", "20:06:25 CEST", "18:06:25"),
+        ("Europe/Berlin", "20:06:25 EST", None),  # 01:06:25 on the next day
+    ],
+)
+def test_names_of_zones_that_several_have_mean_what_the_zone_says(
+    zone: str, said: str, time: str | None
+) -> None:
+    found = parsed("postgres", f"2026-11-23 {said} [42] LOG:  x", zone=zone)
+    if time is None and zone == "UTC":
+        assert (found.time, (found.fields or {})["time"]) == (TIME, f"2026-11-23 {said}")
+    else:
+        expected = f"2026-11-23T{time}" if time else "2026-11-24T01:06:25"
+        assert found.time == f"{expected}.000000000Z"
+
+
 ODD = [
+    "[WARNING] 0691/120000 (1) : Server b/s is DOWN",
+    "[LOUD]   (1) : x",
+    "2026-11-23 20:06:25.123 CST [42] LOG:  x",
     '1.1.1.1 - - [23/Nov/2026:20:06:24 +0000] "GET / HTTP/1.1" 200 - "-" "-"',
     '1.1.1.1 - - [30/Feb/2026:20:06:24 +0000] "GET / HTTP/1.1" 200 7',
     '1.1.1.1 - - [23/Nov/2020:20:06:24 +0000] "GET / HTTP/1.1" 200 7',
@@ -272,7 +358,15 @@ def test_numbers_beyond_64_bits_stay_texts() -> None:
     assert found.fields["bytes"] == "9" * 5000
 
 
-LINES = [COMBINED, "E1123 20:06:25.1 1 a.go:1] x", "<34>1 - h p - - [a b=", "1.1.1.1:1 [x] f b/s 1/1", "[M"]
+LINES = [
+    COMBINED,
+    "<134>Nov 23 20:06:25 h haproxy[1]: 1.1.1.1:1 [x] f b/s",
+    "[WARNING]  (1) : x",
+    "E1123 20:06:25.1 1 a.go:1] x",
+    "<34>1 - h p - - [a b=",
+    "1.1.1.1:1 [x] f b/s 1/1",
+    "[M",
+]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -44,6 +44,23 @@ def level(line: str) -> str | None:
         ("fail: Microsoft.Hosting[0]", "error"),
         ("panic: runtime error", "fatal"),
         ("ERROR:root:x", "error"),
+        ("ERRO[0000] no such file", "error"),  # logrus
+        ("\x1b[31mFATA\x1b[0m[12345] no such file", "fatal"),
+        ("PANI[0000] x", "fatal"),
+        ("DEBU[0001] x error=ERROR", "debug"),
+        ("ERRO: x", None),
+        ('[2026-11-23 20:06:26] production.ERROR: no {"level":"x"}', "error"),  # Laravel
+        ("[2026-11-23T20:06:26.123456+00:00] app.EMERGENCY: x [] []", "fatal"),  # Monolog
+        ("[2026-11-23 20:06:26] my-channel.WARNING: x", "warn"),
+        ("[2026-11-23 20:06:26] see docs.ERROR: x", None),
+        ("production.ERROR: x", None),
+        ("PHP Fatal error:  Uncaught Exception: no in /app/x.php:1", "fatal"),
+        ("PHP Warning:  Undefined variable $x", "warn"),
+        ("PHP Parse error:  syntax error", "error"),
+        ("PHP Notice:  x", "notice"),
+        ("PHP Deprecated:  x", "info"),
+        ("[23-Nov-2026 20:06:26 Europe/Berlin] PHP Fatal error:  x", "fatal"),
+        ("PHP Fatal errors: 0", None),
         # by a key
         ("time=x level=warning msg=ERROR", "warn"),
         ('{"lvl": "err", broken', "error"),
@@ -52,6 +69,10 @@ def level(line: str) -> str | None:
         ("main [ERROR] x", "error"),
         ("I, [2026-11-23T20:06:26 #1]  (warn) x", "warn"),
         ("2026-11-23 20:06:26 | x | INFO     | y", "info"),
+        ("[Mon Nov 23 20:06:25.123456 2026] [core:trace3] [pid 7:tid 9] x", "trace"),  # Apache
+        ("[Mon Nov 23 20:06:25.123456 2026] [mpm_event:notice] [pid 7:tid 9] AH1: x", "notice"),
+        ("[Mon Nov 23 20:06:25.123456 2026] [proxy_http:error] [pid 7] AH1: x", "error"),
+        ("see [http://x:error]", None),
         # in capitals
         ("2026-11-23 20:06:26 [main] ERROR c.Foo - info", "error"),
         ("2026-11-23 20:06:26,1 - name - WARNING - x", "warn"),
@@ -87,6 +108,8 @@ def test_levels_by_text(line: str, said: str | None) -> None:
         ({"severity": "err"}, "error"),
         ({"log": {"level": "debug"}}, "debug"),
         ({"level": 50}, "error"),
+        ({"@l": "Error"}, "error"),
+        ({"levelname": "ERROR"}, "error"),
         ({"level": "loud", "severity": "info"}, "info"),
         ({"level": "loud"}, "fatal"),
         ({"x": "error"}, "fatal"),

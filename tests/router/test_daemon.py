@@ -152,6 +152,14 @@ async def test_once_is_no_success_if_a_record_was_not_acknowledged(
     assert await Run({"all": script, "other": []}, once=True).run() == UNDELIVERED
 
 
+@pytest.mark.parametrize("state", [False, True])
+async def test_a_dead_letter_that_is_only_in_memory_ends_with_the_daemon(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, state: bool
+) -> None:
+    run = Run({"all": [0.0, reject]}, state_dir=tmp_path if state else None)
+    assert await run.run(stopping(1)) == (DONE if state else UNDELIVERED)
+
+
 async def test_once_is_no_success_if_something_was_gone_before_it_could_be_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

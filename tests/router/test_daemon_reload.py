@@ -594,6 +594,28 @@ async def test_a_route_whose_disk_is_full_at_the_start_begins_when_there_is_spac
     assert "the route's state is open" in said
 
 
+async def test_routes_that_are_opened_late_begin_together(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is read for the first is not held any more for the others, which come seconds later."""
+    disk = FullDisk(monkeypatch, "one", "two")
+    world = World("one", "two", state_dir=tmp_path)
+    known: list[set[str]] = []
+
+    async def note(source: StandInSource) -> None:
+        known.append(set(world.daemon.router.routes))
+
+    monkeypatch.setattr(StandInSource, "welcome", note)
+
+    async def then() -> None:
+        await trio.sleep(2)
+        disk.names.clear()
+        await trio.sleep(2 * OPEN_AGAIN_S)
+
+    assert await world.run(then) == DONE
+    assert known == [{"one", "two"}]
+
+
 async def test_a_reload_changes_and_removes_routes_that_are_not_open_yet(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,32 @@ async def test_dead_letters_are_delivered_when_they_are_replayed(
         assert state.spooled.records == 0
 
 
+async def test_whoever_replays_or_drops_them_side_by_side_gets_each_once(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    route, sink = picky(tmp_path, 1, 2, 3)
+    got: list[int] = []
+
+    async def replay() -> None:
+        got.append(await route.replay(None))
+
+    async def drop() -> None:
+        got.append(await route.state.forget_letters(None))
+
+    async with running(route):
+        route.put(numbers(3))
+        await trio.sleep(1)
+        sink.dislikes = frozenset()
+        async with trio.open_nursery() as nursery:
+            for work in (replay, drop, replay, drop):
+                nursery.start_soon(work)
+        await trio.sleep(1)
+        assert sum(got) == 3
+        assert len(sink.messages) in (0, 3)
+        book = route.statistics()
+        assert (book.dead_letters, book.dead_letter_bytes) == (0, 0)
+
+
 async def test_what_is_rejected_again_is_a_new_dead_letter(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:

@@ -880,6 +880,30 @@ async def test_a_receiver_that_takes_nothing_is_not_well(
     assert said.count("the route delivers again") == 1
 
 
+async def test_a_route_that_is_resumed_tries_at_once_and_is_not_well_before_that_succeeds(
+    autojump_clock: trio.testing.MockClock, longest: list[float]
+) -> None:
+    route = make([Retryable("down"), Retryable("still down"), 5.0], retry_initial_s=1000, retry_max_s=1000)
+    async with running(route) as sink:
+        route.put(numbers(1))
+        await trio.sleep(1)
+        route.pause(1.0)
+        await trio.sleep(1)
+        book = route.statistics()
+        assert not book.up
+        assert book.reason.startswith("paused since ")
+        assert book.last_error == "down"
+        for reason in ("down", "still down"):
+            route.resume()
+            assert (route.statistics().up, route.statistics().reason) == (False, reason)
+            await trio.sleep(1)
+            route.pause(1.0)
+        route.resume()
+        await trio.sleep(6)
+        assert route.statistics().up
+        assert sink.messages == ["1"]
+
+
 async def test_what_was_taken_before_a_failure_is_not_sent_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -114,6 +114,27 @@ async def test_records_of_all_batches_stand_in_the_file_in_their_order(tmp_path:
     assert [entry.length for entry in context.files.values()] == [10]
 
 
+async def test_no_disk_is_asked_on_the_trio_thread_where_a_path_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs would hold up everything, from when the sink is made."""
+    real = os.path.realpath
+    asked: list[threading.Thread] = []
+
+    def realpath(path: str, **options: Any) -> str:
+        asked.append(threading.current_thread())
+        return real(path, **options)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    for path in ("all.log", "{container.name}.log"):
+        made = FileSink(FileOptions(path=f"{tmp_path}/{path}"), Context())
+        await made.close()  # it was never open
+        await made.open()
+        await made.close()
+    assert len(asked) >= 2
+    assert threading.main_thread() not in asked
+
+
 async def test_json_is_the_format_unless_another_is_asked_for(tmp_path: Path) -> None:
     sink = FileSink(FileOptions(path=str(tmp_path / "out.ndjson")), Context())
     await sink.open()
