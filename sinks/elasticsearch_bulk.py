@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from logroute.router.json_text import nested_text
 from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, all_plain
 from logroute.sinks.columns import BYTES, Plain, plain, woven
 from logroute.sinks.encoding import id_begins, json_lines, plain_json, without_surrogates
@@ -107,8 +108,7 @@ def _flattened(record: Record) -> Record:
     return msgspec.structs.replace(
         record,
         fields={
-            name: msgspec.json.encode(value, enc_hook=str).decode() if _depth(value) >= DEEPEST else value
-            for name, value in fields.items()
+            name: nested_text(value) if _depth(value) >= DEEPEST else value for name, value in fields.items()
         },
     )
 

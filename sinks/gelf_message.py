@@ -17,6 +17,7 @@ import msgspec
 from pydantic import Field
 
 from logroute.config.components import Options
+from logroute.router.json_text import nested_text
 from logroute.router.paths import image_reference
 from logroute.router.record import STREAMS, Origin, Record, Stream
 from logroute.sinks.encoding import expressible
@@ -154,17 +155,8 @@ def _additional(values: Mapping[str, Any], taken: set[str]) -> dict[str, str | i
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = value
         elif value is not None:
-            found[name] = expressible(_json_text(value))
+            found[name] = nested_text(value)
     return found
-
-
-def _json_text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        value = [expressible(item) if isinstance(item, str) else item for item in value]
-    try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
-    except UnicodeEncodeError:
-        return str(value)
 
 
 # --- datagrams ----------------------------------------------------------------------------------------
