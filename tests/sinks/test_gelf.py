@@ -119,6 +119,57 @@ def test_details_are_additional_fields() -> None:
     assert "_none" not in message
 
 
+def in_graylog(message: bytes) -> dict[str, Any]:
+    """What Graylog keeps of a message (GelfCodec and Message of Graylog 5).
+
+    A leading underscore goes, and so does what is there already or reserved; dots become underscores, and of
+    two that are then alike the one without dots stays. Its own fields are written over all that.
+    """
+    given = json.loads(message)
+    host, short_message, level = given["host"], given["short_message"], given["level"]
+    known = {"message": short_message, "source": host, "timestamp": given["timestamp"], "level": level}
+    kept = known | {"_id": "Graylog's"}
+    for key, value in given.items():
+        name = key.removeprefix("_")
+        if key == "version" or name in ("short_message", "host") or name in kept:
+            continue
+        if name not in ("_ttl", "_source", "_all", "_index", "_type", "_score"):
+            kept[name] = value
+    stored = {key.replace(".", "_"): value for key, value in kept.items() if "." in key}
+    stored |= {key: value for key, value in kept.items() if "." not in key}
+    return stored | {"streams": [], "gl2_remote_ip": "127.0.0.1", "gl2_source_input": "5f"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        (dict.fromkeys(("host", "source", "message", "short_message", "timestamp", "level"), "mine"), None),
+        ({"_id": "mine", "_source": "mine", "_type": "mine", "id": "mine"}, None),
+        ({"streams": "mine", "gl2_remote_ip": "mine", "gl2": {"source_input": "mine"}}, None),
+        (
+            {"container": {"name": "mine"}, "compose": {"project": "mine"}, "label": {"team_name": "mine"}},
+            None,
+        ),
+        ({"container_name": "mine", "compose_project": "mine", "label_id": "mine"}, None),
+        (
+            dict.fromkeys(("full_message", "version", "facility", "line", "hostname", "_x"), "mine"),
+            {"full_message", "version", "facility", "line", "hostname", "_x"},
+        ),
+    ],
+    ids=["its own", "of Elasticsearch", "of its own making", "with dots", "ours", "free"],
+)
+def test_graylog_keeps_a_field_whatever_its_name(fields: dict[str, Any], kept: set[str] | None) -> None:
+    """It takes the underscore off, and then leaves out what is there already."""
+    plain, told = line("a"), DetailedRecord("a", "stdout", TIME, fields=fields)
+    [without], [message] = (GelfMessages().encode(batch(each)) for each in (plain, told))
+    is_gelf(message)
+    got = in_graylog(message)
+    assert {key: got[key] for key in in_graylog(without)} == in_graylog(without), "nothing is overwritten"
+    more = {key for key in got if key not in in_graylog(without)}
+    assert [got[key] for key in more] == ["mine"] * len(fields)
+    assert more == kept if kept is not None else all(key.startswith("fields_") for key in more)
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=60), max_size=6))
 def test_any_text_is_one_message(texts: list[str]) -> None:
     got = messages(batch(*texts))
