@@ -458,7 +458,7 @@ async def test_what_was_taken_before_a_failure_is_not_sent_again(server: HttpSer
     server.behaviours += [answer(202), answer(503, retry_after="3")]
     outcome = await sink.deliver([batch("a", "b"), batch("c")])
     assert [(each.batch, each.record.message) for each in outcome.postponed] == [(0, "b"), (1, "c")]
-    assert (outcome.rejected, outcome.after_s) == ([], 3)
+    assert (outcome.rejected, outcome.after_s) == ((), 3)
     server.behaviours.append(answer(503))
     with pytest.raises(Retryable, match="503"):
         await sink.deliver([batch("b")])
