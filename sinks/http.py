@@ -312,12 +312,12 @@ class HttpSink(Sink[HttpOptions]):
     async def _deliver_share(self, share: Share) -> _Settled:
         """One request. Raises Retryable or Refused."""
         body = self._encoding.encode(share.batches)
-        for event, details in self._encoding.take_notes():
-            self.context.warn(event, **details)
+        self._say_notes()
         if not body:
             return _Settled()
         answer = await self._ask(body)
         outcome = await self._meant(answer, share.batches)
+        self._say_notes()
         if isinstance(outcome, Outcome):
             return _Settled(_of_delivery(outcome, share))
         if not outcome.reason:
@@ -328,6 +328,10 @@ class HttpSink(Sink[HttpOptions]):
         record, behind = behind.cut(1)
         rejected = [Rejected(*each, outcome.reason) for each in record.named()]
         return _Settled(Outcome(rejected), [again, behind], at=outcome.at)
+
+    def _say_notes(self) -> None:
+        for event, details in self._encoding.take_notes():
+            self.context.warn(event, **details)
 
     async def close(self) -> None:
         client, self._client = self._client, None

@@ -117,7 +117,7 @@ class Encoding(ABC):
         return None
 
     def take_notes(self) -> Sequence[tuple[str, dict[str, object]]]:
-        """What people should be told of what it has encoded, and details; told once."""
+        """What people should be told of what it has encoded, or was answered, and details; told once."""
         return ()
 
 

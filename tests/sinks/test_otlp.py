@@ -285,6 +285,29 @@ async def test_a_success_may_say_nothing(
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
+        (response(0, "field 7 is\ndeprecated"), PROTOBUF),
+        (b'{"partialSuccess":{"errorMessage":"field 7 is\\ndeprecated"}}', JSON),
+        (b'{"partialSuccess":{"rejectedLogRecords":"0","errorMessage":"field 7 is\\ndeprecated"}}', JSON),
+    ],
+)
+async def test_a_warning_of_the_receiver_is_said(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch, body: bytes, headers: dict[str, str]
+) -> None:
+    """OTLP: with no record rejected, a message is for people."""
+    said: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(sink_to.context, "warn", lambda event, **details: said.append((event, details)))
+    server.behaviours += [answer(200, body, **headers), answer(200)]
+    sink = await sink_to(server.url, encoding="otlp")
+    assert await sink.deliver([TWO]) == DELIVERED
+    warned = ("the receiver took the records, and warns", {"reason": "field 7 is deprecated"})
+    assert said == [warned]
+    assert await sink.deliver([TWO]) == DELIVERED
+    assert said == [warned], "once for each time it says so"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
         (b"<html>Log in</html>", {"content_type": "text/html"}),
         (b"\x0a\x7f", PROTOBUF),
         (b"<html>", PROTOBUF),
