@@ -332,6 +332,32 @@ async def test_what_is_cut_is_told(udp: Inbox, context: Counting) -> None:
     await sink.close()
 
 
+async def test_what_is_sent_again_is_cut_once(
+    udp: Inbox, context: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because the path takes smaller datagrams only, or because sending them failed."""
+    sink = sink_of(f"udp://127.0.0.1:{udp.port}", context, compress="none", chunk=8192)
+    await sink.open()
+    assert sink._datagrams is not None
+    monkeypatch.setattr(sink._datagrams, "_socket", Narrow(sink._datagrams._socket))
+
+    async def fail(*_: object, **__: object) -> int:
+        raise Retryable("cannot send")
+
+    await sink.deliver([batch("x" * 2_000_000)])
+    assert sink.statistics().truncated == 1
+    assert sink._datagrams is not None
+    monkeypatch.setattr(sink._datagrams, "send", fail)
+    with pytest.raises(Retryable):
+        await sink.deliver([batch("y" * 2_000_000)])
+    assert sink.statistics().truncated == 1
+    await sink.deliver([batch("y" * 2_000_000)])
+    assert sink.statistics().truncated == 2
+    cut = [details["messages"] for event, details in context.warnings if event.startswith("messages were")]
+    assert cut == [1, 1]
+    await sink.close()
+
+
 async def test_where_nobody_listens_the_route_waits(context: Counting) -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = sink_of(f"udp://127.0.0.1:{port}", context)
