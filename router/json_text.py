@@ -30,6 +30,20 @@ def json_text(value: Any) -> str:
         return '{"not_stored":"nested too deeply"}'
 
 
+def depth(value: Any, most: int) -> int:
+    """How many mappings and lists stand in each other, or `most` and one, where it is more."""
+    found, level = 0, [value]
+    while level and found <= most + 1:
+        level = [
+            each
+            for below in level
+            if isinstance(below, dict | list)
+            for each in (below.values() if isinstance(below, dict) else below)
+        ]
+        found += 1
+    return found - 1
+
+
 def encodable(value: Any) -> Any:
     """A copy of what JSON has a form for.
 
