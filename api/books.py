@@ -73,6 +73,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it was not up the last time it was not."""
     failed: str = ""
     """When that was said last."""
+    sink: dict[str, int] = {}
+    """What its sink has counted beside that: `connections`, `truncated` …"""
 
 
 class SourceBooks(msgspec.Struct, frozen=True):
@@ -235,6 +237,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         delivered_bytes=book.delivered_bytes,
         last_error=book.last_error,
         failed=_time(book.failed_at) if book.failed_at else "",
+        sink=book.sink_events,
     )
 
 

@@ -130,6 +130,14 @@ class BooksCollector:
             ),
             {(name,): book.dead_letters_dropped for name, book in books.items()},
         )
+        yield _family(
+            CounterMetricFamily(
+                "logroute_route_sink_events",
+                "What the route's sink has counted, by its own words: connections, truncated messages.",
+                labels=["route", "event"],
+            ),
+            {(name, event): n for name, book in books.items() for event, n in book.sink_events.items()},
+        )
         yield from _gauges(books)
         seconds = HistogramMetricFamily(
             "logroute_route_delivery_seconds",

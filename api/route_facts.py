@@ -50,6 +50,8 @@ class RouteStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Records."""
     delivered: int = 0
     dead_letters: int = 0
+    sink: dict[str, int] = {}
+    """What its sink has counted beside that: `connections`, `truncated` …"""
 
 
 class RouteFacts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,6 +104,7 @@ def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
             book.queue.records + book.in_flight,
             book.delivered,
             book.dead_letters,
+            book.sink_events,
         )
     body = masked(plan.body) if isinstance(plan.body, Mapping) else {}
     since = daemon.made.paused.get(name)

@@ -173,8 +173,8 @@ class Explanation:
             said.append(f"delivered up to {when(route.delivered)} UTC, {ago(route.delivered, self._now)} ago")
         elif route.acknowledged:
             said.append(
-                f"nothing of it was delivered since the daemon started; up to {when(route.acknowledged)} UTC, "
-                f"{ago(route.acknowledged, self._now)} ago, all is accounted for"
+                "nothing of it was delivered since the daemon started; all is accounted for up to "
+                f"{when(route.acknowledged)} UTC, {ago(route.acknowledged, self._now)} ago"
             )
         else:
             said.append("nothing of it has been delivered yet")

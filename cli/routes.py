@@ -202,6 +202,8 @@ def _say(route: RouteFacts, output: str) -> None:
         state = "not used"
     elif status.up:
         state = f"delivers; {status.delivered} records delivered, {status.waiting} wait"
+        counted = ", ".join([f"{name} {count}" for name, count in status.sink.items() if count])
+        state += f"; sink: {counted}" if counted else ""
     else:
         state = f"DOWN since {status.since[:19]}Z: {status.reason}"
     kept = "" if route.stored or route.made_by == "file" else "; not stored: it is gone after a restart"

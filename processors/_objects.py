@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from logroute.processors._times import adopt, near, parse_time, parse_times
+from logroute.router.json_text import depth
 from logroute.router.levels import NAMES
 from logroute.router.record import DetailedRecord
 
@@ -20,6 +21,12 @@ from logroute.router.record import DetailedRecord
 TIME_KEYS = ("@timestamp", "time", "ts", "timestamp", "@t")
 LEVEL_KEYS = ("level", "severity", "log.level", "lvl", "levelname", "level_name", "@l")
 MESSAGE_KEYS = ("message", "msg", "@m", "@mt")
+
+DEEPEST = 400
+"""What is nested deeper is no object that anybody logs. So whether a line is one does not depend on how deep
+calls are just then, and whoever treats its fields later can call itself for each level, even twice."""
+SHALLOW = 2 * DEEPEST
+"""A line of so many characters cannot be deeper."""
 
 _PINO = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}
 """https://getpino.io/#/docs/api?id=loggerlevels-object; bunyan's are the same."""
@@ -73,6 +80,18 @@ def _is_mongodb(found: dict[str, Any]) -> bool:
         and severity in _MONGODB
         and isinstance(found.get("msg"), str)
     )
+
+
+def check_depth(text: str, found: Any) -> None:
+    """Raises RecursionError, as decoding does by itself, only later, where a line is deeper than DEEPEST."""
+    # Brackets in texts count as well: then it is looked at what was found.
+    if text.count("{") + text.count("[") > DEEPEST and depth(found, DEEPEST) > DEEPEST:
+        raise RecursionError
+
+
+def reason(error: Exception) -> str:
+    """Why a line is no object, in the same words however deep calls are just then."""
+    return f"nested deeper than {DEEPEST}" if isinstance(error, RecursionError) else str(error)
 
 
 def take(record: DetailedRecord, found: dict[str, Any], *, keep: bool = False) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._level_text import LevelText
-from logroute.processors._objects import take_all
+from logroute.processors._objects import SHALLOW, check_depth, reason, take_all
 from logroute.processors.logfmt import all_pairs, begins
 from logroute.router.record import Batch, DetailedRecord
 
@@ -55,10 +55,13 @@ class AutoProcessor(Processor[AutoOptions]):
             assert isinstance(record, DetailedRecord)
             if _object_begins(message) is not None:
                 try:
-                    objects.append(_decode(message))
+                    found = _decode(message)
+                    if len(message) > SHALLOW:
+                        check_depth(message, found)
+                    objects.append(found)
                     taken.append(record)
                 except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-                    record.error = f"auto: {error}"
+                    record.error = f"auto: {reason(error)}"
                     self.books.failed += 1
                     texts.append(record)
             elif begins(message) is not None:

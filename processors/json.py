@@ -12,7 +12,7 @@ import msgspec
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._objects import take, take_all
+from logroute.processors._objects import SHALLOW, check_depth, reason, take, take_all
 from logroute.router.record import Batch, DetailedRecord
 
 _decode = msgspec.json.Decoder().decode
@@ -41,6 +41,9 @@ class JsonProcessor(Processor[JsonOptions]):
                 attempts.append(record)
         try:
             objects = [_decode_object(record.message) for record in attempts]
+            for record, found in zip(attempts, objects, strict=True):
+                if len(record.message) > SHALLOW:
+                    check_depth(record.message, found)
         except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
             for record in attempts:
                 self._one(record)
@@ -55,9 +58,10 @@ class JsonProcessor(Processor[JsonOptions]):
         message = record.message
         try:
             found = _decode(message)
+            check_depth(message, found)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             if message.lstrip(" \t")[:1] != "[":  # `[12:03:04] hello` is no attempt at JSON
-                self._fail(record, f"json: {error}")
+                self._fail(record, f"json: {reason(error)}")
             return
         if not isinstance(found, dict):
             self._fail(record, "json: no object, but a list")

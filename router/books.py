@@ -114,6 +114,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Why it was not up the last time it was not, in this run."""
     failed_at: float = 0.0
     """When that was said last, seconds since the epoch."""
+    sink_events: dict[str, int] = msgspec.field(default_factory=dict)
+    """What its sinks have counted beside all that, by their own words: `truncated` …"""
 
 
 class OfOrigin(msgspec.Struct):

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from logroute.router.json_text import encodable, json_text
 from logroute.router.position import Reached
 from logroute.router.record import RECORD_OVERHEAD_BYTES, Batch, DetailedRecord, Origin, Record, detailed
-from logroute.router.spool import encodable, json_text
 from logroute.router.stored_origins import StoredOrigins
 from logroute.router.times import iso_time
 

@@ -20,7 +20,7 @@ import trio
 from logroute.router.database import StateError
 from logroute.router.dead_letters import Letter
 from logroute.router.queue import Group, Queue
-from logroute.router.record import Batch, Record
+from logroute.router.record import Batch, Record, cut
 from logroute.sinks import DELIVERED, Outcome, Postponed, Refused, Rejected, Retryable, Sink, SinkGone
 
 HINDERED_S = 1.0
@@ -324,23 +324,7 @@ def _refused(part: list[Batch], error: Refused, result: Delivered) -> list[list[
 
 def halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
     """Cut in the middle of their records, of which there are at least two."""
-    missing = _count(batches) // 2
-    first: list[Batch] = []
-    second: list[Batch] = []
-    for batch in batches:
-        count = len(batch.lines)
-        if not missing:
-            second.append(batch)
-        elif count <= missing:
-            first.append(batch)
-            missing -= count
-        else:
-            records = batch.records
-            share = batch.size_bytes * missing // count
-            first.append(batch.with_records(records[:missing], share))
-            second.append(batch.with_records(records[missing:], batch.size_bytes - share))
-            missing = 0
-    return first, second
+    return cut(batches, _count(batches) // 2)
 
 
 def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:

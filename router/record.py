@@ -544,3 +544,27 @@ def batch_size_bytes(records: Sequence[Record], text_bytes: int) -> int:
 
 def total_size_bytes(batches: Iterable[Batch]) -> int:
     return sum(batch.size_bytes for batch in batches)
+
+
+def cut(batches: Iterable[Batch], records: int) -> tuple[list[Batch], list[Batch]]:
+    """Batches with the first so many of their records, and those with the others, in order.
+
+    One that is cut in two is in both, with its positions, and its size by shares.
+    """
+    first: list[Batch] = []
+    others: list[Batch] = []
+    missing = records
+    for batch in batches:
+        count = len(batch.lines)
+        if not missing:
+            others.append(batch)
+        elif count <= missing:
+            first.append(batch)
+            missing -= count
+        else:
+            ready = batch.records
+            share = batch.size_bytes * missing // count
+            first.append(batch.with_records(ready[:missing], share))
+            others.append(batch.with_records(ready[missing:], batch.size_bytes - share))
+            missing = 0
+    return first, others

@@ -121,6 +121,8 @@ class Route:
         self._of_origins: dict[str, OfOrigin] = {}
         self.paused_since: float | None = None
         """Since when it is paused, in seconds since the epoch; None: it is not."""
+        self._earlier_events: dict[str, int] = {}
+        """What sinks that were replaced have counted."""
         self._equip(settings, make_sink(self))
 
     def _equip(self, settings: RouteSettings, sink: Sink[Any]) -> None:
@@ -317,7 +319,19 @@ class Route:
             self._overflow.settings.disk_bytes,
             self.standing.last_error,
             self.standing.failed_at,
+            self._sink_events(),
         )
+
+    def _sink_events(self) -> dict[str, int]:
+        found = dict(self._earlier_events)
+        try:
+            now = self.sink.statistics().shown()
+        except Exception as error:  # a stranger's sink; the books of all routes are read in one step
+            self.warn("the sink cannot tell what it has counted", reason=repr(error))
+            return found
+        for name, count in now.items():
+            found[name] = found.get(name, 0) + count
+        return found
 
     @property
     def _unstorable(self) -> str:
@@ -505,7 +519,9 @@ class Route:
         self._replaced = trio.Event()
         # Before the sink is made, which may fail: then this is what is tried again.
         self._have(settings)
-        self._equip(settings, make_sink(self))
+        sink = make_sink(self)
+        self._earlier_events = self._sink_events()
+        self._equip(settings, sink)
 
     async def _serve(self) -> None:
         """One sink's life: until everything is delivered, it is gone or replaced, or something fails."""

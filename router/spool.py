@@ -17,12 +17,13 @@ thread.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
 
 import msgspec
 
+from logroute.router.json_text import encodable, json_text
 from logroute.router.position import Anchor, Reached
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream, total_size_bytes
 from logroute.router.stored_origins import StoredOrigins
@@ -224,31 +225,6 @@ def _as_text(part: _Stored) -> _Stored:
     return msgspec.structs.replace(
         part, messages=encodable(part.messages), times=encodable(part.times), details=details
     )
-
-
-def json_text(value: Any) -> str:
-    """As JSON, as near as can be: a record that cannot be stored would stop its route for ever."""
-    try:
-        return msgspec.json.encode(encodable(value)).decode()
-    except RecursionError:
-        return '{"not_stored":"nested too deeply"}'
-
-
-def encodable(value: Any) -> Any:
-    """A copy of what JSON has a form for.
-
-    Without halves of surrogate pairs, which a processor may have made, or a path may have; what is of another
-    type becomes text.
-    """
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(encodable(key)): encodable(below) for key, below in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [encodable(below) for below in value]
-    return encodable(str(value))
 
 
 def decompress(body: bytes) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from logroute.router.json_text import nested_text
 from logroute.router.paths import Path, UnknownPath, path
 from logroute.router.record import Origin, Record
 
@@ -117,7 +118,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    return nested_text(value)
 
 
 # --- templates ----------------------------------------------------------------------------------------

@@ -141,6 +141,16 @@ class SinkContext(Protocol):
         """Say something in the daemon's log; repeated words are rate-limited."""
 
 
+class SinkStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a sink, taken without I/O: what its fields say since it was made."""
+
+    events: ClassVar[tuple[str, ...]] = ()
+    """Those of its fields that only grow, and are not in the route's books: they are shown beside these."""
+
+    def shown(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.events}
+
+
 class Sink(ABC, Generic[OptionsT]):
     """One per route. The router calls `open`, then `deliver` one at a time, then `close`."""
 
@@ -172,6 +182,10 @@ class Sink(ABC, Generic[OptionsT]):
         Raises ValueError with what is wrong about the URI.
         """
         return query
+
+    def statistics(self) -> SinkStatistics:
+        """What it has counted, in a class of its own where that is anything. Asked when somebody looks."""
+        return SinkStatistics()
 
     async def open(self) -> None:  # most sinks open with their first delivery
         """Get ready. Called before the first delivery, and again after `deliver` raised or was cancelled.

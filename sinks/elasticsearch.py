@@ -31,6 +31,7 @@ from logroute.sinks import (
     Sink,
     SinkContext,
     SinkOptions,
+    SinkStatistics,
 )
 from logroute.sinks.elasticsearch_bulk import (
     BulkError,
@@ -144,9 +145,10 @@ class ElasticsearchOptions(SinkOptions):
         return self
 
 
-class ElasticsearchStatistics(msgspec.Struct, frozen=True):
+class ElasticsearchStatistics(SinkStatistics, frozen=True):
     """A snapshot of an Elasticsearch sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("requests",)
     requests: int
     created: int
     already_there: int

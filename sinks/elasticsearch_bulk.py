@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from logroute.router.json_text import depth, nested_text
 from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, all_plain
 from logroute.sinks.columns import BYTES, Plain, plain, woven
 from logroute.sinks.encoding import id_begins, json_lines, plain_json, without_surrogates
@@ -95,7 +96,7 @@ def _shallow(batch: Batch) -> Batch:
     if all_plain(batch.lines):
         return batch
     records = batch.records
-    if not any(record.fields and _depth(record.fields) > DEEPEST for record in records):
+    if not any(record.fields and depth(record.fields, DEEPEST) > DEEPEST for record in records):
         return batch
     return batch.with_records([_flattened(record) for record in records])
 
@@ -107,24 +108,10 @@ def _flattened(record: Record) -> Record:
     return msgspec.structs.replace(
         record,
         fields={
-            name: msgspec.json.encode(value, enc_hook=str).decode() if _depth(value) >= DEEPEST else value
+            name: nested_text(value) if depth(value, DEEPEST) >= DEEPEST else value
             for name, value in fields.items()
         },
     )
-
-
-def _depth(value: Any) -> int:
-    """How deep it is nested, or somewhat more than DEEPEST."""
-    depth, level = 0, [value]
-    while level and depth <= DEEPEST + 1:
-        level = [
-            each
-            for below in level
-            if isinstance(below, dict | list)
-            for each in (below.values() if isinstance(below, dict) else below)
-        ]
-        depth += 1
-    return depth - 1
 
 
 # --- names of indices -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from logroute.router.json_text import nested_text
 from logroute.router.paths import image_reference
 from logroute.router.record import Batch, Origin, Record, Stream, all_plain
 from logroute.router.template import BoundTemplate, Escape, Template
@@ -364,7 +365,7 @@ def _field_key(key: str) -> str:
 def logfmt_value(value: Any) -> str:
     """A value of logfmt: bare where it can be, else quoted, with JSON's escapes."""
     if not isinstance(value, str):
-        value = _encode(_encodable(value)).decode()
+        value = nested_text(value)
     text: str = value
     if _BARE.fullmatch(text):
         return text

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import SplitResult, unquote
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,16 @@ from logroute.config.types import Duration, Permissions, Size
 from logroute.router.record import Origin
 from logroute.router.template import BoundTemplate, PathPart, Template, TimePart, escape_file_name
 from logroute.router.times import full_time
-from logroute.sinks import DELIVERED, FileLength, Outcome, Rejected, Sink, SinkContext, SinkOptions
+from logroute.sinks import (
+    DELIVERED,
+    FileLength,
+    Outcome,
+    Rejected,
+    Sink,
+    SinkContext,
+    SinkOptions,
+    SinkStatistics,
+)
 from logroute.sinks.encoding import encoder
 from logroute.sinks.finished_files import (
     Compress,
@@ -114,9 +123,10 @@ class FileOptions(SinkOptions):
         return format_
 
 
-class FileStatistics(msgspec.Struct, frozen=True):
+class FileStatistics(SinkStatistics, frozen=True):
     """A snapshot of a file sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("changed_files", "compressed_files", "removed_files")
     open_files: int
     """Descriptors held now, at most `max_open`."""
     changed_files: int

@@ -10,7 +10,7 @@ import re
 import socket
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import SplitResult, unquote
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,15 @@ from pydantic import Field, field_validator, model_validator
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
 from logroute.router.template import BoundTemplate, Template
-from logroute.sinks import DELIVERED, Outcome, Sink, SinkContext, SinkOptions, kernel_acknowledged
+from logroute.sinks import (
+    DELIVERED,
+    Outcome,
+    Sink,
+    SinkContext,
+    SinkOptions,
+    SinkStatistics,
+    kernel_acknowledged,
+)
 from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.forward_connection import Connection
 from logroute.sinks.forward_entries import EntryEncoder
@@ -119,9 +127,10 @@ def escape_tag(value: str) -> str:
     return _NOT_IN_TAGS.sub("_", value)[:TAG_VALUE_CHARACTERS] or "_"
 
 
-class ForwardStatistics(msgspec.Struct, frozen=True):
+class ForwardStatistics(SinkStatistics, frozen=True):
     """A snapshot of a forward sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("connections", "chunks")
     connections: int
     """Made since the start."""
     chunks: int

@@ -9,16 +9,15 @@ docs/gelf.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import SplitResult
 
-import msgspec
 import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
-from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions, SinkStatistics
 from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.datagrams import LARGEST_BYTES, Datagrams, TooLarge, UdpDatagrams
 from logroute.sinks.gelf_message import Chunker, Compress, GelfMessages
@@ -67,9 +66,10 @@ def _address_of(text: str) -> Address:
     )
 
 
-class GelfStatistics(msgspec.Struct, frozen=True):
+class GelfStatistics(SinkStatistics, frozen=True):
     """A snapshot of a GELF sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("connections", "truncated")
     connections: int
     """Made since the start."""
     truncated: int
@@ -88,6 +88,7 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
         self._messages = GelfMessages()
         self._chunker = Chunker(options.compress, options.chunk)
         self._peer = f"gelf+{options.address}"
+        self._truncated = 0
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
         return {"address": address, **query}
 
     def statistics(self) -> GelfStatistics:
-        return GelfStatistics(self._connections, self._chunker.truncated, self._unconfirmed)
+        return GelfStatistics(self._connections, self._truncated, self._unconfirmed)
 
     async def open(self) -> None:
         await self.close()
@@ -127,26 +128,29 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
         return DELIVERED
 
     async def _send_datagrams(self, datagrams: Datagrams, messages: Sequence[bytes]) -> None:
-        truncated = self._chunker.truncated
         try:
-            await self._send_chunked(datagrams, messages)
+            cut = await self._send_chunked(datagrams, messages)
         except Retryable:
             await self._lose(datagrams)
             raise
-        finally:
-            if cut := self._chunker.truncated - truncated:
-                self.context.warn(
-                    "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes
-                )
+        if cut:
+            self._truncated += cut
+            self.context.warn(
+                "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes
+            )
 
-    async def _send_chunked(self, datagrams: Datagrams, messages: Sequence[bytes]) -> None:
-        """Send them, all of them again in smaller datagrams where the path turns out not to take these."""
+    async def _send_chunked(self, datagrams: Datagrams, messages: Sequence[bytes]) -> int:
+        """Send them, all of them again in smaller datagrams where the path turns out not to take these.
+
+        How many of them were cut for that.
+        """
         while True:
+            truncated = self._chunker.truncated
             # Milliseconds of compressing in which others want to go on.
             ready = await trio.to_thread.run_sync(self._datagrams_of, messages, abandon_on_cancel=True)
             try:
                 await datagrams.send(ready, whole=True)
-                return
+                return self._chunker.truncated - truncated
             except TooLarge:
                 self._chunker.datagram_bytes = datagrams.max_bytes
                 self.context.warn(

@@ -17,6 +17,7 @@ import msgspec
 from pydantic import Field
 
 from logroute.config.components import Options
+from logroute.router.json_text import nested_text
 from logroute.router.paths import image_reference
 from logroute.router.record import STREAMS, Origin, Record, Stream
 from logroute.sinks.encoding import expressible
@@ -46,8 +47,22 @@ EMPTY = "-"
 TRUNCATED = " [truncated]"
 
 _NOT_IN_NAMES = re.compile(r"[^\w.\-]", re.ASCII)
-_RESERVED = {"_id"}
-"""Additional fields that the specification forbids."""
+
+_OURS = {
+    *("_record_id", "_stream", "_level_name", "_truncated", "_error", "_container_id", "_container_name"),
+    *("_image_name", "_runtime", "_file"),
+}
+# Graylog takes the underscore off. Then it leaves out what it has of a message already (GelfCodec.java), and
+# names of Elasticsearch's, and in the end it writes `streams` itself (Message.java).
+_GRAYLOGS = {
+    *("_host", "_short_message", "_message", "_source", "_timestamp", "_level"),
+    *("__id", "__ttl", "__source", "__all", "__index", "__type", "__score"),
+    "_streams",
+}
+_TAKEN = {"_id", *_OURS, *_GRAYLOGS}  # the specification forbids `_id`
+"""What a record's own field must not be called: it becomes `_fields_NAME`."""
+_TAKEN_BEGINNINGS = ("_label_", "_compose_", "_swarm_", "_kubernetes_", "_gl2_")
+"""Likewise whatever begins so; the last is what Graylog notes about a message."""
 
 _json = msgspec.json.Encoder()
 
@@ -102,7 +117,7 @@ class GelfMessages:
             more["_truncated"] = "true"
         if record.error:
             more["_error"] = expressible(record.error)
-        more |= _additional(record.fields or {}, OWN)
+        more |= _additional(record.fields or {}, _field_name)
         return b',"level":%d%b%b' % (level, constant, b"," + _json.encode(more)[1:-1] if more else b"")
 
     def _constants_of(self, origin: Origin) -> dict[Stream, bytes]:
@@ -119,9 +134,8 @@ class GelfMessages:
             }
             for group in ("compose", "swarm", "kubernetes"):
                 values |= {f"_{group}_{key}": value for key, value in getattr(origin, group).items()}
-            values |= _additional(
-                {f"label_{key}": value for key, value in origin.labels.items()}, set(values)
-            )
+            labels = {f"label_{key}": value for key, value in origin.labels.items()}
+            values |= _additional(labels, _additional_name)
             known = {
                 name: expressible(value) if isinstance(value, str) else value
                 for name, value in values.items()
@@ -132,39 +146,33 @@ class GelfMessages:
         return found
 
 
-OWN = {
-    *("_record_id", "_stream", "_level_name", "_truncated", "_error", "_container_id", "_container_name"),
-    *("_image_name", "_runtime", "_file"),
-}
-"""Additional fields that are ours; a record's own of such a name becomes `_fields_NAME`."""
-
-
-def _additional(values: Mapping[str, Any], taken: set[str]) -> dict[str, str | int | float]:
+def _additional(values: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, str | int | float]:
     """Additional fields: nested ones by their dotted names, values as numbers or text."""
     found: dict[str, str | int | float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _additional({f"{key}.{below}": each for below, each in value.items()}, taken)
+            found |= _additional({f"{key}.{below}": each for below, each in value.items()}, name_of)
             continue
-        name = "_" + _NOT_IN_NAMES.sub("_", str(key))
-        if name in taken or name in _RESERVED or name.startswith(("_compose_", "_swarm_", "_kubernetes_")):
-            name = f"_fields{name}"
+        name = name_of(str(key))
         if isinstance(value, str):
             found[name] = expressible(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = value
         elif value is not None:
-            found[name] = expressible(_json_text(value))
+            found[name] = nested_text(value)
     return found
 
 
-def _json_text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        value = [expressible(item) if isinstance(item, str) else item for item in value]
-    try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
-    except UnicodeEncodeError:
-        return str(value)
+def _additional_name(key: str) -> str:
+    return "_" + _NOT_IN_NAMES.sub("_", key)
+
+
+def _field_name(key: str) -> str:
+    """The name of a record's own field, under which Graylog keeps it beside everything else."""
+    name = _additional_name(key)
+    stored = name.replace(".", "_")  # as Graylog does, where one that has no dots wins
+    taken = stored in _TAKEN or stored.startswith(_TAKEN_BEGINNINGS)
+    return f"_fields{name}" if taken else name
 
 
 # --- datagrams ----------------------------------------------------------------------------------------

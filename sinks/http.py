@@ -11,6 +11,7 @@ import base64
 import re
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -37,7 +38,14 @@ from logroute.sinks import (
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
-from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding, Share
+from logroute.sinks.http_encoding import (
+    Confirmation,
+    Encoding,
+    JsonArrayEncoding,
+    LinesEncoding,
+    Share,
+    Stopped,
+)
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -256,33 +264,33 @@ class HttpSink(Sink[HttpOptions]):
         return not proxy_bypass(host) and (scheme in proxies or "all" in proxies)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        shares = self._encoding.shares(batches)
-        if len(shares) == 1:
-            return await self._deliver_share(shares[0])
-        return await self._deliver_each(shares)
-
-    async def _deliver_share(self, share: Share) -> Outcome:
-        body = self._encoding.encode(share.batches)
-        for event, details in self._encoding.take_notes():
-            self.context.warn(event, **details)
-        return await self._settled(await self._ask(body), share.batches) if body else DELIVERED
-
-    async def _deliver_each(self, shares: Sequence[Share]) -> Outcome:
         """A request for each share. What is delivered before one fails is not sent again with it.
 
         Raises Retryable if the first fails, and Refused if nothing became of any.
         """
+        requests = _Requests(self._encoding.shares(batches))
+        alone = len(requests.left) == 1
         outcomes: list[Outcome] = []
         refused: list[tuple[Share, Refused]] = []
         enough_at = trio.current_time() + SHARES_S
-        for done, share in enumerate(shares):
+        done = 0
+        while requests.left:
+            share = requests.next()
             try:
                 if done and trio.current_time() > enough_at:
-                    raise Retryable(
-                        f"{self._asked} is slow: {done} of {len(shares)} requests took {SHARES_S:g} s"
-                    )
-                outcomes.append(_of_delivery(await self._deliver_share(share), share))
+                    asked = f"{done} of {done + len(requests.left)} requests"
+                    raise Retryable(f"{self._asked} is slow: {asked} took {SHARES_S:g} s")
+                settled = await self._deliver_share(share)
+                done += 1
+                outcomes.append(settled.outcome)
+                requests.done(settled)
+                if settled.failure is not None:
+                    raise settled.failure
             except Refused as error:
+                if alone and not done:
+                    raise
+                done += 1
+                requests.done(_Settled())
                 named = list(share.named())
                 if len(named) > 1:
                     refused.append((share, error))
@@ -292,7 +300,7 @@ class HttpSink(Sink[HttpOptions]):
                 if not done:
                     raise
                 await self.close()
-                left = [each for later in shares[done:] for each in _postponed(later, error)]
+                left = [each for later in requests.left for each in _postponed(later, error)]
                 outcomes.append(Outcome(postponed=left, after_s=error.after_s))
                 break
         if refused and not outcomes:
@@ -300,6 +308,30 @@ class HttpSink(Sink[HttpOptions]):
         # Sent again without the others, they are halved if they are refused then.
         outcomes += [Outcome(postponed=_postponed(share, error)) for share, error in refused]
         return _together(outcomes)
+
+    async def _deliver_share(self, share: Share) -> _Settled:
+        """One request. Raises Retryable or Refused."""
+        body = self._encoding.encode(share.batches)
+        self._say_notes()
+        if not body:
+            return _Settled()
+        answer = await self._ask(body)
+        outcome = await self._meant(answer, share.batches)
+        self._say_notes()
+        if isinstance(outcome, Outcome):
+            return _Settled(_of_delivery(outcome, share))
+        if not outcome.reason:
+            _, again = share.cut(outcome.taken)
+            return _Settled(again=[again], failure=self._failure(answer))
+        before, behind = share.cut(outcome.at)
+        _, again = before.cut(outcome.taken)
+        record, behind = behind.cut(1)
+        rejected = [Rejected(*each, outcome.reason) for each in record.named()]
+        return _Settled(Outcome(rejected), [again, behind], at=outcome.at)
+
+    def _say_notes(self) -> None:
+        for event, details in self._encoding.take_notes():
+            self.context.warn(event, **details)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -323,20 +355,22 @@ class HttpSink(Sink[HttpOptions]):
 
     # --- what an answer means -------------------------------------------------------------------------
 
-    async def _settled(self, answer: Answer, batches: Sequence[Batch]) -> Outcome:
+    async def _meant(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Stopped:
         """What an answer means, asked for further where it is no final one. Raises Retryable or Refused."""
         said = f"{self._asked} answered {answer}"
-        after_s = answer.after_s(self.clock())
         meaning = self.options.statuses.meaning(answer.status)
         if meaning is None:
             try:
                 outcome = self._encoding.outcome(answer, batches)
             except Retryable as error:
-                raise Retryable(f"{said}: {error}", after_s=after_s) from error
+                raise self._failure(answer, f": {error}") from error
             except Refused as error:
                 raise Refused(f"{said}: {error}") from error
             if isinstance(outcome, Confirmation):
-                return await self._confirmed(outcome)
+                await self._confirm(outcome)
+                return DELIVERED
+            if isinstance(outcome, Stopped) and outcome.taken and outcome.confirmation is not None:
+                await self._confirm(outcome.confirmation)
             if outcome is not None:
                 return outcome
             meaning = usual_meaning(answer.status)
@@ -344,9 +378,12 @@ class HttpSink(Sink[HttpOptions]):
             return DELIVERED
         if meaning == "reject":
             raise Refused(said)
-        raise Retryable(said, after_s=after_s)
+        raise self._failure(answer)
 
-    async def _confirmed(self, wanted: Confirmation) -> Outcome:
+    def _failure(self, answer: Answer, more: str = "") -> Retryable:
+        return Retryable(f"{self._asked} answered {answer}{more}", after_s=answer.after_s(self.clock()))
+
+    async def _confirm(self, wanted: Confirmation) -> None:
         """Ask whether a delivery is safe until it is. Raises Retryable when that takes too long."""
         parts = urlsplit(self._url)
         url = f"{parts.scheme}://{parts.netloc}{wanted.path(parts.path)}"
@@ -358,7 +395,7 @@ class HttpSink(Sink[HttpOptions]):
                 try:
                     answer = await (await self._opened()).ask("POST", url, headers, wanted.body)
                     if wanted.confirmed(answer):
-                        return DELIVERED
+                        return
                 except ValueError as error:
                     reason = f"{shown(url)} answered {answer}: {error}"
                 except Retryable as error:  # it has the records: that it cannot be asked now costs nothing
@@ -368,6 +405,46 @@ class HttpSink(Sink[HttpOptions]):
         raise Retryable(f"{self._asked} is not confirmed within {wanted.within_s:g} s: {reason}")
 
 
+class _Settled(msgspec.Struct, frozen=True):
+    """What became of one request."""
+
+    outcome: Outcome = DELIVERED
+    """Said of the delivery's batches."""
+    again: Sequence[Share] = ()
+    """What of it is still to be sent."""
+    failure: Retryable | None = None
+    """Why not now."""
+    at: int | None = None
+    """The number of the record that stopped it."""
+
+
+class _Requests:
+    """What of a delivery is still to be sent.
+
+    Behind a record that has stopped a request they begin small again, and double: else each such record would
+    cost sending all that is behind it.
+    """
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        self.left = deque(shares)
+        self._most: int | None = None
+
+    def next(self) -> Share:
+        """The first, no larger than the next request may be. It stays in `left` until it is done."""
+        if self._most is not None and self.left[0].records > self._most:
+            self.left.extendleft(reversed(self.left.popleft().cut(self._most)))
+        return self.left[0]
+
+    def done(self, settled: _Settled) -> None:
+        """This became of it."""
+        share = self.left.popleft()
+        self.left.extendleft([each for each in reversed(settled.again) if each.records])
+        if settled.at is not None:
+            self._most = 2 * settled.at + 1
+        elif self._most is not None:
+            self._most = 2 * share.records + 1
+
+
 def _of_delivery(outcome: Outcome, share: Share) -> Outcome:
     """What became of a share, said of the delivery's batches."""
     if outcome is DELIVERED:
@@ -375,8 +452,10 @@ def _of_delivery(outcome: Outcome, share: Share) -> Outcome:
     index = share.indexes
     return msgspec.structs.replace(
         outcome,
-        rejected=[Rejected(index[each.batch], each.record, each.reason) for each in outcome.rejected],
-        postponed=[Postponed(index[each.batch], each.record, each.reason) for each in outcome.postponed],
+        rejected=tuple([Rejected(index[each.batch], each.record, each.reason) for each in outcome.rejected]),
+        postponed=tuple(
+            [Postponed(index[each.batch], each.record, each.reason) for each in outcome.postponed]
+        ),
     )
 
 
@@ -387,12 +466,12 @@ def _postponed(share: Share, error: Exception) -> list[Postponed]:
 def _together(outcomes: Sequence[Outcome]) -> Outcome:
     """One outcome of all of them."""
     told = [each for each in outcomes if each is not DELIVERED]
-    if not told:
-        return DELIVERED
+    if len(told) < 2:
+        return told[0] if told else DELIVERED
     waits = [each.after_s for each in told if each.after_s is not None]
     return Outcome(
-        [rejected for each in told for rejected in each.rejected],
-        [postponed for each in told for postponed in each.postponed],
+        tuple([rejected for each in told for rejected in each.rejected]),
+        tuple([postponed for each in told for postponed in each.postponed]),
         after_s=max(waits, default=None),
         unnamed=sum([each.unnamed for each in told]),
         unnamed_reason=next((each.unnamed_reason for each in told if each.unnamed), ""),

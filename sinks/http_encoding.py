@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from logroute.router.record import cut
 from logroute.sinks import Outcome
 from logroute.sinks.encoding import encoder
 from logroute.sinks.http_answers import Answer
@@ -44,11 +45,36 @@ class Share(msgspec.Struct, frozen=True):
     indexes: Sequence[int]
     """Which of the delivery's batches each of them is, or is of."""
 
+    @property
+    def records(self) -> int:
+        """How many it has."""
+        return sum(map(len, self.batches))
+
+    def cut(self, records: int) -> tuple[Share, Share]:
+        """Its first so many records, and the others."""
+        first, others = cut(self.batches, records)
+        # What is first and what is not are as many batches as there were, but that one may be in both.
+        at = len(self.indexes) - len(others)
+        return Share(first, self.indexes[: len(first)]), Share(others, self.indexes[at:])
+
     def named(self) -> Iterator[tuple[int, Record]]:
         """Its records, each with the index of its batch in the delivery."""
         for index, batch in zip(self.indexes, self.batches, strict=True):
             for record in batch.records:
                 yield index, record
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The receiver has come to a record that it does not take, and says which; it has none behind that."""
+
+    at: int
+    """The record's number in the request, from 0."""
+    reason: str
+    """What the receiver says of it, where it will never take it; empty where it takes it later."""
+    taken: int
+    """How many of the records before that one it has: of others it says nothing, and they are sent again."""
+    confirmation: Confirmation | None = None
+    """How to ask whether these are safe."""
 
 
 class Encoding(ABC):
@@ -83,7 +109,7 @@ class Encoding(ABC):
         """What goes into which request, in the order in which they are made."""
         return [Share(batches, range(len(batches)))]
 
-    def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | None:
+    def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | Stopped | None:
         """What an answer means to the batches of its request; None: what its status usually means.
 
         Raises Retryable or Refused, whose text says what is wrong with the answer.
@@ -91,7 +117,7 @@ class Encoding(ABC):
         return None
 
     def take_notes(self) -> Sequence[tuple[str, dict[str, object]]]:
-        """What people should be told of what it has encoded, and details; told once."""
+        """What people should be told of what it has encoded, or was answered, and details; told once."""
         return ()
 
 

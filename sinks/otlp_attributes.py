@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from logroute.router.json_text import nested_text
 from logroute.router.paths import image_reference
 from logroute.router.record import Origin, Record
+from logroute.sinks.encoding import expressible
 
 Attributes = dict[str, Any]
 """Names and values: text, numbers, truths, lists and mappings of such."""
 
 SCOPE = "logroute"
 UID, STREAM = "log.record.uid", "log.iostream"
+
+DEEPEST = 16
+"""How many mappings and lists of a value stand in each other; what is deeper is JSON as text. Decoders refuse
+more than 100 messages in each other (protobuf for C++, Java and Python, prost), as JSON more than 64 objects
+(protobuf for C#), or 128 objects and lists (serde). A mapping is three messages, in JSON three objects and a
+list; around a value stand five, or six objects and four lists."""
 
 # Logs data model, "Severity fields" and appendix B (syslog).
 SEVERITY_NUMBERS = {
@@ -81,16 +87,19 @@ def severity(level: str | None) -> int:
     return SEVERITY_NUMBERS.get(level or "", 0)
 
 
-def value_of(value: Any) -> Any:
-    """A value as the protocol can have it: texts, truths, numbers of 64 bits, lists, mappings."""
+def value_of(value: Any, above: int = 0) -> Any:
+    """A value as the protocol can have it: texts, truths, numbers of 64 bits, lists, mappings; not too deep.
+
+    No value makes it fail, and none that it gives is deeper than calls may be.
+    """
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return expressible(value)
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
-    if isinstance(value, Mapping):
-        return {value_of(str(key)): value_of(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [value_of(item) for item in value]
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    if above < DEEPEST and isinstance(value, Mapping):
+        return {expressible(str(key)): value_of(below, above + 1) for key, below in value.items()}
+    if above < DEEPEST and isinstance(value, list | tuple):
+        return [value_of(item, above + 1) for item in value]
+    return nested_text(value)

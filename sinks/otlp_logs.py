@@ -60,6 +60,8 @@ class OtlpEncoding(ProtocolEncoding):
         self._form: Form = otlp_json if options.format == "json" else otlp_protobuf
         self.content_type = self._form.content_type
         self._resources: WeakKeyDictionary[Origin, Attributes] = WeakKeyDictionary()
+        self._warning = ""
+        """What the last answer said though it rejected nothing, until it is told."""
 
     def encode(self, batches: Sequence[Batch]) -> bytes:
         records: dict[Origin, list[bytes]] = {}
@@ -107,7 +109,8 @@ class OtlpEncoding(ProtocolEncoding):
             rejected, message = self._partial_success(answer)
         except ValueError as error:
             raise Retryable(f"OTLP does not answer so, {error}; is that its address?") from None
-        if rejected <= 0:
+        if rejected <= 0:  # then a message is a warning (OTLP, "Partial Success")
+            self._warning = excerpt(message)
             return DELIVERED
         reason = excerpt(message) or "the receiver gives no reason"
         count = sum(map(len, batches))
@@ -120,6 +123,10 @@ class OtlpEncoding(ProtocolEncoding):
                 ]
             )
         return Outcome(unnamed=rejected, unnamed_reason=reason)
+
+    def take_notes(self) -> Sequence[tuple[str, dict[str, object]]]:
+        warning, self._warning = self._warning, ""
+        return (("the receiver took the records, and warns", {"reason": warning}),) if warning else ()
 
     def _partial_success(self, answer: Answer) -> tuple[int, str]:
         """How many records were rejected, and why. Raises ValueError where the answer is no OTLP."""

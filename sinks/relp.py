@@ -9,16 +9,15 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
-import msgspec
 import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
-from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext
+from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkStatistics
 from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.kernel_acknowledged import set_up
@@ -64,9 +63,10 @@ def _address_of(text: str) -> Address:
     return parse_address(text, PORTS, example="tcp://logs.example.com:2514", no_user=NO_USER)
 
 
-class RelpStatistics(msgspec.Struct, frozen=True):
+class RelpStatistics(SinkStatistics, frozen=True):
     """A snapshot of a RELP sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("connections", "truncated")
     connections: int
     """Made since the start."""
     truncated: int

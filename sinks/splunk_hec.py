@@ -1,8 +1,9 @@
 """Splunk's HTTP Event Collector: events as concatenated JSON (`POST /services/collector/event`).
 
 Splunk, "Format events for HTTP Event Collector", "HTTP Event Collector REST API endpoints", "About HTTP
-Event Collector Indexer Acknowledgment". An answer says what became of the request by a code in its body; with
-acknowledgement a request is safe only when its channel says so later.
+Event Collector Indexer Acknowledgment". An answer says what became of the request by a code in its body, and
+may name the event at which it ended (`invalid-event-number`, from 0); with acknowledgement a request is safe
+only when its channel says so later.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from logroute.sinks import DELIVERED, Outcome, Retryable
 from logroute.sinks.columns import BYTES, Plain, plain, woven
 from logroute.sinks.encoding import encode_json, expressible, id_begins, record_texts
 from logroute.sinks.epoch import epoch_seconds
+from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding
+from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding, Stopped
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -163,7 +165,7 @@ class SplunkEncoding(ProtocolEncoding):
 
     # --- answers --------------------------------------------------------------------------------------
 
-    def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | None:
+    def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Confirmation | Stopped | None:
         """Success is a body with the code 0; a page in HTML, or nothing, is none."""
         try:
             said = answer.json()
@@ -175,18 +177,43 @@ class SplunkEncoding(ProtocolEncoding):
         if 200 <= answer.status < 300:
             if code != SUCCESS:
                 raise Retryable("Splunk does not answer so, there is no code 0; is that its address?")
-            return self._confirmation(said) if self._options.ack else DELIVERED
-        if answer.status == 400 and isinstance(code, int) and code not in _OF_THE_EVENTS:
+            if not self._options.ack:
+                return DELIVERED
+            if (confirmation := self._confirmation(said)) is None:
+                raise Retryable(
+                    "it has no ackId: enable indexer acknowledgement for the token, or set `ack` to false"
+                )
+            return confirmation
+        if not isinstance(code, int):
+            return None
+        if answer.status == 400 and code not in _OF_THE_EVENTS:
             # Of the channel, of acknowledgement: put right by people.
             raise Retryable("that is not about the events")
+        if answer.status == 400 or answer.status >= 500:
+            return self._stopped(said, answer.status, sum(map(len, batches)))
         return None
 
-    def _confirmation(self, said: Mapping[str, Any]) -> Confirmation:
+    def _stopped(self, said: Mapping[str, Any], status: int, count: int) -> Stopped | None:
+        """Where it names an event: those before it are on their way to the index already.
+
+        Splunk reads event by event, and nothing behind the one that it answers of
+        (https://github.com/moby/moby/issues/35862).
+        """
+        at = said.get("invalid-event-number")
+        if type(at) is not int or not 0 <= at < count:
+            return None
+        taken, confirmation = at, None
+        if self._options.ack and (confirmation := self._confirmation(said)) is None:
+            taken = 0  # nobody can ask for these
+        if status == 400:
+            return Stopped(at, f"{excerpt(str(said.get('text')))} (code {said['code']})", taken, confirmation)
+        return Stopped(at, "", taken, confirmation) if taken else None
+
+    def _confirmation(self, said: Mapping[str, Any]) -> Confirmation | None:
+        """How to ask for what an answer is about; None if it does not say."""
         ack_id = said.get("ackId")
         if not isinstance(ack_id, int) or isinstance(ack_id, bool):
-            raise Retryable(
-                "it has no ackId: enable indexer acknowledgement for the token, or set `ack` to false"
-            )
+            return None
 
         def confirmed(answer: Answer) -> bool:
             given = answer.json()

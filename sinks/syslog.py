@@ -8,16 +8,15 @@ when it was sent. RELP, which acknowledges, is a sink of its own. See docs/syslo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import SplitResult
 
-import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Size
 from logroute.router.template import Template
-from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Retryable, SinkContext, SinkOptions, SinkStatistics
 from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.datagrams import Datagrams, UdpDatagrams, UnixDatagrams, WrongKind
 from logroute.sinks.kernel_acknowledged import Connection
@@ -122,9 +121,10 @@ def _address_of(text: str) -> Address:
     return parse_address(text, PORTS | {"unix": 0}, example="tcp://logs.example.com:514", no_user=NO_USER)
 
 
-class SyslogStatistics(msgspec.Struct, frozen=True):
+class SyslogStatistics(SinkStatistics, frozen=True):
     """A snapshot of a syslog sink."""
 
+    events: ClassVar[tuple[str, ...]] = ("connections", "truncated")
     connections: int
     """Made since the start."""
     truncated: int

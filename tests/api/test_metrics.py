@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from logroute.config.components import PROCESSORS
 from logroute.processors.metrics import MetricsOptions
 from logroute.router.chain import StagePlan
 from logroute.router.match import EVERYTHING
+from logroute.sinks import SinkStatistics
 from tests.api.running import client_of, daemon_with, picky, until
 from tests.router.stand_ins import StandInSink
 
@@ -76,6 +77,34 @@ async def test_the_books_add_up(address: Address, tmp_path: Path) -> None:
         assert of(found, "logroute_route_delivery_seconds_count", route="all") >= 1
         assert of(found, "logroute_route_delivered_bytes_total", route="all") >= 0
         assert found["process_resident_memory_bytes", ()] > 0
+
+
+class CutStatistics(SinkStatistics, frozen=True):
+    events: ClassVar[tuple[str, ...]] = ("connections", "truncated")
+    connections: int
+    truncated: int
+
+
+class CuttingSink(StandInSink):
+    """Cuts every record, and counts that."""
+
+    def statistics(self) -> CutStatistics:
+        return CutStatistics(1, len(self.got))
+
+
+async def test_what_a_sink_counts_is_shown_with_the_books_of_its_route(address: Address) -> None:
+    """That records were cut stood in the log only."""
+    sinks = {"cuts": CuttingSink, "all": StandInSink}
+    async with daemon_with(None, sinks, range(1, 8), address=address) as daemon, client_of(address) as client:
+        await until(lambda: all(r.statistics().delivered == 7 for r in daemon.router.routes.values()))
+        found = samples((await scraped(address))[0])
+        assert of(found, "logroute_route_sink_events_total", route="cuts", event="truncated") == 7
+        assert of(found, "logroute_route_sink_events_total", route="cuts", event="connections") == 1
+        routes = (await client.get("/v1/stats")).json()["routes"]
+        assert routes["cuts"]["sink"] == {"connections": 1, "truncated": 7}
+        assert "sink" not in routes["all"]
+        status = (await client.get("/v1/routes/cuts")).json()["status"]
+        assert status["sink"] == {"connections": 1, "truncated": 7}
 
 
 async def test_openmetrics_is_given_to_those_who_ask(address: Address) -> None:

@@ -24,6 +24,7 @@ from logroute.router.daemon import Daemon
 from logroute.router.own_state import OwnState
 from logroute.simulator.engine import SimulatedEngine
 from tests.api.running import client_of, until
+from tests.sinks.datagram_receiver import udp_socket
 
 FILE = """\
 sources: {docker: {host: "HOST", start: beginning}}
@@ -403,6 +404,22 @@ async def test_the_command_does_all_of_it(tmp_path: Path, engine: SimulatedEngin
         code, said = outputs(await r.command("show", "mine"))
         assert (code, "there is no route mine" in said) == (1, True)
         assert outputs(await r.command("add", "x"))[0] == 2
+
+
+async def test_messages_that_a_sink_cuts_are_shown_with_its_route(
+    tmp_path: Path, engine: SimulatedEngine
+) -> None:
+    say(engine, "x" * 2000, "short", "y" * 2000)
+    async with rig(tmp_path, engine) as r:
+        with udp_socket() as receiver:
+            uri = f"syslog://127.0.0.1:{receiver.getsockname()[1]}"
+            await r.command("add", "cuts", uri, "--start", "beginning")
+            await until(lambda: r.daemon.router.routes["cuts"].statistics().delivered == 3)
+            code, said = outputs(await r.command("show", "cuts"))
+        assert code == 0
+        assert "3 records delivered, 0 wait; sink: connections 1, truncated 2 (" in said
+        stats = (await r.ask("GET", "/v1/stats")).json()
+        assert stats["routes"]["cuts"]["sink"] == {"connections": 1, "truncated": 2}
 
 
 async def test_the_configuration_is_shown_without_secrets_and_with_routes_made_here(

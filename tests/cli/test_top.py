@@ -262,6 +262,15 @@ def test_the_page_of_a_route_has_its_reason_in_full_its_match_and_its_dead_lette
     assert "not there any more" in texts(detail_lines(busy(), "gone", details, 60))[0]
 
 
+def test_the_page_of_a_route_has_what_its_sink_has_counted() -> None:
+    cuts = books(sink={"connections": 1, "truncated": 3, "chunks": 0})
+    picture = picture_of(None, look(1, {"cuts": cuts, "all": books()}))
+    pages = ["\n".join(texts(detail_lines(picture, name, Details(name), 60))) for name in ("cuts", "all")]
+    assert "connections 1  truncated 3" in pages[0]
+    assert "chunks" not in pages[0]
+    assert "sink  " not in pages[1]
+
+
 def test_paused_is_a_state_of_its_own() -> None:
     assert top_words.state(books(up=False, reason="paused by hand")) == "paused"
     assert top_words.state(books(hindrance="paused since then")) == "paused"

@@ -51,6 +51,37 @@ def test_levels(said: str, level: str | None) -> None:
     assert bool(found.fields) == (level is None or '"log":' in said)
 
 
+@pytest.mark.parametrize("type_", ["json", "auto"])
+@pytest.mark.parametrize("beside", [(), ('{"n":1}',)])
+@pytest.mark.parametrize("calls", [0, 300])
+@pytest.mark.parametrize(
+    ("depth", "fails"), [(100, False), (400, False), (401, True), (950, True), (5000, True)]
+)
+def test_what_an_object_is_does_not_depend_on_how_deep_calls_are(
+    type_: str, beside: tuple[str, ...], calls: int, depth: int, fails: bool
+) -> None:
+    """A line that could be read here, and not encoded a few calls deeper, stopped its route for ever."""
+
+    def deeper(calls: int) -> Record:
+        if calls:
+            return deeper(calls - 1)
+        lines = ('{"a":' * (depth - 1) + '{"brackets in a text":"[[["}' + "}" * (depth - 1), *beside)
+        done = made(type_).apply(batch(*map(record, lines)))
+        assert done is not None
+        assert [each.fields for each in done.records[1:]] == [{"n": 1}] * len(beside)
+        return done.records[0]
+
+    found = deeper(calls)
+    assert (found.fields is None) == fails
+    assert found.error == (f"{type_}: nested deeper than 400" if fails else "")
+
+
+def test_many_objects_beside_each_other_are_not_deep() -> None:
+    found = parsed('{"list":[' + "[{}]," * 1000 + "0]}")
+    assert found.error == ""
+    assert found.fields is not None
+
+
 @pytest.mark.parametrize(
     "line", ["plain text", "", "   ", "12", '"text"', "[12:03:04] hello", "[INFO] x", "null", "true"]
 )

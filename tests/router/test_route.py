@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -29,7 +29,17 @@ from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import Batch
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState
-from logroute.sinks import DELIVERED, FileLength, Outcome, Postponed, Refused, Rejected, Retryable, SinkGone
+from logroute.sinks import (
+    DELIVERED,
+    FileLength,
+    Outcome,
+    Postponed,
+    Refused,
+    Rejected,
+    Retryable,
+    SinkGone,
+    SinkStatistics,
+)
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -1253,6 +1263,52 @@ async def test_a_sink_is_replaced_between_two_deliveries(autojump_clock: trio.te
         assert new.messages == ["5", "6", "7", "8"]
         assert len(new.called("deliver")) == 4
         assert route.statistics().delivered == 8
+
+
+class CutStatistics(SinkStatistics, frozen=True):
+    events: ClassVar[tuple[str, ...]] = ("truncated",)
+    truncated: int
+    open_files: int = 7
+
+
+class CuttingSink(StandInSink):
+    """Cuts every record, and counts that."""
+
+    def statistics(self) -> CutStatistics:
+        return CutStatistics(len(self.got))
+
+
+async def test_what_sinks_have_counted_stays_in_the_books_of_their_route(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    route = make(sink=CuttingSink)
+    async with running(route):
+        route.put(numbers(3))
+        await trio.sleep(1)
+        assert route.statistics().sink_events == {"truncated": 3}
+        route.replace(route.settings, lambda route: CuttingSink(route, ()))
+        route.put(numbers(2, start=4))
+        await trio.sleep(1)
+        assert sink_of(route).messages == ["4", "5"]
+        assert route.statistics().sink_events == {"truncated": 5}
+        route.replace(route.settings, lambda route: StandInSink(route, ()))
+        await trio.sleep(1)
+        assert route.statistics().sink_events == {"truncated": 5}
+
+
+async def test_a_sink_that_cannot_tell_what_it_counts_keeps_nobody_from_the_books(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Broken(CuttingSink):
+        def statistics(self) -> CutStatistics:
+            raise ZeroDivisionError
+
+    route = make(sink=Broken)
+    async with running(route):
+        route.put(numbers(3))
+        await trio.sleep(1)
+        assert route.statistics().delivered == 3
+        assert route.statistics().sink_events == {}
 
 
 @pytest.mark.parametrize("when", [0.0, 0.1, 5.0])

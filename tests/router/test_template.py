@@ -66,6 +66,14 @@ def test_renders(text: str, rendered: str) -> None:
     assert render(text) == rendered
 
 
+def test_no_field_is_too_deep_to_be_shown() -> None:
+    deep: Any = [1]
+    for _ in range(100_000):
+        deep = [deep]
+    record = DetailedRecord("m", "stdout", TIME, fields={"deep": deep, "half": ["\ud800"]})
+    assert render("{fields.deep} {fields.half}", record) == '{"not_stored":"nested too deeply"} ["?"]'
+
+
 def test_fields_are_shown_as_json_where_they_are_no_text() -> None:
     record = DetailedRecord("m", "stdout", TIME, fields={"n": 1, "ok": True, "o": {"a": [1, None]}, "s": "x"})
     assert render("{fields.n} {fields.ok} {fields.o} {fields.s}", record) == '1 true {"a":[1,null]} x'

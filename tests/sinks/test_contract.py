@@ -32,7 +32,7 @@ from logroute.config.documentation import document
 from logroute.config.uri import parse_uri
 from logroute.router.position import BEGINNING, Anchor, Position, StreamPosition
 from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, Stream, message_hash
-from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, SinkOptions
+from logroute.sinks import DELIVERED, FileLength, Retryable, Sink, SinkGone, SinkOptions, SinkStatistics
 from tests.sinks.forward_receiver import ForwardReceiver, close
 from tests.sinks.forward_receiver import in_a_thread as receiving_in_a_thread
 from tests.sinks.http_server import HttpServer, Request, answer, in_a_thread
@@ -828,6 +828,17 @@ async def test_a_restart_goes_on_where_the_last_run_ended(bench: Bench) -> None:
     await sink.deliver([two])
     await sink.close()
     bench.check(one, two)
+
+
+async def test_what_it_counts_are_numbers_that_grow(bench: Bench) -> None:
+    sink = await bench.open()
+    before = sink.statistics()
+    await sink.deliver([batch("1")])
+    after = sink.statistics()
+    assert isinstance(after, SinkStatistics)
+    assert {*after.shown()} == {*type(after).events} <= {*after.__struct_fields__}
+    assert all(type(n) is int and n >= before.shown()[name] for name, n in after.shown().items())
+    await sink.close()
 
 
 async def test_tidying_up_and_background_work_do_no_harm(bench: Bench) -> None:

@@ -90,6 +90,15 @@ def test_fields_that_are_too_deep_are_text() -> None:
     assert record.fields["deep"] is deep
 
 
+def test_no_text_in_fields_that_are_too_deep_makes_it_fail() -> None:
+    deep: Any = "half \ud800"
+    for _ in range(30):
+        deep = {"a": deep}
+    record = DetailedRecord("m", "stdout", time_of(1), fields={"deep": deep})
+    [_, document] = lines_of(operations(batch_of([record])))
+    assert "half ?" in document["fields"]["deep"]
+
+
 @given(st.text(), st.text(), st.text())
 def test_whatever_is_said_is_two_lines_of_json(message: str, field: str, place: str) -> None:
     record = DetailedRecord(message, "stdout", time_of(1), fields={field: field}, place=place or None)

@@ -312,6 +312,18 @@ def test_a_logfmt_value_is_bare_where_it_can_be(value: object, written: str) -> 
     assert logfmt_value(value) == written
 
 
+def test_a_field_may_be_nested_as_deep_as_json_is_read() -> None:
+    """As logfmt and in GELF it is text: one such line stopped its route for ever."""
+    deep: Any = [1]
+    for _ in range(800):
+        deep = [deep]
+    assert logfmt_value(deep) == "[" * 801 + "1" + "]" * 801
+    for _ in range(100_000):
+        deep = [deep]
+    assert json.loads(logfmt_value(deep))
+    assert logfmt_value(["\ud800"]) == '"[\\"?\\"]"'
+
+
 def test_a_time_of_its_own_leaves_the_id_what_it_was() -> None:
     said = "2026-11-20T01:02:03.000000000Z"
     record = DetailedRecord("x", "stdout", said, logged=TIME, error="json: no object")

@@ -119,6 +119,57 @@ def test_details_are_additional_fields() -> None:
     assert "_none" not in message
 
 
+def in_graylog(message: bytes) -> dict[str, Any]:
+    """What Graylog keeps of a message (GelfCodec and Message of Graylog 5).
+
+    A leading underscore goes, and so does what is there already or reserved; dots become underscores, and of
+    two that are then alike the one without dots stays. Its own fields are written over all that.
+    """
+    given = json.loads(message)
+    host, short_message, level = given["host"], given["short_message"], given["level"]
+    known = {"message": short_message, "source": host, "timestamp": given["timestamp"], "level": level}
+    kept = known | {"_id": "Graylog's"}
+    for key, value in given.items():
+        name = key.removeprefix("_")
+        if key == "version" or name in ("short_message", "host") or name in kept:
+            continue
+        if name not in ("_ttl", "_source", "_all", "_index", "_type", "_score"):
+            kept[name] = value
+    stored = {key.replace(".", "_"): value for key, value in kept.items() if "." in key}
+    stored |= {key: value for key, value in kept.items() if "." not in key}
+    return stored | {"streams": [], "gl2_remote_ip": "127.0.0.1", "gl2_source_input": "5f"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        (dict.fromkeys(("host", "source", "message", "short_message", "timestamp", "level"), "mine"), None),
+        ({"_id": "mine", "_source": "mine", "_type": "mine", "id": "mine"}, None),
+        ({"streams": "mine", "gl2_remote_ip": "mine", "gl2": {"source_input": "mine"}}, None),
+        (
+            {"container": {"name": "mine"}, "compose": {"project": "mine"}, "label": {"team_name": "mine"}},
+            None,
+        ),
+        ({"container_name": "mine", "compose_project": "mine", "label_id": "mine"}, None),
+        (
+            dict.fromkeys(("full_message", "version", "facility", "line", "hostname", "_x"), "mine"),
+            {"full_message", "version", "facility", "line", "hostname", "_x"},
+        ),
+    ],
+    ids=["its own", "of Elasticsearch", "of its own making", "with dots", "ours", "free"],
+)
+def test_graylog_keeps_a_field_whatever_its_name(fields: dict[str, Any], kept: set[str] | None) -> None:
+    """It takes the underscore off, and then leaves out what is there already."""
+    plain, told = line("a"), DetailedRecord("a", "stdout", TIME, fields=fields)
+    [without], [message] = (GelfMessages().encode(batch(each)) for each in (plain, told))
+    is_gelf(message)
+    got = in_graylog(message)
+    assert {key: got[key] for key in in_graylog(without)} == in_graylog(without), "nothing is overwritten"
+    more = {key for key in got if key not in in_graylog(without)}
+    assert [got[key] for key in more] == ["mine"] * len(fields)
+    assert more == kept if kept is not None else all(key.startswith("fields_") for key in more)
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=60), max_size=6))
 def test_any_text_is_one_message(texts: list[str]) -> None:
     got = messages(batch(*texts))
@@ -281,6 +332,32 @@ async def test_what_is_cut_is_told(udp: Inbox, context: Counting) -> None:
     await sink.close()
 
 
+async def test_what_is_sent_again_is_cut_once(
+    udp: Inbox, context: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because the path takes smaller datagrams only, or because sending them failed."""
+    sink = sink_of(f"udp://127.0.0.1:{udp.port}", context, compress="none", chunk=8192)
+    await sink.open()
+    assert sink._datagrams is not None
+    monkeypatch.setattr(sink._datagrams, "_socket", Narrow(sink._datagrams._socket))
+
+    async def fail(*_: object, **__: object) -> int:
+        raise Retryable("cannot send")
+
+    await sink.deliver([batch("x" * 2_000_000)])
+    assert sink.statistics().truncated == 1
+    assert sink._datagrams is not None
+    monkeypatch.setattr(sink._datagrams, "send", fail)
+    with pytest.raises(Retryable):
+        await sink.deliver([batch("y" * 2_000_000)])
+    assert sink.statistics().truncated == 1
+    await sink.deliver([batch("y" * 2_000_000)])
+    assert sink.statistics().truncated == 2
+    cut = [details["messages"] for event, details in context.warnings if event.startswith("messages were")]
+    assert cut == [1, 1]
+    await sink.close()
+
+
 async def test_where_nobody_listens_the_route_waits(context: Counting) -> None:
     port = free_port(socket.SOCK_DGRAM)
     sink = sink_of(f"udp://127.0.0.1:{port}", context)
@@ -407,7 +484,7 @@ async def test_what_was_taken_before_a_failure_is_not_sent_again(server: HttpSer
     server.behaviours += [answer(202), answer(503, retry_after="3")]
     outcome = await sink.deliver([batch("a", "b"), batch("c")])
     assert [(each.batch, each.record.message) for each in outcome.postponed] == [(0, "b"), (1, "c")]
-    assert (outcome.rejected, outcome.after_s) == ([], 3)
+    assert (outcome.rejected, outcome.after_s) == ((), 3)
     server.behaviours.append(answer(503))
     with pytest.raises(Retryable, match="503"):
         await sink.deliver([batch("b")])

@@ -206,7 +206,7 @@ async def test_a_stream_that_is_refused_is_halved_without_the_others(
     # One line of its own is known already, and if nothing became of any, all is halved.
     server.behaviours += [refusal, answer(204)]
     outcome = await sink.deliver([batch(line("a"), line("b", stream="stderr"))])
-    assert (rejected(outcome), outcome.postponed) == ([(0, "a")], [])
+    assert (rejected(outcome), outcome.postponed) == ([(0, "a")], ())
     server.behaviours += [refusal, refusal]
     with pytest.raises(Refused):
         await sink.deliver([batch(*(line(text, stream=s) for text in "ab" for s in ("stdout", "stderr")))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from google.protobuf.json_format import Parse
@@ -167,6 +168,45 @@ def test_any_fields_are_read_as_they_were(form: str, fields: Mapping[str, Any]) 
             assert got[name] == value_of(value)
 
 
+def nested(depth: int, kind: str) -> Any:
+    """So many mappings, or lists, in each other."""
+    value: Any = "at the bottom"
+    for _ in range(depth):
+        value = {"a": value} if kind == "mappings" else [value]
+    return value
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["mappings", "lists"])
+@pytest.mark.parametrize("depth", [15, 16, 17, 100, 300, 480, 800])
+def test_what_is_nested_deeper_than_receivers_read_is_json_as_text(form: str, kind: str, depth: int) -> None:
+    """One such line stopped its route for ever; Google's library reads at most 100 messages in each other."""
+    given = nested(depth, kind)
+    (log,) = logs(read(form, batch(DetailedRecord("a", "stdout", TIME, fields={"deep": given, "k": 1}))))
+    got = pairs(log.attributes)
+    assert got["k"] == 1
+    value, levels = got["deep"], 0
+    while not isinstance(value, str):
+        value, levels = (value["a"] if kind == "mappings" else value[0]), levels + 1
+    assert levels == min(depth, 16)
+    below = nested(depth - 16, kind) if depth > 16 else value
+    assert below == (msgspec.json.decode(value) if depth > 16 else "at the bottom")
+
+
+class Odd(dict[str, Any]):
+    """A value that holds itself."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_value_makes_it_fail(form: str) -> None:
+    itself = Odd()
+    itself["a"] = itself
+    fields = {"itself": itself, "deepest": nested(100_000, "lists"), "set": {"\ud800"}, "keys": {(1, 2): 3}}
+    (log,) = logs(read(form, batch(DetailedRecord("a", "stdout", TIME, fields=fields))))
+    got = pairs(log.attributes)
+    assert (got["set"], got["keys"]) == ('["?"]', {"(1, 2)": 3})
+
+
 def test_levels_have_their_severity() -> None:
     levels = ("trace", "debug", "info", "warn", "error", "fatal", None, "loud")
     assert [severity(level) for level in levels] == [1, 5, 9, 13, 17, 21, 0, 0]
@@ -240,6 +280,29 @@ async def test_a_success_may_say_nothing(
 ) -> None:
     server.behaviours.append(answer(200, body, **headers))
     assert await (await sink_to(server.url, encoding="otlp")).deliver([TWO]) == DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (response(0, "field 7 is\ndeprecated"), PROTOBUF),
+        (b'{"partialSuccess":{"errorMessage":"field 7 is\\ndeprecated"}}', JSON),
+        (b'{"partialSuccess":{"rejectedLogRecords":"0","errorMessage":"field 7 is\\ndeprecated"}}', JSON),
+    ],
+)
+async def test_a_warning_of_the_receiver_is_said(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch, body: bytes, headers: dict[str, str]
+) -> None:
+    """OTLP: with no record rejected, a message is for people."""
+    said: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(sink_to.context, "warn", lambda event, **details: said.append((event, details)))
+    server.behaviours += [answer(200, body, **headers), answer(200)]
+    sink = await sink_to(server.url, encoding="otlp")
+    assert await sink.deliver([TWO]) == DELIVERED
+    warned = ("the receiver took the records, and warns", {"reason": "field 7 is deprecated"})
+    assert said == [warned]
+    assert await sink.deliver([TWO]) == DELIVERED
+    assert said == [warned], "once for each time it says so"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import json
 import re
 import uuid
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
-from logroute.sinks import DELIVERED, Refused, Retryable
+from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import HttpServer, Request, answer
@@ -139,6 +141,185 @@ async def test_codes_tell_whose_fault_it_is(
     server.behaviours.append(answer(status, json.dumps({"text": "words", "code": code}).encode()))
     with pytest.raises(kind, match=f"answered {status}.*words"):
         await (await sink_to(server.url, encoding="splunk")).deliver([A])
+
+
+# --- a number of an event in the answer -------------------------------------------------------------------
+
+
+class Collector:
+    """Takes events up to the first that it cannot take, and says its number, as Splunk does.
+
+    What it cannot take are those of these words: for ever, or so many times.
+    """
+
+    def __init__(self, server: HttpServer, *, ack: bool | None = None) -> None:
+        self.indexed: list[str] = []
+        self.bad: set[str] = set()
+        self.busy: dict[str, int] = {}
+        self.ack = ack
+        """Whether errors, too, say an id by which it is asked; None: it knows no acknowledgement."""
+        self.sizes: list[int] = []
+        """How many events each request had."""
+        self._waiting: dict[str, list[str]] = {}
+        server.otherwise = self.behave
+
+    async def behave(self, stream: trio.SocketStream, request: Request) -> None:
+        if "/ack" in request.target:
+            asked = [str(each) for each in json.loads(request.body)["acks"]]
+            for each in asked:
+                self.indexed += self._waiting.pop(each, [])
+            await answer(200, json.dumps({"acks": dict.fromkeys(asked, True)}).encode())(stream, request)
+            return
+        given = [json.loads(event)["event"] for event in request.body.splitlines()]
+        self.sizes.append(len(given))
+        status, said, taken = self._looked_at(given)
+        if self.ack is None or (not self.ack and status != 200):
+            # What is not acknowledged may be lost when it is killed: to one who wants to hear of that it is.
+            self.indexed += taken if self.ack is None else []
+        else:
+            said["ackId"] = len(self.sizes)
+            self._waiting[str(len(self.sizes))] = taken
+        await answer(status, json.dumps(said).encode(), retry_after="7")(stream, request)
+
+    def _looked_at(self, given: list[str]) -> tuple[int, dict[str, Any], list[str]]:
+        for number, event in enumerate(given):
+            if event in self.bad:
+                said = {"text": "Incorrect index", "code": 7, "invalid-event-number": number}
+                return 400, said, given[:number]
+            if self.busy.get(event, 0):
+                self.busy[event] -= 1
+                said = {"text": "Server is busy", "code": 9, "invalid-event-number": number}
+                return 503, said, given[:number]
+        return 200, {"text": "Success", "code": 0}, given
+
+
+def hundred() -> list[Batch]:
+    """Records 0 to 99 of two containers, with a batch of none among them."""
+    db = Origin("docker:db", "docker", id="d" * 64, name="db")
+    records = [Record(str(n), "stdout", f"2026-11-23T20:06:26.{n:09d}Z") for n in range(100)]
+    return [batch(*records[:40]), batch(of=db), batch(*records[40:45], of=db), batch(*records[45:])]
+
+
+def named(outcome: Outcome) -> list[tuple[int, str, str]]:
+    return [(each.batch, each.record.message, each.reason) for each in outcome.rejected]
+
+
+NUMBERS = [str(n) for n in range(100)]
+
+
+async def test_an_event_that_it_names_is_rejected_and_no_other_is_sent_twice(
+    server: HttpServer, sink_to: Making
+) -> None:
+    collector = Collector(server)
+    collector.bad = {"0", "42", "43", "99"}
+    outcome = await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
+    reason = "Incorrect index (code 7)"
+    assert named(outcome) == [(0, "0", reason), (2, "42", reason), (2, "43", reason), (3, "99", reason)]
+    assert not outcome.postponed
+    assert collector.indexed == [n for n in NUMBERS if n not in collector.bad]
+
+
+async def test_where_no_event_is_any_good_it_is_not_all_sent_for_each(
+    server: HttpServer, sink_to: Making
+) -> None:
+    collector = Collector(server)
+    collector.bad = set(NUMBERS)
+    outcome = await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
+    assert [each.record.message for each in outcome.rejected] == NUMBERS
+    assert sum(collector.sizes) < 300
+
+
+async def test_what_a_busy_server_has_taken_is_not_sent_again(server: HttpServer, sink_to: Making) -> None:
+    collector = Collector(server)
+    collector.bad, collector.busy = {"10"}, {"42": 1, "0": 1}
+    sink = await sink_to(server.url, encoding="splunk")
+    with pytest.raises(Retryable, match=r"answered 503 .*Server is busy"):
+        await sink.deliver(hundred())
+    outcome = await sink.deliver(hundred())
+    assert [message for _, message, _ in named(outcome)] == ["10"]
+    assert [(each.batch, each.record.message) for each in outcome.postponed] == [
+        (2 if n < 45 else 3, str(n)) for n in range(42, 100)
+    ]
+    assert "Server is busy" in outcome.postponed[0].reason
+    assert outcome.after_s == 7
+    assert collector.indexed == [n for n in NUMBERS[:42] if n != "10"]
+
+
+@pytest.mark.parametrize("number", [-1, 1, 10**30, "0", 0.0, True, None, [0]])
+@pytest.mark.parametrize(("status", "code", "kind"), [(400, 7, Refused), (503, 9, Retryable)])
+async def test_a_number_that_names_no_event_says_nothing(
+    server: HttpServer, sink_to: Making, number: object, status: int, code: int, kind: type[Exception]
+) -> None:
+    said = {"text": "words", "code": code, "invalid-event-number": number}
+    server.behaviours.append(answer(status, json.dumps(said).encode()))
+    with pytest.raises(kind, match=f"answered {status}.*words"):
+        await (await sink_to(server.url, encoding="splunk")).deliver([A])
+
+
+async def test_a_number_beside_a_fault_of_the_token_says_nothing(server: HttpServer, sink_to: Making) -> None:
+    server.otherwise = answer(403, b'{"text":"Invalid token","code":4,"invalid-event-number":50}')
+    with pytest.raises(Retryable, match="Invalid token"):
+        await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
+    server.otherwise = answer(400, b'{"text":"Data channel is missing","code":10,"invalid-event-number":50}')
+    with pytest.raises(Retryable, match="not about the events"):
+        await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
+
+
+async def test_a_failure_after_an_event_was_rejected_leaves_the_others_to_be_sent(
+    server: HttpServer, sink_to: Making
+) -> None:
+    collector = Collector(server)
+    collector.bad = {"97"}
+    server.behaviours += [collector.behave, answer(500, b"", close=True)]
+    outcome = await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
+    assert [message for _, message, _ in named(outcome)] == ["97"]
+    assert [each.record.message for each in outcome.postponed] == ["98", "99"]
+    assert collector.indexed == NUMBERS[:97]
+
+
+@pytest.mark.parametrize("ack", [True, False])
+async def test_what_stands_before_it_is_acknowledged_or_sent_again(
+    server: HttpServer, sink_to: Making, ack: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Where an error has no ackId, nobody can ask for those before the event that it names."""
+    collector = Collector(server, ack=ack)
+    collector.bad = {"42"}
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
+    outcome = await sink.deliver(hundred())
+    assert [message for _, message, _ in named(outcome)] == ["42"]
+    assert sorted(collector.indexed, key=int) == [n for n in NUMBERS if n != "42"]
+    assert sum(collector.sizes) == (100 + 57 if ack else 100 + 42 + 57)
+
+
+@given(
+    st.sets(st.sampled_from(NUMBERS), max_size=30),
+    st.dictionaries(st.sampled_from(NUMBERS), st.integers(1, 3), max_size=5),
+)
+def test_every_event_is_indexed_once_or_rejected_once(bad: set[str], busy: dict[str, int]) -> None:
+    async def main(folder: Path) -> None:
+        async with trio.open_nursery() as nursery:
+            server = HttpServer()
+            await nursery.start(server.serve)
+            collector = Collector(server)
+            collector.bad, collector.busy = bad, dict(busy)
+            sink = await Making(server, folder)(encoding="splunk")
+            rejected: list[str] = []
+            left = hundred()
+            while left:
+                try:
+                    outcome = await sink.deliver(left)
+                except Retryable:
+                    continue
+                rejected += [each.record.message for each in outcome.rejected]
+                later = [(left[each.batch].origin, each.record) for each in outcome.postponed]
+                left = [batch(record, of=origin) for origin, record in later]
+            await sink.close()
+            nursery.cancel_scope.cancel()
+        assert rejected == [n for n in NUMBERS if n in bad]
+        assert collector.indexed == [n for n in NUMBERS if n not in bad]
+
+    with TemporaryDirectory() as folder:
+        trio.run(main, Path(folder))
 
 
 # --- acknowledgement ----------------------------------------------------------------------------------
