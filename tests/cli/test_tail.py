@@ -453,7 +453,7 @@ async def test_a_record_looks_the_same_whatever_it_was_chosen_by(tmp_path: Path,
         if not daemon:
             some = (await e.tail("-F", "-m", "fields.status=>=500", "-i", '"level"')).stdout
             assert some == first
-            assert b'"message":"ERR broken","stream":"stdout","log":{"level":"error"}' in seen[2]
+            assert rb'"message":"{\"level\":\"error\",\"msg\":\"ERR broken\"' in seen[2]
             assert seen[4] == b"error ERR broken 500\nwarn WARN fine unknown\n"
 
 
