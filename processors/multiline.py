@@ -90,8 +90,12 @@ class Joining:
         self._takes_plain = {state for state in states if self.follows(state, plain) is not None}
 
     def look(self, texts: Sequence[str], *, newlines: bool) -> tuple[bytes, bytes]:
-        """The classes of each line, and whether it is not plain: 0 or 1."""
-        found = self._regexes.masks(texts, newlines=newlines)
+        """The classes of each line, and whether it is not plain: 0 or 1.
+
+        A program that writes to a terminal ends its lines with `\\r\\n` (termios(3), ONLCR), and the engine
+        keeps the `\\r`: no pattern means that.
+        """
+        found = self._regexes.masks(texts, newlines=newlines, returns=True)
         kinds = 0
         for bit, regex in enumerate(self._machine.classes.values()):
             kinds |= int.from_bytes(found[regex], "little") << bit

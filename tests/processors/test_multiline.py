@@ -254,6 +254,38 @@ def test_traces_are_one_record_each(preset: str) -> None:
     assert joined(processor(preset=preset), said(*lines)) == ["\n".join(group) for group in groups]
 
 
+@pytest.mark.parametrize("newlines", [False, True])
+@pytest.mark.parametrize("preset", TRACES)
+def test_traces_of_a_terminal_are_joined_as_others_are(preset: str, newlines: bool) -> None:
+    """Every line ends with a carriage return there (`tty: true`), and keeps it."""
+    groups = [[f"{line}\r" for line in group] for group in groups_of(TRACES[preset])]
+    records = said(*(line for group in groups for line in group))
+    if newlines:
+        for record in records:
+            record.message += "\n"
+    lines = Batch(
+        WEB,
+        records,
+        before=BEGINNING,
+        after=BEGINNING,
+        size_bytes=1000,
+        newlines=newlines,
+        settled=ALL_STREAMS,
+    )
+    made = processor(preset=preset).hold(lines, "web").records
+    assert [record.message for record in made] == ["\n".join(group) for group in groups]
+
+
+def test_one_carriage_return_at_the_end_of_a_line_is_no_matter_of_patterns() -> None:
+    backslash = processor(**{"continue": r"^$|\.$"})
+    assert joined(backslash, said("a\r", "b.\r", "\r", "\r\r", "c\rd.", "e.", "f")) == [
+        "a\r\nb.\r\n\r",
+        "\r\r\nc\rd.\ne.",
+        "f",
+    ]
+    assert joined(processor(start="^a$"), said("a\r", "b\r", "a")) == ["a\r\nb\r", "a"]
+
+
 @pytest.mark.parametrize("preset", TRACES)
 def test_lines_that_are_no_traces_stay_what_they_are(preset: str) -> None:
     lines = ["one", "two at once", "", "GET / 200", '{"a": 1}', "Error handling is fine", "", "at noon"]
@@ -435,7 +467,7 @@ _LINES = st.lists(
     st.tuples(
         st.sampled_from(["stdout", "stdout", "stderr"]),
         st.sampled_from(
-            ["plain", "java.lang.Error: x", "\tat a.B.c(D.java:1)", "Caused by: y", " more", "a 1", ""]
+            ["plain", "java.lang.Error: x", "\tat a.B.c(D.java:1)", "Caused by: y", " more", "a 1", "", "\r"]
         ),
         st.sampled_from([0, 1000, 10**6, 10**9, 2 * 10**9]),
     ),
