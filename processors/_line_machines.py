@@ -34,12 +34,15 @@ class LineMachine(msgspec.Struct, frozen=True):
     classes: Mapping[str, Regex]
     states: Mapping[str, Rules]
     """In a state without a rule for it, a line begins a record. Where a state is named with a `?` behind,
-    the line that leads to it belongs to the record only if the next one does."""
+    the line that leads to it is in doubt: it belongs to the record only if one follows that leads to a state
+    without."""
     begin: Rules
     """The state behind the first line of a record; there is always one."""
     plain: str = ""
     """The class of most lines, which begin a record in every state; empty: those of no class do, but in
     states with a rule for `ANY`."""
+    logged: Regex | None = None
+    """What a line begins with that no doubt takes: a logger wrote it. Only looked for where there is one."""
 
     def begins(self, classes: frozenset[str]) -> str:
         """The state behind a first line of these classes."""
@@ -81,15 +84,28 @@ def own_machine(start: str | None, continues: str | None) -> LineMachine:
 
 
 def _machine(classes: Mapping[str, str], states: Mapping[str, Rules], begin: Rules) -> LineMachine:
-    return LineMachine({name: Regex(pattern) for name, pattern in classes.items()}, states, begin)
+    compiled = {name: Regex(pattern) for name, pattern in classes.items()}
+    return LineMachine(compiled, states, begin, logged=Regex(_LOGGED))
 
+
+_LOGGED = (
+    r"^(?:\x1b\[[\d;]*m)*[\[(<|]?(?:"
+    r"\d{4}[-/.]\d\d[-/.]\d\d|\d\d?[-/.](?:\d\d|[A-Z][a-z]{2})[-/.]\d{4}|\d\d:\d\d:\d\d|\d{10,13}\b"
+    r"|[A-Z][a-z]{2} [ \d]\d \d\d:|[A-Z][a-z]{2}, \d\d? |[IWEF]\d{4} \d\d:|\d+\.\d+\.\d+\.\d+ "
+    r"|(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|SEVERE|FATAL|CRITICAL)\b"
+    r"|(?:trace|debug|info|notice|warn|warning|error|fatal|critical)[\]:|]"
+    r'|(?:time|ts|level)=|\{"|[\w.-]+\] )'
+)
+"""A time, an address (access logs), a level, JSON, logfmt, a name in brackets."""
 
 # In all of them `plain` is the state behind one line that says nothing of a trace: the message that it was
-# logged with, which it belongs to.
+# logged with, which it belongs to. `message?` is that within the message of an exception, which may have
+# several lines: where none of a trace follows, they were something else.
 
 
 def _java() -> LineMachine:
     trace: Rules = (("frame", "trace"), ("more", "trace"), ("cause", "cause"))
+    message: Rules = (("thread", None), ("head", None), (ANY, "message?"))
     return _machine(
         {
             "thread": r'^Exception in thread "',
@@ -104,8 +120,9 @@ def _java() -> LineMachine:
             # Spring Boot has an empty line before the trace, and one behind it.
             "plain": (("head", "head"), *trace, ("blank", "blank?")),
             "blank?": (("head", "head"),),
-            "head": (*trace, ("deep", "head")),
-            "cause": (*trace, ("deep", "cause")),
+            "head": (*trace, ("deep", "head"), *message),
+            "cause": (*trace, ("deep", "cause"), *message),
+            "message?": (*trace, *message),
             "trace": (*trace, ("blank", "behind")),
         },
         (("thread", "head"), ("head", "head"), ("blank", "alone"), (ANY, "plain")),
@@ -191,6 +208,7 @@ def _ruby() -> LineMachine:
 
 def _node() -> LineMachine:
     behind: Rules = (("frame", "trace"), ("cause", "trace"), ("detail", "trace"))
+    message: Rules = (("where", None), ("head", None), (ANY, "message?"))
     return _machine(
         {
             "where": r"^(?:file:///|/|[A-Za-z]:\\).*\.[cm]?[jt]sx?:\d+$|^node:\S+:\d+$",
@@ -206,7 +224,8 @@ def _node() -> LineMachine:
             "plain": (("head", "head"), ("frame", "trace")),
             "where": (("blank", None), (ANY, "excerpt")),
             "excerpt": (("caret", "excerpt"), ("blank", "excerpt"), ("head", "head")),
-            "head": (("frame", "trace"), ("needs", "head")),
+            "head": (("frame", "trace"), ("needs", "head"), *message),
+            "message?": (("frame", "trace"), *message),
             "trace": (*behind, ("blank", "gap")),
             "gap": (("blank", "done"),),
         },

@@ -77,6 +77,22 @@ TRACES = {
         java.lang.OutOfMemoryError: Java heap space
         + \tat Main.main(Main.java:4)
         at least this is no frame
+        + java.util.concurrent.ExecutionException: java.lang.RuntimeException: no card for
+        + customer 17
+        +
+        + of shop 3
+        + \tat shop.Orders.pay(Orders.java:17)
+        + Caused by: java.sql.SQLException: ORA-00001: unique constraint (SHOP.ORDERS) violated
+        + https://docs.oracle.com/error-help/db/ora-00001/
+        + \tat oracle.jdbc.Driver.run(Driver.java:1)
+        the shop is closed
+        + java.lang.IllegalStateException: logged without its trace
+        the shop is open
+        + java.lang.IllegalStateException: logged without its trace
+        2026-11-23 20:06:30 ERROR cannot pay
+        + java.lang.IllegalStateException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        nothing more
     """,
     "python": """
         started
@@ -189,6 +205,15 @@ TRACES = {
         + Require stack:
         + - /shop/main.js
         +     at Module._resolveFilename (node:internal/modules/cjs/loader:1:1)
+        Error: nothing is wrong
+        PrismaClientKnownRequestError:
+        + Invalid `prisma.order.create()` invocation in
+        + /shop/orders.js:3:1
+        +
+        +   1 async function pay() {
+        + → 2   await prisma.order.create(
+        + Unique constraint failed on the fields: (`id`)
+        +     at Vn.handleRequestError (/shop/node_modules/@prisma/client/runtime/library.js:121:7)
         /healthz took:12
         /healthz took:13
     """,
@@ -303,6 +328,49 @@ def test_an_empty_line_belongs_to_what_it_is_followed_by(cut: int) -> None:
         made = joins.hold(batch(records[:cut]), "web").records
         rest = joins.hold(batch(records[cut:], settled=ALL_STREAMS), "web").records
         assert [record.message for record in (*made, *rest)] == wanted
+
+
+_HEAD, _FRAME = "java.lang.Error: x", "\tat a.B.c(D.java:1)"
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ([_HEAD, "y", "z", _FRAME, "two"], [f"{_HEAD}\ny\nz\n{_FRAME}", "two"]),
+        ([_HEAD, "y", "z", "two"], [_HEAD, "y", "z", "two"]),
+        # What is no part of the message is looked at as if nothing had been before it.
+        ([_HEAD, "y", "z", _HEAD, _FRAME], [_HEAD, "y", f"z\n{_HEAD}\n{_FRAME}"]),
+        ([_HEAD, "y", "", _HEAD, "z", _FRAME], [_HEAD, f"y\n\n{_HEAD}\nz\n{_FRAME}"]),
+        # Lines of loggers are no part of a message.
+        ([_HEAD, "y", "[error] z", _FRAME], [_HEAD, "y", f"[error] z\n{_FRAME}"]),
+        ([_HEAD, '{"level": 3}', _FRAME], [_HEAD, f'{{"level": 3}}\n{_FRAME}']),
+        ([_HEAD, "y", "20:06:26 z\r", _HEAD], [_HEAD, "y", f"20:06:26 z\r\n{_HEAD}"]),
+        (
+            [_HEAD, *map(str, range(21)), _FRAME],
+            [_HEAD, *map(str, range(20)), f"20\n{_FRAME}"],
+        ),
+    ],
+)
+def test_lines_of_a_message_are_joined_where_a_trace_follows(
+    lines: list[str], wanted: list[str], cut: int
+) -> None:
+    for chosen in (None, bytes(range(1, 2)) * 30):
+        joins, records, made = processor(preset="java"), said(*lines), []
+        for begin in range(0, len(lines), cut):
+            some = batch(records[begin : begin + cut])
+            made += joins.hold(some, "web", chosen and chosen[: len(some.lines)]).records
+        made += joins.hold(settling(WEB, BEGINNING, None), "web").records
+        assert [record.message for record in made] == wanted
+        assert joins.books.joined == len(lines) - len(wanted)
+
+
+def test_lines_in_doubt_are_let_go_when_what_comes_may_not_follow_on_them() -> None:
+    joins = processor(preset="java")
+    assert joins.hold(batch(said("one", _HEAD, "y", "z")), "web").records == []
+    joins.doubt("web")
+    made = joins.hold(batch(said(*"......", _FRAME)[5:]), "web").records
+    assert [record.message for record in made] == [f"one\n{_HEAD}", "y", "z"]
 
 
 def test_patterns_of_ones_own() -> None:
@@ -436,7 +504,9 @@ class Log:
             found[stream] = index
         return found
 
-    def batches(self, begin: dict[Stream, int], sizes: Iterable[int]) -> Iterable[Batch]:
+    def batches(
+        self, begin: dict[Stream, int], sizes: Iterable[int], *, newlines: bool = False
+    ) -> Iterable[Batch]:
         """From there on, in batches of these sizes, and one of what is left."""
         index = min(begin.values())
         before = self.position(index, begin)
@@ -450,11 +520,14 @@ class Log:
             after = self.position(end, begin)
             yield Batch(
                 WEB,
-                [msgspec.structs.replace(record) for record in records],
+                [Record(f"{record.message}\n", record.stream, record.time) for record in records]
+                if newlines
+                else [msgspec.structs.replace(record) for record in records],
                 before=before,
                 after=after,
                 size_bytes=100,
-                ready=True,
+                newlines=newlines,
+                ready=not newlines,
             )
             index, before = end, after
 
@@ -467,7 +540,17 @@ _LINES = st.lists(
     st.tuples(
         st.sampled_from(["stdout", "stdout", "stderr"]),
         st.sampled_from(
-            ["plain", "java.lang.Error: x", "\tat a.B.c(D.java:1)", "Caused by: y", " more", "a 1", "", "\r"]
+            [
+                "plain",
+                "java.lang.Error: x",
+                "\tat a.B.c(D.java:1)",
+                "Caused by: y",
+                " more",
+                "a 1",
+                "",
+                "\r",
+                "INFO z",
+            ]
         ),
         st.sampled_from([0, 1000, 10**6, 10**9, 2 * 10**9]),
     ),
@@ -485,9 +568,13 @@ _OPTIONS = st.sampled_from(
 )
 
 
-@given(_LINES, _OPTIONS, st.lists(st.integers(1, 9), max_size=12), st.data())
+@given(_LINES, _OPTIONS, st.lists(st.integers(1, 9), max_size=12), st.booleans(), st.data())
 def test_the_same_records_come_out_however_it_is_cut_and_wherever_it_begins_again(
-    lines: list[tuple[Stream, str, int]], options: dict[str, Any], sizes: list[int], data: st.DataObject
+    lines: list[tuple[Stream, str, int]],
+    options: dict[str, Any],
+    sizes: list[int],
+    newlines: bool,
+    data: st.DataObject,
 ) -> None:
     log = Log(lines)
     joins = processor(**options)
@@ -498,13 +585,13 @@ def test_the_same_records_come_out_however_it_is_cut_and_wherever_it_begins_agai
     position = BEGINNING
     for _ in range(data.draw(st.integers(0, 3), "restarts")):
         again = processor(**options)
-        batches = list(log.batches(log.begin(position), sizes))
+        batches = list(log.batches(log.begin(position), sizes, newlines=newlines))
         for each in batches[: data.draw(st.integers(0, len(batches)), "killed behind")]:
             made = again.hold(each, "web")
             got += shown(made)
             position = made.after
     again = processor(**options)
-    for each in log.batches(log.begin(position), sizes):
+    for each in log.batches(log.begin(position), sizes, newlines=newlines):
         got += shown(again.hold(each, "web"))
     got += shown(again.hold(settling(WEB, BEGINNING, None), "web"))
     assert sorted(got) == sorted(at_once)
