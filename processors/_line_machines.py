@@ -139,20 +139,37 @@ def _python() -> LineMachine:
             "blank": r"^[\t ]*$",
             "bridge": r"^(?:During handling of the above exception, another exception occurred:"
             r"|The above exception was the direct cause of the following exception:)",
-            # What psycopg and SQLAlchemy say further.
-            "detail": r"^(?:DETAIL: |HINT: |LINE \d+: |\[SQL: |\[parameters: |\(Background on this error )",
+            # What psycopg, SQLAlchemy and pydantic (what is wrong with a field) say further.
+            "detail": r"^(?:DETAIL: |HINT: |LINE \d+: |\[SQL: |\[parameters: |\(Background on this error "
+            r"|  \S.*[\[(]type=[\w.]+)",
+            # `logging` with `stack_info`, and `faulthandler`: nothing but indented lines behind it.
+            "stack": r"^(?:Stack \(most recent call last\):"
+            r"|(?:Current t|T)hread 0x[\da-f]+ .*\(most recent call first\):"
+            r"|Current thread's C stack trace |Python runtime state: |Extension modules: )",
         },
         {
-            "plain": (("group", "group"), ("traceback", "head")),
+            # The interpreter has an empty line behind why it ends.
+            "plain": (("group", "group"), ("traceback", "head"), ("stack", "stack"), ("blank", "blank?")),
+            "blank?": (("stack", "stack"),),
+            "stack": (("stack", "stack"), ("indented", "stack"), ("traceback", "head"), ("blank", "blank?")),
             "group": (("indented", "group"), ("blank", "behind")),
             "head": (("indented", "body"),),
             # What is not indented is the exception itself.
             "body": (("indented", "body"), ("traceback", "head"), ("blank", None), (ANY, "end")),
-            "end": (("traceback", None), ("indented", "end"), ("detail", "end"), ("blank", "behind")),
+            "end": (
+                ("traceback", None),
+                ("stack", "stack"),
+                ("indented", "end"),
+                ("detail", "end"),
+                ("blank", "behind"),
+                # pydantic has a field's name before what is wrong with it.
+                (ANY, "field?"),
+            ),
+            "field?": (("detail", "end"),),
             "behind": (("bridge", "bridge"), ("detail", "end")),
             "bridge": (("blank", "bridge"), ("group", "group"), ("traceback", "head")),
         },
-        (("group", "group"), ("traceback", "head"), ("file", "body"), (ANY, "plain")),
+        (("group", "group"), ("traceback", "head"), ("stack", "stack"), ("file", "body"), (ANY, "plain")),
     )
 
 

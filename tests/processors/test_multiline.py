@@ -136,6 +136,53 @@ TRACES = {
         + [SQL: INSERT INTO orders VALUES (1)]
         + (Background on this error at: https://sqlalche.me/e/20/gkpj)
         fine again
+        ERROR:root:slow
+        + Stack (most recent call last):
+        +   File "/shop/main.py", line 16, in <module>
+        +     pay()
+        +   File "/shop/orders.py", line 4, in pay
+        +     logging.error("slow", stack_info=True)
+        is fast again
+        ERROR:root:failed
+        + Traceback (most recent call last):
+        +   File "/shop/orders.py", line 5, in pay
+        +     1/0
+        +     ~^~
+        + ZeroDivisionError: division by zero
+        + Stack (most recent call last):
+        +   File "/shop/orders.py", line 6, in pay
+        +     logging.exception("failed", stack_info=True)
+        dumping all
+        +\x20
+        + Thread 0x00007fc0c821ab80 (most recent call first):
+        +   File "/usr/lib/python3.11/threading.py", line 320 in wait
+        +\x20
+        + Current thread 0x00007fc0c8bcab80 (most recent call first):
+        +   File "/shop/orders.py", line 7 in pay
+        +   File "/shop/main.py", line 16 in <module>
+        all dumped
+
+        Stack (most recent call last) is what comes next
+        ERROR:root:invalid
+        + Traceback (most recent call last):
+        +   File "/shop/orders.py", line 13, in pay
+        +     Order(count="x")
+        + pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order
+        + card
+        +   Field required [type=missing, input_value={'count': 'x'}, input_type=dict]
+        +     For further information visit https://errors.pydantic.dev/2.12/v/missing
+        + items.0.count
+        +   Input should be a valid integer [type=int_parsing, input_value='x', input_type=str]
+        +     For further information visit https://errors.pydantic.dev/2.12/v/int_parsing
+        valid again
+        Fatal Python error: Segmentation fault
+        +\x20
+        + Current thread 0x00007fc0c821ab80 (most recent call first):
+        +   File "/shop/orders.py", line 15 in pay
+        +   File "/shop/main.py", line 16 in <module>
+        +\x20
+        + Extension modules: numpy._core._multiarray_umath (total: 1)
+        starting again
     """,
     "go": """
         2026/11/23 20:06:26 started
