@@ -174,29 +174,40 @@ def _python() -> LineMachine:
 
 
 def _go() -> LineMachine:
-    frames = (
-        ("goroutine", "frames"),
-        ("file", "frames"),
-        ("call", "frames"),
-        ("created", "frames"),
-        ("blank", "frames"),
-        ("exit", "done"),
-    )
+    addresses = r"(?: (?:fp|sp|pc)=0x[0-9a-f]+)*"
     return _machine(
         {
             "panic": r"^[\t ]*(?:panic: |fatal error: |runtime: |SIG[A-Z]+: |PC=0x)",
             "signal": r"^\[signal ",
-            "goroutine": r"^(?:goroutine \d+ .*\[.*\]|runtime stack):$",
-            "call": r"^\S+\(.*\)$|^\.\.\.(?:additional|\d+) ",
-            "created": r"^created by ",
-            "file": r"^[\t ]+\S.*:\d+(?: \+0x[0-9a-f]+)?$",
+            "goroutine": r"^(?:goroutine \d+ .*\[.*\].*|runtime stack):$",
+            # Calls and where they are (with addresses, where the runtime itself gave up), who began the
+            # goroutine, and registers.
+            "frame": rf"^\S+\(.*\){addresses}$|^\.\.\.(?:additional|\d+) |^created by "
+            rf"|^[\t ]+\S.*:\d+(?: \+0x[0-9a-f]+)?{addresses}$|^\tgoroutine running on other thread"
+            r"|^(?:[er]?[a-z][a-z]|r\d+|[er]flags|fault) +0x[0-9a-f]+$",
             "blank": r"^$",
+            "deep": r"^[\t ]+\S",
             "exit": r"^exit status \d+$",
         },
         {
             "plain": (("goroutine", "frames"),),
-            "panic": (("panic", "panic"), ("signal", "panic"), ("blank", "panic"), ("goroutine", "frames")),
-            "frames": frames,
+            # Since 1.23 a message's further lines are indented.
+            "panic": (
+                ("panic", "panic"),
+                ("signal", "panic"),
+                ("blank", "panic"),
+                ("deep", "panic"),
+                ("goroutine", "frames"),
+                (ANY, "message?"),
+            ),
+            "message?": (
+                ("deep", "message?"),
+                ("panic", None),
+                ("signal", "panic"),
+                ("goroutine", "frames"),
+                (ANY, "message?"),
+            ),
+            "frames": (("goroutine", "frames"), ("frame", "frames"), ("blank", "frames"), ("exit", "done")),
         },
         (("panic", "panic"), ("goroutine", "frames"), (ANY, "plain")),
     )

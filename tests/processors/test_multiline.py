@@ -207,6 +207,62 @@ TRACES = {
         + runtime.throw({0x1, 0x2})
         + \t/go/src/runtime/panic.go:1047 +0x5d
         2026/11/23 20:06:28 going on
+        panic: no card
+        + \tfor customer 17
+        +\x20
+        + goroutine 1 [running]:
+        + main.main()
+        + \t/shop/main.go:6 +0x225
+        2026/11/23 20:06:29 started
+        panic: first
+        + \tline [recovered]
+        + \tpanic: again: first
+        + \tline
+        +\x20
+        + goroutine 1 [running]:
+        + main.main.func1()
+        + \t/shop/main.go:8 +0x4d
+        + panic({0x493f20?, 0x4b5108?})
+        + \t/usr/local/go/src/runtime/panic.go:860 +0x13a
+        2026/11/23 20:06:30 panic: nothing of that
+        panic: no card
+        + for customer 17 [recovered]
+        + \tpanic: again
+        +\x20
+        + goroutine 7 gp=0xc000007c00 m=3 mp=0xc000100008 [running, locked to thread]:
+        + main.main()
+        + \t/shop/main.go:6 +0x225
+        started
+        panic: of a library that logs so
+        +\x20
+        the shop is open
+        fatal error: concurrent map writes
+        +\x20
+        + goroutine 18 [running]:
+        + runtime.throw(0x4c2b5f, 0x15)
+        + \t/usr/local/go/src/runtime/panic.go:774 +0x72 fp=0xc000036f00 sp=0xc000036ed0 pc=0x42c7d2
+        + created by main.main
+        + \t/shop/main.go:5 +0x1d
+        the shop is open again
+        SIGQUIT: quit
+        + PC=0x40816e m=0 sigcode=0
+        +\x20
+        + goroutine 19 gp=0xad5d4c083c0 m=0 mp=0x559280 [running]:
+        + syscall.Kill(0x27?, 0x0?)
+        + \t/usr/local/go/src/syscall/zsyscall.go:611 +0x25 fp=0xad5d4bd6fa0 sp=0xad5d4bd6f70 pc=0x4
+        + created by main.main in goroutine 1
+        + \t/shop/main.go:10 +0x11f
+        +\x20
+        + goroutine 2 gp=0xad5d4ba4780 m=nil [force gc (idle)]:
+        + runtime.goparkunlock(...)
+        + \t/usr/local/go/src/runtime/proc.go:468
+        +\x20
+        + rax    0x0
+        + r8     0x0
+        + rip    0x40816e
+        + rflags 0x202
+        + cs     0x33
+        closing at 0x33
     """,
     "ruby": """
         started
