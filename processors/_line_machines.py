@@ -262,7 +262,8 @@ def _node() -> LineMachine:
 
 
 def _dotnet() -> LineMachine:
-    trace: Rules = (("frame", "trace"), ("inner", "trace"), ("seam", "trace"))
+    trace: Rules = (("frame", "trace"), ("inner", "head"), ("seam", "trace"))
+    message: Rules = (("console", None), ("head", None), (ANY, "message?"))
     return _machine(
         {
             "console": r"^(?:trce|dbug|info|warn|fail|crit): ",
@@ -270,14 +271,20 @@ def _dotnet() -> LineMachine:
             "head": r"^(?:Unhandled exception\. )?(?:[A-Za-z_]\w*\.)+\w*Exception\b",
             "frame": r"^[\t ]+at \S",
             "inner": r"^[\t ]*---> ",
-            "seam": r"^[\t ]*--- End of ",
-            "detail": r"^[\t ]+\S|^(?:DETAIL: |Exception data:)",
+            # SqlException says further lines behind its trace.
+            "seam": r"^[\t ]*--- End of |^(?:ClientConnectionId(?: before routing)?|Error Number"
+            r"|Routing Destination):",
+            # What Npgsql's PostgresException has behind its trace; before that its message has an empty line.
+            "data": r"^[\t ]+Exception data:$",
+            "detail": r"^[\t ]+\S",
         },
         {
             "console": (("deep", "console"),),
             "plain": (("head", "head"), *trace),
-            "head": (*trace, ("detail", "head")),
-            "trace": trace,
+            "head": (*trace, ("data", "data"), ("detail", "head"), *message),
+            "message?": (*trace, *message),
+            "trace": (*trace, ("data", "data")),
+            "data": (*trace, ("detail", "data")),
         },
         (("console", "console"), ("head", "head"), (ANY, "plain")),
     )

@@ -338,6 +338,36 @@ TRACES = {
         +    --- End of inner exception stack trace ---
         +    at Shop.Program.Main() in /shop/Program.cs:line 9
         the end
+        + Npgsql.PostgresException (0x80004005): 23505: duplicate key value violates unique constraint "pk"
+        +
+        + DETAIL: Key (id)=(1) already exists.
+        +    at Npgsql.Internal.NpgsqlConnector.ReadMessageLong(Boolean async)
+        +   Exception data:
+        +     Severity: ERROR
+        +     SqlState: 23505
+        +     MessageText: duplicate key value violates unique constraint "pk"
+        cannot save
+        + Microsoft.EntityFrameworkCore.DbUpdateException: An error occurred while saving.
+        +  ---> Npgsql.PostgresException (0x80004005): 23505: duplicate key value violates "pk"
+        +
+        + DETAIL: Detail redacted as it may contain sensitive data.
+        +    at Npgsql.Internal.NpgsqlConnector.ReadMessageLong(Boolean async)
+        +   Exception data:
+        +     Severity: ERROR
+        +    --- End of inner exception stack trace ---
+        +    at Shop.Orders.Save() in /shop/Orders.cs:line 17
+        saved
+        cannot log in
+        + Microsoft.Data.SqlClient.SqlException (0x80131904): Login failed for user 'shop'.
+        + Cannot open database "shop" requested by the login.
+        +    at Microsoft.Data.SqlClient.SqlInternalConnection.OnError(SqlException exception)
+        + --- End of stack trace from previous location ---
+        +    at Shop.Orders.Save() in /shop/Orders.cs:line 17
+        + ClientConnectionId:4c2c9a37-0000-0000-0000-000000000000
+        + Error Number:18456,State:1,Class:14
+        logged in
+        + System.InvalidOperationException: logged without its trace
+        the shop is open
     """,
     "php": """
         started
