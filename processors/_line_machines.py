@@ -8,6 +8,8 @@ sees what was found, and nothing but the lines from where a record begins.
 What traces look like is written down where their languages are: the Java Language API's
 `Throwable.printStackTrace`, Python's `traceback`, Go's `runtime` (`GOTRACEBACK`), Ruby's
 `Exception#full_message`, V8's stack trace API, .NET's `Exception.ToString`, PHP's `Throwable::__toString`.
+What libraries add is in their own: pydantic's `ValidationError`, Reactor's `FluxOnAssembly`, Npgsql's
+`PostgresException.ToString`, `SqlException.ToString`.
 """
 
 from __future__ import annotations
@@ -115,13 +117,16 @@ def _java() -> LineMachine:
             "cause": r"^[\t ]*(?:Caused by: |Suppressed: |Wrapped by: |\[CIRCULAR REFERENCE: )",
             "deep": r"^[\t ]+\S",
             "blank": r"^$",
+            # Where an operator was assembled: the message of what Reactor's `FluxOnAssembly` suppresses.
+            "reactor": r"^(?:Error has been observed (?:at|by) the following |(?:Original )?Stack [Tt]race:$"
+            r"|Assembly trace from producer \[)",
         },
         {
             # Spring Boot has an empty line before the trace, and one behind it.
             "plain": (("head", "head"), *trace, ("blank", "blank?")),
             "blank?": (("head", "head"),),
             "head": (*trace, ("deep", "head"), *message),
-            "cause": (*trace, ("deep", "cause"), *message),
+            "cause": (*trace, ("deep", "cause"), ("reactor", "cause"), *message),
             "message?": (*trace, *message),
             "trace": (*trace, ("blank", "behind")),
         },

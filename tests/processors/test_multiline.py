@@ -85,6 +85,22 @@ TRACES = {
         + Caused by: java.sql.SQLException: ORA-00001: unique constraint (SHOP.ORDERS) violated
         + https://docs.oracle.com/error-help/db/ora-00001/
         + \tat oracle.jdbc.Driver.run(Driver.java:1)
+        the shop is asked
+        + java.lang.IllegalArgumentException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        + \tSuppressed: reactor.core.publisher.FluxOnAssembly$OnAssemblyException:
+        + Error has been observed at the following site(s):
+        + \t*__checkpoint ⇢ Handler shop.Orders#pay() [DispatcherHandler]
+        + \t*__checkpoint ⇢ HTTP GET "/orders" [ExceptionHandlingWebHandler]
+        + Original Stack Trace:
+        + \t\tat shop.Orders.pay(Orders.java:17)
+        + \t\tat shop.Orders.ask(Orders.java:3)
+        the shop is asked without a stack
+        + java.lang.IllegalArgumentException: no card
+        + \tSuppressed: The stacktrace has been enhanced by Reactor, refer to additional information below:
+        + Error has been observed at the following site(s):
+        + \t|_ checkpoint ⇢ HTTP GET "/orders" [ExceptionHandlingWebHandler]
+        + Original Stack Trace:
         the shop is closed
         + java.lang.IllegalStateException: logged without its trace
         the shop is open
