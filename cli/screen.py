@@ -142,8 +142,8 @@ class Screen:
             given = _level().apply(given) or given
         for index, record in enumerate(given.records):
             message = record.message
-            if message[-1:] == "\r":
-                message = message[:-1]
+            if "\r" in message:  # at the end of each line that a terminal was given
+                message = message.removesuffix("\r").replace("\r\n", "\n")
             if not plain:
                 message = self._shown(message)
             time = self._time(record.time) if style.times else ""

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from itertools import compress
 from operator import attrgetter
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -32,6 +32,9 @@ from logroute.router.times import full_time
 MARGIN_S = 2.2
 """Behind the largest gap so long a silence makes certain that nothing comes any more: lines are given their
 times before they are written, and where nobody tells of changes it is looked for them every two seconds."""
+MOST_IN_DOUBT = 20
+"""So many lines may wait for one that tells whether they belong to what is before them: the message of an
+exception rarely has more, and what does not belong to one is not kept from going on for long."""
 
 
 class MultilineOptions(ProcessorOptions):
@@ -90,8 +93,12 @@ class Joining:
         self._takes_plain = {state for state in states if self.follows(state, plain) is not None}
 
     def look(self, texts: Sequence[str], *, newlines: bool) -> tuple[bytes, bytes]:
-        """The classes of each line, and whether it is not plain: 0 or 1."""
-        found = self._regexes.masks(texts, newlines=newlines)
+        """The classes of each line, and whether it is not plain: 0 or 1.
+
+        A program that writes to a terminal ends its lines with `\\r\\n` (termios(3), ONLCR), and the engine
+        keeps the `\\r`: no pattern means that.
+        """
+        found = self._regexes.masks(texts, newlines=newlines, returns=True)
         kinds = 0
         for bit, regex in enumerate(self._machine.classes.values()):
             kinds |= int.from_bytes(found[regex], "little") << bit
@@ -116,8 +123,23 @@ class Joining:
         """Whether a plain line may belong to a record in that state."""
         return state in self._takes_plain
 
+    def is_logged(self, text: str) -> bool:
+        """Whether a line that could be in doubt begins as those of loggers do."""
+        logged = self._machine.logged
+        return logged is not None and logged.found_in(text.removesuffix("\r"))
+
     def _names(self, kind: int) -> frozenset[str]:
         return frozenset(name for bit, name in enumerate(self._machine.classes) if kind & 1 << bit)
+
+
+class _Sure(NamedTuple):
+    """What a record was before the lines that are in doubt."""
+
+    state: str
+    more: int
+    last_time: str
+    size_bytes: int
+    truncated: bool
 
 
 class _Begun(msgspec.Struct):
@@ -135,14 +157,38 @@ class _Begun(msgspec.Struct):
     size_bytes: int = 0
     """Of all lines; counted once there are several."""
     truncated: bool = False
-    doubted: tuple[int, Record] | None = None
-    """The last line, and its index, where the next one decides whether that belongs to it."""
+    sure: _Sure | None = None
+    """While it is decided by later lines whether the last ones belong to it."""
+    again: list[Record] = msgspec.field(default_factory=list)
+    """Lines behind it that were in doubt when the batch ended: they are looked at again with the next one."""
     position: StreamPosition = StreamPosition()
     """Where reading has to begin again for it; known once it is held."""
     since: str | None = None
     """Likewise, see `Position`."""
     doubtful: bool = False
     """What comes may not follow on it."""
+
+    def take(self, text: str, state: str) -> None:
+        """One more line, in doubt or not."""
+        if state[-1:] != "?":
+            self.sure = None
+        elif self.sure is None:
+            self.sure = _Sure(self.state, len(self.more), self.last_time, self.size_bytes, self.truncated)
+        self.state = state
+        self.more.append(text)
+
+    def in_doubt(self) -> int:
+        """How many lines are."""
+        return 0 if self.sure is None else len(self.more) - self.sure.more
+
+    def without_doubt(self) -> int:
+        """Be what it surely is; how many lines that leaves."""
+        left = self.in_doubt()
+        if self.sure is not None:
+            self.state, more, self.last_time, self.size_bytes, self.truncated = self.sure
+            del self.more[more:]
+            self.sure = None
+        return left
 
     def whole(self) -> Record:
         """What it is, when nothing more comes: the very line, where it is only one."""
@@ -184,27 +230,21 @@ class _Work:
     def is_for_us(self, index: int) -> bool:
         return self._chosen is None or bool(self._chosen[index])
 
-    def ready(self, record: Record) -> Record:
-        """A line without its newline, with its whole time."""
-        if not self.newlines:
-            return record
-        if type(record) is Record:
-            return Record(record.message[:-1], record.stream, full_time(record.time))
-        return msgspec.structs.replace(record, message=record.message[:-1], time=full_time(record.time))
-
-    def end(self, ended: Sequence[Record], begun: _Begun) -> None:
-        """The record is whole, and what may follow is the line that does not belong to it after all."""
-        whole, *rest = [_with_newline(record) for record in ended] if self.newlines else ended
+    def end(self, whole: Record, begun: _Begun) -> None:
+        """The record is whole."""
         if begun.at < 0:
-            self.early.append(whole)
+            self.early.append(_with_newline(whole) if self.newlines else whole)
         elif begun.more:
-            self.slots[begun.at] = whole
-        if rest and begun.doubted is not None:
-            index, _ = begun.doubted
-            if index < 0:
-                self.early += rest
-            else:
-                self.slots[index] = self.lines[index]
+            self.slots[begun.at] = _with_newline(whole) if self.newlines else whole
+
+
+def _ready(record: Record, *, newlines: bool) -> Record:
+    """A line without its newline, with its whole time."""
+    if not newlines:
+        return record
+    if type(record) is Record:
+        return Record(record.message[:-1], record.stream, full_time(record.time))
+    return msgspec.structs.replace(record, message=record.message[:-1], time=full_time(record.time))
 
 
 def _with_newline(record: Record) -> Record:
@@ -262,7 +302,9 @@ class JoiningProcessor(Holder[OptionsT]):
         # Where ids are nothing but times, lines need not be made ready for this.
         newlines = batch.newlines and chosen is None
         if newlines:
-            newlines = not any(begun.first.sequence for begun in held.values())
+            newlines = not any(
+                record.sequence for begun in held.values() for record in (begun.first, *begun.again)
+            )
             newlines = newlines and batch.plain_times() is not None
         lines = batch.lines if newlines else batch.records
         going_on: list[Record] = []
@@ -272,12 +314,12 @@ class JoiningProcessor(Holder[OptionsT]):
             settled = [begun for stream, begun in held.items() if stream in batch.settled]
             held = {stream: begun for stream, begun in held.items() if stream not in batch.settled}
             ended = [
-                record for begun in sorted(settled, key=attrgetter("at")) for record in self._ended(begun)
+                record
+                for begun in sorted(settled, key=attrgetter("at"))
+                for record in self._finished(batch.origin, begun)
             ]
             going_on += [_with_newline(record) for record in ended] if newlines else ended
         for stream, begun in held.items():
-            if begun.doubted is not None:
-                begun.doubted = -1, begun.doubted[1]
             if begun.at >= 0:
                 began = batch.began
                 begun.at, begun.since = -1, began.since
@@ -304,8 +346,26 @@ class JoiningProcessor(Holder[OptionsT]):
     ) -> list[Record]:
         """What these lines make whole, in order; `held` is what they leave begun."""
         joining = self.joining_of(origin)
-        work = _Work(joining, lines, chosen, newlines=newlines)
         streams = [record.stream for record in lines]
+        finished: list[Record] = []
+        again: list[Record] = []
+        for stream, begun in list(held.items()):
+            if stream not in streams:
+                continue
+            if not self._goes_on(begun, _ready(lines[streams.index(stream)], newlines=newlines)):
+                del held[stream]
+            elif begun.doubtful:
+                finished += self._finished(origin, held.pop(stream))
+            else:
+                again += begun.again
+                begun.again = []
+        before = {stream: (begun.position, begun.since) for stream, begun in held.items()}
+        if again:
+            lines = [*map(_with_newline, again), *lines] if newlines else again + lines
+            streams = [record.stream for record in lines]
+            chosen = None if chosen is None else b"\x01" * len(again) + chosen
+        work = _Work(joining, lines, chosen, newlines=newlines)
+        work.early += map(_with_newline, finished) if newlines else finished
         every = range(len(lines))
         for stream in STREAMS:
             if count := streams.count(stream):
@@ -313,6 +373,13 @@ class JoiningProcessor(Holder[OptionsT]):
                 if count < len(lines):
                     indexes = list(compress(every, map(stream.__eq__, streams)))
                 self._of_stream(work, indexes, stream, held)
+        for stream, begun in held.items():
+            if 0 <= begun.at < len(again):  # it began in a batch before this one
+                begun.at = -1
+                position, begun.since = before[stream]
+                begun.position = msgspec.structs.replace(position, until=Mark.of(begun.first))
+            elif begun.at >= 0:
+                begun.at -= len(again)
         return work.early + [record for record in work.slots if record is not None]
 
     def _of_stream(self, work: _Work, indexes: Sequence[int], stream: Stream, held: Held) -> None:
@@ -322,13 +389,6 @@ class JoiningProcessor(Holder[OptionsT]):
         if len(indexes) < len(lines):
             remarkable = bytes(map(remarkable.__getitem__, indexes))
         begun = held.pop(stream, None)
-        if begun is not None:
-            first = work.ready(lines[indexes[0]])
-            if not self._goes_on(begun, first):
-                begun = None
-            elif begun.doubtful:
-                work.end(self._ended(begun), begun)
-                begun = None
         runs = not joining.takes_plain(joining.plain_state)
         at, count = 0, len(indexes)
         while at < count:
@@ -336,24 +396,32 @@ class JoiningProcessor(Holder[OptionsT]):
             if begun is not None:
                 if (not plain or joining.takes_plain(begun.state)) and work.is_for_us(index):
                     state = joining.follows(begun.state, work.kinds[index])
-                    if state is not None and self._joins(begun, lines[index], newlines=work.newlines):
-                        begun.state = state
-                        begun.doubted = (index, work.ready(lines[index])) if state[-1:] == "?" else None
+                    if state is not None and self._joins(work, begun, lines[index], state):
                         slots[index] = None
                         at += 1
                         continue
+                left = begun.without_doubt()
                 work.end(self._ended(begun), begun)
                 begun = None
+                if left:
+                    for doubted in indexes[at - left : at]:
+                        slots[doubted] = lines[doubted]
+                    at -= left
+                    continue
             if not work.is_for_us(index):
                 at += 1
             elif plain and runs:
                 end = remarkable.find(1, at)
                 at = end if end >= 0 else count
-                begun = _Begun(work.ready(lines[indexes[at - 1]]), joining.plain_state, indexes[at - 1])
+                last = indexes[at - 1]
+                begun = _Begun(_ready(lines[last], newlines=work.newlines), joining.plain_state, last)
             else:
-                begun = _Begun(work.ready(lines[index]), joining.begins(work.kinds[index]), index)
+                first = _ready(lines[index], newlines=work.newlines)
+                begun = _Begun(first, joining.begins(work.kinds[index]), index)
                 at += 1
         if begun is not None:
+            if left := begun.without_doubt():
+                begun.again = [_ready(lines[doubted], newlines=work.newlines) for doubted in indexes[-left:]]
             held[stream] = begun
             if begun.at >= 0:
                 slots[begun.at] = None
@@ -366,20 +434,22 @@ class JoiningProcessor(Holder[OptionsT]):
             return False
         return not (begun.doubtful and (mark.time, mark.sequence) < (begins.time, begins.sequence))
 
-    def _joins(self, begun: _Begun, line: Record, *, newlines: bool) -> bool:
-        """Make this the record's next line, if the limits allow it."""
+    def _joins(self, work: _Work, begun: _Begun, line: Record, state: str) -> bool:
+        """Make this the record's next line, with the state behind it, if the limits allow it."""
         if len(begun.more) + 2 > self._limits.max_lines:
             return False
         first, time = begun.first, line.logged or line.time
-        text = line.message[:-1] if newlines else line.message
+        text = line.message[:-1] if work.newlines else line.message
+        if state[-1:] == "?" and (begun.in_doubt() >= MOST_IN_DOUBT or work.joining.is_logged(text)):
+            return False
         # The time of a line that has none is that of its being read: it says nothing.
         if line.place is None and self._are_apart(begun.last_time or first.logged or first.time, time):
             return False
         size_bytes = (begun.size_bytes or _size_bytes(first.message)) + 1 + _size_bytes(text)
         if size_bytes > self._limits.max_bytes:
             return False
+        begun.take(text, state)
         begun.last_time, begun.size_bytes = time, size_bytes
-        begun.more.append(text)
         begun.truncated = begun.truncated or line.truncated
         return True
 
@@ -389,13 +459,20 @@ class JoiningProcessor(Holder[OptionsT]):
             return False
         return _gap_ns(earlier, later) > self._max_gap_ns
 
-    def _ended(self, begun: _Begun) -> list[Record]:
-        """The record as it is now; and its last line by itself, where that has proved not to belong to it."""
-        if begun.doubted is not None:
-            begun.more.pop()
+    def _ended(self, begun: _Begun) -> Record:
+        """The record as it is now."""
         self.books.joined += len(begun.more)
-        whole = begun.whole()
-        return [whole] if begun.doubted is None else [whole, begun.doubted[1]]
+        return begun.whole()
+
+    def _finished(self, origin: Origin, begun: _Begun) -> list[Record]:
+        """The record as it is now, and what the lines behind it become, where nothing more comes."""
+        made = [self._ended(begun)]
+        if begun.again:
+            held: Held = {}
+            made += self._joined(origin, begun.again, held, None, newlines=False)
+            for last in held.values():
+                made += self._finished(origin, last)
+        return made
 
 
 @PROCESSORS.register(MultilineOptions)
@@ -424,7 +501,10 @@ def _holding(position: Position, held: Held) -> Position:
 def _weight(held: Held) -> int:
     """What it holds in memory, about."""
     return sum(
-        RECORD_OVERHEAD_BYTES + (begun.size_bytes or len(begun.first.message)) for begun in held.values()
+        RECORD_OVERHEAD_BYTES * (1 + len(begun.again))
+        + (begun.size_bytes or len(begun.first.message))
+        + sum(len(record.message) for record in begun.again)
+        for begun in held.values()
     )
 
 

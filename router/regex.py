@@ -204,13 +204,20 @@ class RegexSet:
         doubtful = [regex for regex in together if regex not in sure]
         self._scans = [_Scan(some, sure=some is sure) for some in (sure, doubtful) if some]
 
-    def masks(self, texts: Sequence[str], *, newlines: bool = False) -> dict[Regex, bytearray]:
+    def masks(
+        self, texts: Sequence[str], *, newlines: bool = False, returns: bool = False
+    ) -> dict[Regex, bytearray]:
         """For each pattern one byte for each text: 1 where it is found.
 
         With `newlines` each text is given with a newline that ends it, and is none of it: what comes from a
-        log need not be cut for this.
+        log need not be cut for this. With `returns` a carriage return at the end of a text is none of it
+        either: what a terminal was given has one there.
         """
         masks = {regex: bytearray() for regex in self._regexes}
+        whole = _Whole(texts, newlines=newlines)
+        if returns and "\r" in whole.text:
+            texts, newlines = whole.without_returns(), False
+            whole = _Whole(texts, newlines=newlines)
         for regex in self._apart:
             literal = regex.literal
             if literal is not None and not (newlines and "\n" in literal):
@@ -220,7 +227,6 @@ class RegexSet:
             else:
                 masks[regex] = bytearray(map(regex.found_in, texts))
         if self._scans and texts:
-            whole = _Whole(texts, newlines=newlines)
             for scan in self._scans:
                 scan.search(whole, masks)
         return masks
@@ -264,6 +270,12 @@ class _Whole:
         if self._has_lines is None:
             self._has_lines = self.text.count("\n") == len(self)
         return self._has_lines
+
+    def without_returns(self) -> list[str]:
+        """The texts without newline, and without the carriage return that ends some."""
+        if self._newlines:
+            return [text[:-1].removesuffix("\r") for text in self._texts]
+        return [text.removesuffix("\r") for text in self._texts]
 
     @property
     def bounds(self) -> list[int]:

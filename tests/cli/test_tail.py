@@ -66,6 +66,12 @@ def test_into_a_pipe_a_line_is_its_name_and_its_bytes() -> None:
     assert shown(Style(), *batches) == "web | hello\x1b[2J\x07\ndatabase | there\n"
 
 
+def test_lines_of_a_terminal_that_are_one_record_are_shown_without_their_carriage_returns() -> None:
+    batch = batch_of(origin(), record("panic: no\r\n\tcard\rs\r"))
+    assert shown(Style(), batch) == "web | panic: no\n\tcard\rs\n"
+    assert "000d" not in shown(Style(terminal=True), batch_of(origin(), record("panic: no\r\n\r\n")))
+
+
 def test_names_are_aligned_to_the_widest_that_is_known() -> None:
     screen = Screen(Style())
     web, database = origin(), origin("database")

@@ -77,6 +77,38 @@ TRACES = {
         java.lang.OutOfMemoryError: Java heap space
         + \tat Main.main(Main.java:4)
         at least this is no frame
+        + java.util.concurrent.ExecutionException: java.lang.RuntimeException: no card for
+        + customer 17
+        +
+        + of shop 3
+        + \tat shop.Orders.pay(Orders.java:17)
+        + Caused by: java.sql.SQLException: ORA-00001: unique constraint (SHOP.ORDERS) violated
+        + https://docs.oracle.com/error-help/db/ora-00001/
+        + \tat oracle.jdbc.Driver.run(Driver.java:1)
+        the shop is asked
+        + java.lang.IllegalArgumentException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        + \tSuppressed: reactor.core.publisher.FluxOnAssembly$OnAssemblyException:
+        + Error has been observed at the following site(s):
+        + \t*__checkpoint ⇢ Handler shop.Orders#pay() [DispatcherHandler]
+        + \t*__checkpoint ⇢ HTTP GET "/orders" [ExceptionHandlingWebHandler]
+        + Original Stack Trace:
+        + \t\tat shop.Orders.pay(Orders.java:17)
+        + \t\tat shop.Orders.ask(Orders.java:3)
+        the shop is asked without a stack
+        + java.lang.IllegalArgumentException: no card
+        + \tSuppressed: The stacktrace has been enhanced by Reactor, refer to additional information below:
+        + Error has been observed at the following site(s):
+        + \t|_ checkpoint ⇢ HTTP GET "/orders" [ExceptionHandlingWebHandler]
+        + Original Stack Trace:
+        the shop is closed
+        + java.lang.IllegalStateException: logged without its trace
+        the shop is open
+        + java.lang.IllegalStateException: logged without its trace
+        2026-11-23 20:06:30 ERROR cannot pay
+        + java.lang.IllegalStateException: no card
+        + \tat shop.Orders.pay(Orders.java:17)
+        nothing more
     """,
     "python": """
         started
@@ -120,6 +152,53 @@ TRACES = {
         + [SQL: INSERT INTO orders VALUES (1)]
         + (Background on this error at: https://sqlalche.me/e/20/gkpj)
         fine again
+        ERROR:root:slow
+        + Stack (most recent call last):
+        +   File "/shop/main.py", line 16, in <module>
+        +     pay()
+        +   File "/shop/orders.py", line 4, in pay
+        +     logging.error("slow", stack_info=True)
+        is fast again
+        ERROR:root:failed
+        + Traceback (most recent call last):
+        +   File "/shop/orders.py", line 5, in pay
+        +     1/0
+        +     ~^~
+        + ZeroDivisionError: division by zero
+        + Stack (most recent call last):
+        +   File "/shop/orders.py", line 6, in pay
+        +     logging.exception("failed", stack_info=True)
+        dumping all
+        +\x20
+        + Thread 0x00007fc0c821ab80 (most recent call first):
+        +   File "/usr/lib/python3.11/threading.py", line 320 in wait
+        +\x20
+        + Current thread 0x00007fc0c8bcab80 (most recent call first):
+        +   File "/shop/orders.py", line 7 in pay
+        +   File "/shop/main.py", line 16 in <module>
+        all dumped
+
+        Stack (most recent call last) is what comes next
+        ERROR:root:invalid
+        + Traceback (most recent call last):
+        +   File "/shop/orders.py", line 13, in pay
+        +     Order(count="x")
+        + pydantic_core._pydantic_core.ValidationError: 2 validation errors for Order
+        + card
+        +   Field required [type=missing, input_value={'count': 'x'}, input_type=dict]
+        +     For further information visit https://errors.pydantic.dev/2.12/v/missing
+        + items.0.count
+        +   Input should be a valid integer [type=int_parsing, input_value='x', input_type=str]
+        +     For further information visit https://errors.pydantic.dev/2.12/v/int_parsing
+        valid again
+        Fatal Python error: Segmentation fault
+        +\x20
+        + Current thread 0x00007fc0c821ab80 (most recent call first):
+        +   File "/shop/orders.py", line 15 in pay
+        +   File "/shop/main.py", line 16 in <module>
+        +\x20
+        + Extension modules: numpy._core._multiarray_umath (total: 1)
+        starting again
     """,
     "go": """
         2026/11/23 20:06:26 started
@@ -144,6 +223,62 @@ TRACES = {
         + runtime.throw({0x1, 0x2})
         + \t/go/src/runtime/panic.go:1047 +0x5d
         2026/11/23 20:06:28 going on
+        panic: no card
+        + \tfor customer 17
+        +\x20
+        + goroutine 1 [running]:
+        + main.main()
+        + \t/shop/main.go:6 +0x225
+        2026/11/23 20:06:29 started
+        panic: first
+        + \tline [recovered]
+        + \tpanic: again: first
+        + \tline
+        +\x20
+        + goroutine 1 [running]:
+        + main.main.func1()
+        + \t/shop/main.go:8 +0x4d
+        + panic({0x493f20?, 0x4b5108?})
+        + \t/usr/local/go/src/runtime/panic.go:860 +0x13a
+        2026/11/23 20:06:30 panic: nothing of that
+        panic: no card
+        + for customer 17 [recovered]
+        + \tpanic: again
+        +\x20
+        + goroutine 7 gp=0xc000007c00 m=3 mp=0xc000100008 [running, locked to thread]:
+        + main.main()
+        + \t/shop/main.go:6 +0x225
+        started
+        panic: of a library that logs so
+        +\x20
+        the shop is open
+        fatal error: concurrent map writes
+        +\x20
+        + goroutine 18 [running]:
+        + runtime.throw(0x4c2b5f, 0x15)
+        + \t/usr/local/go/src/runtime/panic.go:774 +0x72 fp=0xc000036f00 sp=0xc000036ed0 pc=0x42c7d2
+        + created by main.main
+        + \t/shop/main.go:5 +0x1d
+        the shop is open again
+        SIGQUIT: quit
+        + PC=0x40816e m=0 sigcode=0
+        +\x20
+        + goroutine 19 gp=0xad5d4c083c0 m=0 mp=0x559280 [running]:
+        + syscall.Kill(0x27?, 0x0?)
+        + \t/usr/local/go/src/syscall/zsyscall.go:611 +0x25 fp=0xad5d4bd6fa0 sp=0xad5d4bd6f70 pc=0x4
+        + created by main.main in goroutine 1
+        + \t/shop/main.go:10 +0x11f
+        +\x20
+        + goroutine 2 gp=0xad5d4ba4780 m=nil [force gc (idle)]:
+        + runtime.goparkunlock(...)
+        + \t/usr/local/go/src/runtime/proc.go:468
+        +\x20
+        + rax    0x0
+        + r8     0x0
+        + rip    0x40816e
+        + rflags 0x202
+        + cs     0x33
+        closing at 0x33
     """,
     "ruby": """
         started
@@ -189,6 +324,15 @@ TRACES = {
         + Require stack:
         + - /shop/main.js
         +     at Module._resolveFilename (node:internal/modules/cjs/loader:1:1)
+        Error: nothing is wrong
+        PrismaClientKnownRequestError:
+        + Invalid `prisma.order.create()` invocation in
+        + /shop/orders.js:3:1
+        +
+        +   1 async function pay() {
+        + → 2   await prisma.order.create(
+        + Unique constraint failed on the fields: (`id`)
+        +     at Vn.handleRequestError (/shop/node_modules/@prisma/client/runtime/library.js:121:7)
         /healthz took:12
         /healthz took:13
     """,
@@ -210,6 +354,36 @@ TRACES = {
         +    --- End of inner exception stack trace ---
         +    at Shop.Program.Main() in /shop/Program.cs:line 9
         the end
+        + Npgsql.PostgresException (0x80004005): 23505: duplicate key value violates unique constraint "pk"
+        +
+        + DETAIL: Key (id)=(1) already exists.
+        +    at Npgsql.Internal.NpgsqlConnector.ReadMessageLong(Boolean async)
+        +   Exception data:
+        +     Severity: ERROR
+        +     SqlState: 23505
+        +     MessageText: duplicate key value violates unique constraint "pk"
+        cannot save
+        + Microsoft.EntityFrameworkCore.DbUpdateException: An error occurred while saving.
+        +  ---> Npgsql.PostgresException (0x80004005): 23505: duplicate key value violates "pk"
+        +
+        + DETAIL: Detail redacted as it may contain sensitive data.
+        +    at Npgsql.Internal.NpgsqlConnector.ReadMessageLong(Boolean async)
+        +   Exception data:
+        +     Severity: ERROR
+        +    --- End of inner exception stack trace ---
+        +    at Shop.Orders.Save() in /shop/Orders.cs:line 17
+        saved
+        cannot log in
+        + Microsoft.Data.SqlClient.SqlException (0x80131904): Login failed for user 'shop'.
+        + Cannot open database "shop" requested by the login.
+        +    at Microsoft.Data.SqlClient.SqlInternalConnection.OnError(SqlException exception)
+        + --- End of stack trace from previous location ---
+        +    at Shop.Orders.Save() in /shop/Orders.cs:line 17
+        + ClientConnectionId:4c2c9a37-0000-0000-0000-000000000000
+        + Error Number:18456,State:1,Class:14
+        logged in
+        + System.InvalidOperationException: logged without its trace
+        the shop is open
     """,
     "php": """
         started
@@ -254,6 +428,38 @@ def test_traces_are_one_record_each(preset: str) -> None:
     assert joined(processor(preset=preset), said(*lines)) == ["\n".join(group) for group in groups]
 
 
+@pytest.mark.parametrize("newlines", [False, True])
+@pytest.mark.parametrize("preset", TRACES)
+def test_traces_of_a_terminal_are_joined_as_others_are(preset: str, newlines: bool) -> None:
+    """Every line ends with a carriage return there (`tty: true`), and keeps it."""
+    groups = [[f"{line}\r" for line in group] for group in groups_of(TRACES[preset])]
+    records = said(*(line for group in groups for line in group))
+    if newlines:
+        for record in records:
+            record.message += "\n"
+    lines = Batch(
+        WEB,
+        records,
+        before=BEGINNING,
+        after=BEGINNING,
+        size_bytes=1000,
+        newlines=newlines,
+        settled=ALL_STREAMS,
+    )
+    made = processor(preset=preset).hold(lines, "web").records
+    assert [record.message for record in made] == ["\n".join(group) for group in groups]
+
+
+def test_one_carriage_return_at_the_end_of_a_line_is_no_matter_of_patterns() -> None:
+    backslash = processor(**{"continue": r"^$|\.$"})
+    assert joined(backslash, said("a\r", "b.\r", "\r", "\r\r", "c\rd.", "e.", "f")) == [
+        "a\r\nb.\r\n\r",
+        "\r\r\nc\rd.\ne.",
+        "f",
+    ]
+    assert joined(processor(start="^a$"), said("a\r", "b\r", "a")) == ["a\r\nb\r", "a"]
+
+
 @pytest.mark.parametrize("preset", TRACES)
 def test_lines_that_are_no_traces_stay_what_they_are(preset: str) -> None:
     lines = ["one", "two at once", "", "GET / 200", '{"a": 1}', "Error handling is fine", "", "at noon"]
@@ -271,6 +477,49 @@ def test_an_empty_line_belongs_to_what_it_is_followed_by(cut: int) -> None:
         made = joins.hold(batch(records[:cut]), "web").records
         rest = joins.hold(batch(records[cut:], settled=ALL_STREAMS), "web").records
         assert [record.message for record in (*made, *rest)] == wanted
+
+
+_HEAD, _FRAME = "java.lang.Error: x", "\tat a.B.c(D.java:1)"
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ([_HEAD, "y", "z", _FRAME, "two"], [f"{_HEAD}\ny\nz\n{_FRAME}", "two"]),
+        ([_HEAD, "y", "z", "two"], [_HEAD, "y", "z", "two"]),
+        # What is no part of the message is looked at as if nothing had been before it.
+        ([_HEAD, "y", "z", _HEAD, _FRAME], [_HEAD, "y", f"z\n{_HEAD}\n{_FRAME}"]),
+        ([_HEAD, "y", "", _HEAD, "z", _FRAME], [_HEAD, f"y\n\n{_HEAD}\nz\n{_FRAME}"]),
+        # Lines of loggers are no part of a message.
+        ([_HEAD, "y", "[error] z", _FRAME], [_HEAD, "y", f"[error] z\n{_FRAME}"]),
+        ([_HEAD, '{"level": 3}', _FRAME], [_HEAD, f'{{"level": 3}}\n{_FRAME}']),
+        ([_HEAD, "y", "20:06:26 z\r", _HEAD], [_HEAD, "y", f"20:06:26 z\r\n{_HEAD}"]),
+        (
+            [_HEAD, *map(str, range(21)), _FRAME],
+            [_HEAD, *map(str, range(20)), f"20\n{_FRAME}"],
+        ),
+    ],
+)
+def test_lines_of_a_message_are_joined_where_a_trace_follows(
+    lines: list[str], wanted: list[str], cut: int
+) -> None:
+    for chosen in (None, bytes(range(1, 2)) * 30):
+        joins, records, made = processor(preset="java"), said(*lines), []
+        for begin in range(0, len(lines), cut):
+            some = batch(records[begin : begin + cut])
+            made += joins.hold(some, "web", chosen and chosen[: len(some.lines)]).records
+        made += joins.hold(settling(WEB, BEGINNING, None), "web").records
+        assert [record.message for record in made] == wanted
+        assert joins.books.joined == len(lines) - len(wanted)
+
+
+def test_lines_in_doubt_are_let_go_when_what_comes_may_not_follow_on_them() -> None:
+    joins = processor(preset="java")
+    assert joins.hold(batch(said("one", _HEAD, "y", "z")), "web").records == []
+    joins.doubt("web")
+    made = joins.hold(batch(said(*"......", _FRAME)[5:]), "web").records
+    assert [record.message for record in made] == [f"one\n{_HEAD}", "y", "z"]
 
 
 def test_patterns_of_ones_own() -> None:
@@ -404,7 +653,9 @@ class Log:
             found[stream] = index
         return found
 
-    def batches(self, begin: dict[Stream, int], sizes: Iterable[int]) -> Iterable[Batch]:
+    def batches(
+        self, begin: dict[Stream, int], sizes: Iterable[int], *, newlines: bool = False
+    ) -> Iterable[Batch]:
         """From there on, in batches of these sizes, and one of what is left."""
         index = min(begin.values())
         before = self.position(index, begin)
@@ -418,11 +669,14 @@ class Log:
             after = self.position(end, begin)
             yield Batch(
                 WEB,
-                [msgspec.structs.replace(record) for record in records],
+                [Record(f"{record.message}\n", record.stream, record.time) for record in records]
+                if newlines
+                else [msgspec.structs.replace(record) for record in records],
                 before=before,
                 after=after,
                 size_bytes=100,
-                ready=True,
+                newlines=newlines,
+                ready=not newlines,
             )
             index, before = end, after
 
@@ -435,7 +689,17 @@ _LINES = st.lists(
     st.tuples(
         st.sampled_from(["stdout", "stdout", "stderr"]),
         st.sampled_from(
-            ["plain", "java.lang.Error: x", "\tat a.B.c(D.java:1)", "Caused by: y", " more", "a 1", ""]
+            [
+                "plain",
+                "java.lang.Error: x",
+                "\tat a.B.c(D.java:1)",
+                "Caused by: y",
+                " more",
+                "a 1",
+                "",
+                "\r",
+                "INFO z",
+            ]
         ),
         st.sampled_from([0, 1000, 10**6, 10**9, 2 * 10**9]),
     ),
@@ -453,9 +717,13 @@ _OPTIONS = st.sampled_from(
 )
 
 
-@given(_LINES, _OPTIONS, st.lists(st.integers(1, 9), max_size=12), st.data())
+@given(_LINES, _OPTIONS, st.lists(st.integers(1, 9), max_size=12), st.booleans(), st.data())
 def test_the_same_records_come_out_however_it_is_cut_and_wherever_it_begins_again(
-    lines: list[tuple[Stream, str, int]], options: dict[str, Any], sizes: list[int], data: st.DataObject
+    lines: list[tuple[Stream, str, int]],
+    options: dict[str, Any],
+    sizes: list[int],
+    newlines: bool,
+    data: st.DataObject,
 ) -> None:
     log = Log(lines)
     joins = processor(**options)
@@ -466,13 +734,13 @@ def test_the_same_records_come_out_however_it_is_cut_and_wherever_it_begins_agai
     position = BEGINNING
     for _ in range(data.draw(st.integers(0, 3), "restarts")):
         again = processor(**options)
-        batches = list(log.batches(log.begin(position), sizes))
+        batches = list(log.batches(log.begin(position), sizes, newlines=newlines))
         for each in batches[: data.draw(st.integers(0, len(batches)), "killed behind")]:
             made = again.hold(each, "web")
             got += shown(made)
             position = made.after
     again = processor(**options)
-    for each in log.batches(log.begin(position), sizes):
+    for each in log.batches(log.begin(position), sizes, newlines=newlines):
         got += shown(again.hold(each, "web"))
     got += shown(again.hold(settling(WEB, BEGINNING, None), "web"))
     assert sorted(got) == sorted(at_once)

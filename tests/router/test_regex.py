@@ -46,6 +46,15 @@ def test_many_texts_are_searched_as_each_of_them_is(
     for masks in (regex_set.masks(texts), regex_set.masks(ended, newlines=True)):
         for regex in regexes:
             assert list(masks[regex]) == [regex.found_in(text) for text in texts]
+    # Half of them end with a carriage return.
+    of_terminal = [f"{text}\r" if index % 2 else text for index, text in enumerate(texts)]
+    ended = [f"{text}\n" for text in of_terminal]
+    for masks in (
+        regex_set.masks(of_terminal, returns=True),
+        regex_set.masks(ended, newlines=True, returns=True),
+    ):
+        for regex in regexes:
+            assert list(masks[regex]) == [regex.found_in(text) for text in texts]
 
 
 @pytest.mark.parametrize(
