@@ -441,8 +441,8 @@ class _Tail:
 
         asked = self._asked
         self._choose(asked.parsed)
-        # Raw and JSON are what the engine has: programs read them, and finding levels in texts costs more than
-        # all the rest.
+        # Raw and JSON are what the engine has: programs read them, and finding levels in texts costs more
+        # than all the rest.
         self._screen.parses = asked.format not in ("default", "raw", "json")
         wanted = [asked.containers] + ([] if asked.has_context else [asked.records])
         past = Past(since=asked.since, until=asked.until, last=asked.lines)
