@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
@@ -70,7 +71,9 @@ def load(function: str) -> Function:
         raise ValueError(
             f"there is no module {module}: install it beside logroute, or have its folder in PYTHONPATH"
         ) from error
-    except (Exception, SystemExit) as error:  # a stranger's module may do anything
+    except BaseException as error:  # a stranger's module may do anything
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # ctrl-C, while the daemon starts; a reload is not in the main thread
         raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     for part in name.split("."):
         found = getattr(found, part, None)

@@ -80,8 +80,8 @@ class Stage:
         try:
             with self._watch.running(self.plan.name):
                 result = self.processor.apply(batch)
-        except (Exception, SystemExit) as error:  # a stranger's may raise anything
-            self._say(error)
+        except BaseException as error:  # a stranger's may raise anything: Rust's panics are no Exception
+            self._take(error)
             books.failed += given
             result = _withheld(batch) if self.processor.guards else batch
         made = result if result is not None else batch.with_records([], 0)
@@ -101,8 +101,8 @@ class Stage:
         try:
             with self._watch.running(self.plan.name):
                 made = self.holder.hold(batch, key, chosen)
-        except (Exception, SystemExit) as error:
-            self._say(error)
+        except BaseException as error:
+            self._take(error)
             books.failed += count
             return batch
         out = len(made.lines) - (chosen.count(0) if chosen is not None else 0)
@@ -110,7 +110,14 @@ class Stage:
         books.records_out += out
         return made
 
-    def _say(self, error: BaseException) -> None:
+    def _take(self, error: BaseException) -> None:
+        """Say what it has raised; raise again what it has not.
+
+        It awaits nothing, so that nobody cancels or closes it in its midst. Only ctrl-C may raise there,
+        where that is not received as a signal.
+        """
+        if isinstance(error, KeyboardInterrupt) and not self._watch.receives_interrupts:
+            raise error
         self.raised = type(error).__name__
         now = trio.current_time()
         if now - self._said_at >= SAY_AGAIN_S:

@@ -54,6 +54,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "functions.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "ends.py").write_text("raise SystemExit\n")
+    (tmp_path / "panics.py").write_text("raise BaseException('a panic')\n")
     (tmp_path / "needs.py").write_text("import nothing_of_that_name\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "functions", raising=False)
@@ -120,6 +121,7 @@ def test_what_no_sink_could_write_is_refused(name: str, words: str) -> None:
         ("nowhere.at_all:x", "there is no module nowhere.at_all: install it beside logroute"),
         ("broken:x", "broken cannot be imported: ZeroDivisionError"),
         ("ends:x", "ends cannot be imported: SystemExit"),
+        ("panics:x", "panics cannot be imported: BaseException: a panic"),
         ("needs:x", "needs cannot be imported: No module named 'nothing_of_that_name'"),
     ],
 )

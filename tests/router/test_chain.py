@@ -13,6 +13,7 @@ from logroute.router.chain import PIECE, Chains, StagePlan
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.router import Router
+from logroute.router.watch import Watch
 from tests.router.stand_ins import batch, number_of, origin
 from tests.router.test_router import add, messages, opened, received
 
@@ -145,6 +146,29 @@ async def test_a_processor_that_raises_lets_the_records_go_on_as_they_were() -> 
     chains = Chains([plan("broken", fail), plan("shout", shout)])
     assert await through(chains, batch(WEB, [1, 2])) == ["1!", "2!"]
     assert books(chains) == {"broken": (2, 2, 0, 2), "shout": (2, 2, 0, 0)}
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, BaseException, KeyboardInterrupt])
+async def test_nothing_that_a_processor_raises_ends_anything_else(error: type[BaseException]) -> None:
+    """A panic in Rust is a BaseException, and an interrupt may be the function's own."""
+
+    def fail(records: list[Record]) -> list[Record]:
+        raise error
+
+    watch = Watch()
+    watch.receives_interrupts = True
+    chains = Chains([plan("broken", fail), plan("shout", shout)], watch=watch)
+    assert await through(chains, batch(WEB, [1, 2])) == ["1!", "2!"]
+    assert books(chains)["broken"] == (2, 2, 0, 2)
+    assert chains.stages[0].raised == error.__name__
+
+
+async def test_ctrl_c_ends_what_runs_where_nobody_receives_signals() -> None:
+    def interrupted(records: list[Record]) -> list[Record]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await through(Chains([plan("long", interrupted)]), batch(WEB, [1]))
 
 
 async def test_a_large_batch_is_processed_in_pieces_and_others_get_their_turn(
