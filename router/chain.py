@@ -7,6 +7,7 @@ its own to change, counts what goes in and comes out, and gives way to others be
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import compress
@@ -127,8 +128,15 @@ class Stage:
                 if self.processor.guards
                 else "a processor has failed: the records go on as they were",
                 processor=self.plan.name,
-                exc_info=error,
+                error=traceback.format_exception_only(error)[-1].strip(),
+                # Whatever the log's level: who has written it needs the line.
+                exception=_printable("".join(traceback.format_exception(error))),
             )
+
+
+def _printable(text: str) -> str:
+    """With nothing in it that does something to a terminal: what is raised may quote a container."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _withheld(batch: Batch) -> Batch:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import pytest
+import structlog
 import trio.testing
 
+from logroute.cli import log
 from logroute.processors import Processor, ProcessorOptions
 from logroute.router.chain import PIECE, Chains, StagePlan
 from logroute.router.match import EVERYTHING, Match
@@ -161,6 +163,27 @@ async def test_nothing_that_a_processor_raises_ends_anything_else(error: type[Ba
     assert await through(chains, batch(WEB, [1, 2])) == ["1!", "2!"]
     assert books(chains)["broken"] == (2, 2, 0, 2)
     assert chains.stages[0].raised == error.__name__
+
+
+async def test_the_log_says_where_in_its_code_a_processor_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def divide(records: list[Record]) -> list[Record]:
+        raise ZeroDivisionError("\x1b[2J" + records[0].message)
+
+    formats: list[log.Format] = ["json", "text"]
+    for format_ in formats:
+        before = structlog.get_config()
+        log.configure(format_, "warning")
+        try:
+            await through(Chains([plan("broken", divide)]), batch(WEB, [7]))
+        finally:
+            structlog.configure(**before)
+        said = capsys.readouterr().err
+        assert "test_chain.py" in said
+        assert "in divide" in said
+        assert "2J7" in said
+        assert "\x1b[2J" not in said
 
 
 async def test_ctrl_c_ends_what_runs_where_nobody_receives_signals() -> None:
