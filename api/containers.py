@@ -88,6 +88,8 @@ class ContainerFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not read, or cannot be just now."""
     last_record: str = ""
     """Time of the last record that was read; left out: of none yet."""
+    corrupt_lines: int = 0
+    """Lines that were left out since it is read, because they are not what the format of its log says."""
     routes: dict[str, RouteOfContainer] = {}
 
     @property
@@ -150,6 +152,7 @@ def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
         host=origin.host,
         reason=known.reason,
         last_record=_last(known.position),
+        corrupt_lines=known.corrupt_lines,
         routes={
             name: _route(daemon, route, known)
             for name, route in (daemon.router.routes | daemon.router.unopened).items()

@@ -17,8 +17,9 @@ from logroute.sinks.stdout import visible
 def command(everything: bool, api: str | None, token_file: str | None, output: str) -> None:
     """List the containers that the daemon sees: how each is read, and which routes take it.
 
-    LAST is how long ago it said what was read last. A route is marked with `!` where something stands in its
-    way, and with `…` where it is behind: `logroute explain CONTAINER` says why.
+    LAST is how long ago it said what was read last. READ is marked with `!` where it cannot be read on, or
+    where lines are left out; a route where something stands in its way, and with `…` where it is behind:
+    `logroute explain CONTAINER` says why.
     """
     found = ask(api, token_file, lambda client: client.get("/v1/containers", Containers))
     if output == "json":
@@ -53,5 +54,6 @@ def _row(facts: ContainerFacts, now: str) -> tuple[str, ...]:
             name + ("!" if route.in_the_way else "…" if route.behind or route.waiting else "")
             for name, route in facts.taken.items()
         )
-    read = facts.read + ("!" if facts.reason and facts.read in ("file", "api") else "")
+    marked = facts.corrupt_lines or (facts.reason and facts.read in ("file", "api"))
+    read = facts.read + ("!" if marked else "")
     return visible(facts.name), facts.state, read, ago(facts.last_record, now), visible(routes)

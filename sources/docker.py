@@ -32,6 +32,7 @@ from logroute.sources import (
     SourceOptions,
     Start,
 )
+from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.docker_container import Container, own_container_id
 from logroute.sources.docker_events import ContainerEvents
 from logroute.sources.docker_files import ContainerFiles
@@ -133,12 +134,14 @@ class DockerSource(Source[DockerOptions]):
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
         self._emit = emit
+        corrupt = CorruptLines(self.context)
         self._sweep = Sweep(
             emit,
             self.context.name,
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
+            on_corrupt=corrupt.found,
             on_behind=self._fell_behind,
             held_bytes=self.context.held_bytes,
         )
@@ -164,6 +167,7 @@ class DockerSource(Source[DockerOptions]):
                 else:
                     await self._events.follow(task_status)
         finally:
+            corrupt.say()
             await self._let_go()
 
     async def _read_once(self, task_status: trio.TaskStatus[None]) -> None:
@@ -404,8 +408,9 @@ class DockerSource(Source[DockerOptions]):
         if container.ignored:
             return Known(container.origin, "ignored", state, container.ignored)
         if container.log is not None:
-            stuck = self._sweep.why_stuck(container.log)
-            return Known(container.origin, "file", state, stuck, container.log.position)
+            log = container.log
+            stuck, corrupt = self._sweep.why_stuck(log), log.statistics.corrupt_lines
+            return Known(container.origin, "file", state, stuck, log.position, corrupt)
         if container.engine_log is not None:
             refused = self._readers.why_refused(container.details.id) if self._readers is not None else ""
             reason = refused or self._events.away

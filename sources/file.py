@@ -36,6 +36,7 @@ from logroute.sources import (
     Start,
 )
 from logroute.sources.birth import birth_ns
+from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_chain import is_rotated_name
@@ -92,6 +93,7 @@ class FileSource(Source[FileSourceOptions]):
         self._looking = trio.CapacityLimiter(2)
         self._files: dict[str, _File] = {}
         self._failed_at: dict[str, float] = {}
+        self._corrupt = CorruptLines(context)
         self._host = socket.gethostname()
         self._appeared = trio.Event()
         self._some_drained = trio.Event()
@@ -108,6 +110,7 @@ class FileSource(Source[FileSourceOptions]):
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
+            on_corrupt=self._corrupt.found,
             on_names=self._name_changed,
             held_bytes=self.context.held_bytes,
         )
@@ -130,6 +133,7 @@ class FileSource(Source[FileSourceOptions]):
                 else:
                     await self._scan_on()
         finally:
+            self._corrupt.say()
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
@@ -142,6 +146,7 @@ class FileSource(Source[FileSourceOptions]):
                 "removed" if each.gone else "running",
                 self._sweep.why_stuck(each.log),
                 each.log.position,
+                each.log.statistics.corrupt_lines,
             )
             for each in self._files.values()
         ]

@@ -82,6 +82,7 @@ class LogFile:
         "_segments",
         "_spent",
         "_tail",
+        "_told_corrupt",
         "began",
         "cap",
         "closed",
@@ -136,6 +137,7 @@ class LogFile:
         self._at_end = False
         self._looked = False
         self._losses: tuple[Lost, ...] = ()
+        self._told_corrupt = 0
 
     # --- the chain ----------------------------------------------------------------------------------
 
@@ -172,6 +174,11 @@ class LogFile:
         with _MEMORY:
             losses, self._losses = self._losses, ()
         return losses
+
+    def take_corrupt_lines(self) -> int:
+        """How many lines were left out since this was last called."""
+        told, self._told_corrupt = self._told_corrupt, self.statistics.corrupt_lines
+        return self._told_corrupt - told
 
     @property
     def position(self) -> Position:

@@ -73,7 +73,7 @@ class LogStatistics(msgspec.Struct, gc=False):
     records: int = 0
     bytes: int = 0
     corrupt_lines: int = 0
-    """Lines that are not what the format says; passed over, or taken as text."""
+    """Lines that are not what the format says, and of which there is no record; each time they are read."""
     discarded: int = 0
     """Characters (text: bytes) discarded behind truncated records."""
 
@@ -296,7 +296,7 @@ _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 class JsonFormat(TextFormat):
     """An object a line: message, time, level and stream under their usual names, everything else is fields.
 
-    A line that is no object is a record like one of `text`, and is counted.
+    A line that is no object is a record like one of `text`.
     """
 
     name = "json"
@@ -306,7 +306,6 @@ class JsonFormat(TextFormat):
         record = DetailedRecord(text, "stdout", now, truncated=truncated, place=place)
         fields = _object(text) if text[:1] == "{" else None
         if fields is None:
-            self.statistics.corrupt_lines += 1
             return record
         for name in _TIMES:
             if found := _utc(fields.get(name)):
