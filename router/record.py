@@ -216,7 +216,7 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
     @property
     def id_prefix(self) -> dict[Stream, str]:
         """What the stable ids of each stream begin with."""
-        start = self.id[:12]
+        start = self.id[:12] or _hash_of_key(self.key)
         return {"stdout": start + "-o", "stderr": start + "-e"}
 
     @property
@@ -269,12 +269,18 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         """
         if record.place is not None:
             return record.place + record.part
-        text = f"{self.id[:12]}-{record.stream[3]}{record.logged or record.time}"
+        text = f"{self.id[:12] or _hash_of_key(self.key)}-{record.stream[3]}{record.logged or record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:
             text = f"{text}-{record.sequence}"
         return text + record.part
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_key(key: str) -> str:
+    """What stable ids begin with where there is no container's id: two files may have lines of one time."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 def _encodable(value: Any) -> Any:

@@ -634,11 +634,11 @@ class LogFile:
         """Whether nothing more is written to the file that is read now.
 
         An engine closes its file before it begins a new one. Other programs are told after their file was
-        renamed, and may write to it until then.
+        renamed, and may write to it until then; so are those that kubelet rotates logs for.
         """
         if len(self._segments) < 2:
             return self.complete
-        if not self._format.pieces or self.complete or segment.compressed:
+        if not self._format.told_late or self.complete or segment.compressed:
             return True
         following = self._segments[1]
         if len(self._segments) == 2 and not following.compressed and following.size() == 0:
