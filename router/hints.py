@@ -1,5 +1,6 @@
 """Hints: what the labels of a container ask for its records.
 
+    logroute.enable=false             nothing of it is read
     logroute.routes=search,audit      only these routes may take them, if their matches do
     logroute.parser=json              they are parsed so, unless the configuration parses them
     logroute.multiline=java           lines of one trace are joined, unless the configuration joins them
@@ -36,10 +37,12 @@ PARSER = "logroute.parser"
 MULTILINE = "logroute.multiline"
 FIELDS = "logroute.fields."
 ENABLE = "logroute.enable"
-"""Decided by the source, which then reads nothing."""
+"""Heard by the source, which then reads nothing (`disabled`)."""
 KNOWN = (ENABLE, ROUTES, PARSER, MULTILINE)
 OF_DEMO = "logroute.demo"
 """By which `logroute demo` knows its containers; it asks for nothing."""
+
+_OFF, _ON = ("false", "0", "no"), ("true", "1", "yes")
 
 FORMATS = ("nginx", "apache", "haproxy", "postgres", "redis", "klog", "syslog")
 PARSERS: dict[str, dict[str, Any]] = {
@@ -49,6 +52,11 @@ PARSERS: dict[str, dict[str, Any]] = {
 """What a label may name, and the processor that it means. None takes anything from the label but its name."""
 PARSING = frozenset({"json", "logfmt", "regex", "format", "csv", "key_value", "auto"})
 """Types of processors beside which a label is not heard."""
+
+
+def disabled(origin: Origin) -> bool:
+    """Whether the container asks that nothing of it is read."""
+    return origin.labels.get(ENABLE, "").lower() in _OFF
 
 
 def allowed(origin: Origin, routes: Iterable[str]) -> frozenset[str] | None:

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import ContainerMatchField, Duration
+from logroute.router.hints import disabled
 from logroute.router.position import BEGINNING, Position
 from logroute.router.record import Origin
 from logroute.router.times import iso_time
@@ -272,7 +273,7 @@ class DockerSource(Source[DockerOptions]):
         """Why this container is not read, or nothing."""
         if details.id == self._self_id:
             return "it is logroute itself"
-        if origin.labels.get("logroute.enable", "").lower() in ("false", "0", "no"):
+        if disabled(origin):
             return "its label logroute.enable says so"
         if details.log_driver == "none":
             return "its logging driver keeps nothing"
