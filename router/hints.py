@@ -39,6 +39,7 @@ FIELDS = "logroute.fields."
 ENABLE = "logroute.enable"
 """Heard by the source, which then reads nothing (`disabled`)."""
 KNOWN = (ENABLE, ROUTES, PARSER, MULTILINE)
+_GROUPS = [label.removeprefix(PREFIX).rstrip(".") for label in (*KNOWN, FIELDS)]
 OF_DEMO = "logroute.demo"
 """By which `logroute demo` knows its containers; it asks for nothing."""
 
@@ -72,8 +73,14 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
     found: list[str] = []
     for label, value in origin.labels.items():
         if not label.startswith(PREFIX):
+            if label.lower().startswith(PREFIX):
+                found.append(f'there is no label {label}; did you mean "{label.lower()}"?')
             continue
-        if label == ROUTES:
+        if label == ENABLE:
+            if value.lower() not in (*_ON, *_OFF):
+                hint = did_you_mean(value, ("true", "false"))
+                found.append(f'{label}: "{value}" is neither true nor false{hint}')
+        elif label == ROUTES:
             unknown = [name for name in _names(value) if name not in routes]
             found += [f'{label}: there is no route "{name}"{did_you_mean(name, routes)}' for name in unknown]
             if not _names(value):
@@ -89,7 +96,10 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
         elif label == FIELDS:
             found.append(f"{label} names no field")
         elif label not in (*KNOWN, OF_DEMO) and not label.startswith(FIELDS):
+            group, _, key = label.removeprefix(PREFIX).partition(".")
             hint = did_you_mean(label, KNOWN) or f"; there are {', '.join(KNOWN)} and {FIELDS}…"
+            if "fields" in did_you_mean(group, _GROUPS):
+                hint = f'; did you mean "{FIELDS}{key or "…"}"?'
             found.append(f"there is no label {label}{hint}")
     return found
 
