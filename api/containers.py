@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logroute.router.hints import ROUTES, allowed
+from logroute.router.paths import image_reference
 from logroute.router.position import Position
 from logroute.router.record import ALL_STREAMS, STREAMS, Origin
 from logroute.router.times import iso_time
@@ -141,14 +142,13 @@ def find(containers: Iterable[ContainerFacts], wanted: str) -> ContainerFacts:
 
 def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
     origin = known.origin
-    image = origin.image
     return ContainerFacts(
         name=display_name(origin),
         source=origin.source,
         state=known.state,
         read=known.read,
         id=origin.id,
-        image=f"{image.name}:{image.tag}" if image and image.tag else image.name if image else "",
+        image=image_reference(origin) or "",
         host=origin.host,
         reason=known.reason,
         last_record=_last(known.position),

@@ -118,17 +118,17 @@ def message_hash(message: str) -> str:
 class Image(msgspec.Struct, frozen=True):
     name: str
     tag: str | None = None
+    digest: str | None = None
+    """`sha256:…`, where the container was started by it."""
 
     @classmethod
     @lru_cache(maxsize=1024)
     def parse(cls, reference: str) -> Image:
-        """Split `registry:5000/shop/web:1.2@sha256:…` at the tag; a digest counts as the tag's part."""
-        name, at, digest = reference.partition("@")
+        """Split `registry:5000/shop/web:1.2@sha256:…` into its parts."""
+        name, _, digest = reference.partition("@")
         head, slash, last = name.rpartition("/")
         last, colon, tag = last.partition(":")
-        if colon:
-            return cls(head + slash + last, tag)
-        return cls(name, digest if at else None)
+        return cls(head + slash + last, tag if colon else None, digest or None)
 
 
 def _number(text: str | None) -> int | None:
@@ -243,6 +243,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
             image = {"name": self.image.name}
             if self.image.tag:
                 image["tag"] = self.image.tag
+            if self.image.digest:
+                image["digest"] = self.image.digest
             container["image"] = image
         if self.runtime:
             container["runtime"] = self.runtime

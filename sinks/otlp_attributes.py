@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from logroute.router.paths import image_reference
 from logroute.router.record import Origin, Record
 
 Attributes = dict[str, Any]
@@ -54,11 +53,10 @@ def resource_attributes(origin: Origin) -> Attributes:
     }
     if origin.image:
         found["container.image.name"] = origin.image.name
-        # A digest is no tag.
-        if origin.image.tag and ":" not in origin.image.tag:
+        if origin.image.tag:
             found["container.image.tags"] = [origin.image.tag]
-        elif origin.image.tag:
-            found["container.image.repo_digests"] = [image_reference(origin)]
+        if origin.image.digest:
+            found["container.image.repo_digests"] = [f"{origin.image.name}@{origin.image.digest}"]
     found |= {name: kubernetes.get(key) for key, name in _KUBERNETES.items()}
     found |= {f"container.label.{key}": value for key, value in origin.labels.items()}
     return {name: value for name, value in found.items() if value not in (None, "")}

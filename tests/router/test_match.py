@@ -181,6 +181,9 @@ def test_an_image_with_a_digest_is_found_by_its_name() -> None:
     assert takes({"image": "web"}, origin)
     assert takes({"image": "shop/web@sha256:00*"}, origin)
     assert not takes({"image": "web:*"}, origin)
+    both = Origin("k", "s", image=Image.parse("shop/web:1@sha256:" + "0" * 64))
+    for name in ("web", "web:1", "shop/web:1", "web:1@sha256:00*", "shop/web@sha256:00*"):
+        assert takes({"image": name}, both)
 
 
 def test_a_container_called_like_an_id_is_found_by_its_name() -> None:
