@@ -250,9 +250,9 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
             container["runtime"] = self.runtime
         if self.labels:
             # Elasticsearch would make objects of names with dots.
-            container["labels"] = {k.replace(".", "_"): v for k, v in self.labels.items()}
+            container["labels"] = _without_dots(self.labels)
         if self.env:
-            container["env"] = {k.replace(".", "_"): v for k, v in self.env.items()}
+            container["env"] = _without_dots(self.env)
         parts = {
             "container": container,
             "log": {"file": {"path": self.file}} if self.file else {},
@@ -277,6 +277,22 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         if record.sequence:
             text = f"{text}-{record.sequence}"
         return text + record.part
+
+
+def _without_dots(named: Mapping[str, str]) -> dict[str, str]:
+    """The same with `_` for each dot in a name; who has that name already keeps it, others are numbered."""
+    found = {name.replace(".", "_"): value for name, value in named.items()}
+    if len(found) == len(named):
+        return found
+    found = {name: value for name, value in named.items() if "." not in name}
+    for name in sorted(named.keys() - found.keys()):
+        plain = given = name.replace(".", "_")
+        number = 1
+        while given in found:
+            number += 1
+            given = f"{plain}_{number}"
+        found[given] = named[name]
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -77,6 +77,15 @@ def test_a_path_that_is_no_utf8_harms_no_record_with_a_level() -> None:
     assert json.loads(line)["log"] == {"level": "info", "file": {"path": "/x/?.log"}}
 
 
+def test_labels_whose_names_differ_in_dots_alone_are_all_there() -> None:
+    labels = {"a.b": "dot", "a_b": "plain", "a.b.c": "two", "a_b.c": "one", "x.y": "z"}
+    for named in (labels, dict(reversed(labels.items()))):
+        [line] = lines("json", Record("m", "stdout", TIME), origin=Origin("k", "s", id=ID, labels=named))
+        assert json.loads(line)["container"]["labels"] == {
+            "a_b": "plain", "a_b_2": "dot", "a_b_c": "two", "a_b_c_2": "one", "x_y": "z",
+        }  # fmt: skip
+
+
 def origin_hash(origin: Origin) -> str:
     """What ids begin with where there is no container's: lines of two files may have one time."""
     return blake2b(origin.key.encode(), digest_size=6).hexdigest()
