@@ -15,6 +15,7 @@ import msgspec
 
 from logroute.router.books import OfOrigin
 from logroute.router.hints import ROUTES, allowed
+from logroute.router.paths import image_reference
 from logroute.router.position import Position
 from logroute.router.record import ALL_STREAMS, STREAMS, Origin
 from logroute.router.times import full_time, iso_time
@@ -97,6 +98,8 @@ class ContainerFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not read, or cannot be just now."""
     last_record: str = ""
     """Time of the last record that was read; left out: of none yet."""
+    corrupt_lines: int = 0
+    """Lines that were left out since it is read, because they are not what the format of its log says."""
     routes: dict[str, RouteOfContainer] = {}
 
     @property
@@ -153,17 +156,17 @@ def nearest(wanted: str, there: Iterable[str]) -> list[str]:
 
 def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
     origin = known.origin
-    image = origin.image
     return ContainerFacts(
         name=display_name(origin),
         source=origin.source,
         state=known.state,
         read=known.read,
         id=origin.id,
-        image=f"{image.name}:{image.tag}" if image and image.tag else image.name if image else "",
+        image=image_reference(origin) or "",
         host=origin.host,
         reason=known.reason,
         last_record=_last(known.position),
+        corrupt_lines=known.corrupt_lines,
         routes={
             name: _route(daemon, route, known)
             for name, route in (daemon.router.routes | daemon.router.unopened).items()

@@ -133,7 +133,12 @@ class Explanation:
         hindered = (
             f" It cannot be read on: {facts.reason}." if facts.reason and facts.read != "waiting" else ""
         )
-        return f"It is read {how} (source {facts.source}); {last}.{hindered}"
+        corrupt = (
+            f" {facts.corrupt_lines} of its lines are left out: they are not what the format of its log says."
+            if facts.corrupt_lines
+            else ""
+        )
+        return f"It is read {how} (source {facts.source}); {last}.{hindered}{corrupt}"
 
     def _route(self, name: str, route: RouteOfContainer) -> list[str]:
         if not route.takes:

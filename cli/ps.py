@@ -27,8 +27,9 @@ def command(everything: bool, api: str | None, token_file: str | None, output: s
     """List the containers that the daemon sees: how each is read, and which routes take it.
 
     READ TO is the time of the record that was read last, LAST how long ago that was, LAG how much of what was
-    read is not delivered. A route is marked with `!` where something stands in its way, and with `…` where it
-    is behind: `logroute explain CONTAINER` says why. A narrow terminal shows fewer columns.
+    read is not delivered. READ is marked with `!` where it cannot be read on, or where lines are left out; a
+    route where something stands in its way, and with `…` where it is behind: `logroute explain CONTAINER`
+    says why. A narrow terminal shows fewer columns.
     """
     found = ask(api, token_file, lambda client: client.get("/v1/containers", Containers))
     if output == "json":
@@ -81,7 +82,8 @@ def lines(containers: Sequence[ContainerFacts], now: str, width: int | None) -> 
 
 def _row(facts: ContainerFacts, now: str) -> tuple[str, ...]:
     """All but the routes."""
-    read = facts.read + ("!" if facts.reason and facts.read in ("file", "api") else "")
+    marked = facts.corrupt_lines or (facts.reason and facts.read in ("file", "api"))
+    read = facts.read + ("!" if marked else "")
     last = facts.last_record
     return visible(facts.name), facts.state, read, when(last), ago(last, now), _lag(facts)
 

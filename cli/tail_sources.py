@@ -119,7 +119,8 @@ class Decoder:
         origin = self._origins.get(key)
         if origin is None:
             known = msgspec.json.decode(line.container, type=_Container)
-            image = Image(known.image["name"], known.image.get("tag")) if "name" in known.image else None
+            said = known.image
+            image = Image(said["name"], said.get("tag"), said.get("digest")) if "name" in said else None
             origin = self._origins[key] = Origin(
                 f"docker:{known.id}" if known.id else f"file:{key[1]}",
                 "daemon",

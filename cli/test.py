@@ -40,10 +40,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def run_tests(loaded: LoadedConfig) -> list[Verdict]:
     """Every test, in the order of the configuration. Raises ConfigError where a processor cannot be made."""
-    try:
-        return trio.run(_run, loaded)
-    except ValueError as error:
-        raise ConfigError([Problem(str(error))]) from error
+    from logroute.config.plans import unusable
+
+    if problems := unusable(loaded):
+        raise ConfigError(problems)
+    return trio.run(_run, loaded)
 
 
 async def _run(loaded: LoadedConfig) -> list[Verdict]:

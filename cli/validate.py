@@ -6,10 +6,26 @@ import json
 import sys
 
 import click
+import msgspec
 
 from logroute.cli.test import NO_CONFIGURATION, run_tests
-from logroute.config.load import find_config, load_config
+from logroute.config.load import LoadedConfig, find_config, load_config
 from logroute.config.problems import ConfigError, Problem
+
+
+def _what_run_refuses(loaded: LoadedConfig) -> list[Problem]:
+    """What is valid, and `logroute run` would say all the same, in the same words."""
+    from logroute.cli.run import api_of
+    from logroute.config.plans import unusable
+
+    problems = unusable(loaded)
+    try:
+        api_of(loaded.config, None)
+    except ConfigError as error:
+        for problem in error.problems:
+            at = loaded.place_of(tuple(problem.path.split(".")) if problem.path else ("api", "listen"))
+            problems.append(msgspec.structs.replace(at, message=problem.message.removeprefix("--listen: ")))
+    return sorted(problems, key=lambda problem: (problem.file != str(loaded.files[0]), problem.line))
 
 
 @click.command("validate")
@@ -25,6 +41,8 @@ def command(config_file: str | None, format_: str) -> None:
         if path is None:
             raise ConfigError([Problem(NO_CONFIGURATION)])
         loaded = load_config(path)
+        if problems := _what_run_refuses(loaded):
+            raise ConfigError(problems)
         if problems := [problem for verdict in run_tests(loaded) for problem in verdict.problems()]:
             raise ConfigError(problems)
     except ConfigError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     """All of it as it was written, with variables by their names."""
     places: Mapping[str, str] = {}
     """Where each route stands: `file:line`, or the URI."""
+    place_of: Callable[[Loc], Problem] = lambda loc: Problem("", dotted(loc))
+    """Where something in it stands: a problem of it, without a message."""
 
     @property
     def routes(self) -> Mapping[str, Any]:
@@ -105,6 +107,7 @@ def _loaded(reader: _Reader, uris: tuple[str, ...], *, from_file: bool) -> Loade
         tests,
         said,
         {name: f"{at.file}:{at.line}" if at.line else at.file for name, at in places.items()},
+        merged.place_of,
     )
 
 

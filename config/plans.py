@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from pydantic import ValidationError
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES
 from logroute.config.model import Config, RouteOptions
-from logroute.config.problems import ConfigError, Problem, dotted
+from logroute.config.problems import ConfigError, Loc, Problem, dotted
 from logroute.config.types import parse_duration
 from logroute.processors import ProcessorOptions
 from logroute.router.chain import StagePlan
@@ -139,6 +140,30 @@ def _route_plan(
         place=place,
         by_api=by_api,
     )
+
+
+def unusable(loaded: LoadedConfig) -> list[Problem]:
+    """What no run would begin with, though it is valid, each with its place: processors that cannot be made,
+    sources that do not fit this machine.
+    """
+    found: list[Problem] = []
+
+    def attempt(at: Loc, make: Callable[[], object]) -> None:
+        try:
+            make()
+        except Exception as error:  # a stranger's may raise anything
+            text = str(error) or type(error).__name__
+            found.append(msgspec.structs.replace(loaded.place_of(at), message=text))
+
+    config = loaded.config
+    for name, options in config.sources.items():
+        attempt(("sources", name), options.check)
+    chains: list[tuple[Loc, Sequence[ProcessorOptions]]] = [(("processors",), config.processors)]
+    chains += [(("routes", name, "processors"), route.processors) for name, route in config.routes.items()]
+    for at, processors in chains:
+        for index, each in enumerate(processors):
+            attempt((*at, index), partial(PROCESSORS.create, each))
+    return found
 
 
 def plans_before(config: Config) -> list[StagePlan]:

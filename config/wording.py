@@ -7,7 +7,7 @@ the file and a text that names what to write instead. Nothing here shows a value
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, BrokenComponent, UnknownComponent
 from logroute.config.model import Config
 from logroute.config.problems import Loc, did_you_mean, kind_of
+from logroute.config.types import Named, format_duration, format_size
 from logroute.config.uri import UriError, parse_uri
 from logroute.processors import ProcessorOptions
 from logroute.sinks import SinkOptions
@@ -117,6 +118,9 @@ def _text(loc: Loc, error: ErrorDetails, data: Any) -> str:
         expected = context["expected"]
         known = re.findall(r"'([^']*)'", expected)
         return f"expected {expected}{did_you_mean(value, known) if isinstance(value, str) else ''}"
+    if bound := _BOUNDS.get(type_):
+        words, name = bound
+        return f"must be {words} {_as_written(context[name], loc, data)}"
     for types, wording in _WORDING:
         if type_ in types:
             return wording(context, value)
@@ -156,12 +160,34 @@ _WORDING: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any], Any], str]], ..
         _expected_whole_number,
     ),
     (("float_type", "float_parsing"), lambda _context, _value: "expected a number"),
-    (("greater_than",), lambda context, _value: f"must be more than {context['gt']:g}"),
-    (("greater_than_equal",), lambda context, _value: f"must be at least {context['ge']:g}"),
-    (("less_than",), lambda context, _value: f"must be less than {context['lt']:g}"),
-    (("less_than_equal",), lambda context, _value: f"must be at most {context['le']:g}"),
     (("too_short",), lambda context, _value: f"needs at least {context['min_length']}"),
 )
+
+
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_FORMATS: dict[str, Callable[[Any], str]] = {"size": format_size, "duration": format_duration}
+
+
+def _as_written(number: float, loc: Loc, data: Any) -> str:
+    """A bound as whoever configures the option would write it: `1MiB`, `30s`."""
+    for model in _models_at(loc[:-1], data):
+        if (option := model.model_fields.get(str(loc[-1]))) is not None:
+            for named in _named(option.annotation, option.metadata):
+                if number and (format_ := _FORMATS.get(named)):
+                    return format_(number)
+    return f"{number:.15g}"
+
+
+def _named(annotation: Any, metadata: Iterable[Any]) -> Iterator[str]:
+    """What the types that an option may have are called."""
+    yield from (each.name for each in metadata if isinstance(each, Named))
+    for argument in get_args(annotation):
+        yield from _named(argument, getattr(argument, "__metadata__", ()))
 
 
 # --- what was meant -----------------------------------------------------------------------------------------

@@ -97,8 +97,8 @@ class WindowProcessor(Processor[OptionsT]):
         """What is counted together."""
 
     @abstractmethod
-    def said(self, count: int, last: Record) -> DetailedRecord:
-        """What tells that so many were held back, of which this is the last; its id is made from that."""
+    def said(self, count: int, last: Record, kind: Hashable) -> DetailedRecord:
+        """What tells that so many of a kind were held back; its id is made from the last of them."""
 
     def apply(self, batch: Batch) -> Batch:
         origin, limit, window_s = batch.origin, self._limit, self._window_s
@@ -145,10 +145,10 @@ class WindowProcessor(Processor[OptionsT]):
         for before in sorted(windows):
             if before >= number:
                 break
-            for count in windows[before].values():
+            for kind, count in windows[before].items():
                 if count.last is not None and count.held > count.said:
                     self.books.added += 1
-                    record = self.said(count.held - count.said, count.last)
+                    record = self.said(count.held - count.said, count.last, kind)
                     count.said = count.held
                     yield record
 

@@ -60,7 +60,7 @@ class DedupeProcessor(WindowProcessor[DedupeOptions]):
         short = len(text) <= SHOWN
         return record.stream, text if short else blake2b(text.encode("utf-8", "surrogatepass")).digest()
 
-    def said(self, count: int, last: Record) -> DetailedRecord:
+    def said(self, count: int, last: Record, kind: Hashable) -> DetailedRecord:
         text = last.message if len(last.message) <= SHOWN else f"{last.message[:SHOWN]}…"
         times = "once more" if count == 1 else f"{count} times more"
         record = of_last(last, f"{text} (said {times})", self.part)

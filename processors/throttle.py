@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import ProcessorOptions
-from logroute.processors._windows import WindowProcessor, of_last
+from logroute.processors._windows import EXCERPT, WindowProcessor, of_last
 from logroute.router.paths import path
 from logroute.router.record import DetailedRecord, Origin, Record
 
@@ -61,9 +61,19 @@ class ThrottleProcessor(WindowProcessor[ThrottleOptions]):
         value = self._by(origin, record)
         return value if value is None or isinstance(value, str) else str(value)
 
-    def said(self, count: int, last: Record) -> DetailedRecord:
+    def said(self, count: int, last: Record, kind: Hashable) -> DetailedRecord:
         plural = "" if count == 1 else "s"
-        record = of_last(last, f"{count} record{plural} held back: more than {self._rate}", self.part)
+        text = f"{count} record{plural} held back: more than {self._rate}"
+        fields: dict[str, Any] = {}
+        if self._by is not None:
+            text += (
+                f" without {self.options.by}"
+                if kind is None
+                else f" of {self.options.by} {kind!s:.{EXCERPT}}"
+            )
+            if kind is not None and self.options.by.startswith("fields."):
+                fields = {self.options.by.removeprefix("fields."): kind}
+        record = of_last(last, text, self.part)
         record.level = "warn"
-        record.fields = {"held_back": count}
+        record.fields = fields | {"held_back": count}
         return record

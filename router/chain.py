@@ -7,6 +7,7 @@ its own to change, counts what goes in and comes out, and gives way to others be
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import compress
@@ -80,8 +81,8 @@ class Stage:
         try:
             with self._watch.running(self.plan.name):
                 result = self.processor.apply(batch)
-        except (Exception, SystemExit) as error:  # a stranger's may raise anything
-            self._say(error)
+        except BaseException as error:  # a stranger's may raise anything: Rust's panics are no Exception
+            self._take(error)
             books.failed += given
             result = _withheld(batch) if self.processor.guards else batch
         made = result if result is not None else batch.with_records([], 0)
@@ -101,8 +102,8 @@ class Stage:
         try:
             with self._watch.running(self.plan.name):
                 made = self.holder.hold(batch, key, chosen)
-        except (Exception, SystemExit) as error:
-            self._say(error)
+        except BaseException as error:
+            self._take(error)
             books.failed += count
             return batch
         out = len(made.lines) - (chosen.count(0) if chosen is not None else 0)
@@ -110,7 +111,14 @@ class Stage:
         books.records_out += out
         return made
 
-    def _say(self, error: BaseException) -> None:
+    def _take(self, error: BaseException) -> None:
+        """Say what it has raised; raise again what it has not.
+
+        It awaits nothing, so that nobody cancels or closes it in its midst. Only ctrl-C may raise there,
+        where that is not received as a signal.
+        """
+        if isinstance(error, KeyboardInterrupt) and not self._watch.receives_interrupts:
+            raise error
         self.raised = type(error).__name__
         now = trio.current_time()
         if now - self._said_at >= SAY_AGAIN_S:
@@ -120,8 +128,15 @@ class Stage:
                 if self.processor.guards
                 else "a processor has failed: the records go on as they were",
                 processor=self.plan.name,
-                exc_info=error,
+                error=traceback.format_exception_only(error)[-1].strip(),
+                # Whatever the log's level: who has written it needs the line.
+                exception=_printable("".join(traceback.format_exception(error))),
             )
+
+
+def _printable(text: str) -> str:
+    """With nothing in it that does something to a terminal: what is raised may quote a container."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _withheld(batch: Batch) -> Batch:

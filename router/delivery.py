@@ -21,6 +21,7 @@ from logroute.router.database import StateError
 from logroute.router.dead_letters import Letter
 from logroute.router.queue import Group, Queue
 from logroute.router.record import Batch, Record, cut
+from logroute.router.unwritable import mended
 from logroute.sinks import DELIVERED, Outcome, Postponed, Refused, Rejected, Retryable, Sink, SinkGone
 
 HINDERED_S = 1.0
@@ -217,6 +218,15 @@ class Delivery:
                 parts += left
                 attempt = 0
             elif isinstance(answer, Exception):
+                if not isinstance(answer, Retryable | OSError) and (made := mended(part)) is not None:
+                    part, records = made
+                    parts.append(part)
+                    self._log.error(
+                        "records cannot be written as a processor has made them: they go on marked",
+                        records=records,
+                        exc_info=answer,
+                    )
+                    continue
                 parts.append(part)
                 await self._back_off(attempt, answer)
                 self._accounts.retried(_count(part))

@@ -1,5 +1,6 @@
 """Hints: what the labels of a container ask for its records.
 
+    logroute.enable=false             nothing of it is read
     logroute.routes=search,audit      only these routes may take them, if their matches do
     logroute.parser=json              they are parsed so, unless the configuration parses them
     logroute.multiline=java           lines of one trace are joined, unless the configuration joins them
@@ -36,10 +37,13 @@ PARSER = "logroute.parser"
 MULTILINE = "logroute.multiline"
 FIELDS = "logroute.fields."
 ENABLE = "logroute.enable"
-"""Decided by the source, which then reads nothing."""
+"""Heard by the source, which then reads nothing (`disabled`)."""
 KNOWN = (ENABLE, ROUTES, PARSER, MULTILINE)
+_GROUPS = [label.removeprefix(PREFIX).rstrip(".") for label in (*KNOWN, FIELDS)]
 OF_DEMO = "logroute.demo"
 """By which `logroute demo` knows its containers; it asks for nothing."""
+
+_OFF, _ON = ("false", "0", "no"), ("true", "1", "yes")
 
 FORMATS = ("nginx", "apache", "haproxy", "postgres", "redis", "klog", "syslog")
 PARSERS: dict[str, dict[str, Any]] = {
@@ -49,6 +53,11 @@ PARSERS: dict[str, dict[str, Any]] = {
 """What a label may name, and the processor that it means. None takes anything from the label but its name."""
 PARSING = frozenset({"json", "logfmt", "regex", "format", "csv", "key_value", "auto"})
 """Types of processors beside which a label is not heard."""
+
+
+def disabled(origin: Origin) -> bool:
+    """Whether the container asks that nothing of it is read."""
+    return origin.labels.get(ENABLE, "").lower() in _OFF
 
 
 def allowed(origin: Origin, routes: Iterable[str]) -> frozenset[str] | None:
@@ -64,8 +73,14 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
     found: list[str] = []
     for label, value in origin.labels.items():
         if not label.startswith(PREFIX):
+            if label.lower().startswith(PREFIX):
+                found.append(f'there is no label {label}; did you mean "{label.lower()}"?')
             continue
-        if label == ROUTES:
+        if label == ENABLE:
+            if value.lower() not in (*_ON, *_OFF):
+                hint = did_you_mean(value, ("true", "false"))
+                found.append(f'{label}: "{value}" is neither true nor false{hint}')
+        elif label == ROUTES:
             unknown = [name for name in _names(value) if name not in routes]
             found += [f'{label}: there is no route "{name}"{did_you_mean(name, routes)}' for name in unknown]
             if not _names(value):
@@ -81,7 +96,10 @@ def nonsense(origin: Origin, routes: Sequence[str]) -> list[str]:
         elif label == FIELDS:
             found.append(f"{label} names no field")
         elif label not in (*KNOWN, OF_DEMO) and not label.startswith(FIELDS):
+            group, _, key = label.removeprefix(PREFIX).partition(".")
             hint = did_you_mean(label, KNOWN) or f"; there are {', '.join(KNOWN)} and {FIELDS}…"
+            if "fields" in did_you_mean(group, _GROUPS):
+                hint = f'; did you mean "{FIELDS}{key or "…"}"?'
             found.append(f"there is no label {label}{hint}")
     return found
 

@@ -28,6 +28,8 @@ def json_text(value: Any) -> str:
         return msgspec.json.encode(encodable(value)).decode()
     except RecursionError:
         return '{"not_stored":"nested too deeply"}'
+    except Exception:  # such as a text that a stranger's object fails to give
+        return '{"not_stored":"cannot be written"}'
 
 
 def depth(value: Any, most: int) -> int:

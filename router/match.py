@@ -503,13 +503,20 @@ def _container(texts: list[str]) -> Callable[[Origin, Stream | None], Values]:
 
 
 def _image(origin: Origin, _: Stream | None) -> Values:
-    """What people call an image: `registry/shop/web:1.2`, `registry/shop/web`, `web:1.2`, `web`."""
+    """What people call an image: `registry/shop/web:1.2`, `registry/shop/web`, `web:1.2`, `web`.
+
+    Where it was started by its digest, also with that.
+    """
     reference = image_reference(origin)
     if origin.image is None or reference is None:
         return ()
     name = origin.image.name
     short = name.rpartition("/")[2]
-    return reference, name, short + reference[len(name) :], short
+    found: Values = (reference, name, short + reference[len(name) :], short)
+    if origin.image.tag and origin.image.digest:
+        tagged = f":{origin.image.tag}"
+        found += (name + tagged, short + tagged, f"{name}@{origin.image.digest}")
+    return found
 
 
 def _label_names(origin: Origin, _: Stream | None) -> Values:

@@ -33,6 +33,7 @@ _TOKEN = re.compile(
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _MEANS_MORE = re.compile(r"/.+/[ip]*$|[<>]|[=!]=", re.DOTALL)
 """Texts that mean a regex or a comparison where they are values of a mapping."""
+_NO_FLAG = re.compile("[^ip]")
 _WORDS = {"&&": "and", "||": "or", "!": "not"}
 _COMPARE = (">=", "<=", ">", "<")
 _COMPARED_BY_MATCHES = ("level", "time")
@@ -271,7 +272,18 @@ def _compared(path: str, at: int, operator: str, value: _Token) -> _Node:
     if operator in _COMPARE or (operator == "!=" and compares_itself):
         text = _unquoted(value) if value.kind == "quoted" else value.text
         return _Leaf(path, f"{operator}{text}", at, [value.at])
-    meant = _literal(value) if operator in ("=", "==", "!=") and not compares_itself else _meant(value)
+    searches = operator in ("~", "!~")
+    if (
+        searches
+        and value.kind == "regex"
+        and (odd := _NO_FLAG.search(value.text, value.text.rindex("/") + 1))
+    ):
+        _fail(
+            f"there is no flag {odd[0]!r}: a regex ends with '/', '/i' or '/p'; a text with slashes in it "
+            "stands in quotes",
+            value._replace(at=value.at + odd.start()),
+        )
+    meant = _meant(value) if searches or compares_itself else _literal(value)
     if compares_itself and path == "time":
         meant = f"=={meant}"
     leaf = _Leaf(path, meant, at, [value.at])

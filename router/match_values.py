@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from logroute.config.problems import did_you_mean, kind_of
@@ -48,6 +49,7 @@ _REGEX = re.compile(r"/(.+)/([ip]*)", re.DOTALL)
 _COMPARISON = re.compile(r"(>=|<=|>|<|==|!=)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*")
 _COMPARED = re.compile(r"(>=|<=|>|<|==|!=)?\s*(.*?)\s*", re.DOTALL)
 _POINT_IN_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?Z?)?")
+_MIDNIGHT = "2026-11-23T00:00:00.000000000"
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -171,9 +173,17 @@ def _level(value: Scalar, at: At) -> Test:
 def _time(text: str, compare: str, point: str, at: At) -> Test:
     if not _POINT_IN_TIME.fullmatch(point):
         raise MatchError(f"{point!r} is no time such as 2026-11-23 or 2026-11-23T20:06:26Z", at)
-    # Such times stand in the order of their texts; what is left out at the end means its beginning.
-    since, holds = point.rstrip("Z"), _COMPARE[compare]
-    return Test(text, lambda subject: holds(str(subject).rstrip("Z"), since))
+    # Times of one length stand in the order of their texts; what is left out at the end means its beginning.
+    point = point.rstrip("Z")
+    since = (
+        point + _MIDNIGHT[len(point) :] if len(point) < len(_MIDNIGHT) else point[: len(_MIDNIGHT)]
+    ) + "Z"
+    try:
+        datetime.fromisoformat(since[:19])
+    except ValueError as error:
+        raise MatchError(f"there is no such time: {point!r}", at) from error
+    holds = _COMPARE[compare]
+    return Test(text, lambda subject: holds(str(subject), since))
 
 
 def number(value: Scalar) -> int | float | None:

@@ -69,13 +69,12 @@ def suggestion(name: str, also: Iterable[str] = ()) -> str | None:
 
 
 def image_reference(origin: Origin) -> str | None:
-    """`name:tag` as the container was started with; a digest stands behind an `@`."""
+    """`name:tag@digest` as the container was started with."""
     image = origin.image
     if image is None:
         return None
-    if not image.tag:
-        return image.name
-    return f"{image.name}{'@' if ':' in image.tag else ':'}{image.tag}"
+    tag = f":{image.tag}" if image.tag else ""
+    return f"{image.name}{tag}@{image.digest}" if image.digest else image.name + tag
 
 
 def _constant(name: str, get: OriginGetter) -> Path:
@@ -127,6 +126,7 @@ PATHS: dict[str, Path] = {
         _constant("container.id", lambda origin: origin.id or None),
         _constant("container.name", lambda origin: origin.name or None),
         _constant("container.image", image_reference),
+        _constant("container.image.digest", lambda origin: origin.image.digest if origin.image else None),
         _constant("container.runtime", lambda origin: origin.runtime or None),
         _constant("log.file.path", lambda origin: origin.file or None),
         *(_identity(group, key) for group, keys in _IDENTITIES.items() for key in keys),

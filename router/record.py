@@ -118,17 +118,17 @@ def message_hash(message: str) -> str:
 class Image(msgspec.Struct, frozen=True):
     name: str
     tag: str | None = None
+    digest: str | None = None
+    """`sha256:…`, where the container was started by it."""
 
     @classmethod
     @lru_cache(maxsize=1024)
     def parse(cls, reference: str) -> Image:
-        """Split `registry:5000/shop/web:1.2@sha256:…` at the tag; a digest counts as the tag's part."""
-        name, at, digest = reference.partition("@")
+        """Split `registry:5000/shop/web:1.2@sha256:…` into its parts."""
+        name, _, digest = reference.partition("@")
         head, slash, last = name.rpartition("/")
         last, colon, tag = last.partition(":")
-        if colon:
-            return cls(head + slash + last, tag)
-        return cls(name, digest if at else None)
+        return cls(head + slash + last, tag if colon else None, digest or None)
 
 
 def _number(text: str | None) -> int | None:
@@ -216,7 +216,7 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
     @property
     def id_prefix(self) -> dict[Stream, str]:
         """What the stable ids of each stream begin with."""
-        start = self.id[:12]
+        start = self.id[:12] or _hash_of_key(self.key)
         return {"stdout": start + "-o", "stderr": start + "-e"}
 
     @property
@@ -243,14 +243,16 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
             image = {"name": self.image.name}
             if self.image.tag:
                 image["tag"] = self.image.tag
+            if self.image.digest:
+                image["digest"] = self.image.digest
             container["image"] = image
         if self.runtime:
             container["runtime"] = self.runtime
         if self.labels:
             # Elasticsearch would make objects of names with dots.
-            container["labels"] = {k.replace(".", "_"): v for k, v in self.labels.items()}
+            container["labels"] = _without_dots(self.labels)
         if self.env:
-            container["env"] = {k.replace(".", "_"): v for k, v in self.env.items()}
+            container["env"] = _without_dots(self.env)
         parts = {
             "container": container,
             "log": {"file": {"path": self.file}} if self.file else {},
@@ -269,12 +271,34 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
         """
         if record.place is not None:
             return record.place + record.part
-        text = f"{self.id[:12]}-{record.stream[3]}{record.logged or record.time}"
+        text = f"{self.id[:12] or _hash_of_key(self.key)}-{record.stream[3]}{record.logged or record.time}"
         if text.endswith(COARSE):
             text = f"{text}-{message_hash(record.message)}"
         if record.sequence:
             text = f"{text}-{record.sequence}"
         return text + record.part
+
+
+def _without_dots(named: Mapping[str, str]) -> dict[str, str]:
+    """The same with `_` for each dot in a name; who has that name already keeps it, others are numbered."""
+    found = {name.replace(".", "_"): value for name, value in named.items()}
+    if len(found) == len(named):
+        return found
+    found = {name: value for name, value in named.items() if "." not in name}
+    for name in sorted(named.keys() - found.keys()):
+        plain = given = name.replace(".", "_")
+        number = 1
+        while given in found:
+            number += 1
+            given = f"{plain}_{number}"
+        found[given] = named[name]
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_key(key: str) -> str:
+    """What stable ids begin with where there is no container's id: two files may have lines of one time."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 def _encodable(value: Any) -> Any:

@@ -95,7 +95,7 @@ def _to_json(origin: Origin) -> str:
         "source": origin.source,
         "id": origin.id,
         "name": origin.name,
-        "image": [image.name, image.tag] if image else None,
+        "image": [image.name, image.tag, image.digest] if image else None,
         "labels": dict(origin.labels),
         "env": dict(origin.env),
         "runtime": origin.runtime,

@@ -66,6 +66,7 @@ async def stop_on_signals(
     """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP calls `reload`."""
     log = structlog.get_logger("logroute")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        daemon.watch.receives_interrupts = True
         task_status.started()
         received: AsyncIterator[int] = signals
         async with trio.open_nursery() as nursery:

@@ -5,13 +5,16 @@ What a route would deliver is decided by the very chains and matches that the da
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from logroute.router.chain import Chains, Memo, StagePlan
-from logroute.router.hints import allowed
+from logroute.router.hints import allowed, disabled
 from logroute.router.match import Match
 from logroute.router.position import BEGINNING
-from logroute.router.record import Batch, Origin, Record, batch_size_bytes, settling
+from logroute.router.record import Batch, Origin, Record, Stream, batch_size_bytes, detailed, settling
 from logroute.router.selection import Chooser
 
 Taken = list[tuple[Origin, Record]]
@@ -42,7 +45,11 @@ async def try_out(
             taken[name] += [(origin, record) for record in chosen.lines]
 
     origins: dict[Origin, None] = {}
+    times: Counter[tuple[str, Stream, str]] = Counter()
     for origin, records in batches:
+        if disabled(origin):
+            continue
+        records = _numbered(origin, records, times)
         origins[origin] = None
         size = batch_size_bytes(records, sum(len(record.message) for record in records))
         await give(
@@ -51,3 +58,17 @@ async def try_out(
     for origin in origins:  # and nothing more comes
         await give(settling(origin, BEGINNING, None))
     return taken
+
+
+def _numbered(
+    origin: Origin, records: Sequence[Record], times: Counter[tuple[str, Stream, str]]
+) -> list[Record]:
+    """Each record with how many of its stream had its time before, as a source numbers them."""
+    numbered: list[Record] = []
+    for record in records:
+        time = origin.key, record.stream, record.time
+        if sequence := times[time]:
+            record = msgspec.structs.replace(detailed(record), sequence=sequence)
+        times[time] += 1
+        numbered.append(record)
+    return numbered

@@ -50,6 +50,8 @@ class Watch:
     def __init__(self) -> None:
         self.worker = threading.get_ident()
         """The thread that processes."""
+        self.receives_interrupts = False
+        """Ctrl-C is received as a signal (`stop_on_signals`), and raises no KeyboardInterrupt anywhere."""
         self._running: tuple[str, float] | None = None
         self._busy_s: dict[str, float] = {}
         self._before: tuple[float, dict[str, float]] | None = None

@@ -53,7 +53,7 @@ def index_template(
             id=_KEYWORD,
             name=_KEYWORD,
             runtime=_KEYWORD,
-            image=_object(name=_KEYWORD, tag=_KEYWORD),
+            image=_object(name=_KEYWORD, tag=_KEYWORD, digest=_KEYWORD),
             labels=open_,
             env=open_,
         ),

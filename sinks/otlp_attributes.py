@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from logroute.router.json_text import nested_text
-from logroute.router.paths import image_reference
 from logroute.router.record import Origin, Record
 from logroute.sinks.encoding import expressible
 
@@ -60,11 +59,10 @@ def resource_attributes(origin: Origin) -> Attributes:
     }
     if origin.image:
         found["container.image.name"] = origin.image.name
-        # A digest is no tag.
-        if origin.image.tag and ":" not in origin.image.tag:
+        if origin.image.tag:
             found["container.image.tags"] = [origin.image.tag]
-        elif origin.image.tag:
-            found["container.image.repo_digests"] = [image_reference(origin)]
+        if origin.image.digest:
+            found["container.image.repo_digests"] = [f"{origin.image.name}@{origin.image.digest}"]
     found |= {name: kubernetes.get(key) for key, name in _KUBERNETES.items()}
     found |= {f"container.label.{key}": value for key, value in origin.labels.items()}
     return {name: value for name, value in found.items() if value not in (None, "")}

@@ -216,9 +216,9 @@ class SourceContext(msgspec.Struct, frozen=True):
     errors: dict[str, int] = msgspec.field(default_factory=dict)
     """How often something went wrong, by reason; also of those that were started again."""
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, times: int = 1) -> None:
         """Count an error. `reason` is one of a few words: it becomes a label."""
-        self.errors[reason] = self.errors.get(reason, 0) + 1
+        self.errors[reason] = self.errors.get(reason, 0) + times
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -232,6 +232,8 @@ class Known(msgspec.Struct, frozen=True):
     """Why it is not read, or cannot be just now."""
     position: Position | None = None
     """How far its live reader is."""
+    corrupt_lines: int = 0
+    """Lines that were left out, because they are not what the format of its log says."""
 
 
 class Source(ABC, Generic[OptionsT]):

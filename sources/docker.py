@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from logroute.config.components import SOURCES, Options
 from logroute.config.types import ContainerMatchField, Duration
+from logroute.router.hints import disabled
 from logroute.router.position import BEGINNING, Position
 from logroute.router.record import Origin
 from logroute.router.times import iso_time
@@ -32,6 +33,7 @@ from logroute.sources import (
     SourceOptions,
     Start,
 )
+from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.docker_container import Container, own_container_id
 from logroute.sources.docker_events import ContainerEvents
 from logroute.sources.docker_files import ContainerFiles
@@ -141,12 +143,14 @@ class DockerSource(Source[DockerOptions]):
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
         self._emit = emit
+        corrupt = CorruptLines(self.context)
         self._sweep = Sweep(
             emit,
             self.context.name,
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
+            on_corrupt=corrupt.found,
             on_behind=self._fell_behind,
             held_bytes=self.context.held_bytes,
         )
@@ -172,6 +176,7 @@ class DockerSource(Source[DockerOptions]):
                 else:
                     await self._events.follow(task_status)
         finally:
+            corrupt.say()
             await self._let_go()
 
     async def _read_once(self, task_status: trio.TaskStatus[None]) -> None:
@@ -276,7 +281,7 @@ class DockerSource(Source[DockerOptions]):
         """Why this container is not read, or nothing."""
         if details.id == self._self_id:
             return "it is logroute itself"
-        if origin.labels.get("logroute.enable", "").lower() in ("false", "0", "no"):
+        if disabled(origin):
             return "its label logroute.enable says so"
         if details.log_driver == "none":
             return "its logging driver keeps nothing"
@@ -412,8 +417,9 @@ class DockerSource(Source[DockerOptions]):
         if container.ignored:
             return Known(container.origin, "ignored", state, container.ignored)
         if container.log is not None:
-            stuck = self._sweep.why_stuck(container.log)
-            return Known(container.origin, "file", state, stuck, container.log.position)
+            log = container.log
+            stuck, corrupt = self._sweep.why_stuck(log), log.statistics.corrupt_lines
+            return Known(container.origin, "file", state, stuck, log.position, corrupt)
         if container.engine_log is not None:
             refused = self._readers.why_refused(container.details.id) if self._readers is not None else ""
             reason = container.unreadable or refused or self._events.away

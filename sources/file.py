@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -36,17 +36,34 @@ from logroute.sources import (
     Start,
 )
 from logroute.sources.birth import birth_ns
+from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.disks import PATIENCE_S
 from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
+from logroute.sources.log_formats import FormatName
 from logroute.sources.patterns import Patterns
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
 """How often the patterns are looked up. A new file in a folder that is watched is found at once."""
 RETRY_S = 15.0
+# Where kubelet has logs written, and its links to them (Kubernetes, pkg/kubelet/kuberuntime/helpers.go and
+# legacy.go). No name in them has a `_`.
+_POD_LOG = re.compile(
+    r"/(?P<namespace>[^/_]+)_(?P<pod>[^/_]+)_(?P<uid>[^/_]+)/(?P<container>[^/_]+)/[0-9]+\.log$"
+)
+_CONTAINER_LOG = re.compile(
+    r"/(?P<pod>[^/_]+)_(?P<namespace>[^/_]+)_(?P<container>[^/_]+)-(?P<id>[0-9a-f]{64})\.log$"
+)
+_POD_LABELS = {
+    "namespace": "io.kubernetes.pod.namespace",
+    "pod": "io.kubernetes.pod.name",
+    "uid": "io.kubernetes.pod.uid",
+    "container": "io.kubernetes.container.name",
+}
+"""As the container has them."""
 _DOCKER_LOG = re.compile(r"/([0-9a-f]{64})-json\.log$")
 
 
@@ -58,9 +75,10 @@ class FileSourceOptions(SourceOptions):
     """Absolute paths; `*`, `?`, `[…]` stand for parts of a name, `**` for any folders."""
     exclude: list[str] = Field(default=[], examples=[["/var/log/app/debug-*"]])
     """Paths that are not read, though they match."""
-    format: Literal["text", "json", "docker"] = "text"
+    format: Literal["text", "json", "docker", "cri"] = "text"
     """What a line is: `text` a record, `json` an object with the message, time and level under their usual
-    names, `docker` what Docker's json-file driver writes."""
+    names, `docker` what Docker's json-file driver writes, `cri` what containerd and CRI-O write for
+    Kubernetes."""
     start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["beginning", "2h"])
     """Where to begin, on a first start, with files that are there already. Later ones are read from their
     first line. With a duration, text begins with the first file that was written to since then."""
@@ -72,6 +90,17 @@ class FileSourceOptions(SourceOptions):
             if not os.path.isabs(path):
                 raise ValueError(f"{path!r} is not an absolute path")
         return paths
+
+
+def _told_by_path(path: str, format: FormatName) -> dict[str, Any]:
+    """What the name of an engine's log says of its container."""
+    if format == "docker" and (docker := _DOCKER_LOG.search(path)):
+        return {"id": docker[1], "runtime": "docker"}
+    if format != "cri" or not (found := _POD_LOG.search(path) or _CONTAINER_LOG.search(path)):
+        return {}
+    parts = found.groupdict()
+    labels = {label: parts[part] for part, label in _POD_LABELS.items() if part in parts}
+    return {"id": parts.get("id", ""), "name": parts["container"], "labels": labels}
 
 
 class _File(msgspec.Struct, eq=False):
@@ -94,6 +123,7 @@ class FileSource(Source[FileSourceOptions]):
         self._looking = trio.CapacityLimiter(2)
         self._files: dict[str, _File] = {}
         self._failed_at: dict[str, float] = {}
+        self._corrupt = CorruptLines(context)
         self._host = socket.gethostname()
         self._appeared = trio.Event()
         self._patterns = Patterns(
@@ -113,6 +143,7 @@ class FileSource(Source[FileSourceOptions]):
             on_drained=self._drained,
             on_failed=self._failed,
             on_lost=self._tell_lost,
+            on_corrupt=self._corrupt.found,
             on_names=self._name_changed,
             held_bytes=self.context.held_bytes,
         )
@@ -131,6 +162,7 @@ class FileSource(Source[FileSourceOptions]):
                 else:
                     await self._scan_on()
         finally:
+            self._corrupt.say()
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
@@ -143,6 +175,7 @@ class FileSource(Source[FileSourceOptions]):
                 "removed" if each.gone else "running",
                 self._sweep.why_stuck(each.log),
                 each.log.position,
+                each.log.statistics.corrupt_lines,
             )
             for each in self._files.values()
         ]
@@ -232,14 +265,12 @@ class FileSource(Source[FileSourceOptions]):
 
     def _open(self, path: str) -> tuple[LogFile, Position, str] | None:
         """Open it; with where `start` begins in it, and when it came to be. In a worker thread."""
-        docker = _DOCKER_LOG.search(path) if self.options.format == "docker" else None
         origin = Origin(
             f"file:{path}",
             self.context.name,
-            id=docker[1] if docker else "",
-            runtime="docker" if docker else "",
             host=self._host,
             file=path,
+            **_told_by_path(path, self.options.format),
         )
         log = LogFile(path, origin, limit=self.context.record_limit_bytes, format=self.options.format)
         if not log.open():

@@ -82,6 +82,7 @@ class LogFile:
         "_segments",
         "_spent",
         "_tail",
+        "_told_corrupt",
         "began",
         "cap",
         "closed",
@@ -136,6 +137,7 @@ class LogFile:
         self._at_end = False
         self._looked = False
         self._losses: tuple[Lost, ...] = ()
+        self._told_corrupt = 0
 
     # --- the chain ----------------------------------------------------------------------------------
 
@@ -172,6 +174,11 @@ class LogFile:
         with _MEMORY:
             losses, self._losses = self._losses, ()
         return losses
+
+    def take_corrupt_lines(self) -> int:
+        """How many lines were left out since this was last called."""
+        told, self._told_corrupt = self._told_corrupt, self.statistics.corrupt_lines
+        return self._told_corrupt - told
 
     @property
     def position(self) -> Position:
@@ -627,11 +634,11 @@ class LogFile:
         """Whether nothing more is written to the file that is read now.
 
         An engine closes its file before it begins a new one. Other programs are told after their file was
-        renamed, and may write to it until then.
+        renamed, and may write to it until then; so are those that kubelet rotates logs for.
         """
         if len(self._segments) < 2:
             return self.complete
-        if not self._format.pieces or self.complete or segment.compressed:
+        if not self._format.told_late or self.complete or segment.compressed:
             return True
         following = self._segments[1]
         if len(self._segments) == 2 and not following.compressed and following.size() == 0:

@@ -1,4 +1,4 @@
-"""What the lines of a log file mean: json-file's (`docker`), plain `text`, or an object a line (`json`).
+"""What the lines of a log file mean: json-file's (`docker`), those of `cri`, plain `text`, objects (`json`).
 
 A format turns chunks, whole lines as they were fetched, into records, and keeps what is unfinished between
 them. Sans-IO: it touches no file.
@@ -6,24 +6,26 @@ them. Sans-IO: it touches no file.
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 from zlib import crc32
 
 import msgspec
 
-from logroute.router.record import STREAMS, DetailedRecord, Record, Stream
-from logroute.router.times import full_time, iso_time
+from logroute.router.record import ALL_STREAMS, STREAMS, DetailedRecord, Record, Stream
+from logroute.router.times import TIME_LENGTH, are_times, full_time, iso_time
 from logroute.sources.joiner import Joiner, Unfinished
 from logroute.sources.log_chain import TAIL_BYTES
 
 Spot = tuple[int, int]
 """Index of a segment in the chain, offset in it: comparable."""
-FormatName = Literal["docker", "text", "json"]
+FormatName = Literal["docker", "cri", "text", "json"]
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -73,7 +75,7 @@ class LogStatistics(msgspec.Struct, gc=False):
     records: int = 0
     bytes: int = 0
     corrupt_lines: int = 0
-    """Lines that are not what the format says; passed over, or taken as text."""
+    """Lines that are not what the format says, and of which there is no record; each time they are read."""
     discarded: int = 0
     """Characters (text: bytes) discarded behind truncated records."""
 
@@ -88,6 +90,11 @@ class LineFormat(ABC):
     """Whether its records are complete: else a batch pads their times and numbers equal ones."""
     timed: ClassVar[bool] = True
     """Whether lines say when they were written, so that they can be found again by their time."""
+    same_time: ClassVar[bool] = True
+    """Whether the pieces of a record have one time, see `Joiner`."""
+    told_late: ClassVar[bool] = False
+    """Whether who writes is told after its file was renamed, and may write to it until then; an engine that
+    rotates by itself closes its file before it begins a new one."""
 
     __slots__ = ("limit", "statistics", "unfinished")
 
@@ -112,6 +119,10 @@ class LineFormat(ABC):
     def decode(self, line: bytes) -> Record | None:
         """One line (without its newline), for searching; None if it is none."""
 
+    def needle(self, time: str) -> bytes:
+        """What lines with this time have in them, and few others; nine digits."""
+        return time[:-1].rstrip("0").rstrip(".").encode()
+
 
 # --- json-file ----------------------------------------------------------------------------------------
 
@@ -122,10 +133,9 @@ _last_character = itemgetter(-1)
 _NEWLINE = {"\n"}
 
 
-class DockerFormat(LineFormat):
-    """What moby's json-file driver writes: `{"log":"text\\n","stream":"stdout","time":"…"}`."""
+class JoinedFormat(LineFormat):
+    """Lines that may be pieces of what was printed."""
 
-    name = "docker"
     __slots__ = ("_joiner",)
 
     def __init__(self, limit: int, statistics: LogStatistics) -> None:
@@ -137,9 +147,25 @@ class DockerFormat(LineFormat):
     @property
     def joiner(self) -> Joiner:
         if self._joiner is None:
-            self._joiner = Joiner(self.limit)
+            self._joiner = Joiner(self.limit, same_time=self.same_time)
             self.unfinished = self._joiner.unfinished
         return self._joiner
+
+    def finish(self) -> list[Record]:
+        finished: list[Record] = []
+        for stream in STREAMS:
+            self.joiner.finish(stream, finished)
+        return finished
+
+    def resume_discarding(self, stream: Stream, time: str, spot: Spot) -> None:
+        self.joiner.resume_discarding(stream, time, spot)
+
+
+class DockerFormat(JoinedFormat):
+    """What moby's json-file driver writes: `{"log":"text\\n","stream":"stdout","time":"…"}`."""
+
+    name = "docker"
+    __slots__ = ()
 
     def parse(self, chunk: Chunk) -> tuple[list[Record], bool]:
         lines: list[Record] | None
@@ -171,15 +197,6 @@ class DockerFormat(LineFormat):
         self.statistics.discarded = joiner.discarded
         return out
 
-    def finish(self) -> list[Record]:
-        finished: list[Record] = []
-        for stream in STREAMS:
-            self.joiner.finish(stream, finished)
-        return finished
-
-    def resume_discarding(self, stream: Stream, time: str, spot: Spot) -> None:
-        self.joiner.resume_discarding(stream, time, spot)
-
     def decode(self, line: bytes) -> Record | None:
         try:
             return _decode(line)
@@ -207,6 +224,93 @@ def _rescue(line: bytes) -> Record | None:
         return None
 
 
+# --- CRI ----------------------------------------------------------------------------------------------
+
+# https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md: time, stream,
+# tags, text. Of the tags, which `:` keeps apart, the first tells whether the line goes on. containerd writes
+# the time as its host's zone has it, and trims zeros; CRI-O writes `+00:00` where others write `Z`.
+_CRI = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) "
+    r"(stdout|stderr) ([FP])(?::[^ ]*)? (.*)",
+    re.ASCII | re.DOTALL,
+)
+_WHOLE = {"F"}
+_MINUTE, _ZONE = len("2016-10-06T00:17"), len("+02:00")
+
+
+class CriFormat(JoinedFormat):
+    """What containerd and CRI-O write: `2016-10-06T00:17:09.669794202Z stdout F text`; `P`: it goes on."""
+
+    name = "cri"
+    same_time = False
+    told_late = True
+    __slots__ = ()
+
+    def parse(self, chunk: Chunk) -> tuple[list[Record], bool]:
+        if not self.unfinished and (lines := self._all_whole(chunk.data)) is not None:
+            return lines, True
+        return self._join(chunk), False
+
+    def _all_whole(self, data: bytes) -> list[Record] | None:
+        """The records of lines that are all whole, with their newlines; None where one is not, or is none."""
+        # In columns: half a microsecond a line, of which the records are a fifth; a regular expression that
+        # takes each line apart costs twice as much.
+        try:
+            lines = [line.split(" ", 3) for line in data.decode().split("\n")[:-1]]
+            times, streams, tags, texts = zip(*lines, strict=True)
+        except ValueError:  # no UTF-8, or no line of CRI
+            return None
+        if set(tags) != _WHOLE or not ALL_STREAMS.issuperset(streams) or max(map(len, texts)) > self.limit:
+            return None
+        utc = [time if time[-1:] == "Z" and len(time) == TIME_LENGTH else _utc_time(time) for time in times]
+        if not are_times(utc):
+            return None
+        return list(map(Record, [text + "\n" for text in texts], streams, utc))
+
+    def _join(self, chunk: Chunk) -> list[Record]:
+        """The slow way: line by line, joining pieces, passing over what is none."""
+        out: list[Record] = []
+        index, offset = chunk.spot
+        for line in chunk.data.split(b"\n")[:-1]:
+            start = (index, offset)
+            offset += len(line) + 1
+            piece = self.decode(line)
+            if piece is not None:
+                self.joiner.add(piece, start, out)
+            elif line.strip(b" \r\t\0"):
+                self.statistics.corrupt_lines += 1
+        self.statistics.discarded = self.joiner.discarded
+        return out
+
+    def decode(self, line: bytes) -> Record | None:
+        found = _CRI.fullmatch(line.decode("utf-8", "surrogateescape"))
+        if found is None or not (time := _utc_time(found[1])):
+            return None
+        stream: Stream = "stdout" if found[2] == "stdout" else "stderr"
+        return Record(found[4] + "\n" if found[3] == "F" else found[4], stream, time)
+
+    def needle(self, time: str) -> bytes:
+        # Zones are apart by whole minutes: what is behind these is the same in all.
+        return super().needle(time)[_MINUTE:]
+
+
+def _utc_time(time: str) -> str:
+    """A time of CRI in UTC with nine digits; empty where there is no such time."""
+    if time[-1:] == "Z":
+        return full_time(time)
+    minute = _utc_minute(time[:_MINUTE], time[-_ZONE:])
+    return full_time(f"{minute}{time[_MINUTE:-_ZONE]}Z") if minute else ""
+
+
+@lru_cache(maxsize=64)
+def _utc_minute(minute: str, zone: str) -> str:
+    """`2016-10-06T00:17` of a zone in UTC; empty where there is no such time. Many lines have the same."""
+    try:
+        return f"{datetime.fromisoformat(minute + zone).astimezone(UTC):%Y-%m-%dT%H:%M}"
+    except (ValueError, OverflowError):
+        return ""
+
+
 # --- text and json ------------------------------------------------------------------------------------
 
 
@@ -217,6 +321,7 @@ class TextFormat(LineFormat):
     pieces = True
     ready = True
     timed = False
+    told_late = True
 
     __slots__ = ("_begun", "_clock")
 
@@ -296,7 +401,7 @@ _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 class JsonFormat(TextFormat):
     """An object a line: message, time, level and stream under their usual names, everything else is fields.
 
-    A line that is no object is a record like one of `text`, and is counted.
+    A line that is no object is a record like one of `text`.
     """
 
     name = "json"
@@ -306,7 +411,6 @@ class JsonFormat(TextFormat):
         record = DetailedRecord(text, "stdout", now, truncated=truncated, place=place)
         fields = _object(text) if text[:1] == "{" else None
         if fields is None:
-            self.statistics.corrupt_lines += 1
             return record
         for name in _TIMES:
             if found := _utc(fields.get(name)):
@@ -357,5 +461,5 @@ def _utc(value: Any) -> str | None:
 
 
 FORMATS: dict[FormatName, type[LineFormat]] = {
-    format_.name: format_ for format_ in (DockerFormat, TextFormat, JsonFormat)
+    format_.name: format_ for format_ in (DockerFormat, CriFormat, TextFormat, JsonFormat)
 }

@@ -75,7 +75,7 @@ def _before_mark(
             if f"{crc32(line):08x}" == checksum:
                 return (index, int(at)), anchor
         return spot, anchor
-    joiner = Joiner(format.limit)
+    joiner = Joiner(format.limit, same_time=format.same_time)
     if anchor is not None and anchor.discard:
         joiner.resume_discarding(stream, anchor.time, spot)
     last = anchor
@@ -89,8 +89,7 @@ def _before_mark(
             if (piece := format.decode(line)) is None or piece.stream != stream:
                 continue
             piece.time = full_time(piece.time)
-            open_ = joiner.unfinished.get(stream)
-            if (open_ is None or open_.time != piece.time) and piece.time == mark.time:
+            if joiner.begins(piece) and piece.time == mark.time:
                 sequence += 1
                 if sequence == mark.sequence:
                     return (index, offset), last
@@ -126,16 +125,17 @@ def _find_record(
     """The spot behind an anchor's record, searched for by its time and verified by its hash."""
     if not format.timed:
         return None
-    trimmed = anchor.time[:-1].rstrip("0").rstrip(".").encode()
-    # A long record's pieces all have its time.
-    joiner = Joiner(format.limit)
+    needle = format.needle(anchor.time)
+    joiner = Joiner(format.limit, same_time=format.same_time)
     seen = -1
     for index, segment in enumerate(segments):
         for offset, line in lines_of(segment):
-            if trimmed not in line or (piece := format.decode(line)) is None:
+            # A long record's pieces all have its time; where they do not, what follows its first is its.
+            goes_on = not format.same_time and stream in joiner.unfinished
+            if (not goes_on and needle not in line) or (piece := format.decode(line)) is None:
                 continue
             piece.time = full_time(piece.time)
-            if piece.stream != stream or piece.time != anchor.time:
+            if piece.stream != stream or (piece.time != anchor.time and not goes_on):
                 continue
             out: list[Record] = []
             joiner.add(piece, (index, offset), out)

@@ -121,6 +121,20 @@ async def test_of_a_container_it_is_known_how_it_is_read_and_how_far(tmp_path: P
         assert explained.exit_code == 0
 
 
+async def test_lines_that_are_left_out_are_shown(tmp_path: Path) -> None:
+    async with rig(tmp_path, read="file") as r:
+        web = r.engine.create("web")
+        web.start()
+        web.write(b"hello\n")
+        await read(r, 1)
+        with web.log_path.open("ab") as file:
+            file.write(b"what no engine writes\n")
+        await until(lambda: r.daemon.sources.running["docker"].known()[0].corrupt_lines == 1)
+        explained = await r.run(explain.command, "web")
+        assert "1 of its lines are left out" in " ".join(explained.output.split())
+        assert "file!" in (await r.run(ps.command)).output
+
+
 async def test_a_condition_that_fails_is_named_with_what_the_container_has(tmp_path: Path) -> None:
     routes = (
         route("audit", {"label": {"audit": "true"}, "stream": "stdout"}),

@@ -175,6 +175,29 @@ def test_every_mistake_is_a_line(folder: Path) -> None:
     ]
 
 
+def test_what_run_would_refuse_is_no_valid_configuration(folder: Path) -> None:
+    Path("logroute.yaml").write_text(
+        "api:\n"
+        "  listen: 0.0.0.0:8080\n"
+        "processors:\n"
+        "  - {type: json}\n"
+        "  - {type: lookup, file: nowhere.csv, key: fields.ip, into: fields.host}\n"
+        "routes:\n"
+        "  all:\n"
+        "    processors: [{type: lookup, file: gone.json, key: fields.ip, into: fields.host}]\n"
+        "    sink: 'null:'\n"
+    )
+    found = answer("validate", "-c", "logroute.yaml")
+    assert found.exit_code == 2
+    listen, first, second = found.output.splitlines()
+    assert listen.startswith(
+        "logroute.yaml:2:3: api.listen: 0.0.0.0:8080 can be reached by other hosts: give"
+    )
+    assert first == "logroute.yaml:5:5: processors[1]: nowhere.csv: cannot read it: No such file or directory"
+    assert second.startswith("logroute.yaml:8:18: routes.all.processors[0]: gone.json: cannot read it: ")
+    assert answer("test", "-c", "logroute.yaml").exit_code == 2
+
+
 def test_every_mistake_is_an_object_as_json(folder: Path) -> None:
     (folder / "wrong.yaml").write_text(WRONG)
     result = answer("validate", "--format=json", "--config=wrong.yaml")

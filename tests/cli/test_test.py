@@ -64,6 +64,26 @@ def test_tests_that_pass(tmp_path: Path) -> None:
     assert logroute(tmp_path, CONFIG + PASSES, "validate").exit_code == 0
 
 
+def test_lines_of_one_container_are_no_part_of_what_another_says(tmp_path: Path) -> None:
+    config = """\
+processors: [{type: multiline, preset: java}]
+routes: {all: {sink: 'null:'}}
+tests:
+  - name: two traces
+    given:
+      - {container: a, line: "java.lang.IllegalStateException: x"}
+      - {container: b, line: ["java.lang.Error: y", "\\tat b.B.run(B.java:1)"]}
+      - {container: a, line: "\\tat a.A.run(A.java:1)"}
+      - {container: c, line: ignored, label: {logroute.enable: "False"}}
+    expect:
+      all:
+        - {container.name: a, message: "java.lang.IllegalStateException: x\\n\\tat a.A.run(A.java:1)"}
+        - {container.name: b, message: "java.lang.Error: y\\n\\tat b.B.run(B.java:1)"}
+"""
+    done = logroute(tmp_path, config, "test")
+    assert done.output == "ok    two traces\n1 test passed.\n"
+
+
 def test_a_test_that_fails_shows_what_differs(tmp_path: Path) -> None:
     done = logroute(tmp_path, CONFIG + FAILS, "test")
     assert done.output == (

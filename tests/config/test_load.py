@@ -80,6 +80,11 @@ def test_hundreds_of_mistakes_are_all_told_in_the_order_of_the_text(folder: Fold
     assert {problem.message for problem in problems} == {'unknown option; did you mean "format"?'}
 
 
+def test_a_bound_is_said_as_it_would_be_written(folder: Folder) -> None:
+    [problem] = folder.problems("limits: {memory: 100}\nroutes: {a: {sink: 'null:'}}\n")
+    assert problem.message == "must be at least 1MiB"
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -87,6 +92,10 @@ def test_hundreds_of_mistakes_are_all_told_in_the_order_of_the_text(folder: Fold
         ("queue: []", "queue: expected a mapping of options, not a list"),
         ("queue:", "queue: expected a mapping of options, not nothing"),
         ("queue: {memory: 0}", "queue.memory: must be more than 0"),
+        (
+            "processors: [{type: lookup, file: x.csv, key: level, into: a, reload: 100ms}]",
+            "processors[0].reload: must be at least 1s",
+        ),
         ("queue: {memory: 1 parsec}", "queue.memory: expected a size such as 64KiB, 5MB or 2GiB"),
         ("queue: {memory: true}", "queue.memory: expected a size such as 64KiB, 5MB or 2GiB"),
         ("queue: {memory: 9999999TiB}", "queue.memory: larger than anything there is"),

@@ -15,7 +15,9 @@ from logroute.router.record import DetailedRecord, Record
 from tests.processors.conftest import TIME, WEB, batch, made, record
 
 MODULE = """
+import datetime
 import functools
+import msgspec
 from logroute.router.record import DetailedRecord
 
 def upper(records):
@@ -38,6 +40,28 @@ def level(records): records[0].level = 3; return records
 def fields(records): records[0].fields = {1: 2}; return records
 def listed(records): records[0].fields = [1]; return records
 def stream(records): records[0].stream = "stdin"; return records
+def part(records): records[0].part = 5; return records
+def sequence(records): records[0].sequence = "a"; return records
+def yesterday(records): records[0].time = "yesterday"; return records
+def no_such_day(records): records[0].time = "2026-02-30T12:00:00Z"; return records
+
+def circle(records):
+    records[0].fields = {}
+    records[0].fields["all"] = records[0].fields
+    return records
+
+def at(records):
+    records[0].time = "2026-03-10 13:00:00.5+01:00"
+    records[1].time = datetime.datetime(2026, 3, 10, 12, tzinfo=datetime.UTC)
+    return records
+
+def twice(records):
+    records += records
+    return records
+
+def anew(records):
+    return [msgspec.structs.replace(r, message=word) for r in records for word in r.message.split()]
+
 def with_default(records, *, more=1): return records
 async def waits(records): return records
 
@@ -54,6 +78,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "functions.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "ends.py").write_text("raise SystemExit\n")
+    (tmp_path / "panics.py").write_text("raise BaseException('a panic')\n")
     (tmp_path / "needs.py").write_text("import nothing_of_that_name\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "functions", raising=False)
@@ -94,7 +119,12 @@ def test_it_is_given_the_container_if_it_wants_it_and_may_make_records() -> None
     [
         ("nothing", "functions:nothing has returned nothing: it must return the records"),
         ("texts", "has returned str, and not a record"),
-        ("number", "message or time is no text"),
+        ("number", "message is no text"),
+        ("part", "part is no text"),
+        ("sequence", "sequence is no number"),
+        ("yesterday", "a record whose time is none: 'yesterday'"),
+        ("no_such_day", "a record whose time is none: '2026-02-30T12:00:00Z'"),
+        ("circle", "fields contain themselves"),
         ("level", "level is no text"),
         ("fields", "fields are no dict with texts as names"),
         ("listed", "fields are no dict with texts as names"),
@@ -106,6 +136,32 @@ def test_what_no_sink_could_write_is_refused(name: str, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         python(name).apply(batch(given))
     assert given == record("x")
+
+
+def test_a_time_is_written_as_all_are_and_the_stable_id_stays_that_of_the_engines() -> None:
+    given = record("a"), record("b", sequence=1)
+    found = python("at").apply(batch(*given))
+    assert found is not None
+    assert [each.time for each in found.records] == [
+        "2026-03-10T12:00:00.500000000Z",
+        "2026-03-10T12:00:00.000000000Z",
+    ]
+    assert [each.logged for each in found.records] == [TIME, TIME]
+    assert [*map(WEB.record_id, found.records)] == [*map(WEB.record_id, given)]
+
+
+def test_records_that_are_there_twice_have_ids_of_their_own() -> None:
+    """Elasticsearch takes the second of an id for the first, come again."""
+    given = record("a"), record("b", sequence=1)
+    found = python("twice").apply(batch(*given))
+    assert found is not None
+    assert [(each.message, each.part) for each in found.records] == [
+        ("a", ""), ("b", ""), ("a", ".1"), ("b", ".1"),
+    ]  # fmt: skip
+    found = python("anew").apply(batch(record("a b c"), record("d e", sequence=1)))
+    assert found is not None
+    parts = [(each.message, each.sequence, each.part) for each in found.records]
+    assert parts == [("a", 0, ""), ("b", 0, ".1"), ("c", 0, ".2"), ("d", 1, ""), ("e", 1, ".1")]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +176,7 @@ def test_what_no_sink_could_write_is_refused(name: str, words: str) -> None:
         ("nowhere.at_all:x", "there is no module nowhere.at_all: install it beside logroute"),
         ("broken:x", "broken cannot be imported: ZeroDivisionError"),
         ("ends:x", "ends cannot be imported: SystemExit"),
+        ("panics:x", "panics cannot be imported: BaseException: a panic"),
         ("needs:x", "needs cannot be imported: No module named 'nothing_of_that_name'"),
     ],
 )

@@ -68,6 +68,20 @@ def test_each_value_of_a_path_is_counted_by_itself() -> None:
     assert messages(through(throttle, given)) == ["0", "1", "3", "4"]
 
 
+def test_what_was_held_back_is_told_of_each_value() -> None:
+    throttle = made("throttle", rate="1/m", by="fields.user")
+    given = [
+        record(f"{n}", time=at(n), fields={"user": user}) for n, user in enumerate(("ada", "ada", None, None))
+    ]
+    *_, ada, nobody, _ = through(throttle, [*given, record("x", time=at(70), fields={"user": "bob"})])
+    assert (ada.message, ada.fields) == (
+        "1 record held back: more than 1 a minute of fields.user ada", {"user": "ada", "held_back": 1},
+    )  # fmt: skip
+    assert (nobody.message, nobody.fields) == (
+        "1 record held back: more than 1 a minute without fields.user", {"held_back": 1},
+    )  # fmt: skip
+
+
 def test_each_container_is_counted_by_itself() -> None:
     throttle, other = made("throttle", rate="1/d"), Origin("docker:2", "docker", name="db")
     assert messages(through(throttle, lines((0, "a"), (1, "b")))) == ["a"]

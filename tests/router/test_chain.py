@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import pytest
+import structlog
 import trio.testing
 
+from logroute.cli import log
 from logroute.processors import Processor, ProcessorOptions
 from logroute.router.chain import PIECE, Chains, StagePlan
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.router import Router
+from logroute.router.watch import Watch
 from tests.router.stand_ins import batch, number_of, origin
 from tests.router.test_router import add, messages, opened, received
 
@@ -145,6 +148,50 @@ async def test_a_processor_that_raises_lets_the_records_go_on_as_they_were() -> 
     chains = Chains([plan("broken", fail), plan("shout", shout)])
     assert await through(chains, batch(WEB, [1, 2])) == ["1!", "2!"]
     assert books(chains) == {"broken": (2, 2, 0, 2), "shout": (2, 2, 0, 0)}
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, BaseException, KeyboardInterrupt])
+async def test_nothing_that_a_processor_raises_ends_anything_else(error: type[BaseException]) -> None:
+    """A panic in Rust is a BaseException, and an interrupt may be the function's own."""
+
+    def fail(records: list[Record]) -> list[Record]:
+        raise error
+
+    watch = Watch()
+    watch.receives_interrupts = True
+    chains = Chains([plan("broken", fail), plan("shout", shout)], watch=watch)
+    assert await through(chains, batch(WEB, [1, 2])) == ["1!", "2!"]
+    assert books(chains)["broken"] == (2, 2, 0, 2)
+    assert chains.stages[0].raised == error.__name__
+
+
+async def test_the_log_says_where_in_its_code_a_processor_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def divide(records: list[Record]) -> list[Record]:
+        raise ZeroDivisionError("\x1b[2J" + records[0].message)
+
+    formats: list[log.Format] = ["json", "text"]
+    for format_ in formats:
+        before = structlog.get_config()
+        log.configure(format_, "warning")
+        try:
+            await through(Chains([plan("broken", divide)]), batch(WEB, [7]))
+        finally:
+            structlog.configure(**before)
+        said = capsys.readouterr().err
+        assert "test_chain.py" in said
+        assert "in divide" in said
+        assert "2J7" in said
+        assert "\x1b[2J" not in said
+
+
+async def test_ctrl_c_ends_what_runs_where_nobody_receives_signals() -> None:
+    def interrupted(records: list[Record]) -> list[Record]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await through(Chains([plan("long", interrupted)]), batch(WEB, [1]))
 
 
 async def test_a_large_batch_is_processed_in_pieces_and_others_get_their_turn(

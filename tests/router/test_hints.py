@@ -121,6 +121,19 @@ def test_a_container_gives_itself_fields_and_the_configuration_has_the_last_word
             'logroute.multiline: there are no traces of "jav"; did you mean "java"?',
         ),
         ("logroute.fields.", "x", "logroute.fields. names no field"),
+        (
+            "logroute.enable",
+            "flase",
+            'logroute.enable: "flase" is neither true nor false; did you mean "false"?',
+        ),
+        ("logroute.enable", "", 'logroute.enable: "" is neither true nor false'),
+        (
+            "logroute.field.team",
+            "x",
+            'there is no label logroute.field.team; did you mean "logroute.fields.team"?',
+        ),
+        ("logroute.fields", "x", 'there is no label logroute.fields; did you mean "logroute.fields.…"?'),
+        ("Logroute.Parser", "json", 'there is no label Logroute.Parser; did you mean "logroute.parser"?'),
         ("logroute.parsr", "json", 'there is no label logroute.parsr; did you mean "logroute.parser"?'),
     ],
 )

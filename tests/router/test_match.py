@@ -17,7 +17,7 @@ from logroute.router.paths import image_reference, path
 from logroute.router.position import BEGINNING
 from logroute.router.record import ALL_STREAMS, Batch, DetailedRecord, Image, Origin, Record
 from logroute.router.regex import RegexSet
-from logroute.router.selection import Look
+from logroute.router.selection import Chooser, Look
 
 ID = "3b74a877e0f9" + "ab" * 26
 WEB = Origin(
@@ -181,6 +181,9 @@ def test_an_image_with_a_digest_is_found_by_its_name() -> None:
     assert takes({"image": "web"}, origin)
     assert takes({"image": "shop/web@sha256:00*"}, origin)
     assert not takes({"image": "web:*"}, origin)
+    both = Origin("k", "s", image=Image.parse("shop/web:1@sha256:" + "0" * 64))
+    for name in ("web", "web:1", "shop/web:1", "web:1@sha256:00*", "shop/web@sha256:00*"):
+        assert takes({"image": name}, both)
 
 
 def test_a_container_called_like_an_id_is_found_by_its_name() -> None:
@@ -293,6 +296,33 @@ def test_takes_records(value: Any, numbers: list[int]) -> None:
     assert taken(Match.parse(value).to_value()) == numbers
 
 
+@pytest.mark.parametrize(
+    "point", ["2026-03-10T12:00:00Z", "2026-03-10T12:00", "2026-03-10T12:00:00.0000000001"]
+)
+@pytest.mark.parametrize(
+    ("compare", "holds"),
+    [
+        (">=", (False, True, True)),
+        (">", (False, False, True)),
+        ("==", (False, True, False)),
+        ("!=", (True, False, True)),
+        ("<=", (True, True, False)),
+        ("<", (True, False, False)),
+    ],
+)
+def test_a_point_in_time_is_what_has_its_very_time(point: str, compare: str, holds: tuple[bool, ...]) -> None:
+    times = (
+        "2026-03-10T11:59:59.999999999Z",
+        "2026-03-10T12:00:00.000000000Z",
+        "2026-03-10T12:00:00.000000001Z",
+    )
+    records: list[Record] = [Record("m", "stdout", time) for time in times]
+    batch = Batch(WEB, records, before=BEGINNING, after=BEGINNING, size_bytes=1, ready=True)
+    mask = Chooser(Match.parse({"time": f"{compare}{point}"})).mask(batch)
+    assert mask is not None
+    assert tuple(map(bool, mask.to_bytes(3, "little"))) == holds
+
+
 def test_what_the_container_decides_costs_no_look_at_records() -> None:
     match = Match.parse({"container": "db", "level": ">=warn"})
     assert match.decide(WEB) == NO
@@ -340,6 +370,8 @@ def test_explain_leaves_open_what_depends_on_the_record() -> None:
         ({"label.x": r"/(a)\1/"}, r"/(a)\1/p has Python's engine do it", ("label.x",)),
         ({"message": "[z-a]"}, "'[z-a]' is no glob", ("message",)),
         ({"time": ">yesterday"}, "'yesterday' is no time such as 2026-11-23", ("time",)),
+        ({"time": ">=2026-13-01"}, "there is no such time: '2026-13-01'", ("time",)),
+        ({"time": "<2026-02-29T12:00"}, "there is no such time: '2026-02-29T12:00'", ("time",)),
         ({"any": {"container": "x"}}, "'any' takes a list of matches, not a mapping", ("any",)),
         ({"any": []}, "an empty list of matches", ("any",)),
         ({"not": {}}, "no condition: it would take everything", ("not",)),

@@ -80,6 +80,8 @@ def test_it_means_a_mapping(expression: str, mapping: dict[str, Any]) -> None:
         ("label.a and level >= wran", 'at character 22: there is no level "wran"; did you mean "warn"?'),
         ("label.a or stream in [stdout, stdin]", "at character 31: there is no stream 'stdin'"),
         ("message ~ /(a/", "at character 11: "),
+        ("message ~ /a/x", "at character 14: there is no flag 'x': a regex ends with '/', '/i' or '/p'"),
+        ("level = warn or message !~ /a/ig", "at character 32: there is no flag 'g'"),
         ("fields.n > x", "at character 12: "),
         ("not " * 40 + "label.a", "nested too deeply"),
         ("(" * 40 + "label.a" + ")" * 40, "nested too deeply"),

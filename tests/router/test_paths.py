@@ -109,9 +109,26 @@ def test_what_is_no_path_is_refused(wrong: str) -> None:
         path(wrong)
 
 
+def test_a_digest_is_a_part_of_its_own() -> None:
+    both = Origin("k", "s", image=Image.parse("r:5000/shop/api:2@sha256:01"))
+    assert path("container.image.digest").of_record(both, Record("m", "stdout", "t")) == "sha256:01"
+    assert both.constants()["container"]["image"] == {
+        "name": "r:5000/shop/api", "tag": "2", "digest": "sha256:01",
+    }  # fmt: skip
+    assert Image.parse("api@sha256:01") == Image("api", None, "sha256:01")
+    assert path("container.image.digest").of_record(ORIGIN, Record("m", "stdout", "t")) is None
+
+
 @pytest.mark.parametrize(
     "reference",
-    ["api", "api:2", "reg:5000/shop/api", "reg:5000/shop/api:1.2", "api@sha256:0123456789abcdef"],
+    [
+        "api",
+        "api:2",
+        "reg:5000/shop/api",
+        "reg:5000/shop/api:1.2",
+        "api@sha256:0123456789abcdef",
+        "r:5000/api:2@sha256:01",
+    ],
 )
 def test_an_image_is_called_as_the_container_was_started_with(reference: str) -> None:
     assert image_reference(Origin("k", "s", image=Image.parse(reference))) == reference

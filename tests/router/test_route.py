@@ -26,7 +26,7 @@ from logroute.router.database import StateError
 from logroute.router.overflow import PATIENCE_S
 from logroute.router.position import BEGINNING
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
-from logroute.router.record import Batch
+from logroute.router.record import Batch, DetailedRecord
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.sinks import (
@@ -40,6 +40,7 @@ from logroute.sinks import (
     SinkGone,
     SinkStatistics,
 )
+from logroute.sinks.encoding import encoder
 from tests.router.stand_ins import StandInSink, Step, batch, inline, number_of, origin
 
 pytestmark = pytest.mark.usefixtures("no_threads")
@@ -320,6 +321,51 @@ async def test_whatever_a_sink_does_is_tried_again_counted_and_said(
     said = capsys.readouterr().out
     assert "trying again" in said
     assert "the route delivers again" in said
+
+
+def bad_records() -> list[DetailedRecord]:
+    """What strangers' processors may make: nobody has checked it."""
+
+    class Silent:
+        def __str__(self) -> str:
+            raise ValueError("no")
+
+    circle: dict[str, Any] = {"a": 1}
+    circle["all"] = circle
+    made: list[dict[str, Any]] = [
+        {"fields": circle},
+        {"part": 5},
+        {"fields": {"x": Silent(), "b": 2}},
+        {"fields": {"n": 10**5000}},
+        {"place": 7},
+    ]
+    return [
+        msgspec.structs.replace(
+            DetailedRecord(f"bad {n}", "stdout", "2026-03-10T12:00:00.000000001Z"), **each
+        )
+        for n, each in enumerate(made)
+    ]
+
+
+@pytest.mark.parametrize("bad", bad_records(), ids=["circle", "part", "object", "number", "place"])
+async def test_a_record_that_cannot_be_written_goes_on_marked_and_holds_up_nothing(
+    autojump_clock: trio.testing.MockClock, bad: DetailedRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode, taken = encoder("json"), list[bytes]()
+
+    async def write(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        taken.extend(encode(batch) for batch in batches)
+        return ()
+
+    route = make([write, write, write])
+    async with running(route):
+        route.put([batch(WEB, [1]).with_records([bad]), *numbers(1, start=2)])
+        await trio.sleep(0.1)
+    book = route.statistics()
+    assert (book.delivered, book.retried, book.up) == (2, 0, True)
+    marked = msgspec.json.decode(taken[0])
+    assert marked["error"]["message"] == "what a processor has made of this record cannot be written"
+    assert "they go on marked" in capsys.readouterr().out
 
 
 async def test_records_behind_a_failure_keep_their_order(autojump_clock: trio.testing.MockClock) -> None:

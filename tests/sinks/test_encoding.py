@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -76,13 +77,27 @@ def test_a_path_that_is_no_utf8_harms_no_record_with_a_level() -> None:
     assert json.loads(line)["log"] == {"level": "info", "file": {"path": "/x/?.log"}}
 
 
+def test_labels_whose_names_differ_in_dots_alone_are_all_there() -> None:
+    labels = {"a.b": "dot", "a_b": "plain", "a.b.c": "two", "a_b.c": "one", "x.y": "z"}
+    for named in (labels, dict(reversed(labels.items()))):
+        [line] = lines("json", Record("m", "stdout", TIME), origin=Origin("k", "s", id=ID, labels=named))
+        assert json.loads(line)["container"]["labels"] == {
+            "a_b": "plain", "a_b_2": "dot", "a_b_c": "two", "a_b_c_2": "one", "x_y": "z",
+        }  # fmt: skip
+
+
+def origin_hash(origin: Origin) -> str:
+    """What ids begin with where there is no container's: lines of two files may have one time."""
+    return blake2b(origin.key.encode(), digest_size=6).hexdigest()
+
+
 def test_json_leaves_out_what_is_absent() -> None:
     nobody = Origin("k", "s")
     assert json.loads(lines("json", Record("m", "stdout", TIME), origin=nobody)[0]) == {
         "@timestamp": TIME,
         "message": "m",
         "stream": "stdout",
-        "event": {"id": f"-o{TIME}"},
+        "event": {"id": f"{origin_hash(nobody)}-o{TIME}"},
     }
 
 
@@ -90,7 +105,7 @@ def test_the_log_of_a_file_and_of_a_record_are_one_object() -> None:
     record = DetailedRecord("m", "stdout", TIME, level="warn", truncated=True, place="f-12")
     assert lines("json", Record("m", "stdout", TIME), record, origin=FILE) == [
         f'{{"@timestamp":"{TIME}","message":"m","stream":"stdout","log":{{"file":{{"path":"/var/log/app.log"}}}},'
-        f'"host":{{"name":"node-7"}},"event":{{"id":"-o{TIME}"}}}}',
+        f'"host":{{"name":"node-7"}},"event":{{"id":"{origin_hash(FILE)}-o{TIME}"}}}}',
         f'{{"@timestamp":"{TIME}","message":"m","stream":"stdout",'
         '"log":{"level":"warn","truncated":true,"file":{"path":"/var/log/app.log"}},'
         '"host":{"name":"node-7"},"event":{"id":"f-12"}}',

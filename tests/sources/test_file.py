@@ -118,6 +118,34 @@ async def test_what_was_there_before_is_left_out_and_what_comes_later_is_not(tmp
         assert sorted(await routes.until(2)) == ["first line", "unfinished"]
 
 
+async def test_lines_that_are_none_of_the_format_are_counted_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no record of them: nothing else would tell that they were there."""
+    routes = Routes()
+    log, other = tmp_path / "1-json.log", tmp_path / "2-json.log"
+    good = b'{"log":"good\\n","stream":"stdout","time":"2026-11-23T20:06:26.1Z"}\n'
+    append(log, good + b'plain text line\n{"foo":1}\n\n\0\0\n' + b"x" * 900_000 + b"\n" + good)
+    async with reading(routes, [log, other], format="docker") as source:
+        await routes.until(2)
+        assert source.context.errors["corrupt_line"] >= 3
+        assert source.known()[0].corrupt_lines == source.context.errors["corrupt_line"]
+        append(other, b"more\n" + good)
+        await routes.until(3)
+        said = capsys.readouterr().out
+        assert said.count("are left out") == 1
+        assert str(log) in said
+    assert str(other) in capsys.readouterr().out
+
+
+async def test_json_leaves_out_nothing(log: Path) -> None:
+    routes = Routes()
+    append(log, b'plain\n{"msg":"a"}\n[1]\n{"torn\n')
+    async with reading(routes, log, format="json") as source:
+        assert await routes.until(4) == ["plain", "a", "[1]", '{"torn']
+        assert not source.context.errors
+
+
 async def test_renamed_files_are_read_to_the_end_of_what_their_writer_writes(log: Path) -> None:
     routes = Routes()
     writer = log.open("ab", buffering=0)

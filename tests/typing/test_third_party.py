@@ -224,7 +224,10 @@ def test_a_function_that_raises_harms_its_own_route_only(tmp_path: Path, install
     site = tmp_path / "site"
     (site / "raising.py").write_text(
         "def half(records):\n    records[0].message = 'changed'\n    return [1 / 0]\n\n\n"
-        "def end(records):\n    raise SystemExit(7)\n"
+        "def end(records):\n    raise SystemExit(7)\n\n\n"
+        "def stop(records):\n    raise KeyboardInterrupt\n\n\n"
+        "class Panic(BaseException): pass\n\n\n"
+        "def panic(records):\n    raise Panic('as of Rust')\n"
     )
     found, log = run_over(
         tmp_path,
@@ -232,10 +235,13 @@ def test_a_function_that_raises_harms_its_own_route_only(tmp_path: Path, install
         "routes:\n"
         "  half: {processors: [{type: python, function: 'raising:half'}], sink: 'file://FOLDER/half.ndjson'}\n"
         "  end: {processors: [{type: python, function: 'raising:end'}], sink: 'file://FOLDER/end.ndjson'}\n"
+        "  stop: {processors: [{type: python, function: 'raising:stop'}], sink: 'file://FOLDER/stop.ndjson'}\n"
+        "  panic: {processors: [{type: python, function: 'raising:panic'}], sink: 'file://FOLDER/panic.ndjson'}\n"
         "  plain: {sink: 'file://FOLDER/plain.ndjson'}\n",
     )
     messages = {name: tuple(each["message"] for each in lines) for name, lines in found.items()}
-    assert messages == dict.fromkeys(("half", "end", "plain"), QUERIES)
+    assert messages == dict.fromkeys(("half", "end", "stop", "panic", "plain"), QUERIES)
     assert "half.processors[0].python" in log
     assert "ZeroDivisionError" in log
-    assert "end.processors[0].python" in log
+    for name in ("end", "stop", "panic"):
+        assert f"{name}.processors[0].python" in log
