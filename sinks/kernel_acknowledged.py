@@ -13,6 +13,12 @@ which it can advertise: 64 KiB shifted by the scale that it chose when the conne
 `TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever take
 (`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
 `unconfirmed`.
+
+**Whether the peer wants us.** With TLS 1.3 a handshake ends on our side before the peer has looked at our
+certificate (RFC 8446, 2), and there are receivers that look at it after any handshake (rsyslog with GnuTLS).
+Its kernel takes what is sent to a program that refuses us, which may even have read some of it. So nothing is
+sent before the peer has said that it goes on: by a session ticket, which servers send once they have accepted
+us (OpenSSL's and Go's do). Of one that sends none, a moment without a refusal has to do.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from collections.abc import Callable
 import trio
 
 from logroute.sinks import Retryable
-from logroute.sinks.failures import cause_in_words
+from logroute.sinks.failures import CERTIFICATE_REFUSED, cause_in_words
 from logroute.sinks.streams import Opened
 
 SILENCE_S = 60.0
@@ -36,8 +42,13 @@ SILENCE_S = 60.0
 KEEPALIVE_S = 30
 LAST_WORD_S = 0.2
 """How long after a FIN a reset may follow: the peer sends both without waiting for anything."""
+SETTLE_S = 1.0
+"""How long a peer with TLS that sends no session ticket may take to refuse us; once for each connection. A
+refusal comes a round trip after the handshake, and what a busy peer needs to look at a certificate."""
 CLOSE_S = 1.0
 """How long a peer may take to close its side, once we have closed ours."""
+
+AFTER_HANDSHAKE = "right after the TLS handshake: does it refuse our certificate (`tls.cert`, `tls.key`)?"
 
 # How often the kernel is asked: at first soon, because a peer nearby acknowledges at once.
 FIRST_PAUSE_S = 0.0002
@@ -74,12 +85,17 @@ class Connection:
 
     @classmethod
     async def of(cls, opened: Opened, peer: str) -> Connection:
-        """A connection that was just made. Raises Retryable where it has ended already."""
+        """A connection that was just made. Raises Retryable where it has ended already, or is refused."""
         try:
+            if isinstance(opened.stream, trio.SSLStream):
+                await _be_accepted(opened.stream, peer)
             return cls(opened, peer)
         except OSError as error:
             await trio.aclose_forcefully(opened.stream)
             raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+        except BaseException:
+            await trio.aclose_forcefully(opened.stream)
+            raise
 
     # --- what is known without waiting ------------------------------------------------------------------
 
@@ -205,6 +221,31 @@ class Connection:
         finally:
             self.failure = self.failure or "closed"
             await trio.aclose_forcefully(self._stream)
+
+
+async def _be_accepted(stream: trio.SSLStream[trio.SocketStream], peer: str) -> None:
+    """Wait until the peer has accepted us, as far as it says so: see the module. Raises Retryable."""
+    refusal = ""
+
+    async def hear() -> None:
+        nonlocal refusal
+        try:
+            # Tickets are taken inside. It returns for what the peer's program says, which accepts us then.
+            if not await stream.receive_some():
+                refusal = f"the receiver has closed the connection {AFTER_HANDSHAKE}"
+        except trio.BrokenResourceError as error:
+            refusal = cause_in_words(error)
+            if not refusal.startswith(CERTIFICATE_REFUSED):
+                refusal = f"the connection broke ({refusal}) {AFTER_HANDSHAKE}"
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + SETTLE_S
+        nursery.start_soon(hear)
+        await _until(lambda: stream.session.has_ticket)
+        nursery.cancel_scope.cancel()
+    if refusal:
+        raise Retryable(f"{peer}: {refusal}")
 
 
 async def _until(done: Callable[[], bool]) -> None:
