@@ -12,7 +12,11 @@ peer that is not heard of any more, may cost whatever its kernel held. That is b
 which it can advertise: 64 KiB shifted by the scale that it chose when the connection was made (RFC 7323, 2.3;
 `TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever take
 (`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
-`unconfirmed`.
+`unconfirmed`. So they are when we close and the peer does not: it may not have come to them yet.
+
+What cannot be told: once our side is closed, a FIN ends the connection, and a reset behind it is not seen (a
+Linux does not even send one). So a peer of plain TCP that shuts down with data unread while we close looks as
+if it had read it. One with TLS is told that we end before our side is closed.
 
 **Whether the peer wants us.** With TLS 1.3 a handshake ends on our side before the peer has looked at our
 certificate (RFC 8446, 2), and there are receivers that look at it after any handshake (rsyslog with GnuTLS).
@@ -30,6 +34,7 @@ import struct
 import termios
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -45,8 +50,11 @@ LAST_WORD_S = 0.2
 SETTLE_S = 1.0
 """How long a peer with TLS that sends no session ticket may take to refuse us; once for each connection. A
 refusal comes a round trip after the handshake, and what a busy peer needs to look at a certificate."""
-CLOSE_S = 1.0
-"""How long a peer may take to close its side, once we have closed ours."""
+CLOSE_S = 4.0
+"""How long a peer may take to read the rest and close its side, once we have closed ours. Less than the
+router gives a sink for it (`END_WITHIN_S`)."""
+FAREWELL_S = 0.2
+"""How long a peer with TLS may take to heed our farewell, before we close our side as well."""
 
 AFTER_HANDSHAKE = "right after the TLS handshake: does it refuse our certificate (`tls.cert`, `tls.key`)?"
 
@@ -78,6 +86,7 @@ class Connection:
         self._lossy = False
         """Whether the failure may have cost what the peer had not read."""
         self._closing = False
+        """We have closed our side. Then a FIN ends all of it, and no reset can be seen behind it."""
         self._ended_at = 0.0
         # Invariant: (end in bytes sent, records) of all deliveries of which the peer's kernel may hold some.
         self._unread: deque[tuple[int, int]] = deque()
@@ -203,24 +212,47 @@ class Connection:
             await trio.aclose_forcefully(self._stream)
 
     async def close(self) -> None:
-        """Close our side, and give the peer a moment to read the rest and close its own. Never raises."""
+        """Close our side, and give the peer a moment to read the rest and close its own. Never raises.
+
+        One that does not, also because this is cancelled, may not have read what its kernel had taken.
+        """
         if not self.usable():
             await self._hear_it_out()
             return
-        self._closing = True
         try:
-            if isinstance(self._stream, trio.SSLStream):
-                with trio.move_on_after(CLOSE_S):
-                    await self._stream.aclose()  # with its farewell
-                return
-            self._socket.shutdown(trio.socket.SHUT_WR)
-            with trio.move_on_after(CLOSE_S):
-                await _until(lambda: not self.usable())
+            if self._unread:
+                await self._end_in_order()
         except OSError as error:  # it has ended just now
             self._note(error)
         finally:
-            self.failure = self.failure or "closed"
+            if not self.failure:  # we are cancelled, or there was nothing to wait for
+                self.failure, self._lossy = "there was no time to close the connection in order", True
+            self._socket.close()  # which is not the stream's any more, once that has said farewell
             await trio.aclose_forcefully(self._stream)
+
+    async def _end_in_order(self) -> None:
+        """Raises OSError where the connection has ended."""
+        with trio.move_on_after(CLOSE_S):
+            await self._end_our_side()
+            await _until(lambda: not self.usable())
+        if not self.failure:
+            self.failure = f"we have closed the connection, and the receiver has not within {CLOSE_S:g} s"
+            self._lossy = True
+        await self._hear_it_out()
+
+    async def _end_our_side(self) -> None:
+        """Raises OSError where the connection has ended."""
+        if isinstance(self._stream, trio.SSLStream):
+            # Who is told by TLS that we end closes first, and a reset can follow that. With our FIN before it
+            # none could be seen (TIME-WAIT; RFC 9293, 3.3.2). Broken: it ends without a farewell of its own.
+            # Busy: it is watched.
+            with trio.move_on_after(FAREWELL_S):
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                    await self._stream.unwrap()
+                await _until(lambda: not self.usable())
+        if self.usable():
+            self._closing = True
+            self._socket.shutdown(trio.socket.SHUT_WR)
 
 
 async def _be_accepted(stream: trio.SSLStream[trio.SocketStream], peer: str) -> None:

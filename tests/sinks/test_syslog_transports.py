@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -333,6 +334,63 @@ async def test_messages_go_through_tls_and_all_of_them_are_read(
     [data] = receiver.received
     assert [parse_rfc5424(frame).text for frame in octet_counted(data)] == many
     assert context.lost == 0
+
+
+@pytest.mark.parametrize("ending", ["says farewell", "closes", "waits for our end of the stream"])
+async def test_closing_says_farewell_and_costs_nothing_where_all_was_read(
+    context: Counting, authority: Authority, ending: str
+) -> None:
+    server = authority.context()
+
+    def serve(connection: socket.socket) -> bytes:
+        data = b""
+        with server.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as stream:
+            while more := stream.recv(1 << 16):  # it raises where there is no farewell
+                data += more
+            if ending == "says farewell":
+                stream.unwrap()
+            elif ending.startswith("waits"):
+                while socket.socket.recv(stream, 1 << 16):
+                    pass
+        return data
+
+    receiver = TlsReceiver(serve)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    began = trio.current_time()
+    await sink.close()
+    assert trio.current_time() - began < 2
+    receiver.close()
+    assert [len([*octet_counted(data)]) for data in receiver.received] == [1]
+    assert context.lost == 0
+
+
+@pytest.mark.parametrize("ending", ["closes", "shuts down first", "does nothing"])
+async def test_a_receiver_that_reads_nothing_while_we_close_is_told(
+    context: Counting, authority: Authority, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_acknowledged, "CLOSE_S", 0.5)
+    server = authority.context()
+    ended = threading.Event()
+
+    def serve(connection: socket.socket) -> bytes:
+        with server.wrap_socket(connection, server_side=True) as stream:
+            ended.wait(10)
+            if ending.startswith("shuts"):
+                socket.socket.shutdown(stream, socket.SHUT_RDWR)
+            elif ending.startswith("does"):
+                time.sleep(1)
+        return b""
+
+    receiver = TlsReceiver(serve)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch("a", "b")]) == DELIVERED
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.close)
+        await trio.sleep(0.05)
+        ended.set()
+    receiver.close()
+    assert context.lost == sink.statistics().unconfirmed == 2
 
 
 @pytest.mark.parametrize(
