@@ -2,11 +2,12 @@
 
 Sources first, then the routes drain within the grace period. What fails is started again with
 backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 1 it could not start, 3 stopped with records that
-are neither delivered nor durable.
+are neither delivered nor durable, or that a receiver without acknowledgements may not have read.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,6 +82,8 @@ class Daemon:
         """Routes that were made by API, and pauses."""
         self._gaps_before: dict[str, int] = {}
         """How many gaps each route had when we began to end: what is lost by that comes on top."""
+        self._unconfirmed_before: dict[str, int] = {}
+        """Likewise, how many records that were delivered may be lost."""
 
     @property
     def route_plans(self) -> Mapping[str, RoutePlan]:
@@ -106,6 +109,7 @@ class Daemon:
         if not self._stopping.is_set():
             routes = self.router.routes.values()
             self._gaps_before = {route.name: _gaps(route) for route in routes}
+            self._unconfirmed_before = {route.name: route.statistics().unconfirmed for route in routes}
         self._stopping.set()
         self._started.set()
         self.sources.stop()
@@ -516,16 +520,19 @@ class Daemon:
         lost = {route.name: _gaps(route) for route in routes if route.lost}
         rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
         dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
-        if self.plan.once and (left or lost or rejected or dropped or self.sources.unfinished):
+        unconfirmed = {route.name: n for route in routes if (n := route.statistics().unconfirmed)}
+        if self.plan.once and (left or lost or rejected or dropped or unconfirmed or self.sources.unfinished):
             self._log.error(
                 "not every record was acknowledged",
                 undelivered=left,
                 rejected=rejected,
                 dropped=dropped,
+                unconfirmed=unconfirmed,
                 lost=lost,
                 unfinished_sources=len(self.sources.unfinished),
             )
             return UNDELIVERED
+        code = UNDELIVERED if self._end_may_lose(unconfirmed) else DONE
         letters = {route.name: n for route in routes if (n := route.statistics().dead_letters)}
         if self.plan.state_dir is None and (left or letters):
             self._log.error(
@@ -551,7 +558,26 @@ class Daemon:
             return UNDELIVERED
         if left:
             self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
-        return DONE
+        return code
+
+    def _end_may_lose(self, unconfirmed: Mapping[str, int]) -> bool:
+        """Say which routes have delivered records that may be lost; whether our end has added to them.
+
+        What was before, perhaps months ago, was said then.
+        """
+        while_ending = {
+            name: more
+            for name, records in unconfirmed.items()
+            if (more := records - self._unconfirmed_before.get(name, 0)) > 0
+        }
+        if unconfirmed:
+            self._log.log(
+                logging.ERROR if while_ending else logging.WARNING,
+                "ended, and records of this run may be lost: receivers may not have read what they had taken",
+                unconfirmed=unconfirmed,
+                while_ending=while_ending,
+            )
+        return bool(while_ending)
 
 
 class _Once:

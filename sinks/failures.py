@@ -9,6 +9,17 @@ import ssl
 from collections.abc import Iterator
 
 EXCERPT_CHARACTERS = 200
+CERTIFICATE_REFUSED = "the receiver refuses our TLS certificate"
+_CERTIFICATE_ALERTS = {
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    "TLSV1_ALERT_UNKNOWN_CA",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+}
+"""What OpenSSL calls the alerts that say so (RFC 8446, 6.2): it names those only that have come."""
 
 
 def cause_in_words(error: BaseException) -> str:
@@ -19,6 +30,8 @@ def cause_in_words(error: BaseException) -> str:
             return f"its certificate is not accepted: {found.verify_message}"
         if isinstance(found, socket.gaierror):
             return f"its name cannot be resolved: {found.strerror}"
+        if isinstance(found, ssl.SSLError) and found.reason in _CERTIFICATE_ALERTS:
+            return f"{CERTIFICATE_REFUSED} ({found.reason}): set `tls.cert` and `tls.key`"
         if isinstance(found, ssl.SSLError):
             return f"TLS failed: {found.reason or found.strerror or found}"
     for found in chain:

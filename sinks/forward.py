@@ -218,8 +218,10 @@ class ForwardSink(Sink[ForwardOptions]):
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.close()
-            self._count(connection)
+            try:
+                await connection.close()
+            finally:
+                self._count(connection)
 
     async def run(self) -> None:
         """Without acknowledgements, notice the end of a connection before a delivery writes into it."""

@@ -12,7 +12,17 @@ peer that is not heard of any more, may cost whatever its kernel held. That is b
 which it can advertise: 64 KiB shifted by the scale that it chose when the connection was made (RFC 7323, 2.3;
 `TCP_INFO` tells it). Linux chooses the scale after the most memory that the buffer may ever take
 (`tcp_rmem`), so that the bound is at most twice that. Deliveries with bytes among so many last ones are
-`unconfirmed`.
+`unconfirmed`. Not so where we close and the peer does not within a moment: it may come to them yet.
+
+What cannot be told: once our side is closed, a FIN ends the connection, and a reset behind it is not seen (a
+Linux does not even send one). So a peer of plain TCP that shuts down with data unread while we close looks as
+if it had read it. One with TLS is told that we end before our side is closed.
+
+**Whether the peer wants us.** With TLS 1.3 a handshake ends on our side before the peer has looked at our
+certificate (RFC 8446, 2), and there are receivers that look at it after any handshake (rsyslog with GnuTLS).
+Its kernel takes what is sent to a program that refuses us, which may even have read some of it. So nothing is
+sent before the peer has said that it goes on: by a session ticket, which servers send once they have accepted
+us (OpenSSL's and Go's do). Of one that sends none, a moment without a refusal has to do.
 """
 
 from __future__ import annotations
@@ -24,11 +34,12 @@ import struct
 import termios
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 from logroute.sinks import Retryable
-from logroute.sinks.failures import cause_in_words
+from logroute.sinks.failures import CERTIFICATE_REFUSED, cause_in_words
 from logroute.sinks.streams import Opened
 
 SILENCE_S = 60.0
@@ -36,8 +47,15 @@ SILENCE_S = 60.0
 KEEPALIVE_S = 30
 LAST_WORD_S = 0.2
 """How long after a FIN a reset may follow: the peer sends both without waiting for anything."""
+SETTLE_S = 1.0
+"""How long a peer with TLS that sends no session ticket may take to refuse us; once for each connection. A
+refusal comes a round trip after the handshake, and what a busy peer needs to look at a certificate."""
 CLOSE_S = 1.0
-"""How long a peer may take to close its side, once we have closed ours."""
+"""How long a peer may take to read the rest and close its side, once we have closed ours."""
+FAREWELL_S = 0.2
+"""How long a peer with TLS may take to heed our farewell, before we close our side as well."""
+
+AFTER_HANDSHAKE = "right after the TLS handshake: does it refuse our certificate (`tls.cert`, `tls.key`)?"
 
 # How often the kernel is asked: at first soon, because a peer nearby acknowledges at once.
 FIRST_PAUSE_S = 0.0002
@@ -66,7 +84,11 @@ class Connection:
         self._window_bytes = largest_window(self._socket)
         self._lossy = False
         """Whether the failure may have cost what the peer had not read."""
+        self._watching: trio.CancelScope | None = None
+        self._watched = trio.Event()
+        """Nobody watches any more."""
         self._closing = False
+        """We have closed our side. Then a FIN ends all of it, and no reset can be seen behind it."""
         self._ended_at = 0.0
         # Invariant: (end in bytes sent, records) of all deliveries of which the peer's kernel may hold some.
         self._unread: deque[tuple[int, int]] = deque()
@@ -74,12 +96,17 @@ class Connection:
 
     @classmethod
     async def of(cls, opened: Opened, peer: str) -> Connection:
-        """A connection that was just made. Raises Retryable where it has ended already."""
+        """A connection that was just made. Raises Retryable where it has ended already, or is refused."""
         try:
+            if isinstance(opened.stream, trio.SSLStream):
+                await _be_accepted(opened.stream, peer)
             return cls(opened, peer)
         except OSError as error:
             await trio.aclose_forcefully(opened.stream)
             raise Retryable(f"{peer}: cannot connect: {cause_in_words(error)}") from error
+        except BaseException:
+            await trio.aclose_forcefully(opened.stream)
+            raise
 
     # --- what is known without waiting ------------------------------------------------------------------
 
@@ -162,10 +189,18 @@ class Connection:
         self._acknowledged(len(data), records)
 
     async def watch(self) -> None:
-        """Return when the connection has ended. What the receiver says is read and ignored.
+        """Return when the connection has ended, or is about to be closed. What the receiver says is ignored.
 
         Cancelled, it leaves the connection as it is.
         """
+        self._watched = trio.Event()
+        try:
+            with trio.CancelScope() as self._watching:
+                await self._listen()
+        finally:
+            self._watched.set()
+
+    async def _listen(self) -> None:
         try:
             while await self._stream.receive_some():
                 pass
@@ -176,6 +211,12 @@ class Connection:
         except trio.ClosedResourceError:
             return
         await self._hear_it_out()
+
+    async def _listen_no_more(self) -> None:
+        """Have the stream for ourselves: TLS's farewell is an exchange."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await self._watched.wait()
 
     async def _hear_it_out(self) -> None:
         """Close a connection that has ended; after a FIN, not before it is known that no reset follows."""
@@ -191,20 +232,62 @@ class Connection:
         if not self.usable():
             await self._hear_it_out()
             return
-        self._closing = True
         try:
-            if isinstance(self._stream, trio.SSLStream):
-                with trio.move_on_after(CLOSE_S):
-                    await self._stream.aclose()  # with its farewell
-                return
-            self._socket.shutdown(trio.socket.SHUT_WR)
-            with trio.move_on_after(CLOSE_S):
-                await _until(lambda: not self.usable())
+            if self._unread:
+                await self._end_in_order()
         except OSError as error:  # it has ended just now
             self._note(error)
         finally:
             self.failure = self.failure or "closed"
+            self._socket.close()  # which is not the stream's any more, once that has said farewell
             await trio.aclose_forcefully(self._stream)
+
+    async def _end_in_order(self) -> None:
+        """Raises OSError where the connection has ended."""
+        with trio.move_on_after(CLOSE_S):
+            await self._end_our_side()
+            await _until(lambda: not self.usable())
+        if self.failure:
+            await self._hear_it_out()
+
+    async def _end_our_side(self) -> None:
+        """Raises OSError where the connection has ended."""
+        if isinstance(self._stream, trio.SSLStream):
+            # Who is told by TLS that we end closes first, and a reset can follow that. With our FIN before it
+            # none could be seen (TIME-WAIT; RFC 9293, 3.3.2). Broken: it ends without a farewell of its own.
+            await self._listen_no_more()
+            with trio.move_on_after(FAREWELL_S):
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._stream.unwrap()
+                await _until(lambda: not self.usable())
+        if self.usable():
+            self._closing = True
+            self._socket.shutdown(trio.socket.SHUT_WR)
+
+
+async def _be_accepted(stream: trio.SSLStream[trio.SocketStream], peer: str) -> None:
+    """Wait until the peer has accepted us, as far as it says so: see the module. Raises Retryable."""
+    refusal = ""
+
+    async def hear() -> None:
+        nonlocal refusal
+        try:
+            # Tickets are taken inside. It returns for what the peer's program says, which accepts us then.
+            if not await stream.receive_some():
+                refusal = f"the receiver has closed the connection {AFTER_HANDSHAKE}"
+        except trio.BrokenResourceError as error:
+            refusal = cause_in_words(error)
+            if not refusal.startswith(CERTIFICATE_REFUSED):
+                refusal = f"the connection broke ({refusal}) {AFTER_HANDSHAKE}"
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + SETTLE_S
+        nursery.start_soon(hear)
+        await _until(lambda: stream.session.has_ticket)
+        nursery.cancel_scope.cancel()
+    if refusal:
+        raise Retryable(f"{peer}: {refusal}")
 
 
 async def _until(done: Callable[[], bool]) -> None:

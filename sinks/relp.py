@@ -1,13 +1,18 @@
 """RELP sink: syslog messages that the receiver acknowledges, each of them.
 
-All messages of a delivery are sent without waiting, and their answers read meanwhile. What was acknowledged
-when a connection ends is not sent again, as long as we live. See docs/syslog.md.
+All messages of a delivery are sent without waiting, and their answers read meanwhile. What was answered when
+a connection ends is not sent again, as long as we live. See docs/syslog.md.
+
+RELP has one way to say no (500), whether the message is meant or the receiver is in trouble. It is the
+message where the receiver takes a later one. Where it refuses all up to the last, these are sent again, and
+one with each further attempt is rejected: no message stops a route for ever, and a receiver in trouble for an
+hour costs few messages their place.
 """
 
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -17,7 +22,16 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
 from logroute.config.types import Duration
-from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkStatistics
+from logroute.sinks import (
+    DELIVERED,
+    Outcome,
+    Postponed,
+    Rejected,
+    Retryable,
+    Sink,
+    SinkContext,
+    SinkStatistics,
+)
 from logroute.sinks.addresses import Address, address_of_uri, parse_address
 from logroute.sinks.failures import cause_in_words
 from logroute.sinks.kernel_acknowledged import set_up
@@ -28,7 +42,7 @@ from logroute.sinks.syslog_message import SyslogEncoder
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch
+    from logroute.router.record import Batch, Record
 
 PORTS = {"tcp": 2514, "tls": 2514}
 """No port is registered; this one stands in rsyslog's examples."""
@@ -89,10 +103,14 @@ class RelpSink(Sink[RelpOptions]):
         self._peer = f"relp{secure}://{urlsplit(options.address).netloc}"
         self._session: Session | None = None
         self._connections = self._truncated = 0
-        # What of the delivery that failed last was acknowledged, so that its next attempt does not send it
-        # again. Invariant: so many of the first records of these batches.
+        # What of the delivery that failed last was answered, so that its next attempt does not send it again.
+        # Invariant: so many of the first records of these batches; `_refused` has indices of some of them.
         self._attempted: list[Batch] = []
         self._settled = 0
+        self._refused: dict[int, str] = {}
+        """The receiver's words to what it did not accept."""
+        self._asked_again: Record | None = None
+        """The first of the records that were postponed last."""
 
     @classmethod
     def options_from_uri(cls, uri: SplitResult, query: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +133,7 @@ class RelpSink(Sink[RelpOptions]):
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         before = self._attempted
         if len(before) != len(batches) or any(a is not b for a, b in zip(before, batches, strict=True)):
-            self._attempted, self._settled = list(batches), 0
+            self._attempted, self._settled, self._refused = list(batches), 0, {}
         left = [batch for batch in batches if batch.lines]
         skip = self._settled
         while skip and left:
@@ -127,8 +145,32 @@ class RelpSink(Sink[RelpOptions]):
             left.pop(0)
         if left:
             await self._send(left)
-        self._attempted, self._settled = [], 0
-        return DELIVERED
+        refused = self._refused
+        self._attempted, self._settled, self._refused = [], 0, {}
+        return self._outcome(batches, refused) if refused else DELIVERED
+
+    def _outcome(self, batches: Sequence[Batch], refused: Mapping[int, str]) -> Outcome:
+        """What becomes of the records with these indices: see the module."""
+        count = sum([len(batch) for batch in batches])
+        accepted = next((index for index in reversed(range(count)) if index not in refused), -1)
+        rejected: list[Rejected] = []
+        postponed: list[Postponed] = []
+        first = 0
+        for number, batch in enumerate(batches):
+            for index in range(first, first + len(batch)):
+                if (words := refused.get(index)) is None:
+                    continue
+                record = batch.records[index - first]
+                if index < accepted or (not postponed and record is self._asked_again):
+                    rejected.append(Rejected(number, record, words))
+                else:
+                    reason = f"{self._peer}: the receiver refused: {words}"
+                    postponed.append(Postponed(number, record, reason))
+            first += len(batch)
+        self._asked_again = postponed[0].record if postponed else None
+        if postponed and self._session is not None:
+            self._session.retire()  # the trouble may be this connection's
+        return Outcome(rejected, postponed)
 
     async def _send(self, batches: Sequence[Batch]) -> None:
         session = self._session
@@ -137,7 +179,8 @@ class RelpSink(Sink[RelpOptions]):
             session = self._session
             assert session is not None
         truncated = self._encoder.truncated
-        number, parts = session.sent, []
+        begin, settled = session.sent, self._settled
+        number, parts = begin, []
         for batch in batches:
             numbers = [*map(str, numbers_of(number, len(batch)))]
             parts.append(self._encoder.frames(batch, numbers, " syslog ", "\n"))
@@ -146,6 +189,8 @@ class RelpSink(Sink[RelpOptions]):
             await session.exchange(parts, number, self.options.ack_timeout)
         finally:
             self._settled += session.take_settled()
+            for frame, words in session.take_refused():
+                self._refused[settled + frame - begin] = words
         if cut := self._encoder.truncated - truncated:
             self._truncated += cut
             self.context.warn("messages were cut to max_size", messages=cut, max_size=self._max_bytes)
@@ -166,7 +211,7 @@ class Session:
         self._stream = opened.stream
         self._answers = Answers()
         self._settled = 0
-        self._closed = False
+        self._closed = self._retired = False
         self._poll = select.poll()
         self._poll.register(opened.socket.fileno(), select.POLLIN | select.POLLRDHUP)
 
@@ -191,18 +236,27 @@ class Session:
 
     def usable(self) -> bool:
         """Whether the receiver is still there: between deliveries it has nothing to say but that it ends."""
-        return not (self._closed or self._answers.ended or self._poll.poll(0))
+        return not (self._closed or self._retired or self._answers.ended or self._poll.poll(0))
+
+    def retire(self) -> None:
+        """Be used no more, but for a farewell."""
+        self._retired = True
 
     def take_settled(self) -> int:
-        """How many further messages are acknowledged; told once."""
+        """How many further messages are answered; told once."""
         settled, self._settled = self._settled, self._answers.answered
         return self._settled - settled
 
-    async def exchange(self, parts: Sequence[bytes], until: int, silence_s: float) -> None:
-        """Send frames, so that there are so many, and hear yes to all of them.
+    def take_refused(self) -> list[tuple[int, str]]:
+        """Which frames were refused, and the receiver's words; told once."""
+        refused, self._answers.refused = self._answers.refused, []
+        return refused
 
-        Raises Retryable where the receiver ends, refuses one, or does nothing for so long. Then, and when it
-        is cancelled, the connection is closed.
+    async def exchange(self, parts: Sequence[bytes], until: int, silence_s: float) -> None:
+        """Send frames, so that there are so many, and hear an answer to each: yes, or no (`take_refused`).
+
+        Raises Retryable where the receiver ends, or does nothing for so long. Then, and when it is cancelled,
+        the connection is closed.
         """
         failure: Retryable | None = None
         try:

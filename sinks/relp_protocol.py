@@ -37,17 +37,19 @@ def closing(number: int) -> bytes:
 
 
 class Answers:
-    """Takes apart what the receiver sends; knows up to which frame it has said yes."""
+    """Takes apart what the receiver sends; knows up to which frame it has answered, and which it refused."""
 
     def __init__(self) -> None:
         self.answered = 0
-        """How many frames have been accepted since the session began, the opening one included."""
+        """How many frames have been answered since the session began, the opening one included."""
+        self.refused: list[tuple[int, str]] = []
+        """Which of them were not accepted, counted likewise from 0, and the receiver's words."""
         self.ended = False
         """Whether it has said that it ends."""
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """More of it. Raises RelpError where a frame is refused, or what comes is no answer to the next."""
+        """More of it. Raises RelpError where no session begins, or it is no answer to the next frame."""
         data = self._rest + data
         end = data.rfind(b"\n") + 1
         whole, self._rest = data[:end], data[end:]
@@ -101,8 +103,13 @@ class Answers:
             return
         if command != b"rsp" or number != number_of(self.answered):
             raise RelpError(f"answered another frame: {excerpt(b'%d %s' % (number, command))}")
-        if said[:4].strip() != b"200":
-            raise RelpError(f"refused: {excerpt(said)}")
+        code, words = said[:4].strip(), excerpt(said)
+        if len(code) != 3 or not code.isdigit():
+            raise RelpError(f"said what is no RELP: {words}")
+        if code != b"200":
+            if not self.answered:
+                raise RelpError(f"refused: {words}")
+            self.refused.append((self.answered, words))
         self.answered += 1
 
 

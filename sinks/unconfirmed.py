@@ -48,8 +48,10 @@ class UnconfirmedSink(Sink[OptionsT]):
         if datagrams is not None:
             datagrams.close()
         if connection is not None:
-            await connection.close()
-            self._count(connection)
+            try:
+                await connection.close()
+            finally:
+                self._count(connection)
 
     async def _send(self, connection: Connection, data: bytes, records: int) -> None:
         """Raises Retryable."""

@@ -241,8 +241,9 @@ class Daemon:
             self._violate(f"it was asked to end, and ended with {code}, at {now:.2f} s")
 
     def _said_what_its_end_loses(self) -> bool:
-        """What exists only because it held it, and had no room for: the exit code tells of it."""
-        return b"not delivered and nowhere else" in self.log.read_bytes().rpartition(b'"started"')[2]
+        """What only it held and had no room for, or a receiver may not have read: its exit code tells."""
+        said = self.log.read_bytes().rpartition(b'"started"')[2]
+        return b"not delivered and nowhere else" in said or b'"while_ending": {"' in said
 
     def _violate(self, what: str) -> None:
         self.history.seen.append(Violation("daemon", "ended", what))

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import trio
 import trio.lowlevel
 import trio.testing
@@ -158,6 +159,50 @@ async def test_a_dead_letter_that_is_only_in_memory_ends_with_the_daemon(
 ) -> None:
     run = Run({"all": [0.0, reject]}, state_dir=tmp_path if state else None)
     assert await run.run(stopping(1)) == (DONE if state else UNDELIVERED)
+
+
+async def lose_perhaps(sink: StandInSink, batches: Sequence[Batch]) -> Sequence[Rejected]:
+    sink.context.unconfirmed(2)
+    return ()
+
+
+def said(log_output: Sequence[Mapping[str, Any]], begins: str) -> list[Mapping[str, Any]]:
+    return [entry for entry in log_output if entry["event"].startswith(begins)]
+
+
+async def test_once_is_no_success_if_a_delivered_record_may_be_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with structlog.testing.capture_logs() as log:
+        assert await Run({"all": [0.0, lose_perhaps], "other": []}, once=True).run() == UNDELIVERED
+    [entry] = said(log, "not every record was acknowledged")
+    assert entry["unconfirmed"] == {"all": 2}
+
+
+@pytest.mark.parametrize("when", ["before", "by its end"])
+async def test_a_daemon_whose_end_may_have_cost_records_says_so(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, when: str
+) -> None:
+    run = Run({"all": [lose_perhaps] if when == "before" else []}, state_dir=tmp_path)
+
+    async def close(self: StandInSink) -> None:
+        self.context.unconfirmed(3)
+
+    async def stop(run: Run) -> None:
+        await trio.sleep(1)
+        if when != "before":
+            run.sinks["all"].close = partial(close, run.sinks["all"])  # type: ignore[method-assign]
+        run.daemon.stop()
+
+    with structlog.testing.capture_logs() as log:
+        code = await run.run(stop)
+    [entry] = said(log, "ended, and records of this run may be lost")
+    if when == "before":
+        assert (code, entry["log_level"]) == (DONE, "warning")
+        assert (entry["unconfirmed"], entry["while_ending"]) == ({"all": 2}, {})
+    else:
+        assert (code, entry["log_level"]) == (UNDELIVERED, "error")
+        assert (entry["unconfirmed"], entry["while_ending"]) == ({"all": 3}, {"all": 3})
 
 
 async def test_once_is_no_success_if_something_was_gone_before_it_could_be_read(

@@ -100,6 +100,15 @@ class TcpReceiver:
 
         self._do(job)
 
+    def close_all(self) -> None:
+        """Close all connections, whatever is unread."""
+
+        def job() -> None:
+            for connection in list(self._connections):
+                self._forget(connection)
+
+        self._do(job)
+
     def hang_up(self) -> None:
         """Close all connections, with everything read that has come so far."""
 

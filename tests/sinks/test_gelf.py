@@ -9,7 +9,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -456,6 +456,34 @@ async def test_by_tls(nursery: trio.Nursery, context: Counting, tmp_path: Path) 
     with pytest.raises(Retryable, match="unable to get local issuer certificate"):
         await stranger.deliver([batch("b")])
     await stranger.close()
+
+
+async def test_a_receiver_that_wants_a_certificate_of_ours_gets_nothing_without_one(
+    nursery: trio.Nursery, context: Counting, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    got = bytearray()
+
+    async def receive(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in stream:
+                got.extend(data)
+
+    (listener,) = await trio.open_ssl_over_tcp_listeners(0, server, host="127.0.0.1", https_compatible=True)
+    nursery.start_soon(trio.serve_listeners, receive, [listener])
+    port = listener.transport_listener.socket.getsockname()[1]
+    sink = sink_of(f"tls://localhost:{port}", context, tls={"ca": str(ca)})
+    for _ in range(5):
+        with pytest.raises(Retryable, match="does it refuse our certificate"):
+            await sink.deliver([batch("a")])
+    await sink.close()
+    assert (got, context.lost) == (b"", 0)
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------

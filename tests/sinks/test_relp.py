@@ -14,7 +14,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.sinks import DELIVERED, Retryable
+from logroute.router.record import Batch
+from logroute.sinks import DELIVERED, Outcome, Retryable
 from logroute.sinks.relp import RelpOptions, RelpSink
 from logroute.sinks.relp_protocol import LAST_NUMBER, Answers, RelpError, number_of, numbers_of
 from tests.servers.rsyslog import Rsyslog
@@ -112,7 +113,8 @@ async def test_other_batches_are_sent_whole(receiver: RelpReceiver, context: Cou
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (lambda _, n, m: b"%d rsp 15 500 queue full!\n" % n, "the receiver refused: 500 queue full!"),
+        (lambda _, n, m: b"%d rsp 5 maybe\n" % n, "the receiver said what is no RELP: maybe"),
+        (lambda _, n, m: b"%d rsp 0\n" % n, "the receiver said what is no RELP"),
         (lambda _, n, m: b"%d rsp 6 200 OK\n" % (n + 1), "the receiver answered another frame: 3 rsp"),
         (lambda _, n, m: b"0 serverclose 0\n", "the receiver has ended the session"),
         (lambda _, n, m: b"HTTP/1.1 400 Bad Request\r\n\r\n", "the receiver said what is no RELP: HTTP/1.1"),
@@ -134,6 +136,97 @@ async def test_a_receiver_that_says_anything_but_yes_is_told(
     assert await sink.deliver([batch("1")]) == DELIVERED
     await sink.close()
     assert texts(receiver) == ["1"]
+
+
+# --- messages that are refused ------------------------------------------------------------------------
+
+
+def refuse(words: bytes = b"500 too large") -> Any:
+    return lambda _, number, message: b"%d rsp %d %s\n" % (number, len(words), words)
+
+
+def rejected(outcome: Outcome) -> list[tuple[int, str, str]]:
+    return [(each.batch, each.record.message, each.reason) for each in outcome.rejected]
+
+
+def postponed(outcome: Outcome) -> list[tuple[int, str]]:
+    return [(each.batch, each.record.message) for each in outcome.postponed]
+
+
+async def test_a_message_that_is_refused_among_others_costs_none_of_them(
+    receiver: RelpReceiver, context: Counting
+) -> None:
+    sink = sink_to(receiver.port, context)
+    receiver.behaviours.extend([*[accept] * 149, refuse(), *[accept] * 30, refuse(b"501 not so")])
+    numbers = [*map(str, range(200))]
+    outcome = await sink.deliver([batch(*numbers[:100]), batch(*numbers[100:])])
+    assert rejected(outcome) == [(1, "149", "500 too large"), (1, "180", "501 not so")]
+    assert postponed(outcome) == []
+    assert await sink.deliver([batch("next")]) == DELIVERED
+    await sink.close()
+    assert texts(receiver) == [*(n for n in numbers if n not in ("149", "180")), "next"]
+    assert receiver.sessions == 1
+
+
+async def test_a_receiver_that_refuses_all_up_to_the_last_is_asked_again(
+    receiver: RelpReceiver, context: Counting
+) -> None:
+    sink = sink_to(receiver.port, context)
+    full = refuse(b"500 queue full!")
+    receiver.behaviours.extend([refuse(), accept, *[full] * 3])
+    outcome = await sink.deliver([batch("1", "2", "3"), batch("4", "5")])
+    assert rejected(outcome) == [(0, "1", "500 too large")]
+    assert postponed(outcome) == [(0, "3"), (1, "4"), (1, "5")]
+    assert {each.reason for each in outcome.postponed} == {
+        f"relp://127.0.0.1:{receiver.port}: the receiver refused: 500 queue full!"
+    }
+    # On another connection: the trouble may be this one's.
+    assert await sink.deliver([batch("3"), batch("4", "5")]) == DELIVERED
+    await sink.close()
+    assert texts(receiver) == ["2", "3", "4", "5"]
+    assert receiver.sessions == 2
+
+
+async def test_of_what_is_refused_again_one_with_each_attempt_is_rejected(
+    receiver: RelpReceiver, context: Counting
+) -> None:
+    sink = sink_to(receiver.port, context)
+    left = [batch("1", "2"), batch("3")]
+    receiver.behaviours.extend([refuse()] * 8)
+    for sent, taken, later in [(3, [], ["1", "2", "3"]), (3, ["1"], ["2", "3"]), (2, ["2"], ["3"])]:
+        assert sum(map(len, left)) == sent
+        outcome = await sink.deliver(left)
+        assert [message for _, message, _ in rejected(outcome)] == taken
+        assert [message for _, message in postponed(outcome)] == later
+        left = again(left, outcome)
+    assert await sink.deliver(left) == DELIVERED
+    # What another delivery begins with is asked for again first.
+    receiver.behaviours.append(refuse())
+    outcome = await sink.deliver([batch("4")])
+    assert (rejected(outcome), postponed(outcome)) == ([], [(0, "4")])
+    await sink.close()
+    assert texts(receiver) == ["3"]
+
+
+def again(batches: list[Batch], outcome: Outcome) -> list[Batch]:
+    """What the router sends next."""
+    later = [
+        [each.record for each in outcome.postponed if each.batch == index] for index in range(len(batches))
+    ]
+    return [batch.with_records(records) for batch, records in zip(batches, later, strict=True) if records]
+
+
+async def test_what_was_refused_before_a_connection_ended_is_not_sent_again(
+    receiver: RelpReceiver, context: Counting
+) -> None:
+    sink = sink_to(receiver.port, context)
+    receiver.behaviours.extend([accept, refuse(), accept, lambda *_: None])
+    batches = [batch("1", "2"), batch("3", "4", "5")]
+    with pytest.raises(Retryable):
+        await sink.deliver(batches)
+    assert rejected(await sink.deliver(batches)) == [(0, "2", "500 too large")]
+    await sink.close()
+    assert texts(receiver) == ["1", "3", "4", "5"]
 
 
 @pytest.mark.parametrize(
@@ -208,13 +301,16 @@ async def test_messages_go_through_tls(context: Counting, authority: Authority) 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=10), st.integers(0, 3))
 def test_answers_are_read_wherever_they_are_cut(cuts: list[int], opening: int) -> None:
     offer = b"200 OK\nrelp_version=0\ncommands=syslog\n" if opening else b"200 OK"
-    data = b"1 rsp %d %s\n" % (len(offer), offer) + b"".join(b"%d rsp 6 200 OK\n" % n for n in range(2, 40))
+    data = b"1 rsp %d %s\n" % (len(offer), offer) + b"".join(
+        b"%d rsp 6 %s\n" % (n, b"500 no" if n in (6, 39) else b"200 OK") for n in range(2, 40)
+    )
     answers = Answers()
     while data:
         cut = cuts.pop(0) if cuts else len(data)
         answers.feed(data[:cut])
         data = data[cut:]
     assert answers.answered == 39
+    assert answers.refused == [(5, "500 no"), (38, "500 no")]
 
 
 @given(st.binary(max_size=200))

@@ -614,15 +614,35 @@ async def test_a_connection_that_is_closed_while_it_is_watched_costs_nothing(
     await sink.close()
 
 
-async def test_closing_does_not_wait_for_ever(
+async def test_closing_does_not_wait_for_ever_for_a_receiver_that_may_not_have_read(
     receiver: TcpReceiver, context: Counting, autojump_clock: trio.testing.MockClock
 ) -> None:
     sink = sink_to(receiver.port, context)
-    await sink.deliver([batch("a")])
     receiver.stop_reading()
+    await sink.deliver([batch("a", "b")])
     began = trio.current_time()
     await sink.close()
     assert trio.current_time() - began == pytest.approx(kernel_acknowledged.CLOSE_S, abs=0.1)
+    assert context.lost == 0  # it may read them yet
+    # Nothing was sent, so that there is nothing to wait for.
+    await sink.open()
+    began = trio.current_time()
+    await sink.close()
+    assert trio.current_time() == began
+
+
+async def test_a_receiver_that_closes_with_data_unread_while_we_do_is_told(
+    receiver: TcpReceiver, context: Counting
+) -> None:
+    sink = sink_to(receiver.port, context)
+    receiver.stop_reading()
+    await sink.deliver([batch("a")])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.close)
+        await trio.sleep(0.05)
+        receiver.close_all()
+    assert context.lost == 1
+    assert context.warnings[0][1]["reason"] == "the connection broke: Connection reset by peer (ECONNRESET)"
 
 
 async def test_a_receiver_that_is_gone_without_a_word_is_noticed(

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ import trio.testing
 import trustme
 
 from logroute.router.record import DetailedRecord, Record
-from logroute.sinks import DELIVERED, Retryable, Sink, datagrams
+from logroute.sinks import DELIVERED, Retryable, Sink, datagrams, kernel_acknowledged
 from logroute.sinks.syslog import SyslogOptions, SyslogSink
 from tests.conftest import missing
 from tests.servers.rsyslog import Certificates, Rsyslog, free_port
@@ -28,6 +29,7 @@ from tests.servers.syslog_ng import SyslogNg
 from tests.sinks import datagram_receiver
 from tests.sinks.datagram_receiver import Narrow, udp_socket
 from tests.sinks.syslog_parser import octet_counted, parse_rfc5424
+from tests.sinks.tcp_receiver import NO_LINGER
 from tests.sinks.test_syslog import SAID, TIME, Counting, batch, batch_of
 
 
@@ -334,6 +336,65 @@ async def test_messages_go_through_tls_and_all_of_them_are_read(
     assert context.lost == 0
 
 
+@pytest.mark.parametrize("ending", ["says farewell", "closes", "waits for our end of the stream"])
+async def test_closing_says_farewell_and_costs_nothing_where_all_was_read(
+    context: Counting, authority: Authority, ending: str
+) -> None:
+    server = authority.context()
+
+    def serve(connection: socket.socket) -> bytes:
+        data = b""
+        with server.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as stream:
+            while more := stream.recv(1 << 16):  # it raises where there is no farewell
+                data += more
+            if ending == "says farewell":
+                stream.unwrap()
+            elif ending.startswith("waits"):
+                while socket.socket.recv(stream, 1 << 16):
+                    pass
+        return data
+
+    receiver = TlsReceiver(serve)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    began = trio.current_time()
+    await sink.close()
+    assert trio.current_time() - began < 2
+    receiver.close()
+    assert [len([*octet_counted(data)]) for data in receiver.received] == [1]
+    assert context.lost == 0
+
+
+@pytest.mark.parametrize("ending", ["closes", "shuts down first", "does nothing"])
+async def test_a_receiver_that_reads_nothing_while_we_close_is_told(
+    context: Counting, authority: Authority, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_acknowledged, "CLOSE_S", 0.5)
+    server = authority.context()
+    ended = threading.Event()
+
+    def serve(connection: socket.socket) -> bytes:
+        with server.wrap_socket(connection, server_side=True) as stream:
+            ended.wait(10)
+            if ending.startswith("shuts"):
+                socket.socket.shutdown(stream, socket.SHUT_RDWR)
+            elif ending.startswith("does"):
+                time.sleep(1)
+        return b""
+
+    receiver = TlsReceiver(serve)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch("a", "b")]) == DELIVERED
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.close)
+        await trio.sleep(0.05)
+        ended.set()
+    receiver.close()
+    # One that does nothing may read them yet.
+    lost = 0 if ending.startswith("does") else 2
+    assert context.lost == sink.statistics().unconfirmed == lost
+
+
 @pytest.mark.parametrize(
     ("host", "options", "words"),
     [
@@ -357,6 +418,99 @@ async def test_a_receiver_whose_certificate_is_not_right_gets_nothing(
     await sink.close()
     receiver.close()
     assert receiver.received == [b""]
+
+
+# A handshake ends on our side before the receiver has looked at our certificate.
+
+REFUSED = "the receiver refuses our TLS certificate"
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["none", "of another authority"])
+async def test_a_receiver_that_refuses_our_certificate_gets_nothing_and_is_told(
+    context: Counting, authority: Authority, tmp_path: Path, nursery: trio.Nursery, given: bool
+) -> None:
+    server = authority.context()
+    server.load_verify_locations(authority.ca_file)
+    server.verify_mode = ssl.CERT_REQUIRED
+    receiver = TlsReceiver(reads_tls(server))
+    tls = {"ca": str(authority.ca_file)}
+    if given:
+        tls["cert"] = str(Authority(tmp_path / "other").client_file)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls=tls)
+    nursery.start_soon(sink.run)
+    for _ in range(20):  # what of two things comes first is chance
+        with pytest.raises(Retryable) as caught:
+            await sink.deliver([batch("secret")])
+        assert str(caught.value).startswith(f"syslog+tls://localhost:{receiver.port}: {REFUSED} (")
+        assert str(caught.value).endswith("): set `tls.cert` and `tls.key`")
+    await sink.close()
+    receiver.close()
+    assert set(receiver.received) == {b""}
+    assert (context.lost, sink.statistics().connections) == (0, 0)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_receiver_that_ends_right_after_the_handshake_gets_nothing(
+    context: Counting, authority: Authority, version: ssl.TLSVersion, reset: bool
+) -> None:
+    """As rsyslog with GnuTLS does, which looks at our certificate then, and sends no alert."""
+    server = authority.context()
+    server.num_tickets = 0
+    server.options |= ssl.OP_NO_TICKET
+    server.maximum_version = version
+
+    def refuse(connection: socket.socket) -> bytes:
+        with server.wrap_socket(connection, server_side=True) as stream:
+            if reset:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        return b""
+
+    receiver = TlsReceiver(refuse)
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    with pytest.raises(Retryable) as caught:
+        await sink.deliver([batch("secret")])
+    assert "right after the TLS handshake: " in str(caught.value)
+    assert "does it refuse our certificate (`tls.cert`, `tls.key`)?" in str(caught.value)
+    await sink.close()
+    receiver.close()
+    assert context.lost == 0
+
+
+async def test_a_receiver_that_has_accepted_us_is_not_waited_for(
+    context: Counting, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_acknowledged, "SETTLE_S", 60.0)
+    receiver = TlsReceiver(reads_tls(authority.context()))
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    with trio.fail_after(10):
+        assert await sink.deliver([batch("a")]) == DELIVERED
+    await sink.close()
+    receiver.close()
+    assert [len([*octet_counted(data)]) for data in receiver.received] == [1]
+
+
+async def test_a_receiver_that_does_not_say_whether_it_has_accepted_us_has_a_moment(
+    context: Counting, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_acknowledged, "SETTLE_S", 0.2)
+    server = authority.context()
+    server.num_tickets = 0
+    receiver = TlsReceiver(reads_tls(server))
+    sink = sink_to(f"tls://localhost:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    began = trio.current_time()
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert trio.current_time() - began >= 0.2
+    began = trio.current_time()
+    assert await sink.deliver([batch("b")]) == DELIVERED
+    assert trio.current_time() - began < 0.2, "once per connection"
+    await sink.close()
+    # Somebody who has no time gets it back.
+    monkeypatch.setattr(kernel_acknowledged, "SETTLE_S", 60.0)
+    with trio.move_on_after(0.2):
+        await sink.deliver([batch("c")])
+    receiver.close()
+    assert [len([*octet_counted(data)]) for data in receiver.received] == [2, 0]
 
 
 async def test_a_receiver_that_hangs_in_the_handshake_has_ten_seconds(
@@ -466,6 +620,25 @@ async def test_rsyslog_by_tls(
     address, ca = f"tls://localhost:{server.other_port}", str(authority.ca_file)
     tls = {"ca": ca, "cert": str(authority.client_file)}
     await fields_as_sent(sink_to(address, context, structured_data=STRUCTURED, tls=tls), server)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["none", "of another authority"])
+async def test_an_rsyslog_that_refuses_our_certificate_costs_nothing(
+    tmp_path: Path, context: Counting, authority: Authority, started: Started, given: bool
+) -> None:
+    server = started(Rsyslog(tmp_path / "server", "tls", certificates=authority.certificates(), clients=True))
+    address, tls = f"tls://localhost:{server.other_port}", {"ca": str(authority.ca_file)}
+    other = {"cert": str(Authority(tmp_path / "other").client_file)} if given else {}
+    sink = sink_to(address, context, tls=tls | other)
+    for _ in range(5):
+        with pytest.raises(Retryable, match="does it refuse our certificate"):
+            await sink.deliver([batch("1")])
+    await sink.close()
+    sink = sink_to(address, context, tls=tls | {"cert": str(authority.client_file)})
+    assert await sink.deliver([batch("1")]) == DELIVERED
+    await sink.close()
+    await trio.to_thread.run_sync(server.wait_for, 1)
+    assert (server.texts(), context.lost) == (["1"], 0)
 
 
 async def test_rsyslog_has_every_one_of_many_lines_by_tls(
