@@ -18,7 +18,7 @@ import trio
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS, Options
-from logroute.config.types import Alternative
+from logroute.config.types import Alternative, Secret
 from logroute.config.uri import shown
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import (
@@ -56,14 +56,16 @@ class AuthOptions(Options):
 
     username: str | None = Field(default=None, examples=["logroute"])
     """User, with `password`."""
-    password: str | None = Field(default=None, repr=False, examples=["a-secret"])
+    password: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["a-secret"])
     """Their password."""
-    api_key: Annotated[str | None, Alternative()] = Field(
+    api_key: Annotated[str | None, Alternative(), Secret()] = Field(
         default=None, repr=False, examples=["bG9ncm91dGU6c2VjcmV0"]
     )
     """An API key as it was given out, encoded. One that may only write (`create_doc`, and `auto_configure` or
     `create_index` where indices are not made beforehand) is enough."""
-    bearer: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-token"])
+    bearer: Annotated[str | None, Alternative(), Secret()] = Field(
+        default=None, repr=False, examples=["a-token"]
+    )
     """A token."""
 
     @field_validator("username", "password", "api_key", "bearer")

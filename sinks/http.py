@@ -21,7 +21,7 @@ import zstandard
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
-from logroute.config.types import Alternative
+from logroute.config.types import Alternative, Secret
 from logroute.config.uri import shown
 from logroute.sinks import (
     DELIVERED,
@@ -82,13 +82,15 @@ class HttpOptions(SinkOptions):
     """What a record is as `text`: `text`, `raw`, `logfmt`, `json`, or a template."""
     method: Literal["POST", "PUT"] = "POST"
     """The request's method."""
-    headers: dict[str, str] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
+    headers: Annotated[dict[str, str], Secret()] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
     """Further headers of each request. Keep secrets in files: `"Bearer ${file:/run/secrets/token}"`."""
     username: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["ada"])
     """User for basic authentication, where `url` has none."""
-    password: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-secret"])
+    password: Annotated[str | None, Alternative(), Secret()] = Field(
+        default=None, repr=False, examples=["a-secret"]
+    )
     """Their password. Keep it in a file: `${file:/run/secrets/password}`."""
-    token: str | None = Field(default=None, repr=False, examples=["another-secret"])
+    token: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["another-secret"])
     """Sent as `Authorization: Bearer TOKEN`, to Splunk as `Splunk TOKEN`. Keep it in a file."""
     compress: Literal["none", "gzip", "zstd"] = "none"
     """Compress the bodies; the server must know how to read them."""
