@@ -148,7 +148,7 @@ def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
         id=origin.id,
         image=f"{image.name}:{image.tag}" if image and image.tag else image.name if image else "",
         host=origin.host,
-        reason=known.reason,
+        reason=daemon.hidden.without(known.reason),
         last_record=_last(known.position),
         routes={
             name: _route(daemon, route, known)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from logroute.config.hidden import Secret
 from logroute.config.model import Config
 from logroute.config.problems import ConfigError, Loc, Problem, dotted
 from logroute.config.uri import UriError, parse_uri, route_names, shown
@@ -35,6 +36,8 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     """All of it as it was written, with variables by their names."""
     places: Mapping[str, str] = {}
     """Where each route stands: `file:line`, or the URI."""
+    secrets: tuple[Secret, ...] = ()
+    """What of it nobody shall be shown."""
 
     @property
     def routes(self) -> Mapping[str, Any]:
@@ -105,6 +108,7 @@ def _loaded(reader: _Reader, uris: tuple[str, ...], *, from_file: bool) -> Loade
         tests,
         said,
         {name: f"{at.file}:{at.line}" if at.line else at.file for name, at in places.items()},
+        tuple(secret for _, filled in _secrets(merged.data) for secret in filled.secrets),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from logroute.config.components import SINKS, BrokenComponent, UnknownComponent
+from logroute.config.hidden import SECRET_NAME
 from logroute.config.model import Config, RouteOptions
 from logroute.config.types import Secret
 from logroute.config.walk import models_in, specific
@@ -23,10 +24,6 @@ from logroute.sinks import SinkOptions
 
 MASK = "***"
 
-_SECRET = re.compile(
-    r"(?i)(^|[_\-.])(password|passwd|secret|token|api_?key|key|auth|authorization|bearer|credentials?|"
-    r"cookie|shared_key|private)s?($|[_\-.])"
-)
 _HARMLESS = frozenset(("key", "key_file", "token_file", "shared_key_file"))
 """Names of files, and of fields (`lookup`, `key_value`)."""
 _SECRET_PARAMETER = re.compile(
@@ -103,7 +100,7 @@ def _is_secret(name: str, fields: Sequence[FieldInfo]) -> bool:
         isinstance(each, Secret) for field in fields for each in field.metadata
     ):
         return True
-    return name.lower() not in _HARMLESS and _SECRET.search(name) is not None
+    return name.lower() not in _HARMLESS and SECRET_NAME.search(name) is not None
 
 
 def _fields(models: Sequence[type[BaseModel]], name: str) -> list[FieldInfo]:
@@ -166,5 +163,5 @@ def _without_password(found: re.Match[str]) -> str:
 
 def _without_secret(found: re.Match[str]) -> str:
     name = unquote_plus(found[2])
-    is_secret = _SECRET.search(name) or _SECRET_PARAMETER.search(name)
+    is_secret = SECRET_NAME.search(name) or _SECRET_PARAMETER.search(name)
     return f"{found[1]}{found[2]}={MASK}" if is_secret and _hides(found[3]) else found[0]

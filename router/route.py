@@ -89,8 +89,11 @@ class Route:
         on_room: Callable[[], None],
         durable: bool = False,
         share_bytes: int = UNBOUNDED,
+        hide: Callable[[str], str] = str,
     ) -> None:
+        """`hide` takes out of a text what nobody shall be shown: sinks do not know what that is."""
         self.settings = settings
+        self._hide = hide
         self.name = settings.name
         self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
@@ -390,6 +393,7 @@ class Route:
         self._books.retried += records
 
     def finished(self, group: Group, delivered: Delivered) -> None:
+        self._hide_reasons(delivered)
         books = self._books
         if group.damaged:
             books.drop("damaged", group.records)
@@ -410,6 +414,7 @@ class Route:
             self._overflow.caught_up()
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
+        self._hide_reasons(delivered)
         books = self._books
         rejected = delivered.rejected
         self._letters.bury(delivered.letters)
@@ -419,6 +424,13 @@ class Route:
         books.rejected += rejected
         self.queue.give_back(group, left)
         self._say_rejected(delivered)
+
+    def _hide_reasons(self, delivered: Delivered) -> None:
+        for letters in (delivered.letters, delivered.kept):
+            letters[:] = [
+                msgspec.structs.replace(letter, reason=self._hide(letter.reason)) for letter in letters
+            ]
+        delivered.unnamed = [(count, self._hide(reason)) for count, reason in delivered.unnamed]
 
     def _say_rejected(self, delivered: Delivered) -> None:
         for letter in (*delivered.letters, *delivered.kept):
@@ -447,8 +459,8 @@ class Route:
         self.tried.set()
         if self._up:
             self._since = time.time()
-        self._up, self._reason = False, reason
-        self._last_error, self._failed_at = reason, time.time()
+        self._up, self._reason = False, self._hide(reason)
+        self._last_error, self._failed_at = self._reason, time.time()
 
     def succeeded(self) -> None:
         if self.paused:  # it was under way
