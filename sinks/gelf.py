@@ -131,9 +131,10 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
         try:
             await self._send_chunked(datagrams, messages)
         except Retryable:
-            await self._lose(datagrams)
+            await self.close()
             raise
         finally:
+            self._settle(datagrams)
             if cut := self._chunker.truncated - truncated:
                 self.context.warn(
                     "messages were cut to 128 datagrams", messages=cut, chunk=self._chunker.datagram_bytes

@@ -201,8 +201,10 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
         try:
             shortened = await datagrams.send(messages)
         except Retryable:
-            await self._lose(datagrams)
+            await self.close()
             raise
+        finally:
+            self._settle(datagrams)
         if shortened:
             self._truncated += shortened
             self.context.warn(

@@ -156,13 +156,13 @@ async def test_a_name_is_looked_up_again_now_and_then(
     asked = 0
     answers: list[Any] = []
 
-    async def resolve(host: str, port: int) -> tuple[int, Any]:
+    async def resolve(host: str, port: int) -> list[tuple[int, Any]]:
         nonlocal asked
         asked += 1
         answer = answers[min(asked, len(answers)) - 1]
         if isinstance(answer, Exception):
             raise answer
-        return socket.AF_INET, answer
+        return [(socket.AF_INET, answer)]
 
     monkeypatch.setattr(datagrams, "_resolve", resolve)
     with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
@@ -179,6 +179,137 @@ async def test_a_name_is_looked_up_again_now_and_then(
         await sink.deliver([batch("4")])
         assert Inbox(other).texts(2) == ["3", "4"]
         assert asked == 3
+    await sink.close()
+
+
+# --- names with several addresses ---------------------------------------------------------------------
+
+NEXT = "the receiver's name has several addresses, and one refuses: the next one is used"
+
+
+class Names:
+    """A name server: `logs.test` has these addresses of this host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts: list[str] = []
+        monkeypatch.setattr(datagrams, "_resolve", self._resolve)
+
+    async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+        assert host == "logs.test"
+        return [
+            (socket.AF_INET6, (each, port, 0, 0)) if ":" in each else (socket.AF_INET, (each, port))
+            for each in self.hosts
+        ]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.mark.parametrize("first", ["::1", "127.0.0.2", "255.255.255.255"])
+async def test_where_nobody_listens_at_the_first_address_the_next_one_gets_everything(
+    udp: Inbox, context: Counting, names: Names, first: str
+) -> None:
+    names.hosts = [first, "127.0.0.3", "127.0.0.1"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    assert await sink.deliver([batch(*map(str, range(100)))]) == DELIVERED
+    assert await sink.deliver([batch("last")]) == DELIVERED
+    assert udp.texts(101) == [*map(str, range(100)), "last"]
+    assert context.lost == 0
+    told = [(event, details["address"], details["records"]) for event, details in context.warnings]
+    assert told[-1] == (NEXT, "127.0.0.3", 0)
+    assert set(told[:-1]) <= {(NEXT, first, 0)}
+    await sink.close()
+
+
+async def test_the_address_that_works_stays_as_long_as_the_name_has_it(
+    udp: Inbox, context: Counting, names: Names, autojump_clock: trio.testing.MockClock
+) -> None:
+    names.hosts = ["127.0.0.2", "127.0.0.1"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+        for number in range(3):
+            await sink.deliver([batch(str(number))])
+            if not number:
+                other.bind(("127.0.0.2", udp.port))
+            await trio.sleep(datagrams.RESOLVE_EVERY_S)
+        assert udp.texts(3) == ["0", "1", "2"]
+        names.hosts = ["127.0.0.2"]
+        await trio.sleep(datagrams.RESOLVE_EVERY_S)
+        await sink.deliver([batch("moved")])
+        assert Inbox(other).texts(1) == ["moved"]
+    assert [event for event, _ in context.warnings] == [NEXT]
+    await sink.close()
+
+
+async def test_what_was_sent_to_an_address_that_refuses_now_is_unconfirmed(
+    udp: Inbox, context: Counting, names: Names
+) -> None:
+    names.hosts = ["127.0.0.1", "127.0.0.2"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+        other.bind(("127.0.0.2", udp.port))
+        await sink.deliver([batch("1", "2", "3")])
+        udp.socket.close()
+        await sink.deliver([batch("4")])
+        await sink.deliver([batch("5")])
+        assert Inbox(other).texts(2) == ["4", "5"]
+    assert context.lost == 3
+    assert [(event, details["records"]) for event, details in context.warnings] == [(NEXT, 3)]
+    await sink.close()
+
+
+async def test_where_nobody_listens_at_any_address_the_route_waits(context: Counting, names: Names) -> None:
+    names.hosts = ["127.0.0.2", "127.0.0.3"]
+    port = free_port(socket.SOCK_DGRAM)
+    sink = sink_to(f"udp://logs.test:{port}", context)
+    for _ in range(2):
+        with pytest.raises(Retryable, match=r"cannot send: Connection refused \(ECONNREFUSED\)"):
+            await sink.deliver([batch("1")])
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as made:
+        made.bind(("127.0.0.2", port))
+        assert await sink.deliver([batch("2")]) == DELIVERED
+        assert Inbox(made).texts(1) == ["2"]
+    assert context.lost == 0
+    await sink.close()
+
+
+class Late:
+    """A socket to somewhere afar where nobody listens: that comes to be known when the next one is sent."""
+
+    family = socket.AF_INET
+
+    def __init__(self, family: int, address: Any) -> None:
+        self._sent = 0
+
+    def send(self, data: bytes) -> int:
+        self._sent += 1
+        if self._sent > 1:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        return len(data)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+async def test_addresses_that_refuse_late_do_not_take_turns_for_ever(
+    context: Counting, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.hosts = ["192.0.2.1", "192.0.2.2"]
+    monkeypatch.setattr(datagrams, "_connected", Late)
+    sink = sink_to("udp://logs.test:514", context)
+    outcomes = []
+    for _ in range(6):
+        try:
+            outcomes.append(await sink.deliver([batch("x")]) == DELIVERED)
+        except Retryable:
+            outcomes.append(False)
+    assert outcomes == [True, True, False] * 2  # the route is known to be down
+    assert context.lost == outcomes.count(True)
     await sink.close()
 
 
