@@ -610,6 +610,29 @@ async def test_rsyslog_has_every_one_of_many_lines_by_tls(
     assert context.lost == 0
 
 
+@pytest.mark.parametrize("kind", ["unix", "unix+times"])
+async def test_rsyslog_reads_local_messages_from_its_socket_as_they_were_sent(
+    tmp_path: Path, context: Counting, started: Started, kind: str
+) -> None:
+    """imuxsock, which rsyslog has /dev/log with: there a host name would be the tag."""
+    server = started(Rsyslog(tmp_path / "server", kind))
+    sink = sink_to(f"unix://{server.path}", context, format="local", facility="local3")
+    assert await sink.deliver([batch_of(RECORDS)]) == DELIVERED
+    await sink.close()
+    await trio.to_thread.run_sync(server.wait_for, len(RECORDS))
+    got = server.messages()
+    # The space behind the tag belongs to the message there, whoever writes it.
+    assert [message["message"] for message in got] == [f" {record.message}" for record in RECORDS]
+    assert {message["app_name"] for message in got} == {message["programname"] for message in got} == {"web"}
+    assert {message["procid"] for message in got} == {"0123456789ab"}
+    assert {message["facility"] for message in got} == {"19"}
+    assert [message["severity"] for message in got] == ["6"] * len(SAID) + ["4"]
+    assert "node-7" not in {message["hostname"] for message in got}
+    at = datetime.fromisoformat(TIME[:19] + "+00:00")
+    same = [datetime.fromisoformat(message["time"]).replace(year=at.year) == at for message in got]
+    assert same == [kind == "unix+times"] * len(RECORDS)
+
+
 @pytest.mark.parametrize("source", ["tcp", "udp", "unix-dgram", "unix-stream"])
 async def test_syslog_ng_reads_the_fields_as_they_were_sent(
     tmp_path: Path, context: Counting, started: Started, source: str
