@@ -43,12 +43,13 @@ from logroute.sinks.elasticsearch_bulk import (
 from logroute.sinks.tls import TlsOptions
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Origin, Record
+    from logroute.router.record import Batch, Origin
     from logroute.sinks._elasticsearch_client import Client
     from logroute.sinks.http_answers import Answer
 
-PORT = 9200
-SAY_ATTENTION_S = 60.0
+TRUNCATED = " [truncated]"
+LONGEST_CHARACTERS = 8192
+"""So much of a text is in `dead_letter_index` where all of it is too large for a request."""
 
 
 class AuthOptions(Options):
@@ -221,7 +222,13 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         index = next(iter(names)) if len(names) == 1 else ""
         body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
         count = sum(len(batch) for _, batch in parts)
-        answer, found = await self._bulk(index, body, count)
+        try:
+            answer, found = await self._bulk(index, body, count)
+        except Refused as error:
+            if count > 1 or self.options.dead_letter_index is None:
+                raise
+            batch = next(number for number, each in enumerate(batches) if each.lines)
+            return await self._too_large(Rejected(batch, batches[batch].records[0], str(error)), batches)
         left = len(found.rejected) + len(found.postponed)
         self._created += count - left - found.duplicates
         self._there += found.duplicates
@@ -278,6 +285,12 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         self._rejected += len(rejected)
         return Outcome(tuple(rejected), tuple(postponed), found.duplicates, answer.after_s(time.time()))
 
+    async def _too_large(self, rejected: Rejected, batches: Sequence[Batch]) -> Outcome:
+        """A record that no request can hold."""
+        done, later = await self._bury_beginning(rejected, batches)
+        self._rejected += len(done)
+        return Outcome(tuple(done), tuple(later))
+
     async def _bury(
         self, rejected: list[Rejected], batches: Sequence[Batch]
     ) -> tuple[list[Rejected], list[Postponed]]:
@@ -285,35 +298,60 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
         Where it takes nothing now they are postponed, and rejected anew: what else the delivery held is done.
         """
-        template = Template.parse(self.options.dead_letter_index or "")
-        lines: list[bytes] = []
-        for each in rejected:
-            origin, record = batches[each.batch].origin, each.record
-            index = legal_index(template.bind(origin, escape_index).render(record))
-            lines += _letter(origin, record, each.reason, index)
+        letters = b"".join([self._letter(each, batches) for each in rejected])
         try:
-            _, found = await self._bulk("", b"".join(lines), len(rejected), pipeline=False)
+            _, found = await self._bulk("", letters, len(rejected), pipeline=False)
         except Refused:  # they are larger with their reasons
             if len(rejected) == 1:
-                return rejected, []
+                return await self._bury_beginning(rejected[0], batches)
             half = len(rejected) // 2
             first, second = [await self._bury(part, batches) for part in (rejected[:half], rejected[half:])]
             return first[0] + second[0], first[1] + second[1]
         except Retryable as error:
-            return [], [
-                Postponed(each.batch, each.record, f"dead_letter_index: {error}") for each in rejected
-            ]
+            return [], [_later(each, error) for each in rejected]
         done: list[Rejected] = []
         later: list[Postponed] = []
         for number, each in enumerate(rejected):
             if (failure := found.postponed.get(number)) is not None:
-                reason = f"{self._where}: dead_letter_index: {failure}"
-                later.append(Postponed(each.batch, each.record, reason))
+                later.append(_later(each, f"{self._where}: {failure}"))
             elif number in found.rejected:
                 done.append(each)
             else:
                 done.append(Rejected(each.batch, each.record, each.reason, kept=True))
         return done, later
+
+    async def _bury_beginning(
+        self, rejected: Rejected, batches: Sequence[Batch]
+    ) -> tuple[list[Rejected], list[Postponed]]:
+        """Likewise the beginning of one that no request can hold, which is a dead letter of the route too."""
+        letter = self._letter(rejected, batches, LONGEST_CHARACTERS)
+        try:
+            _, found = await self._bulk("", letter, 1, pipeline=False)
+        except Refused:
+            return [rejected], []
+        except Retryable as error:
+            return [], [_later(rejected, error)]
+        if (failure := found.postponed.get(0)) is not None:
+            return [], [_later(rejected, f"{self._where}: {failure}")]
+        return [rejected], []
+
+    def _letter(self, rejected: Rejected, batches: Sequence[Batch], longest: int | None = None) -> bytes:
+        """An operation that creates a document of it: as text, because of that nothing else can be made."""
+        from logroute.sinks.encoding import encode_json
+
+        origin, record = batches[rejected.batch].origin, rejected.record
+        template = Template.parse(self.options.dead_letter_index or "")
+        index = legal_index(template.bind(origin, escape_index).render(record))
+        original = encode_json(origin, [record]).decode().rstrip("\n")
+        document = {
+            "@timestamp": record.time,
+            # What UTF-8 cannot express (half of a surrogate pair) is replaced, as everywhere.
+            "message": _beginning(record.message.encode("utf-8", "replace").decode(), longest),
+            "error": {"message": rejected.reason},
+            "event": {"id": origin.record_id(record), "original": _beginning(original, longest)},
+        }
+        target = {"create": {"_index": index, "_id": origin.record_id(record)}}
+        return msgspec.json.encode(target) + b"\n" + msgspec.json.encode(document) + b"\n"
 
     # --- indices --------------------------------------------------------------------------------------------
 
@@ -343,16 +381,9 @@ def _gzip(body: bytes) -> bytes:
     return zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16)
 
 
-def _letter(origin: Origin, record: Record, reason: str, index: str) -> list[bytes]:
-    """An operation that creates a document of what was rejected, as text: of that nothing can be."""
-    from logroute.sinks.encoding import encode_json
+def _later(rejected: Rejected, reason: object) -> Postponed:
+    return Postponed(rejected.batch, rejected.record, f"dead_letter_index: {reason}")
 
-    original = encode_json(origin, [record]).decode().rstrip("\n")
-    document = {
-        "@timestamp": record.time,
-        "message": record.message,
-        "error": {"message": reason},
-        "event": {"id": origin.record_id(record), "original": original},
-    }
-    target = {"create": {"_index": index, "_id": origin.record_id(record)}}
-    return [msgspec.json.encode(target) + b"\n", msgspec.json.encode(document) + b"\n"]
+
+def _beginning(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else text[:longest] + TRUNCATED

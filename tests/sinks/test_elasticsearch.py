@@ -367,7 +367,65 @@ async def test_what_is_rejected_can_go_to_an_index_of_its_own(server: HttpServer
     action, document = lines_of(zlib.decompress(server.bodies[1], wbits=31))
     assert action["create"]["_index"] == "rejected-shop"
     assert document["error"]["message"] == "document_parsing_exception: bad"
+    assert document["message"] == "line 1"
     assert json.loads(document["event"]["original"])["message"] == "line 1"
+
+
+async def test_half_of_a_surrogate_pair_is_no_reason_not_to_keep_what_is_rejected(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    server.behaviours += [says(BAD), says(CREATED)]
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    outcome = await sink.deliver([batch_of([Record("half \ud83e", "stdout", time_of(1))])])
+    await sink.close()
+    assert [each.kept for each in outcome.rejected] == [True]
+    assert lines_of(server.bodies[1])[1]["message"] == "half ?"
+
+
+@pytest.mark.parametrize("how", ["at once", "with its reason"])
+async def test_what_is_too_large_for_a_request_is_there_by_its_beginning(
+    server: HttpServer, tmp_path: Path, how: str
+) -> None:
+    large = "é" * 50_000
+    given = [batch_of([Record(large, "stdout", time_of(1))])]
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    if how == "at once":
+        server.behaviours.append(says({}, 413))
+    else:
+        server.behaviours += [says(BAD), says({}, 413)]
+    server.behaviours.append(says(CREATED))
+    outcome = await sink.deliver(given)
+    # The whole of it is a dead letter of the route.
+    [rejected] = outcome.rejected
+    assert (rejected.record.message, rejected.kept) == (large, False)
+    assert ("413" in rejected.reason) == (how == "at once")
+    assert (sink.statistics().rejected, sink.statistics().created) == (1, 0)
+    action, document = lines_of(server.bodies[-1])
+    assert action["create"] == {"_index": "rejected", "_id": WEB.record_id(given[0].records[0])}
+    assert len(server.bodies[-1]) < 50_000
+    assert document["message"] == "é" * 8192 + " [truncated]"
+    assert document["event"]["original"].startswith('{"@timestamp":')
+    assert document["event"]["original"].endswith("é [truncated]")
+    assert document["error"]["message"] == rejected.reason
+    # Nor is it lost where not even that is taken, now or ever.
+    server.behaviours += [says({}, 413), says({}, 413)]
+    assert [each.kept for each in (await sink.deliver(given)).rejected] == [False]
+    server.behaviours += [says({}, 413), says({}, 503)]
+    outcome = await sink.deliver(given)
+    assert [each.record.message for each in outcome.postponed] == [large]
+    assert not outcome.rejected
+    await sink.close()
+
+
+async def test_several_records_that_are_too_large_together_are_halved_first(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    server.behaviours.append(says({}, 413))
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    with pytest.raises(Refused):
+        await sink.deliver([batch(1), batch(2, origin=DB)])
+    await sink.close()
+    assert len(server.requests) == 1
 
 
 async def test_what_that_index_does_not_take_is_a_dead_letter_of_the_route(
@@ -377,9 +435,9 @@ async def test_what_that_index_does_not_take_is_a_dead_letter_of_the_route(
     sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
     outcome = await sink.deliver([batch(1)])
     assert [each.kept for each in outcome.rejected] == [False]
-    # A request that is too large with the reasons in it is halved.
+    # A request that is too large with the reasons in it is halved; of one record the beginning is sent.
     two = {"errors": True, "items": [*BAD["items"], *BAD["items"], item(201)]}
-    server.behaviours += [says(two), says({}, 413), says({}, 413), says(CREATED)]
+    server.behaviours += [says(two), says({}, 413), says({}, 413), says(CREATED), says(CREATED)]
     outcome = await sink.deliver([batch(1, 2, 3)])
     assert [(each.record.message, each.kept) for each in outcome.rejected] == [
         ("line 1", False),
