@@ -6,6 +6,8 @@ See docs/elasticsearch.md.
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import trio
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from logroute.config.components import SINKS, Options
 from logroute.config.types import Alternative, Secret
@@ -40,6 +42,7 @@ from logroute.sinks.elasticsearch_bulk import (
     operations,
     verdict,
 )
+from logroute.sinks.http_headers import OURS, checked_headers, is_value
 from logroute.sinks.tls import TlsOptions
 
 if TYPE_CHECKING:
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
 TRUNCATED = " [truncated]"
 LONGEST_CHARACTERS = 8192
 """So much of a text is in `dead_letter_index` where all of it is too large for a request."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class AuthOptions(Options):
@@ -69,12 +76,24 @@ class AuthOptions(Options):
     )
     """A token."""
 
-    @field_validator("username", "password", "api_key", "bearer")
+    # None of these texts shows a value: it may be a secret.
+
+    @field_validator("username", "password")
+    @classmethod
+    def _basic_authentication_can_say_it(cls, text: str | None, info: ValidationInfo) -> str | None:
+        """It is sent as UTF-8 in base64, whatever it is (RFC 7617, 2 and 2.1)."""
+        if text is not None and _CONTROLS.search(text):
+            raise ValueError("has control characters")
+        if text is not None and ":" in text and info.field_name == "username":
+            raise ValueError("has a colon: there the password begins")
+        return text
+
+    @field_validator("api_key", "bearer")
     @classmethod
     def _headers_can_say_it(cls, text: str | None) -> str | None:
-        if text is not None and not (text.isascii() and text.isprintable()):
-            raise ValueError("has characters that no header may have")  # it may be a secret: not shown
-        return text
+        if text is not None and not (text.strip() and is_value(text)):
+            raise ValueError("is empty, or has characters that no header may have")
+        return text and text.strip()
 
     @model_validator(mode="after")
     def _one_of_them(self) -> AuthOptions:
@@ -91,7 +110,9 @@ class ElasticsearchOptions(SinkOptions):
     type: Literal["elasticsearch"] = "elasticsearch"
     hosts: list[str] = Field(default=[], examples=[["https://es1:9200", "https://es2:9200"]])
     """Nodes of the cluster, as URLs; the port is 9200 by default."""
-    cloud_id: Annotated[str | None, Alternative()] = Field(default=None, examples=["name:ZXhhbXBsZQ=="])
+    cloud_id: Annotated[str | None, Alternative()] = Field(
+        default=None, examples=["name:ZXUtd2VzdC0xLmF3cy5mb3VuZC5pbyQ0ZmE4ODIxZTc1NjM0MDMy"]
+    )
     """Of a deployment in Elastic Cloud, instead of `hosts`."""
     index: str = Field(
         default="logroute-{time:%Y.%m.%d}", examples=["logs-{compose.project|none}-{time:%Y.%m.%d}"]
@@ -105,6 +126,8 @@ class ElasticsearchOptions(SinkOptions):
     Default: the route's dead letters."""
     compress: Literal["none", "gzip"] = "none"
     """Compress the requests."""
+    headers: Annotated[dict[str, str], Secret()] = Field(default={}, examples=[{"X-Tenant": "shop"}])
+    """Further headers of each request. Keep secrets in files: `"${file:/run/secrets/key}"`."""
     auth: AuthOptions = AuthOptions()
     tls: TlsOptions = TlsOptions()
 
@@ -125,6 +148,21 @@ class ElasticsearchOptions(SinkOptions):
                 raise ValueError(f"{shown(host)!r} has something behind the path")
         return hosts
 
+    @field_validator("cloud_id")
+    @classmethod
+    def _cloud_id_is_one(cls, text: str | None) -> str | None:
+        if text and not _names_a_host(text):
+            raise ValueError(
+                "is no Cloud ID: the name of the deployment, a colon, and in base64 a host, a $ and an id, "
+                "such as name:ZXUtd2VzdC0xLmF3cy5mb3VuZC5pbyQ0ZmE4ODIxZTc1NjM0MDMy"
+            )
+        return text
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_some(cls, headers: dict[str, str]) -> dict[str, str]:
+        return checked_headers(headers, OURS | {"accept", "content-type"})
+
     @field_validator("index", "dead_letter_index")
     @classmethod
     def _index_is_one(cls, text: str | None) -> str | None:
@@ -141,10 +179,29 @@ class ElasticsearchOptions(SinkOptions):
         return text
 
     @model_validator(mode="after")
+    def _one_authorization(self) -> ElasticsearchOptions:
+        if self.auth != AuthOptions() and "authorization" in {name.lower() for name in self.headers}:
+            raise ValueError("`headers` an Authorization, and `auth` another: only one can be sent")
+        return self
+
+    @model_validator(mode="after")
     def _where_to(self) -> ElasticsearchOptions:
         if bool(self.hosts) == bool(self.cloud_id):
             raise ValueError("give `hosts` or `cloud_id`" + (", not both" if self.hosts else ""))
         return self
+
+
+def _names_a_host(cloud_id: str) -> bool:
+    """Whether it has the form `NAME:BASE64`, of a host, its port if it is not 443, and ids behind each `$`.
+
+    As the client reads it; there is no other description of it.
+    """
+    _, _, encoded = cloud_id.partition(":")
+    try:
+        parts = base64.b64decode(encoded, validate=True).decode("ascii").split("$")
+    except ValueError:
+        return False
+    return len(parts) > 1 and bool(_HOST.fullmatch(parts[0]) and _ID.fullmatch(parts[1]))
 
 
 class ElasticsearchStatistics(msgspec.Struct, frozen=True):

@@ -8,7 +8,6 @@ has said. What a body is, and what is read out of an answer beside its status, i
 from __future__ import annotations
 
 import base64
-import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from logroute.sinks.failures import cause_in_words
 from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
 from logroute.sinks.http_encoding import Confirmation, Encoding, JsonArrayEncoding, LinesEncoding, Share
+from logroute.sinks.http_headers import checked_headers, is_value
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -58,9 +58,6 @@ be; the rest is sent again."""
 ASK_AGAIN_S = (0.1, 5.0)
 """The first and the longest pause between questions whether a delivery is safe."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-_OURS = {"connection", "content-encoding", "content-length", "transfer-encoding", "upgrade"}
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda body: zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16),
     "zstd": lambda body: zstandard.compress(body, 3),
@@ -116,19 +113,12 @@ class HttpOptions(SinkOptions):
     @field_validator("headers")
     @classmethod
     def _headers_are_some(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} cannot be the name of a header")
-            if name.lower() in _OURS:
-                raise ValueError(f'"{name}" is set by the sink itself')
-            if not _HEADER_VALUE.fullmatch(value):  # it may be a secret: not shown
-                raise ValueError(f'the value of "{name}" has characters that no header may have')
-        return {name: value.strip() for name, value in headers.items()}
+        return checked_headers(headers)
 
     @field_validator("token")
     @classmethod
     def _token_is_one(cls, token: str | None) -> str | None:
-        if token is not None and (not token.strip() or not _HEADER_VALUE.fullmatch(token)):
+        if token is not None and (not token.strip() or not is_value(token)):
             raise ValueError("is empty, or has characters that no header may have")
         return token and token.strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -472,6 +473,71 @@ def test_the_template_is_for_what_the_index_begins_with() -> None:
 # --- options ------------------------------------------------------------------------------------------
 
 
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+BAD_CLOUD_IDS = [
+    "garbage",
+    "name:garbage",
+    "name:Z",
+    f"name:{in_base64('eu.example.com')}",
+    f"name:{in_base64('$uuid')}",
+    f"name:{in_base64('eu.example.com$')}",
+    f"name:{in_base64('eu.example.com:port$uuid')}",
+    f"name:{in_base64('eu example.com$uuid')}",
+    f"name:{in_base64('ü.example.com$uuid')}",
+    f"name:{in_base64('eu.example.com$uuid')}!",
+    in_base64("eu.example.com$uuid"),
+]
+
+
+@pytest.mark.parametrize(
+    ("inside", "host"),
+    [
+        ("eu.example.com$abc$def", "abc.eu.example.com:443"),
+        ("eu.example.com$abc", "abc.eu.example.com:443"),
+        ("eu.example.com:9243$abc$", "abc.eu.example.com:9243"),
+    ],
+)
+async def test_a_cloud_id_means_a_host(tmp_path: Path, inside: str, host: str) -> None:
+    from logroute.sinks._elasticsearch_client import Client
+
+    given = {"cloud_id": f"my deployment:{in_base64(inside)}", "auth": {"api_key": "a"}}
+    options = ElasticsearchOptions.model_validate(given)
+    client = await Client.of(options, "there")
+    [node] = client._client.transport.node_pool.all()
+    assert node.base_url == f"https://{host}"
+    await client.close()
+
+
+async def test_further_headers_are_sent(server: HttpServer, tmp_path: Path) -> None:
+    server.behaviours.append(says(CREATED))
+    headers = {"X-Tenant": " shop ", "Authorization": "Own scheme"}
+    sink = sink_to(server.url, tmp_path, headers=headers)
+    await sink.deliver([batch(1)])
+    await sink.close()
+    [request] = server.requests
+    assert (request.headers["x-tenant"], request.headers["authorization"]) == ("shop", "Own scheme")
+    assert request.headers["content-type"] == "application/x-ndjson"
+
+
+async def test_a_proxy_is_taken_from_the_environment(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.behaviours.append(says(CREATED))
+    sink = sink_to("http://es.example:9200", tmp_path)
+    assert await sink.deliver([batch(1)]) == DELIVERED
+    await sink.close()
+    [request] = server.requests
+    assert request.target.startswith("http://es.example:9200/logs/_bulk?")
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://x")
+    with pytest.raises(Retryable, match="the proxy in the environment"):
+        await sink.open()
+
+
 def test_uris() -> None:
     assert parse_uri("elasticsearch://es1/logs-{time:%Y}") == {
         "type": "elasticsearch",
@@ -502,6 +568,20 @@ def test_uris() -> None:
         ({"auth": {"username": "ada"}}, "belong together"),
         ({"auth": {"api_key": "secret\n"}}, "has characters that no header may have"),
         ({"auth": {"bearer": "secretü"}}, "has characters that no header may have"),
+        ({"auth": {"api_key": ""}}, "is empty, or has characters that no header may have"),
+        ({"auth": {"username": "ada", "password": "secret\n"}}, "has control characters"),
+        ({"auth": {"username": "a:b", "password": "secret"}}, "has a colon"),
+        ({"headers": {"X-K": "secret\n"}}, 'the value of "X-K" has characters that no header may have'),
+        ({"headers": {"X K": "secret"}}, "'X K' cannot be the name of a header"),
+        ({"headers": {"Content-Type": "text/plain"}}, '"Content-Type" is set by the sink itself'),
+        (
+            {"headers": {"Authorization": "secret"}, "auth": {"api_key": "secret"}},
+            "`headers` an Authorization, and `auth` another",
+        ),
+        *(
+            ({"hosts": [], "cloud_id": cloud_id}, "is no Cloud ID: the name of the deployment, a colon, and")
+            for cloud_id in BAD_CLOUD_IDS
+        ),
         ({"index": ".hidden"}, "no index begins with"),
         ({"auth": {"api_key": "a", "bearer": "b"}}, "only one of"),
     ],
@@ -519,6 +599,8 @@ def test_mistakes_are_told(options: dict[str, Any], words: str) -> None:
         ({"api_key": "a2V5"}, "ApiKey a2V5"),
         ({"bearer": "token"}, "Bearer token"),
         ({"username": "ada", "password": "p"}, "Basic YWRhOnA="),
+        ({"username": "ada", "password": "grün :中"}, "Basic YWRhOmdyw7xuIDrkuK0="),
+        ({"username": "jürgen", "password": ""}, "Basic asO8cmdlbjo="),
     ],
 )
 async def test_who_we_are_is_said_with_each_request(
