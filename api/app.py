@@ -82,9 +82,9 @@ def _answering(daemon: Daemon, endpoint: Endpoint) -> Callable[[Request], Awaita
             found = await endpoint.answer(daemon, request)
             return found if isinstance(found, Response) else json_response(found, endpoint.status)
         except Problem as problem:
-            return _problem(problem)
+            return _problem(problem, daemon.hidden.without)
         except StateError as error:
-            return _problem(Problem(503, str(error)))
+            return _problem(Problem(503, str(error)), daemon.hidden.without)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:  # a mistake of ours ends no connection, and is said
@@ -96,8 +96,8 @@ def _answering(daemon: Daemon, endpoint: Endpoint) -> Callable[[Request], Awaita
     return answer
 
 
-def _problem(problem: Problem) -> Response:
-    return Response(problem.body(), problem.status, problem.headers, MEDIA_TYPE)
+def _problem(problem: Problem, hide: Callable[[str], str] = str) -> Response:
+    return Response(problem.body(hide), problem.status, problem.headers, MEDIA_TYPE)
 
 
 async def _of_starlette(request: Request, error: Exception) -> Response:

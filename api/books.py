@@ -189,9 +189,9 @@ def stats_of(daemon: Daemon) -> Stats:
 def health_of(daemon: Daemon) -> Health:
     routes = {name: _health(route.statistics()) for name, route in _routes(daemon).items()}
     sources = {
-        name: SourceHealth(notes)
+        name: SourceHealth(tuple(map(daemon.hidden.without, notes)))
         for name, source in daemon.sources.running.items()
-        if (notes := tuple(filter(None, (daemon.sources.failure(name), *source.notes()))))
+        if (notes := list(filter(None, (daemon.sources.failure(name), *source.notes()))))
     }
     healthy = all(route.delivers for route in routes.values()) and not sources
     return Health(healthy, routes, sources, _processors(daemon))
@@ -203,7 +203,7 @@ def _processors(daemon: Daemon) -> dict[str, ProcessorHealth]:
         if stage.raised:
             said = f"it raises {stage.raised}, see the log: {stage.books.failed} records went on as they were"
             notes.setdefault(stage.plan.name, []).append(said)
-    return {name: ProcessorHealth(tuple(said)) for name, said in notes.items()}
+    return {name: ProcessorHealth(tuple(map(daemon.hidden.without, said))) for name, said in notes.items()}
 
 
 def _routes(daemon: Daemon) -> dict[str, Route]:

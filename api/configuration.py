@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from logroute.api.problems import Problem
 from logroute.api.requests import Endpoint, raw_body_of
-from logroute.api.route_facts import masked
 from logroute.config.load import load_text
+from logroute.config.masking import masked
 from logroute.config.problems import ConfigError
 from logroute.config.problems import Problem as Mistake
 from logroute.config.yaml_file import forget_parser

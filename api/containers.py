@@ -164,7 +164,7 @@ def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
         id=origin.id,
         image=image_reference(origin) or "",
         host=origin.host,
-        reason=known.reason,
+        reason=daemon.hidden.without(known.reason),
         last_record=_last(known.position),
         corrupt_lines=known.corrupt_lines,
         routes={

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -75,7 +75,7 @@ async def over_websocket(daemon: Daemon, scope: Scope, receive: Receive, send: S
     await websocket.accept()
 
     async def show(items: Sequence[Shown]) -> None:
-        await websocket.send_text(encoded(items, events=False).decode())
+        await websocket.send_text(encoded(items, events=False, hide=daemon.hidden.without).decode())
 
     async def until_gone() -> None:
         while (await websocket.receive())["type"] != "websocket.disconnect":
@@ -214,7 +214,7 @@ class _Stream(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
         async def show(items: Sequence[Shown]) -> None:
-            await write(encoded(items, events=self._events))
+            await write(encoded(items, events=self._events, hide=self._daemon.hidden.without))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
@@ -238,15 +238,18 @@ async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def encoded(items: Sequence[Shown], *, events: bool) -> bytes:
-    """As lines of JSON, or as server-sent events: of a record its id is the event's."""
+def encoded(items: Sequence[Shown], *, events: bool, hide: Callable[[str], str] = str) -> bytes:
+    """As lines of JSON, or as server-sent events: of a record its id is the event's.
+
+    `hide` takes out of a text what nobody shall be shown; records are what they are.
+    """
     parts: list[bytes] = []
     for item in items:
         if isinstance(item, Batch):
             lines = _json(item)
             parts.append(_as_events(item, lines) if events else lines)
         else:
-            name, said = _said(item)
+            name, said = _said(item, hide)
             line = _encode(said)
             parts.append(b"event: %s\ndata: %s\n\n" % (name.encode(), line) if events else line + b"\n")
     return b"".join(parts)
@@ -262,12 +265,12 @@ def _as_events(batch: Batch, lines: bytes) -> bytes:
     )
 
 
-def _said(item: News | Skipped | Unread) -> tuple[str, dict[str, Any]]:
+def _said(item: News | Skipped | Unread, hide: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
     if isinstance(item, Skipped):
         return "skipped", {"skipped": item.records}
     if isinstance(item, News):
         return "container", {"event": item.event, **_who(item.origin)}
-    return "unread", {"unread": item.reason, **_who(item.origin)}
+    return "unread", {"unread": hide(item.reason), **_who(item.origin)}
 
 
 def _who(origin: Origin) -> dict[str, Any]:

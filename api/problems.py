@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -29,15 +29,18 @@ class Problem(Exception):
         self.path = path
         self.headers = headers or {}
 
-    def body(self) -> bytes:
-        """`type` is left out: `about:blank`, so that `title` is the status's own (RFC 9457, 4.2.1)."""
+    def body(self, hide: Callable[[str], str] = str) -> bytes:
+        """`type` is left out: `about:blank`, so that `title` is the status's own (RFC 9457, 4.2.1).
+
+        `hide` takes out of a text what nobody shall be shown.
+        """
         problem: dict[str, object] = {
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": str(self),
+            "detail": hide(str(self)),
         }
         if self.path:
             problem["path"] = self.path
         if self.errors:
-            problem["errors"] = [{"path": path, "detail": text} for path, text in self.errors]
+            problem["errors"] = [{"path": path, "detail": hide(text)} for path, text in self.errors]
         return msgspec.json.encode(problem)

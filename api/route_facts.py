@@ -6,7 +6,6 @@ tokens as `***`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -19,23 +18,10 @@ if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
     from logroute.router.plan import RoutePlan
 
-MASK = "***"
 READ_ONLY = ("name", "made_by", "place", "stored", "paused", "status")
 """What a route is shown with beside what it says; not looked at where it is given back."""
 
 _SAID = ("match", "processors", "queue", "batch", "retry", "start")
-
-_SECRET = re.compile(
-    r"(?i)(^|[_\-.])(password|passwd|secret|token|api_?key|key|auth|authorization|bearer|credentials?|"
-    r"cookie|shared_key|private)s?($|[_\-.])"
-)
-_HARMLESS = frozenset(("key", "key_file", "token_file", "shared_key_file"))
-"""Names of files, and of fields (`lookup`, `key_value`)."""
-_USERINFO = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)(?=@)")
-_PARAMETER = re.compile(
-    r"(?i)([?&][\w.\-]*(?:password|secret|token|api_?key|shared_key|auth)[\w.\-]*=)([^&#\s]+)"
-)
-_VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
 class RouteStatus(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,6 +76,8 @@ def routes_of(daemon: Daemon) -> Routes:
 
 
 def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
+    from logroute.config.masking import masked_route  # which the client has no use for
+
     name = plan.settings.name
     route = daemon.router.routes.get(name) or daemon.router.unopened.get(name)
     status = None
@@ -106,7 +94,7 @@ def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
             book.dead_letters,
             book.sink_events,
         )
-    body = masked(plan.body) if isinstance(plan.body, Mapping) else {}
+    body = masked_route(plan.body) if isinstance(plan.body, Mapping) else {}
     since = daemon.made.paused.get(name)
     said = {
         key: body[key] for key in ("match", "processors", "queue", "batch", "retry", "start") if key in body
@@ -127,42 +115,3 @@ def tag_of(plan: RoutePlan, paused: float | None) -> str:
     """An entity tag (RFC 9110, 8.8.3): another for another route."""
     seen = msgspec.json.encode([plan.body, paused], order="deterministic")
     return f'"{blake2b(seen, digest_size=12).hexdigest()}"'
-
-
-def masked(value: Any, key: str = "") -> Any:
-    """A copy in which nothing is secret."""
-    if isinstance(value, Mapping):
-        if key.lower() == "headers":
-            return {name: MASK if _hides(str(text)) else text for name, text in value.items()}
-        if _is_secret(key):
-            return {name: masked(item, "password") for name, item in value.items()}
-        return {name: masked(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item, key) for item in value]
-    if isinstance(value, str):
-        if _is_secret(key) and _hides(value):
-            return MASK
-        return _PARAMETER.sub(_keep_variables, _USERINFO.sub(lambda found: f"{found[1]}:{MASK}", value))
-    return value
-
-
-def holds_mask(value: Any) -> bool:
-    """Whether something of it is what was shown instead of a secret."""
-    if isinstance(value, Mapping):
-        return any(map(holds_mask, value.values()))
-    if isinstance(value, list):
-        return any(map(holds_mask, value))
-    return isinstance(value, str) and (value == MASK or f":{MASK}@" in value or f"={MASK}" in value)
-
-
-def _is_secret(key: str) -> bool:
-    return key.lower() not in _HARMLESS and _SECRET.search(key) is not None
-
-
-def _hides(text: str) -> bool:
-    """Whether there is more in it than names of variables."""
-    return bool(_VARIABLE.sub("", text).strip())
-
-
-def _keep_variables(found: re.Match[str]) -> str:
-    return found[1] + (MASK if _hides(found[2]) else found[2])

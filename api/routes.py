@@ -19,15 +19,14 @@ from starlette.responses import Response
 from logroute.api.problems import Problem
 from logroute.api.requests import Endpoint, Parameter, body_of, json_response
 from logroute.api.route_facts import (
-    MASK,
     READ_ONLY,
     RouteFacts,
     Routes,
     facts_of,
-    holds_mask,
     routes_of,
     tag_of,
 )
+from logroute.config.masking import MASK, holds_mask
 from logroute.router.made_routes import Check
 from logroute.router.plan import CannotReload, RoutePlan, RouteRefused
 

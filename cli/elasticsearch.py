@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 import trio
 
+from logroute.config.hidden import Hidden
 from logroute.config.load import find_config, load_config
 from logroute.config.problems import ConfigError
 from logroute.sinks import Retryable
@@ -40,9 +41,9 @@ def template(
     install: bool,
 ) -> None:
     """Print the index template that fits our records, as JSON; with --install put it there."""
-    options = None
+    options, hidden = None, Hidden()
     if install or not pattern:
-        options = _options(config_file, route)
+        options = _options(config_file, route, hidden)
     try:
         patterns = list(pattern) or [pattern_of(options.index if options is not None else "")]
     except ValueError as error:
@@ -56,9 +57,9 @@ def template(
     try:
         said = trio.run(_install, options, name, patterns, opensearch, data_stream)
     except Retryable as error:
-        click.echo(f"logroute: {error}", err=True)
+        click.echo(f"logroute: {hidden.without(str(error))}", err=True)
         raise SystemExit(1) from error
-    click.echo(said)
+    click.echo(hidden.without(said))
 
 
 async def _install(
@@ -80,19 +81,19 @@ async def _install(
     return f"the template {name!r} for {', '.join(patterns)} is at {where}"
 
 
-def _options(config_file: str | None, route: str | None) -> ElasticsearchOptions:
-    """Those of the route that goes to Elasticsearch."""
+def _options(config_file: str | None, route: str | None, hidden: Hidden) -> ElasticsearchOptions:
+    """Those of the route that goes to Elasticsearch; `hidden` learns what of them is not to be shown."""
     try:
         path = find_config(config_file)
         if path is None:
             _fail("there is no configuration: give -c FILE, or --pattern")
-        config = load_config(path).config
+        loaded = load_config(path)
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(USAGE) from error
-    found = {
-        name: each.sink for name, each in config.routes.items() if isinstance(each.sink, ElasticsearchOptions)
-    }
+    hidden.remember(loaded.secrets)
+    routes = loaded.config.routes
+    found = {name: each.sink for name, each in routes.items() if isinstance(each.sink, ElasticsearchOptions)}
     if route is not None and route not in found:
         _fail(f"no route {route!r} goes to Elasticsearch; there are: {', '.join(found) or 'none'}")
     if route is None and len(found) != 1:

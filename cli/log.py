@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn
+from functools import partial
+from typing import Any, Literal, NoReturn, TextIO
 
 import structlog
+
+from logroute.config.hidden import Hidden
 
 Format = Literal["auto", "text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def configure(format_: Format = "auto", level: str = "info") -> None:
-    """Set up structlog. Errors come with what raised them; only with `debug` as a traceback."""
+def configure(format_: Format = "auto", level: str = "info", hidden: Hidden | None = None) -> None:
+    """Set up structlog. Errors come with what raised them; only with `debug` as a traceback.
+
+    What is `hidden` stands in none of it.
+    """
+    hidden = hidden if hidden is not None else Hidden()
     terminal = sys.stderr.isatty()
     text = format_ == "text" or (format_ == "auto" and terminal)
     processors: list[structlog.typing.Processor] = [
@@ -23,14 +31,17 @@ def configure(format_: Format = "auto", level: str = "info") -> None:
     ]
     if level != "debug":
         processors.append(_name_exception)
+    if not text:
+        processors.append(structlog.processors.format_exc_info)
+    processors.append(partial(_hide, hidden))
     if text:
         processors.append(
             structlog.dev.ConsoleRenderer(
-                colors=terminal, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+                colors=terminal, pad_event_to=0, exception_formatter=partial(_traceback, hidden)
             )
         )
     else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        processors.append(structlog.processors.JSONRenderer())
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -51,6 +62,18 @@ def hand_over(to: Callable[[Mapping[str, Any]], None]) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         cache_logger_on_first_use=True,
     )
+
+
+def _hide(
+    hidden: Hidden, _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {name: hidden.without_in(value) for name, value in event.items()}
+
+
+def _traceback(hidden: Hidden, output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, exc_info)
+    output.write(hidden.without(whole.getvalue()))
 
 
 def _name_exception(

@@ -16,6 +16,7 @@ import trio
 from logroute.api.address import Address, default_address
 from logroute.api.server import ApiServer
 from logroute.cli import log, process
+from logroute.config.hidden import Hidden
 from logroute.config.load import find_config, load_config
 from logroute.config.model import Config
 from logroute.config.plans import make_plan
@@ -66,7 +67,8 @@ def command(
     logroute run file:///tmp/all.ndjson
     logroute run -c logroute.yaml
     """
-    log.configure(log_format, log_level)
+    hidden = Hidden()
+    log.configure(log_format, log_level, hidden)
     path = find_config(config_file) if config_file or not uris else None
     if path is None and not uris:
         click.echo(NOTHING_TO_DO, err=True, nl=False)
@@ -78,7 +80,7 @@ def command(
         watched[:] = loaded.files
         config = loaded.config
         directory = state_dir_of(config, state_dir, from_file=path is not None)
-        plan = make_plan(config, directory, once, timeout, loaded)
+        plan = make_plan(config, directory, once, timeout, loaded, hidden)
         if once:
             return plan
         make_api = api_of(config, listen)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from logroute.config.hidden import Secret
 from logroute.config.model import Config
 from logroute.config.problems import ConfigError, Loc, Problem, dotted
 from logroute.config.uri import UriError, parse_uri, route_names, shown
@@ -37,6 +38,8 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     """Where each route stands: `file:line`, or the URI."""
     place_of: Callable[[Loc], Problem] = lambda loc: Problem("", dotted(loc))
     """Where something in it stands: a problem of it, without a message."""
+    secrets: tuple[Secret, ...] = ()
+    """What of it nobody shall be shown."""
 
     @property
     def routes(self) -> Mapping[str, Any]:
@@ -108,6 +111,7 @@ def _loaded(reader: _Reader, uris: tuple[str, ...], *, from_file: bool) -> Loade
         said,
         {name: f"{at.file}:{at.line}" if at.line else at.file for name, at in places.items()},
         merged.place_of,
+        tuple(secret for _, filled in _secrets(merged.data) for secret in filled.secrets),
     )
 
 

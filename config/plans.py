@@ -11,6 +11,7 @@ import msgspec
 from pydantic import ValidationError
 
 from logroute.config.components import PROCESSORS, SINKS, SOURCES
+from logroute.config.hidden import Hidden
 from logroute.config.model import Config, RouteOptions
 from logroute.config.problems import ConfigError, Loc, Problem, dotted
 from logroute.config.types import parse_duration
@@ -34,11 +35,15 @@ def make_plan(
     once: bool = False,
     timeout: str = "5m",
     loaded: LoadedConfig | None = None,
+    hidden: Hidden | None = None,
 ) -> Plan:
     """What the daemon shall run, from what was configured. Raises ConfigError.
 
-    `loaded` is where it came from: what routes say is shown as it stands there.
+    `loaded` is where it came from: what routes say is shown as it stands there. Its secrets are told to
+    `hidden`.
     """
+    hidden = hidden if hidden is not None else Hidden()
+    hidden.remember(loaded.secrets if loaded is not None else ())
     try:
         timeout_s = parse_duration(timeout)
     except ValueError as error:
@@ -47,7 +52,7 @@ def make_plan(
         try:
             options.check()
         except ValueError as error:
-            raise ConfigError([Problem(str(error), path=f"sources.{name}")]) from error
+            raise ConfigError([Problem(hidden.without(str(error)), path=f"sources.{name}")]) from error
     contexts = {
         name: SourceContext(
             name,
@@ -83,6 +88,7 @@ def make_plan(
         processors=plans_before(config),
         make_route=parse_route,
         body=loaded.said if loaded is not None else {},
+        hidden=hidden,
     )
 
 

@@ -173,6 +173,10 @@ class Alternative:
     """Annotates an option that stands instead of another one: not in examples that show all of them."""
 
 
+class Secret:
+    """Annotates an option whose value is shown to nobody (`config.masking`)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parsed:
     """Annotates a type that pydantic shall not look into: `parse` makes values of it, whatever is given.

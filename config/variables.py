@@ -12,10 +12,14 @@ from pathlib import Path
 
 import msgspec
 
+from logroute.config.hidden import SECRET_NAME, Secret
 from logroute.config.problems import did_you_mean
 
 SECRET_LIMIT_BYTES = 1 << 20
 """More than any key or certificate has; a device has no end."""
+
+SECRET_CHARACTERS = 8
+"""`AUTH=none` is called like a secret and is none; one that was made to be one is longer."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -23,18 +27,24 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Filled(str):
     """A text in which variables stood; what came from outside is nothing to be shown."""
 
-    __slots__ = ("harmless", "reference", "values")
+    __slots__ = ("harmless", "reference", "secrets", "values")
     reference: str
     """As it was written."""
     harmless: str
     """With a word for each variable (`named`): to be told about what stands around them."""
     values: tuple[str, ...]
     """What came from the environment and from files."""
+    secrets: tuple[Secret, ...]
+    """Of that what nobody shall be shown, whoever speaks of it: what came from files, and from variables that
+    are called like secrets."""
 
     @classmethod
-    def of(cls, text: str, reference: str, harmless: str, values: tuple[str, ...]) -> Filled:
+    def of(
+        cls, text: str, reference: str, harmless: str, values: tuple[str, ...], secrets: tuple[Secret, ...]
+    ) -> Filled:
         filled = cls(text)
         filled.reference, filled.harmless, filled.values = reference, harmless, values
+        filled.secrets = secrets
         return filled
 
 
@@ -58,10 +68,14 @@ class Variables(msgspec.Struct, frozen=True):
         if not values:
             return filled
         harmless = "".join(_word(name) if name else value for value, name in pieces)
-        return Filled.of(filled, text, harmless, values)
+        secrets = tuple((f"${{{name}}}", value) for value, name in pieces if _is_secret(value, name))
+        return Filled.of(filled, text, harmless, values, secrets)
 
     def _pieces(self, text: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-        """What the text becomes, piece by piece; with what came from outside comes its name."""
+        """What the text becomes, piece by piece; with what came from outside comes its name.
+
+        That of a file is `file:PATH`, which no variable is called.
+        """
         at = 0
         while (found := text.find("${", at)) >= 0:
             if found > at and text[found - 1] == "$":
@@ -79,7 +93,7 @@ class Variables(msgspec.Struct, frozen=True):
 
     def _value(self, inside: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
         if inside.startswith("file:"):
-            yield self._secret(inside.removeprefix("file:"), tell), "file"
+            yield self._secret(inside.removeprefix("file:"), tell), inside
             return
         name, has_default, default = inside.partition(":-")
         if not _NAME.fullmatch(name):
@@ -111,9 +125,15 @@ class Variables(msgspec.Struct, frozen=True):
         return ""
 
 
+def _is_secret(value: str, name: str) -> bool:
+    if name.startswith("file:"):
+        return bool(value)
+    return len(value) >= SECRET_CHARACTERS and SECRET_NAME.search(name) is not None
+
+
 def _word(name: str) -> str:
     """A word that nothing treats as anything else, and that nobody has written."""
-    return f"xVARx{name}xVARx"
+    return f"xVARx{name.partition(':')[0]}xVARx"
 
 
 def named(text: str) -> str:

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from pydantic import BaseModel
 
-from logroute.config.components import PROCESSORS, SINKS, SOURCES, BrokenComponent, UnknownComponent
 from logroute.config.model import Config
 from logroute.config.problems import Loc, did_you_mean, kind_of
 from logroute.config.types import Named, format_duration, format_size
-from logroute.config.uri import UriError, parse_uri
-from logroute.processors import ProcessorOptions
-from logroute.sinks import SinkOptions
-from logroute.sources import SourceOptions
+from logroute.config.walk import as_mapping, models_in, specific
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -78,7 +74,7 @@ def _path(loc: Loc, type_: str, data: Any) -> Loc:
         if not known:
             path.append(part)
             continue
-        data = _as_mapping(data)
+        data = as_mapping(data)
         if _holds(data, part):
             data = data[part]
         elif type_ == "missing" and index == len(loc) - 1:
@@ -93,16 +89,6 @@ def _holds(data: Any, part: str | int) -> bool:
     if isinstance(part, int):
         return isinstance(data, list) and part < len(data)
     return isinstance(data, dict) and part in data
-
-
-def _as_mapping(value: Any) -> Any:
-    """A sink's URI as the mapping that it means: mistakes are about its options."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_uri(value)
-    except UriError:
-        return value
 
 
 # --- what -------------------------------------------------------------------------------------------------
@@ -208,7 +194,7 @@ def _hint(loc: Loc, data: Any) -> str:
 
 def _at(loc: Loc, data: Any) -> Any:
     for part in loc:
-        data = _as_mapping(data)
+        data = as_mapping(data)
         data = data[part] if _holds(data, part) else None
     return data
 
@@ -228,33 +214,11 @@ def _models_at(loc: Loc, data: Any) -> list[type[BaseModel]]:
             # An entry of a mapping or a list: `dict[str, RouteOptions]`.
             types = [get_args(container)[-1] for container in types if get_args(container)]
         value = _at(loc[: index + 1], data)
-        models = [_specific(model, part, value) for type_ in types for model in _models_in(type_)]
+        models = [specific(model, part, value) for type_ in types for model in models_in(type_)]
     return models
 
 
 def _below(model: type[BaseModel], option: str, beside: Any) -> list[type[BaseModel]]:
     value = beside.get(option) if isinstance(beside, dict) else None
-    found = list(_models_in(model.model_fields[option].annotation))
-    return [_specific(below, option, _as_mapping(value)) for below in found]
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Models that a value may be, not those inside of mappings and lists."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif getattr(annotation, "__origin__", None) not in (dict, list, tuple):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
-
-
-def _specific(model: type[BaseModel], name: str | int, value: Any) -> type[BaseModel]:
-    """Of a component the model that its `type` names."""
-    value = _as_mapping(value)
-    type_ = value.get("type", name) if isinstance(value, dict) else name
-    for registry, base in ((SINKS, SinkOptions), (SOURCES, SourceOptions), (PROCESSORS, ProcessorOptions)):
-        if model is base:
-            try:
-                return registry.options(str(type_))
-            except (UnknownComponent, BrokenComponent):
-                return model
-    return model
+    found = list(models_in(model.model_fields[option].annotation))
+    return [specific(below, option, as_mapping(value)) for below in found]

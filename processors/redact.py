@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import compress
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import PROCESSORS
+from logroute.config.types import Secret
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._sensitive import Sensitive, sensitive
 from logroute.router.record import Batch, DetailedRecord, Record
@@ -42,7 +43,7 @@ class RedactOptions(ProcessorOptions):
     with_: Literal["mask", "hash", "remove"] = Field(default="mask", alias="with")
     """What stands there then: `[email]`, of patterns `[redacted]`; with `hash` `[email:9f86d081884c7d65]`,
     the same for the same value, so that one can still count; or nothing."""
-    key: str | None = Field(default=None, repr=False)
+    key: Annotated[str | None, Secret()] = Field(default=None, repr=False)
     """What hashes are made with: nobody who lacks it can tell a value by trying. Keep it in a file:
     `${file:/run/secrets/redact}`."""
 

@@ -56,6 +56,8 @@ class Daemon:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.hidden = plan.hidden
+        """What no text may show."""
         self.router = Router()
         self.began = time.time()
         """Seconds since the epoch."""
@@ -331,6 +333,7 @@ class Daemon:
 
         Raises CannotReload, and then nothing has changed.
         """
+        self.hidden.remember(plan.hidden.secrets)
         plans = self._route_plans(plan)
         try:
             chains = self._chains(plan, plans)
@@ -437,6 +440,7 @@ class Daemon:
                 on_room=self.router.room_again,
                 durable=plan.durable,
                 share_bytes=share_bytes,
+                hide=self.hidden.without,
             )
         except Exception as error:  # the sink's
             raise StateError(f"routes.{plan.settings.name}: cannot make its sink: {error}") from error

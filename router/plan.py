@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from logroute.config.hidden import Hidden
 from logroute.router.chain import StagePlan
 from logroute.router.route import Route, RouteSettings
 from logroute.sinks import Sink
@@ -101,6 +102,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What all records pass before they are routed."""
     body: Any = None
     """The configuration as it was written, for people: variables by their names."""
+    hidden: Hidden = msgspec.field(default_factory=Hidden)
+    """What came from files of secrets: nobody is shown it, whatever goes wrong."""
     make_route: Callable[[str, Any], RoutePlan] | None = None
     """What a route means that is made by API: its name and a mapping as in a configuration. Raises
     RouteRefused."""

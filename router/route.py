@@ -89,8 +89,11 @@ class Route:
         on_room: Callable[[], None],
         durable: bool = False,
         share_bytes: int = UNBOUNDED,
+        hide: Callable[[str], str] = str,
     ) -> None:
+        """`hide` takes out of a text what nobody shall be shown: sinks do not know what that is."""
         self.settings = settings
+        self._hide = hide
         self.name = settings.name
         self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
@@ -114,7 +117,7 @@ class Route:
         self._end_within_s = END_WITHIN_S
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._sparing = SparingLog(self.name)
-        self.standing = Standing(self.name, self._sparing)
+        self.standing = Standing(self.name, self._sparing, hide)
         self.abandoned = False
         """It was removed, and what it has not delivered shall be dropped."""
         self._delivered_at = 0.0
@@ -384,6 +387,7 @@ class Route:
         self._books.retried += records
 
     def finished(self, group: Group, delivered: Delivered) -> None:
+        self._hide_reasons(delivered)
         books = self._books
         if group.damaged:
             books.drop("damaged", group.records)
@@ -431,6 +435,7 @@ class Route:
         return self._of_origins.get(key) or OfOrigin()
 
     def given_back(self, group: Group, delivered: Delivered, left: list[Batch]) -> None:
+        self._hide_reasons(delivered)
         books = self._books
         rejected = delivered.rejected
         self._letters.bury(delivered.letters)
@@ -440,6 +445,13 @@ class Route:
         books.rejected += rejected
         self.queue.give_back(group, left)
         self._say_rejected(delivered)
+
+    def _hide_reasons(self, delivered: Delivered) -> None:
+        for letters in (delivered.letters, delivered.kept):
+            letters[:] = [
+                msgspec.structs.replace(letter, reason=self._hide(letter.reason)) for letter in letters
+            ]
+        delivered.unnamed = [(count, self._hide(reason)) for count, reason in delivered.unnamed]
 
     def _say_rejected(self, delivered: Delivered) -> None:
         for letter in (*delivered.letters, *delivered.kept):

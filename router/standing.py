@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -46,7 +47,8 @@ class SparingLog:
 class Standing:
     """Up or not, and why."""
 
-    def __init__(self, route: str, log: SparingLog) -> None:
+    def __init__(self, route: str, log: SparingLog, hide: Callable[[str], str]) -> None:
+        """`hide` gives a text without what nobody shall be shown."""
         self.is_up = True
         self.reason = ""
         """Why it is not; empty while it is."""
@@ -59,6 +61,7 @@ class Standing:
         self.tried = trio.Event()
         """The first attempt at opening the sink has been answered."""
         self._sparing = log
+        self._hide = hide
         self._log = structlog.get_logger("logroute.router").bind(route=route)
         self._failures = 0
         """Attempts that failed since it was up."""
@@ -82,8 +85,8 @@ class Standing:
         self.tried.set()
         if self.is_up:
             self.since = time.time()
-        self.is_up, self.reason = False, reason
-        self.last_error, self.failed_at = reason, time.time()
+        self.is_up, self.reason = False, self._hide(reason)
+        self.last_error, self.failed_at = self.reason, time.time()
 
     def hold(self, reason: str) -> None:
         """Somebody wants nothing to be delivered, for this reason, which is no error."""
@@ -120,7 +123,7 @@ class Standing:
         """The receiver has taken so many records, and so many it will never take; neither where it has not
         looked at them one by one. `reason` is why the last one was rejected."""
         self._rejected = 0 if taken else self._rejected + rejected
-        self._rejection = reason or self._rejection
+        self._rejection = self._hide(reason) or self._rejection
         if self._rejected >= REJECTS_ALL:
             said = self._sparing.say(logging.WARNING, "every record is rejected", reason=self._rejection)
             self._failure_said = self._failure_said or said

@@ -105,8 +105,9 @@ class Client:
         self._client = client
         self._where = where
         # The client puts these into what goes through its own API only.
-        self._auth = authorization(options)
-        self._headers = {**BULK_HEADERS, **self._auth}
+        own = {name.lower(): value for name, value in options.headers.items()}
+        self._own = {**own, **authorization(options)}
+        self._headers = dict(BULK_HEADERS)
         if options.compress == "gzip":
             self._headers["content-encoding"] = "gzip"
         self._pipeline = f"&pipeline={quote(options.pipeline, safe='')}" if options.pipeline else ""
@@ -145,7 +146,7 @@ class Client:
         """One request. Raises Retryable."""
         try:
             response = await self._client.transport.perform_request(
-                method, target, body=body, headers={**headers, **self._auth}, max_retries=0
+                method, target, body=body, headers={**self._own, **headers}, max_retries=0
             )
         except (TransportError, ApiError) as error:
             raise Retryable(f"{self._where}: {_reason(error)}") from error

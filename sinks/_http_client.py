@@ -60,7 +60,7 @@ class HttpClient:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise Retryable(
                 "the proxy in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: it must "
-                "begin with http:// or https://; set the sink's `proxy`, or NO_PROXY"
+                "begin with http:// or https://; set NO_PROXY, or the sink's `proxy` where it has one"
             ) from error
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:

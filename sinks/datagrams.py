@@ -1,7 +1,9 @@
 """Datagrams to a receiver: what was sent counts as delivered, because nobody says more.
 
 A socket is connected to its peer, so that the kernel tells when nothing listens there (`ECONNREFUSED`; of UDP
-by ICMP, RFC 1122, 4.1.3.3). That is told with a later datagram: which ones it means is not.
+by ICMP, RFC 1122, 4.1.3.3). That is told with a later datagram: which ones it means is not. A name may have
+several addresses, on some of which nobody listens (`localhost` of a receiver that knows IPv4 only): where one
+refuses, the next is used.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import errno
 import ipaddress
 import math
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import trio
 
 from logroute.sinks import Retryable
@@ -38,6 +42,17 @@ _MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14, 28), socket.AF_INET6: (socket.IP
 """IP_MTU and IPV6_MTU (ip(7), ipv6(7)), and how much of it headers are."""
 
 
+SocketAddress = tuple[int, Any]
+"""A family, and what a socket of it connects to."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One of a receiver's addresses refused, and another is used."""
+
+    address: str
+    reason: str
+
+
 class WrongKind(Exception):
     """The socket at this path is one for streams."""
 
@@ -53,9 +68,11 @@ class Datagrams:
         self.max_bytes = LARGEST_BYTES
         """What the path is known to take at most."""
         self.unconfirmed = 0
-        """Once `send` has failed: how much of what was delivered before may be lost as well."""
+        """How much of what was delivered before may be lost: nobody listened any more."""
+        self.refusals: list[Refusal] = []
+        """Addresses that are not used any more."""
         self._socket = socket
-        self._peer = peer
+        self.peer = peer
         self._before = 0
 
     async def send(self, messages: Sequence[bytes], *, whole: bool = False) -> int:
@@ -64,6 +81,16 @@ class Datagrams:
         Raises Retryable, and where they must stay `whole` TooLarge instead of cutting one.
         """
         await self.refresh()
+        while True:
+            try:
+                return await self._send_all(messages, whole)
+            except OSError as error:
+                reason = cause_in_words(error)
+                if not self._turn_to_next(reason):
+                    raise Retryable(f"{self.peer}: cannot send: {reason}") from error
+
+    async def _send_all(self, messages: Sequence[bytes], whole: bool) -> int:
+        """Raises OSError, TooLarge."""
         shortened = 0
         for start in range(0, len(messages), TURN):
             try:
@@ -72,9 +99,11 @@ class Datagrams:
                         shortened += 1
                 if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(code, "")
-            except OSError as error:
-                self.unconfirmed = self._before if not start else 0
-                raise Retryable(f"{self._peer}: cannot send: {cause_in_words(error)}") from error
+            except OSError:
+                if not start:  # else it means some of these, which are all sent again
+                    self.unconfirmed += self._before
+                self._before = 0
+                raise
             await trio.lowlevel.checkpoint()
         self._before = min(len(messages), TURN)
         return shortened
@@ -113,6 +142,10 @@ class Datagrams:
     async def refresh(self) -> None:
         """Follow a receiver that has moved."""
 
+    def _turn_to_next(self, reason: str) -> bool:
+        """Use another address instead of one that refuses, for this `reason`; whether there is one."""
+        return False
+
     def close(self) -> None:
         self._socket.close()
 
@@ -123,20 +156,22 @@ def shortened_to(message: bytes, size: int) -> bytes:
 
 
 class UdpDatagrams(Datagrams):
-    """By UDP."""
+    """By UDP, to one of a name's addresses: the first that does not refuse, as long as the name has it."""
 
-    def __init__(self, socket: socket.socket, peer: str, host: str, port: int, address: Any) -> None:
-        super().__init__(socket, peer)
-        self._host, self._port, self._address = host, port, address
+    def __init__(self, peer: str, host: str, port: int, addresses: Sequence[SocketAddress]) -> None:
+        """Raises OSError where there is no way to any of them."""
+        made, self._address, self._refused = _first_connected(addresses, frozenset())
+        super().__init__(made, peer)
+        self._host, self._port, self._addresses = host, port, addresses
+        # Invariant: `_refused` are those of `_addresses` that have refused since the name was looked up. None
+        # is used twice in that time: where nobody listens at any, the refusal of the last must be an error.
         self._resolve_at = math.inf if _is_address(host) else trio.current_time() + RESOLVE_EVERY_S
 
     @classmethod
     async def open(cls, host: str, port: int, peer: str) -> UdpDatagrams:
         """Resolve the name, and have a socket for its first address. Raises Retryable."""
         with connecting(peer):
-            family, address = await _resolve(host, port)
-            made = _connected(family, address)
-        return cls(made, peer, host, port, address)
+            return cls(peer, host, port, await _resolve(host, port))
 
     async def refresh(self) -> None:
         now = trio.current_time()
@@ -145,11 +180,28 @@ class UdpDatagrams(Datagrams):
         self._resolve_at = now + RESOLVE_EVERY_S
         # A name server that is away, or does not answer, stops nothing: what is known is used on.
         with suppress(OSError, UnicodeError), trio.move_on_after(RESOLVE_WITHIN_S):
-            family, address = await _resolve(self._host, self._port)
-            if address != self._address:
-                made = _connected(family, address)
-                self._socket.close()
-                self._socket, self._address, self.max_bytes = made, address, LARGEST_BYTES
+            found = await _resolve(self._host, self._port)
+            if self._address not in found:
+                self._use(*_first_connected(found, frozenset()))
+            elif self._refused:  # which may listen by now, if this one refuses
+                self._refused = frozenset()
+            self._addresses = found
+
+    def _turn_to_next(self, reason: str) -> bool:
+        at = self._addresses.index(self._address)
+        behind = [*self._addresses[at + 1 :], *self._addresses[:at]]
+        try:
+            made, address, refused = _first_connected(behind, self._refused | {self._address})
+        except OSError:
+            return False
+        self.refusals.append(Refusal(str(self._address[1][0]), reason))
+        self._use(made, address, refused)
+        return True
+
+    def _use(self, made: socket.socket, address: SocketAddress, refused: frozenset[SocketAddress]) -> None:
+        self._socket.close()
+        self._socket, self._address, self._refused = made, address, refused
+        self.max_bytes = LARGEST_BYTES  # of the path to there nothing is known
 
 
 class UnixDatagrams(Datagrams):
@@ -165,6 +217,25 @@ class UnixDatagrams(Datagrams):
                 if error.errno == errno.EPROTOTYPE:
                     raise WrongKind from error
                 raise
+
+
+def _first_connected(
+    addresses: Sequence[SocketAddress], refused: frozenset[SocketAddress]
+) -> tuple[socket.socket, SocketAddress, frozenset[SocketAddress]]:
+    """A socket for the first of these that has not refused, that address, and now those that have.
+
+    Raises OSError.
+    """
+    failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for address in addresses:
+        if address in refused:
+            continue
+        try:
+            return _connected(*address), address, refused
+        except OSError as error:  # no way there: the host has no IPv6, a network is away
+            failure = error
+            refused |= {address}
+    raise failure
 
 
 def _connected(family: int, address: Any) -> socket.socket:
@@ -187,7 +258,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def _resolve(host: str, port: int) -> tuple[int, Any]:
+async def _resolve(host: str, port: int) -> list[SocketAddress]:
+    """All addresses of a name, each once, in the resolver's order. Raises OSError, UnicodeError."""
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    family, _, _, _, address = found[0]
-    return family, address
+    return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))

@@ -6,6 +6,8 @@ See docs/elasticsearch.md.
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -15,10 +17,10 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import trio
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from logroute.config.components import SINKS, Options
-from logroute.config.types import Alternative
+from logroute.config.types import Alternative, Secret
 from logroute.config.uri import shown
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import (
@@ -41,15 +43,21 @@ from logroute.sinks.elasticsearch_bulk import (
     operations,
     verdict,
 )
+from logroute.sinks.http_headers import OURS, checked_headers, is_value
 from logroute.sinks.tls import TlsOptions
 
 if TYPE_CHECKING:
-    from logroute.router.record import Batch, Origin, Record
+    from logroute.router.record import Batch, Origin
     from logroute.sinks._elasticsearch_client import Client
     from logroute.sinks.http_answers import Answer
 
-PORT = 9200
-SAY_ATTENTION_S = 60.0
+TRUNCATED = " [truncated]"
+LONGEST_CHARACTERS = 8192
+"""So much of a text is in `dead_letter_index` where all of it is too large for a request."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class AuthOptions(Options):
@@ -57,22 +65,36 @@ class AuthOptions(Options):
 
     username: str | None = Field(default=None, examples=["logroute"])
     """User, with `password`."""
-    password: str | None = Field(default=None, repr=False, examples=["a-secret"])
+    password: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["a-secret"])
     """Their password."""
-    api_key: Annotated[str | None, Alternative()] = Field(
+    api_key: Annotated[str | None, Alternative(), Secret()] = Field(
         default=None, repr=False, examples=["bG9ncm91dGU6c2VjcmV0"]
     )
     """An API key as it was given out, encoded. One that may only write (`create_doc`, and `auto_configure` or
     `create_index` where indices are not made beforehand) is enough."""
-    bearer: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-token"])
+    bearer: Annotated[str | None, Alternative(), Secret()] = Field(
+        default=None, repr=False, examples=["a-token"]
+    )
     """A token."""
 
-    @field_validator("username", "password", "api_key", "bearer")
+    # None of these texts shows a value: it may be a secret.
+
+    @field_validator("username", "password")
+    @classmethod
+    def _basic_authentication_can_say_it(cls, text: str | None, info: ValidationInfo) -> str | None:
+        """It is sent as UTF-8 in base64, whatever it is (RFC 7617, 2 and 2.1)."""
+        if text is not None and _CONTROLS.search(text):
+            raise ValueError("has control characters")
+        if text is not None and ":" in text and info.field_name == "username":
+            raise ValueError("has a colon: there the password begins")
+        return text
+
+    @field_validator("api_key", "bearer")
     @classmethod
     def _headers_can_say_it(cls, text: str | None) -> str | None:
-        if text is not None and not (text.isascii() and text.isprintable()):
-            raise ValueError("has characters that no header may have")  # it may be a secret: not shown
-        return text
+        if text is not None and not (text.strip() and is_value(text)):
+            raise ValueError("is empty, or has characters that no header may have")
+        return text and text.strip()
 
     @model_validator(mode="after")
     def _one_of_them(self) -> AuthOptions:
@@ -89,7 +111,9 @@ class ElasticsearchOptions(SinkOptions):
     type: Literal["elasticsearch"] = "elasticsearch"
     hosts: list[str] = Field(default=[], examples=[["https://es1:9200", "https://es2:9200"]])
     """Nodes of the cluster, as URLs; the port is 9200 by default."""
-    cloud_id: Annotated[str | None, Alternative()] = Field(default=None, examples=["name:ZXhhbXBsZQ=="])
+    cloud_id: Annotated[str | None, Alternative()] = Field(
+        default=None, examples=["name:ZXUtd2VzdC0xLmF3cy5mb3VuZC5pbyQ0ZmE4ODIxZTc1NjM0MDMy"]
+    )
     """Of a deployment in Elastic Cloud, instead of `hosts`."""
     index: str = Field(
         default="logroute-{time:%Y.%m.%d}", examples=["logs-{compose.project|none}-{time:%Y.%m.%d}"]
@@ -103,6 +127,8 @@ class ElasticsearchOptions(SinkOptions):
     Default: the route's dead letters."""
     compress: Literal["none", "gzip"] = "none"
     """Compress the requests."""
+    headers: Annotated[dict[str, str], Secret()] = Field(default={}, examples=[{"X-Tenant": "shop"}])
+    """Further headers of each request. Keep secrets in files: `"${file:/run/secrets/key}"`."""
     auth: AuthOptions = AuthOptions()
     tls: TlsOptions = TlsOptions()
 
@@ -123,6 +149,21 @@ class ElasticsearchOptions(SinkOptions):
                 raise ValueError(f"{shown(host)!r} has something behind the path")
         return hosts
 
+    @field_validator("cloud_id")
+    @classmethod
+    def _cloud_id_is_one(cls, text: str | None) -> str | None:
+        if text and not _names_a_host(text):
+            raise ValueError(
+                "is no Cloud ID: the name of the deployment, a colon, and in base64 a host, a $ and an id, "
+                "such as name:ZXUtd2VzdC0xLmF3cy5mb3VuZC5pbyQ0ZmE4ODIxZTc1NjM0MDMy"
+            )
+        return text
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_some(cls, headers: dict[str, str]) -> dict[str, str]:
+        return checked_headers(headers, OURS | {"accept", "content-type"})
+
     @field_validator("index", "dead_letter_index")
     @classmethod
     def _index_is_one(cls, text: str | None) -> str | None:
@@ -139,10 +180,29 @@ class ElasticsearchOptions(SinkOptions):
         return text
 
     @model_validator(mode="after")
+    def _one_authorization(self) -> ElasticsearchOptions:
+        if self.auth != AuthOptions() and "authorization" in {name.lower() for name in self.headers}:
+            raise ValueError("`headers` an Authorization, and `auth` another: only one can be sent")
+        return self
+
+    @model_validator(mode="after")
     def _where_to(self) -> ElasticsearchOptions:
         if bool(self.hosts) == bool(self.cloud_id):
             raise ValueError("give `hosts` or `cloud_id`" + (", not both" if self.hosts else ""))
         return self
+
+
+def _names_a_host(cloud_id: str) -> bool:
+    """Whether it has the form `NAME:BASE64`, of a host, its port if it is not 443, and ids behind each `$`.
+
+    As the client reads it; there is no other description of it.
+    """
+    _, _, encoded = cloud_id.partition(":")
+    try:
+        parts = base64.b64decode(encoded, validate=True).decode("ascii").split("$")
+    except ValueError:
+        return False
+    return len(parts) > 1 and bool(_HOST.fullmatch(parts[0]) and _ID.fullmatch(parts[1]))
 
 
 class ElasticsearchStatistics(SinkStatistics, frozen=True):
@@ -221,7 +281,13 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         index = next(iter(names)) if len(names) == 1 else ""
         body = b"".join([operations(batch, "" if index else name) for name, batch in parts])
         count = sum(len(batch) for _, batch in parts)
-        answer, found = await self._bulk(index, body, count)
+        try:
+            answer, found = await self._bulk(index, body, count)
+        except Refused as error:
+            if count > 1 or self.options.dead_letter_index is None:
+                raise
+            batch = next(number for number, each in enumerate(batches) if each.lines)
+            return await self._too_large(Rejected(batch, batches[batch].records[0], str(error)), batches)
         left = len(found.rejected) + len(found.postponed)
         self._created += count - left - found.duplicates
         self._there += found.duplicates
@@ -278,6 +344,12 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         self._rejected += len(rejected)
         return Outcome(tuple(rejected), tuple(postponed), found.duplicates, answer.after_s(time.time()))
 
+    async def _too_large(self, rejected: Rejected, batches: Sequence[Batch]) -> Outcome:
+        """A record that no request can hold."""
+        done, later = await self._bury_beginning(rejected, batches)
+        self._rejected += len(done)
+        return Outcome(tuple(done), tuple(later))
+
     async def _bury(
         self, rejected: list[Rejected], batches: Sequence[Batch]
     ) -> tuple[list[Rejected], list[Postponed]]:
@@ -285,35 +357,60 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
         Where it takes nothing now they are postponed, and rejected anew: what else the delivery held is done.
         """
-        template = Template.parse(self.options.dead_letter_index or "")
-        lines: list[bytes] = []
-        for each in rejected:
-            origin, record = batches[each.batch].origin, each.record
-            index = legal_index(template.bind(origin, escape_index).render(record))
-            lines += _letter(origin, record, each.reason, index)
+        letters = b"".join([self._letter(each, batches) for each in rejected])
         try:
-            _, found = await self._bulk("", b"".join(lines), len(rejected), pipeline=False)
+            _, found = await self._bulk("", letters, len(rejected), pipeline=False)
         except Refused:  # they are larger with their reasons
             if len(rejected) == 1:
-                return rejected, []
+                return await self._bury_beginning(rejected[0], batches)
             half = len(rejected) // 2
             first, second = [await self._bury(part, batches) for part in (rejected[:half], rejected[half:])]
             return first[0] + second[0], first[1] + second[1]
         except Retryable as error:
-            return [], [
-                Postponed(each.batch, each.record, f"dead_letter_index: {error}") for each in rejected
-            ]
+            return [], [_later(each, error) for each in rejected]
         done: list[Rejected] = []
         later: list[Postponed] = []
         for number, each in enumerate(rejected):
             if (failure := found.postponed.get(number)) is not None:
-                reason = f"{self._where}: dead_letter_index: {failure}"
-                later.append(Postponed(each.batch, each.record, reason))
+                later.append(_later(each, f"{self._where}: {failure}"))
             elif number in found.rejected:
                 done.append(each)
             else:
                 done.append(Rejected(each.batch, each.record, each.reason, kept=True))
         return done, later
+
+    async def _bury_beginning(
+        self, rejected: Rejected, batches: Sequence[Batch]
+    ) -> tuple[list[Rejected], list[Postponed]]:
+        """Likewise the beginning of one that no request can hold, which is a dead letter of the route too."""
+        letter = self._letter(rejected, batches, LONGEST_CHARACTERS)
+        try:
+            _, found = await self._bulk("", letter, 1, pipeline=False)
+        except Refused:
+            return [rejected], []
+        except Retryable as error:
+            return [], [_later(rejected, error)]
+        if (failure := found.postponed.get(0)) is not None:
+            return [], [_later(rejected, f"{self._where}: {failure}")]
+        return [rejected], []
+
+    def _letter(self, rejected: Rejected, batches: Sequence[Batch], longest: int | None = None) -> bytes:
+        """An operation that creates a document of it: as text, because of that nothing else can be made."""
+        from logroute.sinks.encoding import encode_json
+
+        origin, record = batches[rejected.batch].origin, rejected.record
+        template = Template.parse(self.options.dead_letter_index or "")
+        index = legal_index(template.bind(origin, escape_index).render(record))
+        original = encode_json(origin, [record]).decode().rstrip("\n")
+        document = {
+            "@timestamp": record.time,
+            # What UTF-8 cannot express (half of a surrogate pair) is replaced, as everywhere.
+            "message": _beginning(record.message.encode("utf-8", "replace").decode(), longest),
+            "error": {"message": rejected.reason},
+            "event": {"id": origin.record_id(record), "original": _beginning(original, longest)},
+        }
+        target = {"create": {"_index": index, "_id": origin.record_id(record)}}
+        return msgspec.json.encode(target) + b"\n" + msgspec.json.encode(document) + b"\n"
 
     # --- indices --------------------------------------------------------------------------------------------
 
@@ -343,16 +440,9 @@ def _gzip(body: bytes) -> bytes:
     return zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16)
 
 
-def _letter(origin: Origin, record: Record, reason: str, index: str) -> list[bytes]:
-    """An operation that creates a document of what was rejected, as text: of that nothing can be."""
-    from logroute.sinks.encoding import encode_json
+def _later(rejected: Rejected, reason: object) -> Postponed:
+    return Postponed(rejected.batch, rejected.record, f"dead_letter_index: {reason}")
 
-    original = encode_json(origin, [record]).decode().rstrip("\n")
-    document = {
-        "@timestamp": record.time,
-        "message": record.message,
-        "error": {"message": reason},
-        "event": {"id": origin.record_id(record), "original": original},
-    }
-    target = {"create": {"_index": index, "_id": origin.record_id(record)}}
-    return [msgspec.json.encode(target) + b"\n", msgspec.json.encode(document) + b"\n"]
+
+def _beginning(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else text[:longest] + TRUNCATED

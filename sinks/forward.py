@@ -10,7 +10,7 @@ import re
 import socket
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, unquote
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,7 @@ import trio
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
-from logroute.config.types import Duration
+from logroute.config.types import Duration, Secret
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import (
     DELIVERED,
@@ -64,12 +64,12 @@ class ForwardOptions(SinkOptions):
     delivered, and what a broken connection may have cost is counted. Always on with `tls://`."""
     ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
     """How long the receiver may take nothing, or acknowledge nothing, before everything is sent again."""
-    shared_key: str | None = Field(default=None, repr=False, examples=["a-long-secret"])
+    shared_key: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["a-long-secret"])
     """The receiver's key, where it has one. It is never sent: each side proves that it knows it. Keep it in a
     file: `${file:/run/secrets/key}`."""
     username: str | None = Field(default=None, repr=False, examples=["ada"])
     """User, where the receiver asks for one beside the key."""
-    password: str | None = Field(default=None, repr=False, examples=["another-secret"])
+    password: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["another-secret"])
     """Their password."""
     tls: TlsOptions = TlsOptions()
 

@@ -131,8 +131,10 @@ class GelfSink(UnconfirmedSink[GelfOptions]):
         try:
             cut = await self._send_chunked(datagrams, messages)
         except Retryable:
-            await self._lose(datagrams)
+            await self.close()
             raise
+        finally:
+            self._settle(datagrams)
         if cut:
             self._truncated += cut
             self.context.warn(

@@ -8,7 +8,6 @@ has said. What a body is, and what is read out of an answer beside its status, i
 from __future__ import annotations
 
 import base64
-import re
 import time
 import zlib
 from collections import deque
@@ -22,7 +21,7 @@ import zstandard
 from pydantic import Field, field_validator, model_validator
 
 from logroute.config.components import SINKS
-from logroute.config.types import Alternative
+from logroute.config.types import Alternative, Secret
 from logroute.config.uri import shown
 from logroute.sinks import (
     DELIVERED,
@@ -46,6 +45,7 @@ from logroute.sinks.http_encoding import (
     Share,
     Stopped,
 )
+from logroute.sinks.http_headers import checked_headers, is_value
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -66,9 +66,6 @@ be; the rest is sent again."""
 ASK_AGAIN_S = (0.1, 5.0)
 """The first and the longest pause between questions whether a delivery is safe."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-_OURS = {"connection", "content-encoding", "content-length", "transfer-encoding", "upgrade"}
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda body: zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16),
     "zstd": lambda body: zstandard.compress(body, 3),
@@ -90,13 +87,15 @@ class HttpOptions(SinkOptions):
     """What a record is as `text`: `text`, `raw`, `logfmt`, `json`, or a template."""
     method: Literal["POST", "PUT"] = "POST"
     """The request's method."""
-    headers: dict[str, str] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
+    headers: Annotated[dict[str, str], Secret()] = Field(default={}, examples=[{"X-Scope-OrgID": "shop"}])
     """Further headers of each request. Keep secrets in files: `"Bearer ${file:/run/secrets/token}"`."""
     username: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["ada"])
     """User for basic authentication, where `url` has none."""
-    password: Annotated[str | None, Alternative()] = Field(default=None, repr=False, examples=["a-secret"])
+    password: Annotated[str | None, Alternative(), Secret()] = Field(
+        default=None, repr=False, examples=["a-secret"]
+    )
     """Their password. Keep it in a file: `${file:/run/secrets/password}`."""
-    token: str | None = Field(default=None, repr=False, examples=["another-secret"])
+    token: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["another-secret"])
     """Sent as `Authorization: Bearer TOKEN`, to Splunk as `Splunk TOKEN`. Keep it in a file."""
     compress: Literal["none", "gzip", "zstd"] = "none"
     """Compress the bodies; the server must know how to read them."""
@@ -122,19 +121,12 @@ class HttpOptions(SinkOptions):
     @field_validator("headers")
     @classmethod
     def _headers_are_some(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} cannot be the name of a header")
-            if name.lower() in _OURS:
-                raise ValueError(f'"{name}" is set by the sink itself')
-            if not _HEADER_VALUE.fullmatch(value):  # it may be a secret: not shown
-                raise ValueError(f'the value of "{name}" has characters that no header may have')
-        return {name: value.strip() for name, value in headers.items()}
+        return checked_headers(headers)
 
     @field_validator("token")
     @classmethod
     def _token_is_one(cls, token: str | None) -> str | None:
-        if token is not None and (not token.strip() or not _HEADER_VALUE.fullmatch(token)):
+        if token is not None and (not token.strip() or not is_value(token)):
             raise ValueError("is empty, or has characters that no header may have")
         return token and token.strip()
 

@@ -61,6 +61,9 @@ class RelpOptions(MessageOptions):
     type: Literal["relp"] = "relp"
     address: str = Field(examples=["tcp://logs.example.com:2514"])
     """Where to: `tcp://HOST:PORT`, or `tls://HOST:PORT`, the port being 2514 by default."""
+    format: Literal["rfc5424", "rfc3164"] = "rfc5424"
+    """What messages look like. `rfc3164` is the older form: its times have neither year nor zone (they are in
+    UTC), nor parts of a second."""
     ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
     """How long the receiver may take nothing, or acknowledge nothing, before the rest is sent again."""
     tls: TlsOptions = TlsOptions()

@@ -1,4 +1,4 @@
-"""Syslog sink: RFC 5424 and 3164 messages over UDP (RFC 5426), TCP (RFC 6587), TLS (RFC 5425), unix sockets.
+"""Syslog sink: over UDP (RFC 5426), TCP (RFC 6587), TLS (RFC 5425) and unix sockets.
 
 None of them has an acknowledgement. Of a stream, what the receiver's kernel has taken counts as delivered
 (`kernel_acknowledged`), and what a reset may have cost beyond that is counted; a datagram has been delivered
@@ -46,25 +46,23 @@ path, and receivers should take 2048 (RFC 5426, 3.2; RFC 5425, 4.3.1)."""
 class MessageOptions(SinkOptions):
     """What messages look like, whatever carries them."""
 
-    format: Format = "rfc5424"
-    """What messages look like. `rfc3164` is the older form: its times have neither year nor zone (they are in
-    UTC), nor parts of a second."""
     facility: Facility = Field(default=1, examples=["local0", 16])
     """What kind of program speaks, by name or number."""
     hostname: str = Field(default="{host.name|-}", examples=["{host.name|-}"])
     """Host in the header, a template."""
     app_name: str | None = Field(default=None, examples=["{container.name}"])
-    """Program in the header, a template; in `rfc3164` the tag. Default: the name of the container or file."""
+    """Program in the header, a template; without RFC 5424 the tag. Default: the name of the container or
+    file."""
     procid: str | None = Field(default=None, examples=["{container.id}"])
     """Process in the header, a template. Default: the first 12 digits of the container's id."""
     msgid: str = Field(default="-", examples=["{label.kind|-}"])
-    """Kind of message in the header, a template; `rfc3164` has none."""
+    """Kind of message in the header, a template; `rfc5424` only."""
     structured_data: StructuredData = Field(
         default={},
         examples=[{"docker@32473": {"image": "{container.image}", "project": "{compose.project|}"}}],
     )
     """Elements of structured data, each with its parameters and their values, which are templates; one that
-    is empty is left out. `rfc3164` has none."""
+    is empty is left out. `rfc5424` only."""
     max_size: Size | None = Field(default=None, ge=480, examples=["8KiB"])
     """Largest message, header included; default 8 KiB, by UDP 1 KiB. What is longer is cut and ends with
     `[truncated]`."""
@@ -94,6 +92,11 @@ class SyslogOptions(MessageOptions):
     address: str = Field(examples=["tcp://logs.example.com:514", "unix:///dev/log"])
     """Where to: `udp://HOST`, `tcp://HOST:PORT` (the port is 514 by default), `tls://HOST:PORT` (6514), or
     `unix:///PATH`, a socket of either kind."""
+    format: Format | None = Field(default=None, examples=["rfc3164"])
+    """What messages look like: `rfc5424`; `rfc3164`, the older form, whose times have neither year nor zone
+    (they are in UTC), nor parts of a second; or `local`, what programs write to /dev/log: that without a
+    host, with times in this host's zone. Default: `rfc5424`, for /dev/log and the sockets of journald
+    `local`, because nothing else is understood there."""
     framing: Framing | None = Field(default=None, examples=["newline"])
     """How a message's end is told in a stream: `octet-counting`, its length stands before it, or `newline`
     behind it; then newlines inside of messages become `#012`. Default: `octet-counting`, on a unix socket
@@ -107,11 +110,23 @@ class SyslogOptions(MessageOptions):
         return address
 
     @model_validator(mode="after")
+    def _local_is_local(self) -> SyslogOptions:
+        if self.format == "local" and not self.address.startswith("unix:"):
+            raise ValueError("`format: local` is of unix sockets: who listens elsewhere expects a host name")
+        return self
+
+    @model_validator(mode="after")
     def _datagrams_have_no_framing(self) -> SyslogOptions:
         if self.framing is not None and self.address.startswith("udp:"):
             raise ValueError("`framing` is of streams: a datagram is a message")
         return self
 
+
+LOCAL_SOCKETS = (
+    *("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog"),
+    *("/var/run/systemd/journal/dev-log", "/var/run/systemd/journal/syslog"),
+)
+"""Where the programs of a host write, and where journald passes it on (systemd-journald.service(8))."""
 
 NO_USER = "syslog knows none"
 
@@ -142,8 +157,9 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
         self._address = address = _address_of(options.address)
         self._max_bytes = options.max_size or LARGEST_BYTES[address.transport]
         framing = options.framing or ("newline" if address.transport == "unix" else "octet-counting")
+        default: Format = "local" if address.path in LOCAL_SOCKETS else "rfc5424"
         self._encoder = SyslogEncoder(
-            options.format, framing, options.facility, options.templates(), self._max_bytes
+            options.format or default, framing, options.facility, options.templates(), self._max_bytes
         )
         self._peer = f"syslog+{options.address}"
         self._truncated = 0
@@ -201,8 +217,10 @@ class SyslogSink(UnconfirmedSink[SyslogOptions]):
         try:
             shortened = await datagrams.send(messages)
         except Retryable:
-            await self._lose(datagrams)
+            await self.close()
             raise
+        finally:
+            self._settle(datagrams)
         if shortened:
             self._truncated += shortened
             self.context.warn(

@@ -1,4 +1,7 @@
-"""Syslog messages: RFC 5424 and the older RFC 3164, and how streams of them are framed (RFC 6587).
+"""Syslog messages: RFC 5424, the older RFC 3164, and the local form; how streams are framed (RFC 6587).
+
+The local form is what glibc's syslog(3) writes to /dev/log: that of RFC 3164 without a host. Who listens
+there (rsyslog's imuxsock, journald) reads the first word as the tag, and knows no RFC 5424.
 
 Knows nothing of connections. The part of a message's header that is constant for an origin is made once per
 origin. Nothing that a container says can make a header of its own: values in the header keep to the
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from operator import add, itemgetter
 from typing import Annotated, Any, Literal
@@ -26,7 +29,7 @@ from logroute.router.template import Template
 from logroute.router.times import TIME_LENGTH, are_times, full_time
 from logroute.sinks.columns import woven
 
-Format = Literal["rfc5424", "rfc3164"]
+Format = Literal["rfc5424", "rfc3164", "local"]
 Framing = Literal["octet-counting", "newline"]
 StructuredData = dict[str, dict[str, str]]
 """Templates by the names of elements and of their parameters (RFC 5424, 6.3)."""
@@ -71,7 +74,11 @@ _without_newline = itemgetter(slice(-1))
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPES = {"\n": "#012", "\0": "#000"}
-"""What would end a message that ends with a newline (RFC 6587, 3.4.2), written as rsyslog writes it."""
+"""What would end a message, written as rsyslog writes it."""
+_ENDS_A_LINE = "\n\0"
+"""What would end one that ends with a newline (RFC 6587, 3.4.2)."""
+_ENDS_A_TEXT = "\0"
+"""What would end one that journald reads: the rest it keeps in SYSLOG_RAW only."""
 
 
 def parse_facility(value: Any) -> int:
@@ -175,6 +182,7 @@ class SyslogEncoder:
         self._templates = templates
         self._max_bytes = max_bytes
         self._rfc5424 = format_ == "rfc5424"
+        self._local = format_ == "local"
         version = "1 " if self._rfc5424 else ""
         self._heads = [f"<{facility * 8 + severity}>{version}" for severity in range(8)]
         self._head_of_stream = {stream: self._heads[severity] for stream, severity in OF_STREAM.items()}
@@ -192,7 +200,7 @@ class SyslogEncoder:
         """All records of a batch, in order, framed. No text makes it fail."""
         if not batch.lines:
             return b""
-        sizes, columns = self._columns(batch, escape=self._newline)
+        sizes, columns = self._columns(batch, _ENDS_A_LINE if self._newline else "")
         if self._newline:
             return _bytes(woven(len(sizes), [*columns, "\n"]))
         counts = {size: f"{size} " for size in set(sizes)}
@@ -200,7 +208,7 @@ class SyslogEncoder:
 
     def frames(self, batch: Batch, before: Sequence[str], between: str, after: str) -> bytes:
         """Likewise; each has a text of its own in front, one before its number of octets, and one behind."""
-        sizes, columns = self._columns(batch, escape=False)
+        sizes, columns = self._columns(batch, "")
         counts = {size: f"{between}{size} " for size in set(sizes)}
         return _bytes(woven(len(sizes), [list(before), [counts[size] for size in sizes], *columns, after]))
 
@@ -208,18 +216,18 @@ class SyslogEncoder:
         """Each record by itself, without a frame."""
         if not batch.lines:
             return []
-        _, columns = self._columns(batch, escape=False)
+        _, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
         return ["".join(parts).encode("utf-8", "replace") for parts in zip(*columns, strict=True)]
 
-    def _columns(self, batch: Batch, *, escape: bool) -> tuple[list[int], list[list[str]]]:
-        """Of each message its octets, and what it is made of, in columns."""
+    def _columns(self, batch: Batch, escape: str) -> tuple[list[int], list[list[str]]]:
+        """Of each message its octets, and what it is made of, in columns; without what is to be escaped."""
         lines = batch.lines
         heads, messages = self._heads_and_messages(batch)
         times, behind, time_bytes = self._times([record.time for record in lines])
         tail = self._tail(batch.origin)
         tails = [behind + tail] * len(lines) if isinstance(tail, str) else [behind + tail(r) for r in lines]
         if escape:
-            messages = _escaped(messages)
+            messages = _escaped(messages, escape)
         sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
         if max(sizes) > self._max_bytes:
             messages = [self._cut(*each) for each in zip(messages, sizes, strict=True)]
@@ -241,6 +249,8 @@ class SyslogEncoder:
 
     def _times(self, times: list[str]) -> tuple[list[str], str, int]:
         """The times as the format has them, what stands behind each, and how long each is (0: it varies)."""
+        if self._local:
+            return [local_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
         if not self._rfc5424:
             return [rfc3164_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
         cut = [
@@ -271,7 +281,7 @@ class SyslogEncoder:
         values = [self._value(name, origin) for name in _LENGTHS]
         if self._rfc5424:
             values.append(self._structured_data(origin))
-        compose = _rfc5424_tail if self._rfc5424 else _rfc3164_tail
+        compose = _rfc5424_tail if self._rfc5424 else _local_tail if self._local else _rfc3164_tail
         constant = [value for value in values if isinstance(value, str)]
         if len(constant) < len(values):
             # Not kept: it knows the origin, and would keep it in turn.
@@ -342,9 +352,16 @@ def _rfc5424_tail(hostname: str, app_name: str, procid: str, msgid: str, structu
 
 
 def _rfc3164_tail(hostname: str, app_name: str, procid: str, _msgid: str) -> str:
-    tag = _ENDS_A_TAG.sub("_", app_name)[:_TAG_LENGTH]
+    return f" {hostname} {_tag(app_name, procid, _TAG_LENGTH)} "
+
+
+def _local_tail(_hostname: str, app_name: str, procid: str, _msgid: str) -> str:
+    return f" {_tag(app_name, procid, _LENGTHS['app_name'])} "
+
+
+def _tag(app_name: str, procid: str, length: int) -> str:
     pid = "" if procid == NIL else f"[{_ENDS_A_TAG.sub('_', procid)}]"
-    return f" {hostname} {tag}{pid}: "
+    return f"{_ENDS_A_TAG.sub('_', app_name)[:length]}{pid}:"
 
 
 # --- times and texts ----------------------------------------------------------------------------------
@@ -358,19 +375,32 @@ def rfc5424_time(time: str) -> str:
 @lru_cache(maxsize=64)
 def rfc3164_time(seconds: str) -> str:
     """`Nov 23 20:06:26` (UTC) of an RFC 3339 time up to its seconds; the epoch, if it is none."""
+    return _without_year(_utc(seconds))
+
+
+@lru_cache(maxsize=64)
+def local_time(seconds: str) -> str:
+    """Likewise in this host's zone, as syslog(3) has it."""
+    return _without_year(_utc(seconds).astimezone())
+
+
+def _utc(seconds: str) -> datetime:
     try:
-        at = datetime.fromisoformat(seconds)
+        return datetime.fromisoformat(seconds).replace(tzinfo=UTC)
     except ValueError:
-        at = datetime(1970, 1, 1)
+        return datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _without_year(at: datetime) -> str:
     return f"{_MONTHS[at.month - 1]} {at.day:2} {at:%H:%M:%S}"
 
 
-def _escaped(messages: list[str]) -> list[str]:
-    """Messages of which none ends before its end."""
+def _escaped(messages: list[str], characters: str) -> list[str]:
+    """Messages of which none ends before its end, at one of these characters."""
     text = "".join(messages)
-    for character, escape in _ESCAPES.items():
+    for character in characters:
         if character in text:
-            messages = [message.replace(character, escape) for message in messages]
+            messages = [message.replace(character, _ESCAPES[character]) for message in messages]
     return messages
 
 

@@ -60,12 +60,21 @@ class UnconfirmedSink(Sink[OptionsT]):
         finally:
             self._count(connection)
 
-    async def _lose(self, datagrams: Datagrams) -> None:
-        """Sending them has failed: what may have cost some is counted, and it begins anew."""
-        if lost := datagrams.unconfirmed:
+    def _settle(self, datagrams: Datagrams) -> None:
+        """What sending them has shown: what may be lost of what was sent before, and where nobody listens."""
+        lost, datagrams.unconfirmed = datagrams.unconfirmed, 0
+        if lost:
             self._unconfirmed += lost
             self.context.unconfirmed(lost)
-        await self.close()
+        refusals, datagrams.refusals = datagrams.refusals, []
+        for refusal in refusals:
+            self.context.warn(
+                "the receiver's name has several addresses, and one refuses: the next one is used",
+                receiver=datagrams.peer,
+                address=refusal.address,
+                reason=refusal.reason,
+                records=lost,
+            )
 
     def _count(self, connection: Connection) -> None:
         """What the end of a connection, if it has ended, may have cost."""

@@ -12,6 +12,7 @@ import trio
 
 from logroute.api.address import Address
 from logroute.api.server import ApiServer
+from logroute.config.hidden import Hidden
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
@@ -62,6 +63,7 @@ async def daemon_with(
     token: str = "",
     required: bool = True,
     processors: Sequence[StagePlan] = (),
+    hidden: Sequence[tuple[str, str]] = (),
     **settings: Any,
 ) -> AsyncIterator[Daemon]:
     """It has started, and is stopped at the end."""
@@ -73,6 +75,7 @@ async def daemon_with(
         grace_s=0.1,
         make_api=lambda daemon: ApiServer(daemon, address, token=token, required=required),
         processors=processors,
+        hidden=Hidden(hidden),
     )
     daemon = Daemon(plan)
     async with trio.open_nursery() as nursery:

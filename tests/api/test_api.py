@@ -230,6 +230,29 @@ async def test_health_says_which_route_does_not_deliver_since_when_and_why(
 # --- dead letters -----------------------------------------------------------------------------------
 
 
+async def test_a_receiver_that_repeats_a_secret_tells_it_nobody(state: Path, address: Address) -> None:
+    down = [Retryable("no such path /S3CRET")] * 100
+    async with (
+        daemon_with(
+            state,
+            {"a": picky(2), "b": lambda r: StandInSink(r, down)},
+            range(1, 4),
+            address=address,
+            hidden=[("${file:path}", "S3CRET"), ("${file:two}", "take 2")],
+            retry_initial_s=1000.0,
+            retry_max_s=1000.0,
+        ) as daemon,
+        client_of(address) as client,
+    ):
+        await until(lambda: daemon.router.routes["a"].statistics().rejected == 1)
+        await until(lambda: not daemon.router.routes["b"].statistics().up)
+        (letter,) = (await client.get("/v1/routes/a/deadletters")).json()["letters"]
+        assert (letter["message"], letter["reason"]) == ("2", "cannot ${file:two}")
+        book = books_of(await client.get("/v1/stats"))["b"]
+        assert book["reason"] == book["last_error"] == "no such path /${file:path}"
+        assert (await client.get("/v1/S3CRET")).json()["detail"] == "there is nothing at /v1/S3CRET"
+
+
 async def test_dead_letters_are_listed_shown_replayed_and_dropped(state: Path, address: Address) -> None:
     async with (
         daemon_with(state, {"a%b": picky(2, 4, 5)}, range(1, 7), address=address) as daemon,

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from logroute.api.address import Address
+from logroute.api.client import Client
 from logroute.cli.run import NOTHING_TO_DO, Reloading, state_dir_of
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
@@ -274,6 +276,41 @@ def test_a_daemon_starts_with_every_receiver_down_and_says_so(engine: Engine, fo
         assert running.process.wait(30) == 0
     finally:
         running.close()
+
+
+def test_what_came_from_a_file_is_shown_nowhere(engine: Engine, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    (folder / "path").write_text("S3CRETpath\n")
+    (folder / "host").write_text("no-S3CRET-host.invalid\n")
+    (folder / "logroute.yaml").write_text(
+        f"""\
+state_dir: null
+api: {{listen: "unix://{folder}/api.sock"}}
+routes:
+  http: {{sink: {{type: http, url: "http://127.0.0.1:{port}/receiver/${{file:path}}"}}}}
+  file: {{sink: {{type: file, path: "/dev/null/${{file:path}}/x"}}}}
+  name: {{sink: "syslog+tcp://${{file:host}}:514"}}
+  search: {{sink: {{type: elasticsearch, hosts: ["http://127.0.0.1:{port}/${{file:path}}"]}}}}
+"""
+    )
+    running = Running(folder, engine.host, "-c", "logroute.yaml", "--log-level", "debug")
+    try:
+        running.wait_for("started degraded: some routes cannot deliver, and go on trying")
+        told = [
+            logroute(*command, "--api", f"unix://{folder}/api.sock").stdout
+            for command in (["health"], ["routes", "show", "http"], ["explain", "web-1"], ["ps"])
+        ]
+        with Client(Address(path=f"{folder}/api.sock")) as client:
+            paths = ("stats", "routes", "config", "health", "containers", "top")
+            told += [json.dumps(client.get(f"/v1/{path}", dict[str, Any])) for path in paths]
+    finally:
+        running.close()
+    told.append((folder / "log").read_text())
+    assert "/receiver/${file:path}: cannot connect: Connection refused" in told[-1]
+    assert "/receiver/${file:path}: cannot connect: Connection refused" in told[0]
+    for text in told:
+        assert "s3cret" not in text.lower()
 
 
 def test_two_daemons_do_not_share_a_state_dir(engine: Engine, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Exactly once into a real Elasticsearch: the daemon is killed, the server stopped, and each record is there.
 
 `make test` has a short form of it. `make test-elasticsearch` has 300,000 records, five times kill -9, and
-both makes; what it prints tells how much came twice, and was there already.
+both makes, Elasticsearch by TLS and with a key that may only write; what it prints tells how much came twice,
+and was there already.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,7 +29,7 @@ from tests.conftest import missing
 from tests.end_to_end.daemon import Daemon
 from tests.oracle.daemon import read_books
 from tests.oracle.history import Books
-from tests.servers.elasticsearch import Elasticsearch, OpenSearch
+from tests.servers.elasticsearch import PASSWORD, Elasticsearch, OpenSearch
 
 WAIT_S = 600.0
 """Far more than anything takes; a busy machine fails no test."""
@@ -36,19 +39,19 @@ AT_ONCE = 500
 WORDS = ["GET", "/cart", '"quoted"', "back\\slash\ttab", "é", "漢字", "🦊", "\x1b[31mred\x1b[0m", '{"a":1}']
 
 
-StartServer = Callable[[type[Elasticsearch]], Elasticsearch]
+StartServer = Callable[..., Elasticsearch]
 
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
     servers: list[Elasticsearch] = []
 
-    def start(kind: type[Elasticsearch]) -> Elasticsearch:
-        if reason := kind.unavailable():
+    def start(kind: type[Elasticsearch], *, secure: bool = False) -> Elasticsearch:
+        if reason := kind.unavailable() or (kind.makes_no_api_keys() if secure else None):
             missing(reason)
         # Not below pytest's folder, which only its user can read.
         folder = Path(tempfile.mkdtemp(prefix="logroute-search-", dir="/var/tmp"))
-        servers.append(kind(folder))
+        servers.append(kind(folder, secure=secure))
         servers[-1].start()
         return servers[-1]
 
@@ -63,10 +66,13 @@ class Proof:
 
     def __init__(self, folder: Path, server: Elasticsearch, engine: SimulatedEngine) -> None:
         self.server = server
-        route = {
-            "sink": {"type": "elasticsearch", "hosts": [server.url], "index": "logs-{time:%Y.%m.%d}"},
-            "retry": {"max": "2s"},
-        }
+        self._folder = folder
+        self._sink = {"type": "elasticsearch", "hosts": [server.url], "index": "logs-{time:%Y.%m.%d}"}
+        may_write: dict[str, Any] = {}
+        if server.secure:
+            self._sink["tls"] = {"ca": str(server.ca)}
+            may_write["auth"] = {"api_key": server.api_key("logs-*")}
+        route = {"sink": {**self._sink, **may_write}, "retry": {"max": "2s"}}
         self.daemon = Daemon(folder, engine.host, start="beginning", route=route)
         self.containers = [engine.create(name) for name in ("web", "api", "db")]
         for container in self.containers:
@@ -79,12 +85,13 @@ class Proof:
         self._random = random.Random(1)
 
     def install_template(self) -> None:
-        """By the command, which takes the rest from the configuration."""
+        """By the command, which takes the rest from a configuration: of somebody who may do that."""
+        admin = {"auth": {"username": "admin", "password": PASSWORD}} if self.server.secure else {}
+        config = self._folder / "admin.yaml"
+        config.write_text(json.dumps({"routes": {"all": {"sink": {**self._sink, **admin}}}}))
         make = ["--opensearch"] if isinstance(self.server, OpenSearch) else []
         command = [sys.executable, "-m", "logroute", "elasticsearch", "template", "--install", *make]
-        ran = subprocess.run(
-            [*command, "-c", str(self.daemon.config)], capture_output=True, text=True, check=False
-        )
+        ran = subprocess.run([*command, "-c", str(config)], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
         assert "the template 'logroute' for logs-* is at" in ran.stdout
 
@@ -211,7 +218,8 @@ async def exactly_once(folder: Path, server: Elasticsearch, *, records: int, kil
         await running.until(lambda count: count >= records, "all of them are there")
         await running.end()
         await running.check()
-        print(f"{type(server).__name__}: {records} documents; {running.came_twice} records came twice")
+        by = ", by TLS and with a key that may only write" if server.secure else ""
+        print(f"{type(server).__name__}: {records} documents{by}; {running.came_twice} records came twice")
 
 
 async def test_each_record_is_there_once_though_the_daemon_is_killed_and_the_server_stopped(
@@ -222,9 +230,12 @@ async def test_each_record_is_there_once_though_the_daemon_is_killed_and_the_ser
 
 
 @pytest.mark.slow_search
-@pytest.mark.parametrize("kind", [Elasticsearch, OpenSearch])
+@pytest.mark.parametrize(
+    ("kind", "secure"), [(Elasticsearch, True), (OpenSearch, False)], ids=["Elasticsearch", "OpenSearch"]
+)
 async def test_each_of_300_000_records_is_there_once(
-    kind: type[Elasticsearch], start_server: StartServer, tmp_path: Path
+    kind: type[Elasticsearch], secure: bool, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = await trio.to_thread.run_sync(start_server, kind)
+    """The distribution of OpenSearch has no security in it."""
+    server = await trio.to_thread.run_sync(partial(start_server, kind, secure=secure))
     await exactly_once(tmp_path, server, records=300_000, kills=5)

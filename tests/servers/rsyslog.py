@@ -1,7 +1,9 @@
 """A real rsyslog for tests, as a process of its own with a configuration of its own.
 
 Have it: `tests/servers/install`. It needs no root. What it has parsed is a line of JSON for each message.
-It listens for plain TCP, and for one more way of sending: `udp`, `tls`, `relp` or `relp+tls`.
+It listens for plain TCP, and for one more way of sending: `udp`, `tls`, `relp`, `relp+tls`, or `unix`, a
+socket such as /dev/log at `path`, with times of its own as is the default there; by `unix+times` with the
+messages'.
 
     server = Rsyslog(folder)
     server.start()
@@ -61,6 +63,11 @@ MORE = {
     "tls": (
         'input(type="imtcp" address="127.0.0.1" port="{port}" StreamDriver.Name="gtls" StreamDriver.Mode="1"'
         ' StreamDriver.AuthMode="{auth}" {peer})'
+    ),
+    "unix": 'module(load="imuxsock" SysSock.Use="off")\ninput(type="imuxsock" Socket="{path}")',
+    "unix+times": (
+        'module(load="imuxsock" SysSock.Use="off")\n'
+        'input(type="imuxsock" Socket="{path}" ignoreTimestamp="off" useSysTimeStamp="off")'
     ),
     "relp": 'module(load="imrelp")\ninput(type="imrelp" address="127.0.0.1" port="{port}" maxDataSize="64k")',
     "relp+tls": (
@@ -148,7 +155,7 @@ class Rsyslog:
 
     def _configuration(self, properties: str) -> str:
         udp = self._more == "udp"
-        if self._more != "tcp" and not self.other_port:
+        if self._more not in ("tcp", "unix", "unix+times") and not self.other_port:
             self.other_port = free_port(socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
         files = self._certificates._asdict() if self._certificates else {}
         authority = ""
@@ -159,6 +166,7 @@ class Rsyslog:
             ).format(**files)
         more = MORE[self._more].format(
             port=self.other_port,
+            path=self.path,
             buffer=UDP_BUFFER_BYTES,
             auth="x509/certvalid" if self._clients else "anon",
             peer="",
@@ -181,6 +189,8 @@ class Rsyslog:
             return False
         try:
             socket.create_connection(("127.0.0.1", self.port)).close()
+            if self._more.startswith("unix"):
+                return self.path.is_socket()
             if self._more == "udp":
                 return f":{self.other_port:04X} " in Path("/proc/net/udp").read_text()
             if self.other_port:
@@ -212,6 +222,11 @@ class Rsyslog:
         self.stop()
 
     # --- what came ----------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """Of its unix socket."""
+        return self.folder / "log"
 
     @property
     def log(self) -> Path:

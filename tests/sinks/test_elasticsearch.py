@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -376,7 +377,65 @@ async def test_what_is_rejected_can_go_to_an_index_of_its_own(server: HttpServer
     action, document = lines_of(zlib.decompress(server.bodies[1], wbits=31))
     assert action["create"]["_index"] == "rejected-shop"
     assert document["error"]["message"] == "document_parsing_exception: bad"
+    assert document["message"] == "line 1"
     assert json.loads(document["event"]["original"])["message"] == "line 1"
+
+
+async def test_half_of_a_surrogate_pair_is_no_reason_not_to_keep_what_is_rejected(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    server.behaviours += [says(BAD), says(CREATED)]
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    outcome = await sink.deliver([batch_of([Record("half \ud83e", "stdout", time_of(1))])])
+    await sink.close()
+    assert [each.kept for each in outcome.rejected] == [True]
+    assert lines_of(server.bodies[1])[1]["message"] == "half ?"
+
+
+@pytest.mark.parametrize("how", ["at once", "with its reason"])
+async def test_what_is_too_large_for_a_request_is_there_by_its_beginning(
+    server: HttpServer, tmp_path: Path, how: str
+) -> None:
+    large = "é" * 50_000
+    given = [batch_of([Record(large, "stdout", time_of(1))])]
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    if how == "at once":
+        server.behaviours.append(says({}, 413))
+    else:
+        server.behaviours += [says(BAD), says({}, 413)]
+    server.behaviours.append(says(CREATED))
+    outcome = await sink.deliver(given)
+    # The whole of it is a dead letter of the route.
+    [rejected] = outcome.rejected
+    assert (rejected.record.message, rejected.kept) == (large, False)
+    assert ("413" in rejected.reason) == (how == "at once")
+    assert (sink.statistics().rejected, sink.statistics().created) == (1, 0)
+    action, document = lines_of(server.bodies[-1])
+    assert action["create"] == {"_index": "rejected", "_id": WEB.record_id(given[0].records[0])}
+    assert len(server.bodies[-1]) < 50_000
+    assert document["message"] == "é" * 8192 + " [truncated]"
+    assert document["event"]["original"].startswith('{"@timestamp":')
+    assert document["event"]["original"].endswith("é [truncated]")
+    assert document["error"]["message"] == rejected.reason
+    # Nor is it lost where not even that is taken, now or ever.
+    server.behaviours += [says({}, 413), says({}, 413)]
+    assert [each.kept for each in (await sink.deliver(given)).rejected] == [False]
+    server.behaviours += [says({}, 413), says({}, 503)]
+    outcome = await sink.deliver(given)
+    assert [each.record.message for each in outcome.postponed] == [large]
+    assert not outcome.rejected
+    await sink.close()
+
+
+async def test_several_records_that_are_too_large_together_are_halved_first(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    server.behaviours.append(says({}, 413))
+    sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
+    with pytest.raises(Refused):
+        await sink.deliver([batch(1), batch(2, origin=DB)])
+    await sink.close()
+    assert len(server.requests) == 1
 
 
 async def test_what_that_index_does_not_take_is_a_dead_letter_of_the_route(
@@ -386,9 +445,9 @@ async def test_what_that_index_does_not_take_is_a_dead_letter_of_the_route(
     sink = sink_to(server.url, tmp_path, dead_letter_index="rejected")
     outcome = await sink.deliver([batch(1)])
     assert [each.kept for each in outcome.rejected] == [False]
-    # A request that is too large with the reasons in it is halved.
+    # A request that is too large with the reasons in it is halved; of one record the beginning is sent.
     two = {"errors": True, "items": [*BAD["items"], *BAD["items"], item(201)]}
-    server.behaviours += [says(two), says({}, 413), says({}, 413), says(CREATED)]
+    server.behaviours += [says(two), says({}, 413), says({}, 413), says(CREATED), says(CREATED)]
     outcome = await sink.deliver([batch(1, 2, 3)])
     assert [(each.record.message, each.kept) for each in outcome.rejected] == [
         ("line 1", False),
@@ -423,6 +482,71 @@ def test_the_template_is_for_what_the_index_begins_with() -> None:
 # --- options ------------------------------------------------------------------------------------------
 
 
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+BAD_CLOUD_IDS = [
+    "garbage",
+    "name:garbage",
+    "name:Z",
+    f"name:{in_base64('eu.example.com')}",
+    f"name:{in_base64('$uuid')}",
+    f"name:{in_base64('eu.example.com$')}",
+    f"name:{in_base64('eu.example.com:port$uuid')}",
+    f"name:{in_base64('eu example.com$uuid')}",
+    f"name:{in_base64('ü.example.com$uuid')}",
+    f"name:{in_base64('eu.example.com$uuid')}!",
+    in_base64("eu.example.com$uuid"),
+]
+
+
+@pytest.mark.parametrize(
+    ("inside", "host"),
+    [
+        ("eu.example.com$abc$def", "abc.eu.example.com:443"),
+        ("eu.example.com$abc", "abc.eu.example.com:443"),
+        ("eu.example.com:9243$abc$", "abc.eu.example.com:9243"),
+    ],
+)
+async def test_a_cloud_id_means_a_host(tmp_path: Path, inside: str, host: str) -> None:
+    from logroute.sinks._elasticsearch_client import Client
+
+    given = {"cloud_id": f"my deployment:{in_base64(inside)}", "auth": {"api_key": "a"}}
+    options = ElasticsearchOptions.model_validate(given)
+    client = await Client.of(options, "there")
+    [node] = client._client.transport.node_pool.all()
+    assert node.base_url == f"https://{host}"
+    await client.close()
+
+
+async def test_further_headers_are_sent(server: HttpServer, tmp_path: Path) -> None:
+    server.behaviours.append(says(CREATED))
+    headers = {"X-Tenant": " shop ", "Authorization": "Own scheme"}
+    sink = sink_to(server.url, tmp_path, headers=headers)
+    await sink.deliver([batch(1)])
+    await sink.close()
+    [request] = server.requests
+    assert (request.headers["x-tenant"], request.headers["authorization"]) == ("shop", "Own scheme")
+    assert request.headers["content-type"] == "application/x-ndjson"
+
+
+async def test_a_proxy_is_taken_from_the_environment(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.behaviours.append(says(CREATED))
+    sink = sink_to("http://es.example:9200", tmp_path)
+    assert await sink.deliver([batch(1)]) == DELIVERED
+    await sink.close()
+    [request] = server.requests
+    assert request.target.startswith("http://es.example:9200/logs/_bulk?")
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://x")
+    with pytest.raises(Retryable, match="the proxy in the environment"):
+        await sink.open()
+
+
 def test_uris() -> None:
     assert parse_uri("elasticsearch://es1/logs-{time:%Y}") == {
         "type": "elasticsearch",
@@ -453,6 +577,20 @@ def test_uris() -> None:
         ({"auth": {"username": "ada"}}, "belong together"),
         ({"auth": {"api_key": "secret\n"}}, "has characters that no header may have"),
         ({"auth": {"bearer": "secretü"}}, "has characters that no header may have"),
+        ({"auth": {"api_key": ""}}, "is empty, or has characters that no header may have"),
+        ({"auth": {"username": "ada", "password": "secret\n"}}, "has control characters"),
+        ({"auth": {"username": "a:b", "password": "secret"}}, "has a colon"),
+        ({"headers": {"X-K": "secret\n"}}, 'the value of "X-K" has characters that no header may have'),
+        ({"headers": {"X K": "secret"}}, "'X K' cannot be the name of a header"),
+        ({"headers": {"Content-Type": "text/plain"}}, '"Content-Type" is set by the sink itself'),
+        (
+            {"headers": {"Authorization": "secret"}, "auth": {"api_key": "secret"}},
+            "`headers` an Authorization, and `auth` another",
+        ),
+        *(
+            ({"hosts": [], "cloud_id": cloud_id}, "is no Cloud ID: the name of the deployment, a colon, and")
+            for cloud_id in BAD_CLOUD_IDS
+        ),
         ({"index": ".hidden"}, "no index begins with"),
         ({"auth": {"api_key": "a", "bearer": "b"}}, "only one of"),
     ],
@@ -470,6 +608,8 @@ def test_mistakes_are_told(options: dict[str, Any], words: str) -> None:
         ({"api_key": "a2V5"}, "ApiKey a2V5"),
         ({"bearer": "token"}, "Bearer token"),
         ({"username": "ada", "password": "p"}, "Basic YWRhOnA="),
+        ({"username": "ada", "password": "grün :中"}, "Basic YWRhOmdyw7xuIDrkuK0="),
+        ({"username": "jürgen", "password": ""}, "Basic asO8cmdlbjo="),
     ],
 )
 async def test_who_we_are_is_said_with_each_request(

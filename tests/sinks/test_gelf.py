@@ -324,6 +324,20 @@ async def test_where_the_path_takes_less_smaller_datagrams_go_and_nothing_is_cut
     await sink.close()
 
 
+async def test_where_nobody_listens_at_the_first_address_the_next_one_gets_everything(
+    udp: Inbox, context: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, port: int) -> list[tuple[int, Any]]:
+        return [(socket.AF_INET, (each, port)) for each in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr("logroute.sinks.datagrams._resolve", resolve)
+    sink = sink_of(f"udp://graylog.test:{udp.port}", context)
+    assert await sink.deliver([batch("x" * 3000, "short")]) == DELIVERED
+    assert udp.messages(2) == ["x" * 3000, "short"]
+    assert [details["address"] for _, details in context.warnings] == ["127.0.0.2"]
+    await sink.close()
+
+
 async def test_what_is_cut_is_told(udp: Inbox, context: Counting) -> None:
     sink = sink_of(f"udp://127.0.0.1:{udp.port}", context, compress="none", chunk=512)
     await sink.deliver([batch("x" * 100_000)])

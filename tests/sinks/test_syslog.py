@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +23,13 @@ from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Retryable, kernel_acknowledged
 from logroute.sinks.syslog import SyslogOptions, SyslogSink
-from logroute.sinks.syslog_message import FACILITIES, HeaderTemplates, SyslogEncoder, header_value
+from logroute.sinks.syslog_message import (
+    FACILITIES,
+    HeaderTemplates,
+    SyslogEncoder,
+    header_value,
+    local_time,
+)
 from tests.servers.rsyslog import Rsyslog
 from tests.sinks.syslog_parser import Message, newline_ended, octet_counted, parse_rfc3164, parse_rfc5424
 from tests.sinks.tcp_receiver import TcpReceiver
@@ -75,6 +82,76 @@ def test_a_message_of_rfc3164() -> None:
     assert encoder("rfc3164", "newline").encode(batch("hello")) == (
         b"<14>Nov  3 20:06:26 node-7 web[0123456789ab]: hello\n"
     )
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Have this host in another zone."""
+
+    def be_in(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+        local_time.cache_clear()
+
+    yield be_in
+    monkeypatch.undo()
+    time.tzset()
+    local_time.cache_clear()
+
+
+def test_a_local_message_is_what_syslog_3_writes(zone: Callable[[str], None]) -> None:
+    zone("UTC")
+    made = encoder("local", "newline", facility=3)
+    of = Origin("docker:x", "docker", id="b" * 64, name="shop api:[1]ü" + "x" * 60, host="node-7")
+    records: list[Record] = [
+        Record("hello", "stdout", TIME),
+        DetailedRecord("no\nway", "stdout", "2026-11-23T00:00:00Z", level="warn"),
+        Record("", "stderr", "not a time"),
+    ]
+    assert made.encode(batch_of(records)) == (
+        b"<30>Nov  3 20:06:26 web[0123456789ab]: hello\n"
+        b"<28>Nov 23 00:00:00 web[0123456789ab]: no#012way\n"
+        b"<27>Jan  1 00:00:00 web[0123456789ab]: \n"
+    )
+    assert made.messages(batch("two\nlines", "a\0b")) == [
+        b"<30>Nov  3 20:06:26 web[0123456789ab]: two\nlines",
+        b"<30>Nov  3 20:06:26 web[0123456789ab]: a#000b",
+    ]
+    (tag,) = encoder("local", procid="-").messages(batch("x", origin=of))
+    assert tag == b"<14>Nov  3 20:06:26 shop_api__1__" + b"x" * (48 - 13) + b": x"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("<-03>3", "Nov  3 17:06:26"), ("Europe/Berlin", "Nov  3 21:06:26")]
+)
+def test_times_of_local_messages_are_of_this_hosts_zone(
+    zone: Callable[[str], None], name: str, told: str
+) -> None:
+    zone(name)
+    (message,) = encoder("local").messages(batch("x"))
+    assert message.startswith(f"<14>{told} web[".encode())
+    (other,) = encoder("rfc3164").messages(batch("x"))
+    assert other.startswith(b"<14>Nov  3 20:06:26 node-7 web[")
+
+
+@pytest.mark.parametrize(
+    ("address", "format_", "begins"),
+    [
+        ("unix:///dev/log", None, "<14>Nov  3 "),
+        ("unix:///run/systemd/journal/dev-log", None, "<14>Nov  3 "),
+        ("unix:///run/systemd/journal/syslog", None, "<14>Nov  3 "),
+        ("unix:///dev/log", "rfc5424", "<14>1 2026-11-03T"),
+        ("unix:///run/other.sock", None, "<14>1 2026-11-03T"),
+        ("unix:///run/other.sock", "local", "<14>Nov  3 "),
+        ("tcp://h", None, "<14>1 2026-11-03T"),
+    ],
+)
+def test_the_sockets_of_a_host_get_what_they_understand(
+    context: Counting, address: str, format_: str | None, begins: str
+) -> None:
+    options = {"type": "syslog", "address": address} | ({"format": format_} if format_ else {})
+    sink = SyslogSink(SyslogOptions.model_validate(options), context)
+    assert sink._encoder.messages(batch("x"))[0].decode().startswith(begins)
 
 
 def test_an_empty_batch_is_nothing() -> None:
@@ -779,7 +856,8 @@ def test_a_uri_that_means_no_receiver_is_told(uri: str, said: str) -> None:
         ({"structured_data": {"a@1": {'"': "b"}}}, "cannot be a name"),
         ({"structured_data": {"a@1": {"b": "{nope}"}}}, 'unknown path "nope"'),
         ({"app_name": "{container.nmae}"}, 'did you mean "container.name"?'),
-        ({"format": "rfc5425"}, "Input should be 'rfc5424' or 'rfc3164'"),
+        ({"format": "rfc5425"}, "Input should be 'rfc5424', 'rfc3164' or 'local'"),
+        ({"format": "local"}, "`format: local` is of unix sockets"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told(options: dict[str, Any], said: str) -> None:

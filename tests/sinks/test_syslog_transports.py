@@ -158,13 +158,13 @@ async def test_a_name_is_looked_up_again_now_and_then(
     asked = 0
     answers: list[Any] = []
 
-    async def resolve(host: str, port: int) -> tuple[int, Any]:
+    async def resolve(host: str, port: int) -> list[tuple[int, Any]]:
         nonlocal asked
         asked += 1
         answer = answers[min(asked, len(answers)) - 1]
         if isinstance(answer, Exception):
             raise answer
-        return socket.AF_INET, answer
+        return [(socket.AF_INET, answer)]
 
     monkeypatch.setattr(datagrams, "_resolve", resolve)
     with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
@@ -181,6 +181,137 @@ async def test_a_name_is_looked_up_again_now_and_then(
         await sink.deliver([batch("4")])
         assert Inbox(other).texts(2) == ["3", "4"]
         assert asked == 3
+    await sink.close()
+
+
+# --- names with several addresses ---------------------------------------------------------------------
+
+NEXT = "the receiver's name has several addresses, and one refuses: the next one is used"
+
+
+class Names:
+    """A name server: `logs.test` has these addresses of this host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts: list[str] = []
+        monkeypatch.setattr(datagrams, "_resolve", self._resolve)
+
+    async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+        assert host == "logs.test"
+        return [
+            (socket.AF_INET6, (each, port, 0, 0)) if ":" in each else (socket.AF_INET, (each, port))
+            for each in self.hosts
+        ]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.mark.parametrize("first", ["::1", "127.0.0.2", "255.255.255.255"])
+async def test_where_nobody_listens_at_the_first_address_the_next_one_gets_everything(
+    udp: Inbox, context: Counting, names: Names, first: str
+) -> None:
+    names.hosts = [first, "127.0.0.3", "127.0.0.1"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    assert await sink.deliver([batch(*map(str, range(100)))]) == DELIVERED
+    assert await sink.deliver([batch("last")]) == DELIVERED
+    assert udp.texts(101) == [*map(str, range(100)), "last"]
+    assert context.lost == 0
+    told = [(event, details["address"], details["records"]) for event, details in context.warnings]
+    assert told[-1] == (NEXT, "127.0.0.3", 0)
+    assert set(told[:-1]) <= {(NEXT, first, 0)}
+    await sink.close()
+
+
+async def test_the_address_that_works_stays_as_long_as_the_name_has_it(
+    udp: Inbox, context: Counting, names: Names, autojump_clock: trio.testing.MockClock
+) -> None:
+    names.hosts = ["127.0.0.2", "127.0.0.1"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+        for number in range(3):
+            await sink.deliver([batch(str(number))])
+            if not number:
+                other.bind(("127.0.0.2", udp.port))
+            await trio.sleep(datagrams.RESOLVE_EVERY_S)
+        assert udp.texts(3) == ["0", "1", "2"]
+        names.hosts = ["127.0.0.2"]
+        await trio.sleep(datagrams.RESOLVE_EVERY_S)
+        await sink.deliver([batch("moved")])
+        assert Inbox(other).texts(1) == ["moved"]
+    assert [event for event, _ in context.warnings] == [NEXT]
+    await sink.close()
+
+
+async def test_what_was_sent_to_an_address_that_refuses_now_is_unconfirmed(
+    udp: Inbox, context: Counting, names: Names
+) -> None:
+    names.hosts = ["127.0.0.1", "127.0.0.2"]
+    sink = sink_to(f"udp://logs.test:{udp.port}", context)
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as other:
+        other.bind(("127.0.0.2", udp.port))
+        await sink.deliver([batch("1", "2", "3")])
+        udp.socket.close()
+        await sink.deliver([batch("4")])
+        await sink.deliver([batch("5")])
+        assert Inbox(other).texts(2) == ["4", "5"]
+    assert context.lost == 3
+    assert [(event, details["records"]) for event, details in context.warnings] == [(NEXT, 3)]
+    await sink.close()
+
+
+async def test_where_nobody_listens_at_any_address_the_route_waits(context: Counting, names: Names) -> None:
+    names.hosts = ["127.0.0.2", "127.0.0.3"]
+    port = free_port(socket.SOCK_DGRAM)
+    sink = sink_to(f"udp://logs.test:{port}", context)
+    for _ in range(2):
+        with pytest.raises(Retryable, match=r"cannot send: Connection refused \(ECONNREFUSED\)"):
+            await sink.deliver([batch("1")])
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as made:
+        made.bind(("127.0.0.2", port))
+        assert await sink.deliver([batch("2")]) == DELIVERED
+        assert Inbox(made).texts(1) == ["2"]
+    assert context.lost == 0
+    await sink.close()
+
+
+class Late:
+    """A socket to somewhere afar where nobody listens: that comes to be known when the next one is sent."""
+
+    family = socket.AF_INET
+
+    def __init__(self, family: int, address: Any) -> None:
+        self._sent = 0
+
+    def send(self, data: bytes) -> int:
+        self._sent += 1
+        if self._sent > 1:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        return len(data)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+async def test_addresses_that_refuse_late_do_not_take_turns_for_ever(
+    context: Counting, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names.hosts = ["192.0.2.1", "192.0.2.2"]
+    monkeypatch.setattr(datagrams, "_connected", Late)
+    sink = sink_to("udp://logs.test:514", context)
+    outcomes = []
+    for _ in range(6):
+        try:
+            outcomes.append(await sink.deliver([batch("x")]) == DELIVERED)
+        except Retryable:
+            outcomes.append(False)
+    assert outcomes == [True, True, False] * 2  # the route is known to be down
+    assert context.lost == outcomes.count(True)
     await sink.close()
 
 
@@ -650,6 +781,29 @@ async def test_rsyslog_has_every_one_of_many_lines_by_tls(
     nursery.start_soon(sink.run)
     await all_of_many(sink, server)
     assert context.lost == 0
+
+
+@pytest.mark.parametrize("kind", ["unix", "unix+times"])
+async def test_rsyslog_reads_local_messages_from_its_socket_as_they_were_sent(
+    tmp_path: Path, context: Counting, started: Started, kind: str
+) -> None:
+    """imuxsock, which rsyslog has /dev/log with: there a host name would be the tag."""
+    server = started(Rsyslog(tmp_path / "server", kind))
+    sink = sink_to(f"unix://{server.path}", context, format="local", facility="local3")
+    assert await sink.deliver([batch_of(RECORDS)]) == DELIVERED
+    await sink.close()
+    await trio.to_thread.run_sync(server.wait_for, len(RECORDS))
+    got = server.messages()
+    # The space behind the tag belongs to the message there, whoever writes it.
+    assert [message["message"] for message in got] == [f" {record.message}" for record in RECORDS]
+    assert {message["app_name"] for message in got} == {message["programname"] for message in got} == {"web"}
+    assert {message["procid"] for message in got} == {"0123456789ab"}
+    assert {message["facility"] for message in got} == {"19"}
+    assert [message["severity"] for message in got] == ["6"] * len(SAID) + ["4"]
+    assert "node-7" not in {message["hostname"] for message in got}
+    at = datetime.fromisoformat(TIME[:19] + "+00:00")
+    same = [datetime.fromisoformat(message["time"]).replace(year=at.year) == at for message in got]
+    assert same == [kind == "unix+times"] * len(RECORDS)
 
 
 @pytest.mark.parametrize("source", ["tcp", "udp", "unix-dgram", "unix-stream"])
