@@ -1,7 +1,8 @@
 """Sources: where records come from. One module a source.
 
 A source reads, cuts into records, and emits batches; it resumes from checkpoints and waits where `emit`
-waits. It knows origins and positions, never routes.
+waits. It knows origins and positions, never routes: of these it has names that the router gives them, each to
+one route and to no other ever, also if that is removed and there is another one of its kind.
 """
 
 from __future__ import annotations
@@ -92,6 +93,12 @@ class Emit(Protocol):
 
     def live_routes(self, origin: Origin) -> Sequence[str]:
         """The routes that the live reader of this origin reads for."""
+
+    def reads_for_somebody(self, origin: Origin, reader: Reader) -> bool:
+        """Whether a route that this reader reads for is there yet, and takes the origin.
+
+        If not, reading apart for them ends: they have `joined`, and are met anew if they take it again.
+        """
 
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         """These routes have been given all that the live reader has read: they are with it again."""

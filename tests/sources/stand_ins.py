@@ -58,6 +58,9 @@ class Routes:
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         raise AssertionError("one route is never apart")
 
+    def reads_for_somebody(self, origin: Origin, reader: Reader) -> bool:
+        return True
+
     async def wait_for_room(self) -> None:
         await trio.sleep_forever()
 
@@ -119,7 +122,7 @@ class Gate:
     """A route that holds and blocks when the test says so, and acknowledges at once."""
 
     def __init__(self, name: str, router: Router) -> None:
-        self.name = name
+        self.name = self.key = name
         self.settings = Settings
         self.gone = None
         self.holds = self._blocks = False

@@ -415,6 +415,44 @@ async def test_a_route_that_comes_late_is_read_for_although_nothing_more_is_said
         await until(lambda: late.got == numbers(10) and not router._apart)
 
 
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("away_s", [0.0, 0.3])
+async def test_a_route_that_is_removed_while_it_is_read_for_apart_and_comes_back_gets_everything_in_order(
+    engine: SimulatedEngine, read: str, ended: bool, away_s: float
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    good, bad, other = (Gate(name, router) for name in ("good", "bad", "other"))
+    source = source_of(engine, read=read)
+    async with reading(source, router, router):
+        await until(lambda: good.got == bad.got == numbers(10))
+        bad.block()
+        other.block()
+        say(container, 10, 20_000)
+        await until(lambda: len(good.got) == 20_000)
+        if ended:
+            container.exit()
+        bad.open()
+        await until(lambda: len(bad.got) > 10)
+        router.remove("bad")
+        await trio.sleep(away_s)
+        back = Gate("bad", router)
+        back.got, back.place = bad.got[:], bad.place
+        router.add(back, late=True)  # type: ignore[arg-type]  # what the router needs of a route
+        await source.welcome()
+        other.open()
+        if not ended:
+            say(container, 20_000, 20_010)
+        wanted = numbers(20_000 if ended else 20_010)
+        await until(
+            lambda: all(len(gate.got) >= len(wanted) for gate in (good, back, other)) and not router._apart
+        )
+        assert good.got == back.got == other.got == wanted
+        assert bad.got == wanted[: len(bad.got)]
+    assert back.lost == good.lost == {}
+
+
 async def until(holds: Callable[[], bool]) -> None:
     with trio.fail_after(20):
         while not holds():  # noqa: ASYNC110 - the engine and threads work
