@@ -5,7 +5,6 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.beginning import first_position
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
 from logroute.router.held import HeldLogs
@@ -31,7 +31,6 @@ from logroute.router.regex import RegexSet
 from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
 from logroute.router.talkers import Talkers
-from logroute.router.times import iso_time
 from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 
@@ -415,7 +414,7 @@ class Router:
         position = self._place(route, origin)
         if position is None:
             kept = self._kept.get(origin.key) if route.name in self._expected else None
-            position = _first_position(route, kept or Start("", origin.start or here))
+            position = first_position(route, kept or Start("", origin.start or here))
             if reader is None or reader.routes is not None:
                 position = here
             route.begin(origin.key, position)
@@ -551,7 +550,7 @@ class Router:
                 route.state.met(origin.key)
                 position = self._place(route, origin)
                 if position is None:
-                    position = _first_position(route, start)
+                    position = first_position(route, start)
                     route.begin(origin.key, position)
                     changed.add(route)
                 found[origin][route.key] = position
@@ -629,20 +628,3 @@ def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
             taken &= look.taken_by(taker.selector)
         mask |= taken
     return mask
-
-
-def _first_position(route: Route, start: Start) -> Position:
-    """Where a route begins with an origin it has never met."""
-    wanted = route.settings.start
-    if not route.state.born:  # it had a damaged state, and has forgotten what it had read
-        return BEGINNING
-    # Younger than the route: it came while we were away, and all of it is wanted.
-    if start.created and start.created > iso_time(int(route.state.born * 1e9)):
-        return BEGINNING
-    if wanted == "beginning":
-        return BEGINNING
-    if isinstance(wanted, float | int):
-        return Position(since=iso_time(int((time.time() - wanted) * 1e9)))
-    if wanted == "now":
-        return Position(since=iso_time(time.time_ns()))
-    return start.position

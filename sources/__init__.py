@@ -47,6 +47,8 @@ class Start(msgspec.Struct, frozen=True):
     """When the origin came to be, nine digits. One younger than the route is read from its first line."""
     position: Position
     """Where to begin with one that is older: what the source's `start` says."""
+    new: bool = False
+    """It came while the source ran: routes that are there begin at its first line, whatever clocks say."""
 
 
 class Behind(msgspec.Struct, frozen=True):

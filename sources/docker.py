@@ -287,7 +287,8 @@ class DockerSource(Source[DockerOptions]):
         opened: list[Container] = []
         for details in found:
             origin = started.origin if started else self._origin(details)
-            container = Container(details, origin, ended=not details.running)
+            new = self._events.is_new(details.id)
+            container = Container(details, origin, ended=not details.running, new=new)
             container.ignored = self._ignored(details, origin)
             container.details = details.slim()
             self.containers[details.id] = container
@@ -330,7 +331,7 @@ class DockerSource(Source[DockerOptions]):
 
     def _starts(self, containers: list[Container]) -> dict[Origin, Start]:
         """Where `start` says that a route begins with them, if they were there before. In a worker thread."""
-        return {c.origin: Start(c.details.created_time, self._start_position(c)) for c in containers}
+        return {c.origin: Start(c.details.created_time, self._start_position(c), c.new) for c in containers}
 
     def _start_position(self, container: Container) -> Position:
         start = self.options.start

@@ -298,6 +298,22 @@ async def test_where_a_route_begins_with_a_container_that_it_has_never_met(
     assert await router.meet({WEB: Start(YOUNGER, BEGINNING)}) == {WEB: {"all": expected}}
 
 
+@pytest.mark.parametrize("now", [LATER, BORN - 50])
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("start", [None, "now", 3600])
+async def test_a_clock_that_was_set_back_takes_nothing_of_what_came_after_the_route(
+    monkeypatch: pytest.MonkeyPatch, start: str | float | None, new: bool, now: float
+) -> None:
+    """Who saw it come says so; else the route's time is one that has not come yet."""
+    router = Router()
+    route = add(router, "all", start=start)
+    await opened(router)
+    route.state.born = BORN
+    monkeypatch.setattr(time, "time", lambda: now)
+    found = await router.meet({WEB: Start(OLDER, SOURCE_SAYS, new)})
+    assert (found == {WEB: {"all": BEGINNING}}) == (new or now < BORN)
+
+
 class Reading:
     """Whoever reads a log that it can read again."""
 

@@ -127,6 +127,7 @@ class Gate:
         self.gone = None
         self.holds = self._blocks = False
         self.unstored: frozenset[str] = frozenset()
+        self.cannot_store = ""
         self.got: list[str] = []
         self.place: Position = BEGINNING
         self.born = 1.0
@@ -153,6 +154,9 @@ class Gate:
 
     def begin(self, origin: str, position: Position) -> None:
         self.place, self.met_before = position, True
+
+    async def store(self) -> bool:
+        return True
 
     def open(self) -> None:
         self.holds = self._blocks = False

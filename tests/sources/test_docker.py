@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -451,6 +452,39 @@ async def test_a_route_that_is_removed_while_it_is_read_for_apart_and_comes_back
         assert good.got == back.got == other.got == wanted
         assert bad.got == wanted[: len(bad.got)]
     assert back.lost == good.lost == {}
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("when", ["there before", "while it runs", "engine away", "started later"])
+async def test_a_container_that_came_while_it_runs_begins_at_its_first_line_whatever_the_clocks_say(
+    tmp_path: Path, read: str, when: str
+) -> None:
+    """The engine's clock is behind that by which the route came to be: nothing seems younger than it."""
+    behind_ns = 60 * 10**9
+    async with SimulatedEngine(tmp_path, seed=1, clock=lambda: time.time_ns() - behind_ns) as engine:
+        router = Router()
+        gate = Gate("all", router)
+        gate.born, gate.met_before = time.time(), False
+        if when == "there before":
+            container = container_that_said(engine, 10)
+            await trio.sleep(0 if read == "file" else 2.5)  # an engine tells its time to the second
+        elif when == "started later":
+            container = engine.create("web")
+        async with reading(source_of(engine, read=read, start="now"), router, router):
+            if when == "while it runs":
+                container = container_that_said(engine, 10)
+            elif when == "started later":
+                container.start()
+                say(container, 0, 10)
+            elif when == "engine away":
+                await engine.stop()
+                container = container_that_said(engine, 10)
+                await engine.start()
+            await until(lambda: gate.met_before)
+            await trio.sleep(0.1)
+            say(container, 10, 20)
+            await until(lambda: gate.got[-1:] == ["n 19"])
+            assert gate.got == numbers(20)[10 if when == "there before" else 0 :]
 
 
 async def until(holds: Callable[[], bool]) -> None:
