@@ -592,9 +592,10 @@ class Router:
         self.views.tell(News(event, origin))
 
     def lost(self, origin: Origin, lost: Lost) -> None:
-        keys = lost.routes or self.live_routes(origin)
+        is_live = not lost.routes or "" in lost.routes
+        keys = {*lost.routes, *(self.live_routes(origin) if is_live else ())}
         routes = [route for route in self.routes.values() if route.key in keys]
-        if lost.routes and not routes and lost.routes != ("",):
+        if not routes and not is_live:
             return  # removed meanwhile: one that goes on for them finds out by itself
         for route in routes:
             route.lost.setdefault(lost.reason, Gaps()).add(lost.since, lost.until, lost.size_bytes)

@@ -139,7 +139,7 @@ class Lost(msgspec.Struct, frozen=True):
     """Records between a checkpoint and what can still be read are gone."""
 
     routes: tuple[str, ...]
-    """Who has not got them. Empty: every route that takes the origin."""
+    """Who has not got them. Empty, or with the empty name: those that the live reader reads for."""
     reason: str
     """`rotated`, `removed` or `unreadable`."""
     since: str = ""

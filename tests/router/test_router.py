@@ -598,6 +598,25 @@ async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureF
     assert "since=a until=b" in said
 
 
+async def test_what_the_live_reader_has_lost_when_it_goes_on_is_counted_for_its_routes() -> None:
+    """A log that could not be read on is opened again where the live reader was: that has no route's name."""
+    router = Router()
+    live, apart = add(router, "live"), add(router, "apart")
+    router.apart(WEB, {"apart": position(1)})
+    router.lost(WEB, Lost(("",), "rotated", "a", "b", 100))
+    assert live.statistics().lost == {"rotated": Gaps(1, 100, 0, "a", "b")}
+    assert apart.statistics().lost == {}
+
+
+async def test_what_is_lost_for_a_removed_route_is_not_counted_for_one_of_its_name() -> None:
+    router = Router()
+    add(router, "one")
+    router.remove("one")
+    back = add(router, "one")
+    router.lost(WEB, Lost(("one",), "rotated", "a", "b", 100))
+    assert back.statistics().lost == {}
+
+
 # --- routes that are behind each other --------------------------------------------------------------
 
 BOTH: tuple[Stream, Stream] = ("stdout", "stderr")
