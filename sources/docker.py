@@ -387,9 +387,17 @@ class DockerSource(Source[DockerOptions]):
     async def welcome(self) -> None:
         await self._sweep.welcome()
         for container in list(self.containers.values()):
-            # Of what it hands on now routes are told with the batches themselves.
-            if container.engine_log is not None and container.engine_log.settled:
+            if container.engine_log is None:
+                continue
+            if container.engine_log.settled:
                 await self._meet_late_by_api(container, container.engine_log)
+            else:  # other routes may have what it hands on now, and nothing come after it
+                self._nursery.start_soon(self._meet_when_settled, container, container.engine_log)
+
+    async def _meet_when_settled(self, container: Container, log: EngineLog) -> None:
+        await log.handed_on()
+        if log.settled and container.engine_log is log:
+            await self._meet_late_by_api(container, log)
 
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
         if places := await self._emit.meet_late(log.origin, log.position):

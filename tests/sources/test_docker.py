@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from logroute.router.record import ALL_STREAMS, Origin, Stream
+from logroute.router.record import ALL_STREAMS, Batch, Origin, Stream
 from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
@@ -414,6 +414,30 @@ async def test_a_route_that_comes_late_is_read_for_although_nothing_more_is_said
         router.changed("late")
         await source.welcome()
         await until(lambda: late.got == numbers(10) and not router._apart)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_comes_while_the_last_lines_are_handed_on_is_read_for(
+    engine: SimulatedEngine, read: str
+) -> None:
+    """The other routes have them already, and nothing comes any more that would tell it."""
+    container_that_said(engine, 10)
+    router = Router()
+    first = Gate("first", router)
+    source = source_of(engine, read=read)
+    late: list[Gate] = []
+    put = first.put
+
+    def come(batches: Sequence[Batch]) -> None:
+        put(batches)
+        if not late and first.got == numbers(10):
+            late.append(Gate("late", router))
+            router.changed("late")
+            nursery.start_soon(source.welcome)
+
+    first.put = come  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery, reading(source, router, router):
+        await until(lambda: bool(late) and late[0].got == numbers(10) and not router._apart)
 
 
 @pytest.mark.parametrize("read", ["file", "api"])
