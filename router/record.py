@@ -324,7 +324,7 @@ class Reader(Protocol):
 
     @property
     def routes(self) -> frozenset[str] | None:
-        """The routes that it reads for alone, because they are behind; None: it is the live one."""
+        """The routes, by `key`, that it reads for alone: they are behind. None: it is the live one."""
 
     @property
     def cheap(self) -> bool:
@@ -380,7 +380,7 @@ class Batch:
         self.newlines = newlines
         """Every line still ends with its newline."""
         self.acknowledged = acknowledged
-        """Streams whose records here a route (by name) has already acknowledged: only while catching up."""
+        """Streams whose records here a route (by `key`) has already acknowledged: only while catching up."""
         self.reader = reader
         """Who has read it, where a route may fall behind that and be read for apart."""
         self.settled = settled

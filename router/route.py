@@ -95,6 +95,9 @@ class Route:
         self.settings = settings
         self._hide = hide
         self.name = settings.name
+        self.key = self.name
+        """What those that read for it know it by. Where a removed route had its name, the router gives it
+        another: whoever still reads for that one does not read for this one."""
         self._share_bytes = share_bytes
         self.state = RouteState(settings.name, state_folder, durable=durable)
         self.queue = Queue(self.state, settings.queue_bytes, self._have_room)

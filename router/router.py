@@ -5,7 +5,6 @@ What sources see of the rest of the daemon (`Emit`, `Checkpoints`), and nothing 
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.beginning import first_position
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
 from logroute.router.held import HeldLogs
@@ -31,7 +31,6 @@ from logroute.router.regex import RegexSet
 from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
 from logroute.router.talkers import Talkers
-from logroute.router.times import iso_time
 from logroute.router.views import Event, News, Views
 from logroute.sources import Behind, Lost, Start
 
@@ -102,8 +101,10 @@ class Router:
         self._generation = 0
         self._combinations: dict[tuple[object, ...], Takers] = {}
         self._apart: dict[str, dict[str, Position]] = {}
-        """Routes that the live reader of an origin does not read for, by the origin's key, and from where on
-        they are read for: what is before that they have been given."""
+        """Routes, by key, that the live reader of an origin does not read for, by the origin's key, and from
+        where on they are read for: what is before that they have been given."""
+        self._removed = Counter[str]()
+        """How often a route of each name was removed: the next one has another key."""
         self._late: set[str] = set()
         """Routes that may get batches of origins which they have not met."""
         self._met = defaultdict[str, set[str]](set)
@@ -126,6 +127,8 @@ class Router:
     def add(self, route: Route, *, late: bool = False) -> None:
         """Have a route. `late`: sources are running, so that it meets origins whose batches flow already."""
         self.unopened.pop(route.name, None)
+        if removed := self._removed[route.name]:
+            route.key = f"{route.name}#{removed + 1}"
         self.routes[route.name] = route
         self._met[route.name] = set()
         if late:
@@ -153,13 +156,14 @@ class Router:
         return route
 
     def remove(self, name: str) -> Route:
-        """Have a route no longer: nothing more is handed to it."""
+        """Have a route no longer: nothing more is handed to it, nor what is read for it to another one."""
         route = self.routes.pop(name)
+        self._removed[name] += 1
         self._late.discard(name)
         self._expected.discard(name)
         self._met.pop(name, None)
         for key, apart in list(self._apart.items()):
-            apart.pop(name, None)
+            apart.pop(route.key, None)
             if not apart:
                 del self._apart[key]
         self._decide_anew()
@@ -211,7 +215,7 @@ class Router:
 
     def is_apart(self, route: Route, origin: Origin) -> bool:
         """Whether the live reader of an origin does not read for the route: it is read for by another."""
-        return route.name in self._apart.get(origin.key, {})
+        return route.key in self._apart.get(origin.key, {})
 
     def routes_of(self, origin: Origin) -> list[Route]:
         """Those that take something of it."""
@@ -285,10 +289,10 @@ class Router:
                 look = Look(made, takers.regexes)
                 self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
             if self._apart and (apart := self._apart.get(batch.origin.key)):
-                routes = [taker for taker in takers.all if taker.route.name not in apart]
+                routes = [taker for taker in takers.all if taker.route.key not in apart]
         else:
             gone = {each.route for each in behind if each.reader is batch.reader}
-            routes = [taker for taker in takers.all if taker.route.name in only - gone]
+            routes = [taker for taker in takers.all if taker.route.key in only - gone]
         for taker in routes:
             route = taker.route
             if (
@@ -301,8 +305,8 @@ class Router:
                 continue
             part: Batch | None = made
             selector = taker.selector
-            if batch.acknowledged is not None and route.name in batch.acknowledged:
-                part = self._unacknowledged(made, route, batch.acknowledged[route.name])
+            if batch.acknowledged is not None and route.key in batch.acknowledged:
+                part = self._unacknowledged(made, route, batch.acknowledged[route.key])
             if part is not None and selector is not None:
                 if part is made:
                     look = look or Look(made, takers.regexes)
@@ -362,7 +366,7 @@ class Router:
             for route in self.routes_of(batch.origin):
                 if route.name not in self._late or route.gone is not None:
                     continue
-                if only is not None and (route.name not in only or batch.origin.key in self._met[route.name]):
+                if only is not None and (route.key not in only or batch.origin.key in self._met[route.name]):
                     continue
                 if only is None and not self._meets_late(route, batch.origin):
                     continue
@@ -370,7 +374,7 @@ class Router:
                 if batch.origin.key in route.unstored:
                     met[route] = None
                 if position is not None and batch.reader is not None:
-                    behind.append(Behind(batch.reader, route.name, position))
+                    behind.append(Behind(batch.reader, route.key, position))
         for route in met:
             await route.store()
         return behind
@@ -397,7 +401,7 @@ class Router:
         """Whether the live reader is to show the route this origin: nobody has, or reads for it apart."""
         if origin.key in self._met[route.name]:
             return False
-        return route.name not in self._apart.get(origin.key, {})
+        return route.key not in self._apart.get(origin.key, {})
 
     def _meet_late(
         self, route: Route, origin: Origin, here: Position, reader: Reader | None
@@ -410,7 +414,7 @@ class Router:
         position = self._place(route, origin)
         if position is None:
             kept = self._kept.get(origin.key) if route.name in self._expected else None
-            position = _first_position(route, kept or Start("", origin.start or here))
+            position = first_position(route, kept or Start("", origin.start or here))
             if reader is None or reader.routes is not None:
                 position = here
             route.begin(origin.key, position)
@@ -420,7 +424,7 @@ class Router:
         self._met[route.name].add(origin.key)
         if position == here:
             return None
-        self.apart(origin, {route.name: position})
+        self.apart(origin, {route.key: position})
         return position
 
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
@@ -435,7 +439,7 @@ class Router:
             self._late.add(route.name)
             position = self._meet_late(route, origin, here, _LIVE)
             if position is not None:
-                apart[route.name] = position
+                apart[route.key] = position
             if origin.key in route.unstored:
                 await route.store()
         return apart
@@ -443,17 +447,21 @@ class Router:
     def _part(self, batch: Batch, made: Batch, reader: Reader, route: Route) -> Behind:
         """A route that blocks is read for apart from here on: from where what was made of this begins."""
         position = made.began
-        if batch.acknowledged is not None and route.name in batch.acknowledged:
-            position = self._ahead(batch, route, batch.acknowledged[route.name], position)
-        self.apart(batch.origin, {route.name: position})
-        return Behind(reader, route.name, position)
+        if batch.acknowledged is not None and route.key in batch.acknowledged:
+            position = self._ahead(batch, route, batch.acknowledged[route.key], position)
+        self.apart(batch.origin, {route.key: position})
+        return Behind(reader, route.key, position)
 
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         self._apart.setdefault(origin.key, {}).update(places)
 
     def live_routes(self, origin: Origin) -> list[str]:
         apart = self._apart.get(origin.key, {})
-        return [route.name for route in self.routes_of(origin) if route.name not in apart]
+        return [route.key for route in self.routes_of(origin) if route.key not in apart]
+
+    def reads_for_somebody(self, origin: Origin, reader: Reader) -> bool:
+        routes = reader.routes
+        return routes is None or any(route.key in routes for route in self.routes_of(origin))
 
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         apart = self._apart.get(origin.key, {})
@@ -465,7 +473,7 @@ class Router:
     def _ahead(self, batch: Batch, route: Route, streams: frozenset[Stream], position: Position) -> Position:
         """This position, but where the route is already of these streams: that stays where it is."""
         key = batch.origin.key
-        place = self._apart.get(key, {}).get(route.name) or self._place(route, batch.origin) or BEGINNING
+        place = self._apart.get(key, {}).get(route.key) or self._place(route, batch.origin) or BEGINNING
         return Position(
             place.stdout if "stdout" in streams else position.stdout,
             place.stderr if "stderr" in streams else position.stderr,
@@ -502,7 +510,7 @@ class Router:
         others = False
         for taker in self.takers(origin).all:
             route = taker.route
-            if route.name in apart if reader.routes is None else route.name not in reader.routes:
+            if route.key in apart if reader.routes is None else route.key not in reader.routes:
                 continue
             if self._blocks(route, origin, reader):
                 continue
@@ -542,10 +550,10 @@ class Router:
                 route.state.met(origin.key)
                 position = self._place(route, origin)
                 if position is None:
-                    position = _first_position(route, start)
+                    position = first_position(route, start)
                     route.begin(origin.key, position)
                     changed.add(route)
-                found[origin][route.name] = position
+                found[origin][route.key] = position
         async with trio.open_nursery() as nursery:
             for route in changed:
                 # One whose disk fails is read for apart, once it has stored where: nobody waits for that.
@@ -584,14 +592,18 @@ class Router:
         self.views.tell(News(event, origin))
 
     def lost(self, origin: Origin, lost: Lost) -> None:
-        names = list(lost.routes) or self.live_routes(origin)
-        for route in [self.routes[name] for name in names if name in self.routes]:
+        is_live = not lost.routes or "" in lost.routes
+        keys = {*lost.routes, *(self.live_routes(origin) if is_live else ())}
+        routes = [route for route in self.routes.values() if route.key in keys]
+        if not routes and not is_live:
+            return  # removed meanwhile: one that goes on for them finds out by itself
+        for route in routes:
             route.lost.setdefault(lost.reason, Gaps()).add(lost.since, lost.until, lost.size_bytes)
         known = {"since": lost.since, "until": lost.until, "bytes": lost.size_bytes}
         self._log.error(
             "records are lost: they were gone before they could be read",
             container=origin.name or origin.file,
-            routes=names,
+            routes=[route.name for route in routes],
             reason=lost.reason,
             **{name: value for name, value in known.items() if value not in ("", None)},
         )
@@ -617,20 +629,3 @@ def _taken_by_any(takers: Iterable[Taker], look: Look) -> int:
             taken &= look.taken_by(taker.selector)
         mask |= taken
     return mask
-
-
-def _first_position(route: Route, start: Start) -> Position:
-    """Where a route begins with an origin it has never met."""
-    wanted = route.settings.start
-    if not route.state.born:  # it had a damaged state, and has forgotten what it had read
-        return BEGINNING
-    # Younger than the route: it came while we were away, and all of it is wanted.
-    if start.created and start.created > iso_time(int(route.state.born * 1e9)):
-        return BEGINNING
-    if wanted == "beginning":
-        return BEGINNING
-    if isinstance(wanted, float | int):
-        return Position(since=iso_time(int((time.time() - wanted) * 1e9)))
-    if wanted == "now":
-        return Position(since=iso_time(time.time_ns()))
-    return start.position

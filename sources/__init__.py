@@ -1,7 +1,8 @@
 """Sources: where records come from. One module a source.
 
 A source reads, cuts into records, and emits batches; it resumes from checkpoints and waits where `emit`
-waits. It knows origins and positions, never routes.
+waits. It knows origins and positions, never routes: of these it has names that the router gives them, each to
+one route and to no other ever, also if that is removed and there is another one of its kind.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Start(msgspec.Struct, frozen=True):
     """When the origin came to be, nine digits. One younger than the route is read from its first line."""
     position: Position
     """Where to begin with one that is older: what the source's `start` says."""
+    new: bool = False
+    """It came while the source ran: routes that are there begin at its first line, whatever clocks say."""
 
 
 class Behind(msgspec.Struct, frozen=True):
@@ -93,6 +96,12 @@ class Emit(Protocol):
     def live_routes(self, origin: Origin) -> Sequence[str]:
         """The routes that the live reader of this origin reads for."""
 
+    def reads_for_somebody(self, origin: Origin, reader: Reader) -> bool:
+        """Whether a route that this reader reads for is there yet, and takes the origin.
+
+        If not, reading apart for them ends: they have `joined`, and are met anew if they take it again.
+        """
+
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         """These routes have been given all that the live reader has read: they are with it again."""
 
@@ -130,7 +139,7 @@ class Lost(msgspec.Struct, frozen=True):
     """Records between a checkpoint and what can still be read are gone."""
 
     routes: tuple[str, ...]
-    """Who has not got them. Empty: every route that takes the origin."""
+    """Who has not got them. Empty, or with the empty name: those that the live reader reads for."""
     reason: str
     """`rotated`, `removed` or `unreadable`."""
     since: str = ""

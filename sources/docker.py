@@ -300,7 +300,8 @@ class DockerSource(Source[DockerOptions]):
         opened: list[Container] = []
         for details in found:
             origin = started.origin if started else self._origin(details)
-            container = Container(details, origin, ended=not details.running)
+            new = self._events.is_new(details.id)
+            container = Container(details, origin, ended=not details.running, new=new)
             container.ignored = self._ignored(details, origin)
             container.details = details.slim()
             self.containers[details.id] = container
@@ -343,7 +344,7 @@ class DockerSource(Source[DockerOptions]):
 
     def _starts(self, containers: list[Container]) -> dict[Origin, Start]:
         """Where `start` says that a route begins with them, if they were there before. In a worker thread."""
-        return {c.origin: Start(c.details.created_time, self._start_position(c)) for c in containers}
+        return {c.origin: Start(c.details.created_time, self._start_position(c), c.new) for c in containers}
 
     def _start_position(self, container: Container) -> Position:
         start = self.options.start
@@ -399,9 +400,17 @@ class DockerSource(Source[DockerOptions]):
     async def welcome(self) -> None:
         await self._sweep.welcome()
         for container in list(self.containers.values()):
-            # Of what it hands on now routes are told with the batches themselves.
-            if container.engine_log is not None and container.engine_log.settled:
+            if container.engine_log is None:
+                continue
+            if container.engine_log.settled:
                 await self._meet_late_by_api(container, container.engine_log)
+            else:  # other routes may have what it hands on now, and nothing come after it
+                self._nursery.start_soon(self._meet_when_settled, container, container.engine_log)
+
+    async def _meet_when_settled(self, container: Container, log: EngineLog) -> None:
+        await log.handed_on()
+        if log.settled and container.engine_log is log:
+            await self._meet_late_by_api(container, log)
 
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
         if places := await self._emit.meet_late(log.origin, log.position):

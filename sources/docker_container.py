@@ -37,6 +37,8 @@ class Container(msgspec.Struct, eq=False):
     ended: bool = False
     """It does not run now."""
     removed: bool = False
+    new: bool = False
+    """It began while we ran: it was not there when the engine was first asked, or had not been started."""
     opening: bool = False
     """It is being opened: whoever hears of it meanwhile must not open it again."""
     drained: bool = False

@@ -50,6 +50,8 @@ class ContainerEvents:
         self._handle = handle
         self.away = ""
         """Why the engine does not answer; empty while it does."""
+        self._there: set[str] | None = None
+        """Of the first list, those that have not appeared yet; None: there was none."""
         # Invariant: there is a task for each container that is in it.
         self._pending: dict[str, deque[str]] = {}
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
@@ -101,6 +103,10 @@ class ContainerEvents:
             self._log.warning("the engine is away, waiting for it; files are read on", error=str(error))
         self.away = str(error) or type(error).__name__
 
+    def is_new(self, id_: str) -> bool:
+        """Whether one that appears has begun while we ran. No clock tells that: it may be set back."""
+        return self._there is not None and id_ not in self._there
+
     async def _learn(self) -> None:
         """Who the engine is. Raises EngineAway, EngineRefused."""
         await self._engine.ping()
@@ -128,6 +134,8 @@ class ContainerEvents:
                 self._take(summary.id, "die")
             elif summary.name and summary.name != known.origin.name:
                 self._take(summary.id, "rename")
+        if self._there is None:
+            self._there = set(appeared)
         for id_ in [id_ for id_ in self._containers if id_ not in listed]:
             self._take(id_, "destroy")
         # In groups, so that of thousands of containers the first are read while the last are looked at, and
@@ -136,6 +144,7 @@ class ContainerEvents:
             found: list[ContainerDetails] = []
             await share(partial(self._inspect_into, found), appeared[start : start + GROUP])
             await self._appear([details for details in found if details.id not in self._containers])
+            self._there.difference_update(details.id for details in found)
 
     async def _inspect_into(self, found: list[ContainerDetails], id_: str) -> None:
         try:

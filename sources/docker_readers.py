@@ -145,8 +145,7 @@ class ContainerReaders:
     async def _catch_up(self, container: Container) -> None:
         """Read for the routes that are behind, as soon as they have room, until they are with the others."""
         try:
-            while container.places:
-                routes = await self._with_room(container)
+            while routes := await self._with_room(container):
                 fork = self._engine_log(container)
                 if container.engine_log is not None:
                     fork.unordered_until = container.engine_log.unordered_until
@@ -167,8 +166,14 @@ class ContainerReaders:
         self._may_have_ended(container)
 
     async def _with_room(self, container: Container) -> list[str]:
-        """Wait until routes that are behind have room; which."""
+        """Wait until routes that are behind have room; which. None, if nobody is behind any more."""
         while True:
+            for route in list(container.places):
+                if not self._emit.reads_for_somebody(container.origin, _Apart(route)):
+                    del container.places[route]
+                    self._emit.joined(container.origin, [route])
+            if not container.places:
+                return []
             routes = [r for r in container.places if self._emit.has_room(container.origin, _Apart(r))]
             if routes:
                 return routes
@@ -227,6 +232,10 @@ class ContainerReaders:
         live, routes = container.engine_log, fork.routes or frozenset()
         assert live is not None
         if not routes:
+            return
+        if not self._emit.reads_for_somebody(container.origin, fork):
+            self._emit.joined(container.origin, routes)
+            self._emit.closed(fork, container.origin)
             return
 
         def places() -> Mapping[str, Position]:

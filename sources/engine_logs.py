@@ -138,6 +138,10 @@ class EngineLog:
         """Whether it has begun, and the routes have all that it has read."""
         return self._begun and self._pending.idle
 
+    async def handed_on(self) -> None:
+        """Wait until the routes have all that it has read."""
+        await self._pending.handed_on()
+
     @property
     def quiet(self) -> bool:
         """Whether it follows the log, has done so for a while, and has handed on all that came."""

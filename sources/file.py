@@ -309,7 +309,7 @@ class FileSource(Source[FileSourceOptions]):
             self._failed_at.pop(path, None)
             opened[log.origin] = log
             # One that came while we ran is read from its first line.
-            starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING)
+            starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING, new=True)
         checkpoints = await self._checkpoints.meet(starts)
         for origin, log in opened.items():
             known = checkpoints[origin] if log.path not in self._ended else {"": BEGINNING}

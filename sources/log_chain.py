@@ -13,6 +13,7 @@ import gzip
 import os
 import re
 import stat
+import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -54,6 +55,8 @@ class Segment(msgspec.Struct, eq=False):
     """It is compressed, and behind so many bytes it is cut off, or not what a compressor wrote. Known once
     that was come to."""
     damage_told: bool = False
+    _alone: tuple[int, int, float] | None = None
+    """Its size and time when they were looked at last, and since when, on a clock that nobody sets."""
     _stream: gzip.GzipFile | None = None
     _raw: BinaryIO | None = None
 
@@ -108,6 +111,22 @@ class Segment(msgspec.Struct, eq=False):
     def size(self) -> int:
         """Bytes in it; for a compressed one, of the compressed file."""
         return os.fstat(self.fd).st_size
+
+    def left_alone_s(self) -> float:
+        """For how long nobody has written to it. Raises OSError.
+
+        Its own time tells that only of what was before the first look, if that is past: the clock may have
+        been set since. From then on it counts how long it has looked the same.
+        """
+        status, now = os.fstat(self.fd), time.monotonic()
+        if self._alone is None:
+            since = now - max(0.0, time.time() - status.st_mtime)
+        else:
+            size, mtime_ns, since = self._alone
+            if (size, mtime_ns) != (status.st_size, status.st_mtime_ns):
+                since = now
+        self._alone = status.st_size, status.st_mtime_ns, since
+        return now - since
 
     def identify(self) -> str:
         """Its fingerprint, computed once there is a first line; empty until then."""

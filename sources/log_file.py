@@ -17,7 +17,6 @@ import itertools
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from logroute.router.position import Anchor, Place, Position, StreamPosition
@@ -643,7 +642,7 @@ class LogFile:
         following = self._segments[1]
         if len(self._segments) == 2 and not following.compressed and following.size() == 0:
             return False
-        return time.time() - os.fstat(segment.fd).st_mtime > LINGER_S
+        return segment.left_alone_s() > LINGER_S
 
     def _truncated(self, segment: Segment, fetched: Fetched) -> None:
         """What stood before our offset is not there any more: the file was truncated and begun again.

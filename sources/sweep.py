@@ -407,7 +407,8 @@ class Sweep:
             # What was fetched and not parsed counts as read already.
             if not self._disks.answers(live) or not self._late.keys().isdisjoint(readers):
                 continue
-            for fork, ahead in pairwise(readers):
+            self._leave_idle(live)
+            for fork, ahead in pairwise([*live.forks, live]):
                 if not fork.at_end_of(ahead):
                     continue
                 ended = fork.finish_like(ahead) or self._emit.settle(fork, ahead, live.origin)
@@ -422,10 +423,21 @@ class Sweep:
                         batches.append(live.ending())
                 else:
                     ahead.routes |= routes
-                live.leave(fork)
-                del self._ready[fork]
-                self._close_later(fork)
+                self._end(live, fork)
         return batches
+
+    def _leave_idle(self, live: LogFile) -> None:
+        """Forks end here whose routes were removed, or do not take the log any more."""
+        for fork in live.forks:
+            if not self._emit.reads_for_somebody(live.origin, fork):
+                self._emit.joined(live.origin, fork.routes or frozenset())
+                self._emit.closed(fork, live.origin)
+                self._end(live, fork)
+
+    def _end(self, live: LogFile, fork: LogFile) -> None:
+        live.leave(fork)
+        self._ready.pop(fork, None)
+        self._close_later(fork)
 
     def _let_forks_reach(self, logs: list[LogFile]) -> list[LogFile]:
         """Which of these to fetch from now: a reader waits for a fork that will come to its spot thereby."""
@@ -476,9 +488,7 @@ class Sweep:
         if reader.routes is not None:
             reader.routes -= positions.keys()
             if not reader.routes:
-                live.leave(reader)
-                self._ready.pop(reader, None)
-                self._close_later(reader)
+                self._end(live, reader)
                 self._emit.closed(reader, reader.origin)
         if fork.has_losses:
             self._on_lost(fork)

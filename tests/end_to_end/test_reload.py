@@ -110,6 +110,48 @@ async def test_a_removed_route_ends_and_may_come_back(world: World) -> None:
         assert await world.until(3) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("way", ["reload", "paused", "API"])
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_is_removed_while_it_is_read_for_apart_may_come_back(
+    world: World, read: str, way: str
+) -> None:
+    """Whoever still reads for the one before reads for nobody: else it went on there, and left out a part."""
+    count = 15_000 if read == "file" else 3000
+    web = world.engine.create("web")
+    web.start()
+    for number in range(0, count, 1000):
+        web.write_many([f"{n} {'x' * 100}".encode() for n in range(number, number + 1000)])
+    sink = {"type": "file", "path": f"{world.out}/more.ndjson"}
+    more = {"sink": sink, "start": "beginning", "queue": {"memory": "64KiB", "disk": "0"}}
+    world.configure({"all": {}}, read=read)
+    async with world.running() as daemon:
+
+        async def come() -> None:
+            if way == "API":
+                await daemon.made.set("more", more)
+            else:
+                await reload(world, daemon, {"all": {}, "more": more}, read=read)
+
+        await come()
+        await world.until(10, "more")
+        if way == "paused":
+            await daemon.made.pause("more")
+            await trio.sleep(0.1)
+        for pause_s in (0.0, 0.05):
+            if way == "API":
+                await daemon.made.remove("more", drop=False)
+            else:
+                await reload(world, daemon, {"all": {}}, read=read)
+            await trio.sleep(pause_s)
+            await come()
+        if way == "paused":
+            await daemon.made.resume("more")
+        web.write("last\n")
+        got = await world.until(count + 1, "more")
+        assert [line.split()[0] for line in got] == [*map(str, range(count)), "last"]
+        assert await world.until(1) == ["last"]
+
+
 @pytest.mark.parametrize("silent", [True, False])
 async def test_a_route_whose_disk_was_full_at_the_start_is_given_what_came_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch, silent: bool

@@ -298,6 +298,22 @@ async def test_where_a_route_begins_with_a_container_that_it_has_never_met(
     assert await router.meet({WEB: Start(YOUNGER, BEGINNING)}) == {WEB: {"all": expected}}
 
 
+@pytest.mark.parametrize("now", [LATER, BORN - 50])
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("start", [None, "now", 3600])
+async def test_a_clock_that_was_set_back_takes_nothing_of_what_came_after_the_route(
+    monkeypatch: pytest.MonkeyPatch, start: str | float | None, new: bool, now: float
+) -> None:
+    """Who saw it come says so; else the route's time is one that has not come yet."""
+    router = Router()
+    route = add(router, "all", start=start)
+    await opened(router)
+    route.state.born = BORN
+    monkeypatch.setattr(time, "time", lambda: now)
+    found = await router.meet({WEB: Start(OLDER, SOURCE_SAYS, new)})
+    assert (found == {WEB: {"all": BEGINNING}}) == (new or now < BORN)
+
+
 class Reading:
     """Whoever reads a log that it can read again."""
 
@@ -580,6 +596,25 @@ async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "records are lost: they were gone before they could be read" in said
     assert "since=a until=b" in said
+
+
+async def test_what_the_live_reader_has_lost_when_it_goes_on_is_counted_for_its_routes() -> None:
+    """A log that could not be read on is opened again where the live reader was: that has no route's name."""
+    router = Router()
+    live, apart = add(router, "live"), add(router, "apart")
+    router.apart(WEB, {"apart": position(1)})
+    router.lost(WEB, Lost(("",), "rotated", "a", "b", 100))
+    assert live.statistics().lost == {"rotated": Gaps(1, 100, 0, "a", "b")}
+    assert apart.statistics().lost == {}
+
+
+async def test_what_is_lost_for_a_removed_route_is_not_counted_for_one_of_its_name() -> None:
+    router = Router()
+    add(router, "one")
+    router.remove("one")
+    back = add(router, "one")
+    router.lost(WEB, Lost(("one",), "rotated", "a", "b", 100))
+    assert back.statistics().lost == {}
 
 
 # --- routes that are behind each other --------------------------------------------------------------

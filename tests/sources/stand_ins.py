@@ -58,6 +58,9 @@ class Routes:
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         raise AssertionError("one route is never apart")
 
+    def reads_for_somebody(self, origin: Origin, reader: Reader) -> bool:
+        return True
+
     async def wait_for_room(self) -> None:
         await trio.sleep_forever()
 
@@ -119,11 +122,12 @@ class Gate:
     """A route that holds and blocks when the test says so, and acknowledges at once."""
 
     def __init__(self, name: str, router: Router) -> None:
-        self.name = name
+        self.name = self.key = name
         self.settings = Settings
         self.gone = None
         self.holds = self._blocks = False
         self.unstored: frozenset[str] = frozenset()
+        self.cannot_store = ""
         self.got: list[str] = []
         self.place: Position = BEGINNING
         self.born = 1.0
@@ -150,6 +154,9 @@ class Gate:
 
     def begin(self, origin: str, position: Position) -> None:
         self.place, self.met_before = position, True
+
+    async def store(self) -> bool:
+        return True
 
     def open(self) -> None:
         self.holds = self._blocks = False

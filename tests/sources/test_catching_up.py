@@ -175,6 +175,20 @@ class World:
         gate.state = gate.queue = gate
         return gate
 
+    def take_out(self, name: str) -> None:
+        self.router.remove(name)
+
+    async def put_back(self, name: str, *, checkpoint: Position | None = None) -> Gate:
+        """A new route of the same name, which goes on where the one before was."""
+        before = self.gates[name]
+        gate = self.gates[name] = Gate(name, self.router)
+        gate.got, gate.place = before.got, before.place if checkpoint is None else checkpoint
+        gate.holds, gate._blocks = before.holds, before._blocks
+        self.router.add(gate, late=True)  # type: ignore[arg-type]  # what the router needs of a route
+        await self.sweep.welcome()
+        self.router.room_again()
+        return gate
+
     async def settle(self) -> None:
         """Let it read all there is to read."""
         await trio.sleep(2 * POLL_S)
@@ -341,6 +355,92 @@ async def test_a_route_that_comes_late_and_is_further_than_the_live_reader_gets_
         await w.write(10)
         assert w.all_have_everything()
         assert w.reader.forks == ()
+
+
+@pytest.mark.parametrize("away_s", [0.0, 0.01, 0.1, 60.0])
+@pytest.mark.parametrize("other", ["far from it", "with it", "behind it", "blocked with it"])
+@pytest.mark.parametrize("blocked", [False, True])
+async def test_a_route_that_is_removed_while_it_is_read_for_apart_and_comes_back_gets_everything_in_order(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, away_s: float, other: str, blocked: bool
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        before = open_files(tmp_path)
+        await w.write(10)
+        together = ["b"] if other == "far from it" else ["b", "c"]
+        for name in together:
+            w.gates[name].block()
+        await w.write(1)
+        if other == "behind it":
+            w.gates["b"].open()
+            await w.settle()
+            w.gates["b"].block()
+        await w.write(20_000, width=400)
+        if not blocked:
+            for name in [name for name in together if other != "blocked with it" or name == "b"]:
+                w.gates[name].open()
+            await trio.sleep(0.05)
+            assert 10 < len(w.gates["b"].got) < 20_000
+        w.take_out("b")
+        await trio.sleep(away_s)
+        there = await w.put_back("b")
+        for _ in range(20):
+            w.log.write(1)
+            await trio.sleep(0.02)
+        for gate in w.gates.values():
+            gate.open()
+        await w.settle()
+        await w.write(5)
+        assert there.got == w.said
+        assert w.all_have_everything()
+        assert w.reader.forks == ()
+        assert w.router._apart == {}
+        await trio.sleep(60)
+        assert open_files(tmp_path) == before
+
+
+async def test_what_a_removed_route_had_is_not_taken_for_what_a_new_one_of_its_name_has(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """Its state was dropped with it: what is read for another one that was further behind is new to it."""
+    before = await left_behind(tmp_path, 6, 0)
+    async with world(tmp_path, "ab") as w:
+        w.log.number, w.log.said = before.log.number, list(before.said)
+        w.gates["b"].holds = True
+        assert w.reader.open()
+        w.reader.begin({"a": before.gates["a"].place, "b": BEGINNING})
+        w.sweep.add(w.reader)
+        w.take_out("a")
+        new = await w.put_back("a", checkpoint=BEGINNING)
+        w.gates["b"].open()
+        await w.write(5)
+        assert new.got == w.said
+        assert w.all_have_everything()
+
+
+async def test_a_reader_whose_routes_were_removed_ends_and_holds_nothing(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        w.begin()
+        before = open_files(tmp_path)
+        w.gates["b"].block()
+        w.gates["c"].block()
+        for _ in range(3):
+            await w.write(1000)
+            await w.rotate()
+        (fork,) = w.reader.forks
+        w.take_out("b")
+        await w.settle()
+        assert w.reader.forks == (fork,)
+        w.take_out("c")
+        await w.write(1)
+        assert w.reader.forks == ()
+        assert w.router._apart == {}
+        w.end()
+        await w.drained.wait()
+        await trio.sleep(60)
+        assert open_files(tmp_path) <= before
 
 
 async def test_what_waits_for_room_does_not_ask_for_it_with_each_line(
@@ -583,6 +683,8 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
+    rotates = seed % 4 < 2
+    """Or routes are removed and come back: nothing is held for those that are not there."""
     async with world(tmp_path, "abcd") as w:
         if seed % 2:
             w.sweep._disks = SomeHang(w.sweep._disks, chance)
@@ -590,14 +692,14 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
         before = open_files(tmp_path)
         for _ in range(60):
             gate = w.gates[chance.choice("abcd")]
-            match chance.randrange(9):
+            match chance.randrange(9 if rotates else 11):
                 case 0:
                     gate.block()
                 case 1:
                     gate.open()
                 case 2:
                     gate.holds = True
-                case 3:
+                case 3 if rotates:
                     await trio.sleep(2 * POLL_S)
                     w.log.rotate()
                 case 4:
@@ -608,10 +710,16 @@ async def test_whatever_happens_every_route_gets_every_line_once_and_in_order(
                     await trio.sleep(chance.random() / 10)
                 case 7:
                     await trio.sleep(5)
+                case 9 if gate.name in w.router.routes:
+                    w.take_out(gate.name)
+                case 10 if gate.name not in w.router.routes:
+                    await w.put_back(gate.name)
                 case _:
                     w.log.write(chance.randrange(3))
         if w.log._unfinished and chance.random() < 0.5:
             w.log.write_piece()
+        for name in w.gates.keys() - w.router.routes.keys():
+            await w.put_back(name)
         await w.settle()  # by polling, as names are not watched here
         w.end()
         await trio.sleep(chance.random())

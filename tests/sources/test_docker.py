@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from logroute.router.record import ALL_STREAMS, Origin, Stream
+from logroute.router.record import ALL_STREAMS, Batch, Origin, Stream
 from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
@@ -413,6 +414,101 @@ async def test_a_route_that_comes_late_is_read_for_although_nothing_more_is_said
         router.changed("late")
         await source.welcome()
         await until(lambda: late.got == numbers(10) and not router._apart)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_comes_while_the_last_lines_are_handed_on_is_read_for(
+    engine: SimulatedEngine, read: str
+) -> None:
+    """The other routes have them already, and nothing comes any more that would tell it."""
+    container_that_said(engine, 10)
+    router = Router()
+    first = Gate("first", router)
+    source = source_of(engine, read=read)
+    late: list[Gate] = []
+    put = first.put
+
+    def come(batches: Sequence[Batch]) -> None:
+        put(batches)
+        if not late and first.got == numbers(10):
+            late.append(Gate("late", router))
+            router.changed("late")
+            nursery.start_soon(source.welcome)
+
+    first.put = come  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery, reading(source, router, router):
+        await until(lambda: bool(late) and late[0].got == numbers(10) and not router._apart)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("away_s", [0.0, 0.3])
+async def test_a_route_that_is_removed_while_it_is_read_for_apart_and_comes_back_gets_everything_in_order(
+    engine: SimulatedEngine, read: str, ended: bool, away_s: float
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    good, bad, other = (Gate(name, router) for name in ("good", "bad", "other"))
+    source = source_of(engine, read=read)
+    async with reading(source, router, router):
+        await until(lambda: good.got == bad.got == numbers(10))
+        bad.block()
+        other.block()
+        say(container, 10, 20_000)
+        await until(lambda: len(good.got) == 20_000)
+        if ended:
+            container.exit()
+        bad.open()
+        await until(lambda: len(bad.got) > 10)
+        router.remove("bad")
+        await trio.sleep(away_s)
+        back = Gate("bad", router)
+        back.got, back.place = bad.got[:], bad.place
+        router.add(back, late=True)  # type: ignore[arg-type]  # what the router needs of a route
+        await source.welcome()
+        other.open()
+        if not ended:
+            say(container, 20_000, 20_010)
+        wanted = numbers(20_000 if ended else 20_010)
+        await until(
+            lambda: all(len(gate.got) >= len(wanted) for gate in (good, back, other)) and not router._apart
+        )
+        assert good.got == back.got == other.got == wanted
+        assert bad.got == wanted[: len(bad.got)]
+    assert back.lost == good.lost == {}
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("when", ["there before", "while it runs", "engine away", "started later"])
+async def test_a_container_that_came_while_it_runs_begins_at_its_first_line_whatever_the_clocks_say(
+    tmp_path: Path, read: str, when: str
+) -> None:
+    """The engine's clock is behind that by which the route came to be: nothing seems younger than it."""
+    behind_ns = 60 * 10**9
+    async with SimulatedEngine(tmp_path, seed=1, clock=lambda: time.time_ns() - behind_ns) as engine:
+        router = Router()
+        gate = Gate("all", router)
+        gate.born, gate.met_before = time.time(), False
+        if when == "there before":
+            container = container_that_said(engine, 10)
+            await trio.sleep(0 if read == "file" else 2.5)  # an engine tells its time to the second
+        elif when == "started later":
+            container = engine.create("web")
+        async with reading(source_of(engine, read=read, start="now"), router, router):
+            if when == "while it runs":
+                container = container_that_said(engine, 10)
+            elif when == "started later":
+                container.start()
+                say(container, 0, 10)
+            elif when == "engine away":
+                await engine.stop()
+                container = container_that_said(engine, 10)
+                await engine.start()
+            await until(lambda: gate.met_before)
+            await trio.sleep(0.1)
+            say(container, 10, 20)
+            await until(lambda: gate.got[-1:] == ["n 19"])
+            assert gate.got == numbers(20)[10 if when == "there before" else 0 :]
 
 
 async def until(holds: Callable[[], bool]) -> None:

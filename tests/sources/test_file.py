@@ -116,6 +116,8 @@ async def test_what_was_there_before_is_left_out_and_what_comes_later_is_not(tmp
         await routes.until(1)
         append(new, "first line\n")
         assert sorted(await routes.until(2)) == ["first line", "unfinished"]
+    # Whatever the clocks say of when they came to be.
+    assert (routes.began[str(old)].new, routes.began[str(new)].new) == (False, True)
 
 
 async def test_lines_that_are_none_of_the_format_are_counted_and_said(

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from logroute.router.position import BEGINNING, Mark, Position
 from logroute.router.record import Batch, Origin, Record
 from logroute.sources import Lost
-from logroute.sources.log_file import BUFFER_BYTES, LogFile
+from logroute.sources.log_file import BUFFER_BYTES, LINGER_S, LogFile
+from logroute.sources.log_formats import FormatName
 from tests.sources.stand_ins import refuse
 
 ORIGIN = Origin("docker:1", "docker", id="3b74a877e0f9" + "0" * 52, name="web")
@@ -39,8 +41,14 @@ def lines(first: int, last: int, stream: str = "stdout") -> bytes:
 class Reader:
     """A log file, read into memory."""
 
-    def __init__(self, path: Path, checkpoints: dict[str, Position] | None = None, limit: int = 1 << 20):
-        self.log = LogFile(str(path), ORIGIN, limit=limit)
+    def __init__(
+        self,
+        path: Path,
+        checkpoints: dict[str, Position] | None = None,
+        limit: int = 1 << 20,
+        format: FormatName = "docker",
+    ) -> None:
+        self.log = LogFile(str(path), ORIGIN, limit=limit, format=format)
         assert self.log.open()
         self.lost = self.log.resume(checkpoints or {"all": BEGINNING})
         self.batches: list[Batch] = []
@@ -111,6 +119,38 @@ def test_rotation_is_followed_to_the_end_of_the_old_file_first(path: Path) -> No
     rotate(path)
     append(path, lines(4, 5))
     assert reader.read() == numbers(3, 5)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, -1, 0, 3600])
+def test_a_file_that_programs_write_to_is_read_on_until_it_is_left_alone_whatever_the_clock_says(
+    path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """The clock was set back, or forward, after it was written to last."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    path.write_bytes(b"1\n")
+    reader = Reader(path, format="text")
+    assert reader.read() == ["1"]
+    rotate(path)
+    append(path, b"3\n")
+    assert reader.read() == []
+    for _ in range(3):
+        now += LINGER_S - 1
+        append(Path(f"{path}.1"), b"2\n")
+        os.utime(f"{path}.1", (time.time() + ahead_s,) * 2)
+        assert reader.read() == ["2"]
+    now += LINGER_S - 1
+    assert reader.read() == []
+    now += 2
+    assert reader.read() == ["3"]
+
+
+def test_a_file_that_was_left_alone_before_it_is_read_is_not_waited_for(path: Path) -> None:
+    path.write_bytes(b"1\n")
+    os.utime(path, (1, 1))
+    rotate(path)
+    append(path, b"2\n")
+    assert Reader(path, format="text").read() == ["1", "2"]
 
 
 def test_files_that_are_held_survive_rotation_and_removal(path: Path) -> None:
