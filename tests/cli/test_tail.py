@@ -68,7 +68,7 @@ def test_into_a_pipe_a_line_is_its_name_and_its_bytes() -> None:
 
 def test_lines_of_a_terminal_that_are_one_record_are_shown_without_their_carriage_returns() -> None:
     batch = batch_of(origin(), record("panic: no\r\n\tcard\rs\r"))
-    assert shown(Style(), batch) == "web | panic: no\n\tcard\rs\n"
+    assert shown(Style(), batch) == "web | panic: no\n      \tcard\rs\n"
     assert "000d" not in shown(Style(terminal=True), batch_of(origin(), record("panic: no\r\n\r\n")))
 
 
