@@ -156,6 +156,7 @@ class _Guard:
 
 def _is_this_host(host: str) -> bool:
     name = host[: host.rfind("]") + 1].strip("[]") if host.startswith("[") else host.partition(":")[0]
+    name = name.lower()
     if name == "localhost":
         return True
     try:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
 
 ROUTE = ["route"]
+# A series that begins with its first event shows no increase by it: rules would miss that.
+DROPPED = ("damaged", "full", "gone")
+"""Reasons that are there from the beginning."""
+LOST = ("removed", "rotated", "unreadable")
+"""Likewise."""
 ROUTE_COUNTERS = {
     "received": "Records that entered the route's queue, behind its processors.",
     "delivered": "Records that the receiver has taken.",
@@ -106,7 +111,11 @@ class BooksCollector:
                 "Records that were given up, by reason.",
                 labels=["route", "reason"],
             ),
-            {(name, reason): n for name, book in books.items() for reason, n in book.dropped.items()},
+            {
+                (name, reason): book.dropped.get(reason, 0)
+                for name, book in books.items()
+                for reason in {*DROPPED, *book.dropped}
+            },
         )
         yield _family(
             CounterMetricFamily(
@@ -114,7 +123,11 @@ class BooksCollector:
                 "Gaps in what could be read for the route: records were gone before that.",
                 labels=["route", "reason"],
             ),
-            {(name, reason): gaps.gaps for name, book in books.items() for reason, gaps in book.lost.items()},
+            {
+                (name, reason): gaps.gaps if (gaps := book.lost.get(reason)) else 0
+                for name, book in books.items()
+                for reason in {*LOST, *book.lost}
+            },
         )
         yield _family(
             CounterMetricFamily(

@@ -114,6 +114,8 @@ async def body_of(request: Request, type_: type[T]) -> T:
         raise Problem(422, what, path=where.rstrip("`")) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, f"the body is no JSON: {error}") from error
+    except RecursionError as error:
+        raise Problem(400, "the body is nested too deeply") from error
 
 
 async def raw_body_of(request: Request) -> bytearray:

@@ -20,7 +20,7 @@ from logroute.router.record import STREAMS
 from logroute.sources import Behind, Emit, Lost, SourceContext
 from logroute.sources.docker_container import Container
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
-from logroute.sources.engine_batches import Offer
+from logroute.sources.engine_batches import Offer, share_of_pending
 from logroute.sources.engine_logs import EngineLog, LogBroken
 
 FORKS_AT_ONCE = 4
@@ -97,6 +97,7 @@ class ContainerReaders:
             container.origin,
             limit=self._context.record_limit_bytes,
             lost=partial(self._on_lost, container),
+            pending_bytes=lambda: share_of_pending(len(self._logs)),
         )
         self._logs.add(log)
         return log

@@ -27,6 +27,10 @@ from logroute.sources.engine_resume import Ahead, advanced
 
 # Read but not taken yet, as batches count it: for usual lines half of it is text.
 PENDING_BYTES = 2 << 20
+ALL_PENDING_BYTES = 32 << 20
+"""The same of all logs of a source together, however many hang; but each may have …"""
+LEAST_PENDING_BYTES = 64 << 10
+"""… so much, without which it would be read in small pieces."""
 # As long as nobody takes anything a stream stays open for so long.
 STALL_S = 5.0
 
@@ -45,10 +49,17 @@ class _Filling(msgspec.Struct):
     ending: bool = False
 
 
+def share_of_pending(logs: int) -> int:
+    """What each of so many logs may hold, bytes."""
+    return max(LEAST_PENDING_BYTES, min(PENDING_BYTES, ALL_PENDING_BYTES // max(1, logs)))
+
+
 class PendingBatches:
     """The batches of one log, in order, and how far it was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: Callable[[], int] = lambda: PENDING_BYTES) -> None:
+        """`bound()` is what it may hold, in bytes: it is asked again and again."""
+        self._bound = bound
         self.position: Position = BEGINNING
         """Behind the last record that was put in."""
         self.ahead: list[Ahead] = []
@@ -170,7 +181,7 @@ class PendingBatches:
 
     @property
     def full(self) -> bool:
-        return self._size_bytes >= PENDING_BYTES
+        return self._size_bytes >= self._bound()
 
     async def room(self) -> bool:
         """Wait until there is some; False if that takes too long for a stream to stay open."""

@@ -21,7 +21,7 @@ from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes
-from logroute.sources.engine_batches import STALL_S, Offer, PendingBatches
+from logroute.sources.engine_batches import PENDING_BYTES, STALL_S, Offer, PendingBatches
 from logroute.sources.engine_reading import REOPEN_S, End, Reading, came_to, newest_time
 from logroute.sources.engine_resume import (
     Ahead,
@@ -90,7 +90,9 @@ class EngineLog:
         *,
         limit: int,
         lost: Callable[[Lost], None],
+        pending_bytes: Callable[[], int] = lambda: PENDING_BYTES,
     ) -> None:
+        """`pending_bytes()` is what it may hold that nobody has taken."""
         self.origin = origin
         """May be replaced (renaming): batches have the one that was there when they were read."""
         self.routes: frozenset[str] | None = None
@@ -107,7 +109,7 @@ class EngineLog:
         self._lost = lost
         self._log = structlog.get_logger("logroute.sources")
         self._rotation_bytes = rotation_bytes(details)
-        self._pending = PendingBatches()
+        self._pending = PendingBatches(pending_bytes)
         self._pending.on_idle = self._join_now
         self._begun = False
         self._routes: tuple[str, ...] = ()

@@ -388,6 +388,16 @@ async def test_a_body_that_is_too_large_or_never_comes_is_refused(
             assert (await client.get("/v1/stats")).status_code == 200
 
 
+async def test_a_body_that_is_nested_without_end_is_a_mistake_of_who_sends_it(
+    state: Path, address: Address
+) -> None:
+    json_ = {"content-type": "application/json"}
+    async with daemon_with(state, {"r": picky()}, address=address), client_of(address) as client:
+        for path in ("/v1/routes", "/v1/routes/r/deadletters/replay"):
+            answer = await client.post(path, content=b'{"a":' * 20_000, headers=json_)
+            assert answer.status_code in (400, 422), answer.text
+
+
 async def test_a_mistake_of_ours_is_a_problem_and_stands_in_the_log(
     state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:

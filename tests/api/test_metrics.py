@@ -73,6 +73,9 @@ async def test_the_books_add_up(address: Address, tmp_path: Path) -> None:
         assert received == done + queued + in_flight == 10
         assert of(found, "logroute_route_rejected_records_total", route="all") == 1
         assert of(found, "logroute_route_up", route="other") == 1
+        # From the beginning, so that the first one shows as an increase.
+        assert of(found, "logroute_route_dropped_records_total", route="all", reason="full") == 0
+        assert of(found, "logroute_route_lost_gaps_total", route="all", reason="rotated") == 0
         assert of(found, "logroute_source_records_total", source="docker") == 10
         assert of(found, "logroute_route_delivery_seconds_count", route="all") >= 1
         assert of(found, "logroute_route_delivered_bytes_total", route="all") >= 0

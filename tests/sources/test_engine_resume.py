@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from logroute.router.position import BEGINNING, Mark, Position
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, message_hash
 from logroute.router.times import iso_time
-from logroute.sources.engine_batches import PendingBatches
+from logroute.sources.engine_batches import (
+    ALL_PENDING_BYTES,
+    LEAST_PENDING_BYTES,
+    PENDING_BYTES,
+    PendingBatches,
+    share_of_pending,
+)
 from logroute.sources.engine_resume import (
     JITTER_NS,
     Ahead,
@@ -306,3 +312,9 @@ def test_an_anchor_knows_its_place_in_its_group() -> None:
     anchor = position.stdout.anchor
     assert anchor is not None
     assert (anchor.sequence, anchor.hash) == (2, message_hash("2"))
+
+
+def test_all_logs_together_hold_only_so_much() -> None:
+    assert share_of_pending(0) == share_of_pending(1) == share_of_pending(16) == PENDING_BYTES
+    assert 150 * share_of_pending(150) <= ALL_PENDING_BYTES
+    assert share_of_pending(10_000) == LEAST_PENDING_BYTES
