@@ -26,6 +26,8 @@ class Verbs(click.Group):
     """A group that lists where no verb is named; what stands before a verb is the verb's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # what has been typed is to be completed, not to be done
+            return super().parse_args(ctx, args)
         valued = {
             name
             for option in self.commands["list"].params

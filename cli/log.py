@@ -64,10 +64,14 @@ def hand_over(to: Callable[[Mapping[str, Any]], None]) -> None:
     )
 
 
+OWN = frozenset(("level", "timestamp", "event", "route", "routes", "source", "container"))
+"""Parts of what is said that are words of ours, or names by which people look for it."""
+
+
 def _hide(
     hidden: Hidden, _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    return {name: hidden.without_in(value) for name, value in event.items()}
+    return {name: value if name in OWN else hidden.without_in(value) for name, value in event.items()}
 
 
 def _traceback(hidden: Hidden, output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:

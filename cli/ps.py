@@ -108,12 +108,14 @@ def _routes(facts: ContainerFacts) -> list[str]:
 
 
 def _fitting(names: Sequence[str], room: int | None) -> str:
-    """As many as there is room for, and how many more there are: a mark stays with its name."""
+    """As many as there is room for, and how many more there are: a mark stays with its name, and in sight."""
     whole = ", ".join(names)
     if room is None or len(whole) <= room or len(names) == 1:
         return whole
+    # Those that somebody looks for first.
+    names = sorted(names, key=lambda name: not name.endswith("!"))
     for shown in range(len(names) - 1, 0, -1):
         text = f"{', '.join(names[:shown])} +{len(names) - shown}"
         if len(text) <= room:
             return text
-    return f"{len(names)} routes"
+    return f"{len(names)} routes" + ("!" if names[0].endswith("!") else "")

@@ -42,7 +42,7 @@ def run_tests(loaded: LoadedConfig) -> list[Verdict]:
     """Every test, in the order of the configuration. Raises ConfigError where a processor cannot be made."""
     from logroute.config.plans import unusable
 
-    if problems := unusable(loaded):
+    if loaded.config.tests and (problems := unusable(loaded, sources=False)):
         raise ConfigError(problems)
     return trio.run(_run, loaded)
 

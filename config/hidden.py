@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-SHORTEST = 4
-"""A value with fewer characters is no secret, and stands in many a text by chance."""
+SHORTEST = 8
+"""A value with fewer characters stands in many a text by chance: an environment's name, a region."""
+BEGINNING = 4
+"""Of a value that was cut so many characters have to be left to tell it."""
 PIECE = 8
 """A piece of a value is hidden as well from so many characters on."""
 KEPT = 1000
@@ -99,7 +101,7 @@ class Hidden:
         """Without the beginning of a value at its end."""
         lower = head.lower()[-CUT_CHARACTERS:]
         for form, reference in self._forms:
-            for length in range(min(len(form) - 1, len(lower)), SHORTEST - 1, -1):
+            for length in range(min(len(form) - 1, len(lower)), BEGINNING - 1, -1):
                 if lower.endswith(form[:length]):
                     return head[: len(head) - length] + reference
         return head

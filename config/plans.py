@@ -148,9 +148,9 @@ def _route_plan(
     )
 
 
-def unusable(loaded: LoadedConfig) -> list[Problem]:
+def unusable(loaded: LoadedConfig, *, sources: bool = True) -> list[Problem]:
     """What no run would begin with, though it is valid, each with its place: processors that cannot be made,
-    sources that do not fit this machine.
+    sources that do not fit this machine (left out where nothing is read).
     """
     found: list[Problem] = []
 
@@ -162,7 +162,7 @@ def unusable(loaded: LoadedConfig) -> list[Problem]:
             found.append(msgspec.structs.replace(loaded.place_of(at), message=text))
 
     config = loaded.config
-    for name, options in config.sources.items():
+    for name, options in config.sources.items() if sources else ():
         attempt(("sources", name), options.check)
     chains: list[tuple[Loc, Sequence[ProcessorOptions]]] = [(("processors",), config.processors)]
     chains += [(("routes", name, "processors"), route.processors) for name, route in config.routes.items()]

@@ -43,7 +43,7 @@ path begins at the configuration's folder. `$${` is a literal `${`.
 Whatever is wrong with a configuration is told without what variables and files hold. What came from a file
 is shown nowhere later either: not in the log, in no error of a receiver that repeats it, not by the API.
 `${file:/run/secrets/x}` stands in its place. So it is with a variable that is called like a secret
-(`API_KEY`, `HEC_TOKEN`) and holds at least eight characters. A file with fewer than four holds no secret.
+(`API_KEY`, `HEC_TOKEN`). Either holds at least eight characters: less stands in many a text by chance.
 
 A file that is included may have `routes`, `sources` and an `include` of its own, relative to itself. Each
 file is read once; a name may be given once in all of them.

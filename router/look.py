@@ -5,7 +5,7 @@ For the API, and for `logroute tail` where there is no daemon.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,11 +15,11 @@ from logroute.router.chain import Chains, Memo
 from logroute.router.history import reading
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.position import BEGINNING
-from logroute.router.record import Batch, Origin, settling
+from logroute.router.record import Batch, Origin, Record, settling
 from logroute.router.seam import Seam
 from logroute.router.selection import Chooser
 from logroute.router.views import HISTORY_SHARE, Item, View
-from logroute.sources import History, Past
+from logroute.sources import History, Past, ReadTo
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PASSES = 10
 """So often what was said while the past was read is read as a part of it. Of what comes faster than it can be
 read some is skipped in the end, and that is told."""
+
+
+NOTHING_READ = ReadTo(Record("", "stdout", ""), BEGINNING)
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -100,6 +103,8 @@ class _Looking:
         self._past = query.past
         self._way = _Way(daemon, query)
         self._seam = Seam()
+        self._asked: set[str] = set()
+        """Logs, by their origins' keys, of which the past was read, or begun to be."""
 
     async def read_past(self) -> None:
         """What was said before, to where each log ends now."""
@@ -107,7 +112,8 @@ class _Looking:
         if past is None:
             return
         unread = {origin.key for origin, _ in past.problems}
-        histories = [each for each in self._way.histories() if each.origin.key not in unread]
+        histories = [each for each in self._way.histories(self._asked) if each.origin.key not in unread]
+        self._asked |= {each.origin.key for each in histories}
         async with reading(histories, past) as groups:
             async for batches in groups:
                 shown: list[Shown] = []
@@ -129,8 +135,10 @@ class _Looking:
         if news := now.take_news():
             await self._show(news)
         past = self._past
-        if past is not None and (read := self._seam.read_to()):
-            self._past = Past(since=past.since, behind=read, problems=past.problems)
+        if past is not None:
+            # Of a log that has had nothing yet all that comes is wanted, of a new one what is asked for.
+            behind = dict.fromkeys(self._asked, NOTHING_READ) | self._seam.read_to()
+            self._past = Past(since=past.since, last=past.last, behind=behind, problems=past.problems)
 
     async def end_past(self) -> None:
         """What processors held of it, and what could not be read."""
@@ -185,13 +193,14 @@ class _Way:
         self._held: dict[str, Origin] = {}
         """Logs of which something may be held."""
 
-    def histories(self) -> list[History]:
-        """The logs that are wanted."""
+    def histories(self, asked: Collection[str]) -> list[History]:
+        """The logs that are wanted; those that were asked before also if nothing more comes of them."""
         return [
             history
             for source in self._daemon.sources.running.values()
             for history in source.histories()
-            if (history.running or self._query.ended) and self._takes(history.origin)
+            if (history.running or self._query.ended or history.origin.key in asked)
+            and self._takes(history.origin)
         ]
 
     def _takes(self, origin: Origin) -> bool:

@@ -45,6 +45,8 @@ class RunningSources:
         """Those of the beginning that have not ended by themselves."""
         self._tasks: dict[str, _Task] = {}
         self._running: dict[str, Source[Any]] = {}
+        self._failed: set[str] = set()
+        """Those that have failed, and have not been started again."""
         self._failures: dict[str, tuple[float, str]] = {}
         """When each failed last, on trio's clock, and why."""
         self._all = trio.CancelScope()
@@ -70,9 +72,10 @@ class RunningSources:
         return all(source.standing_s < STANDS_AFTER_S for source in self._running.values())
 
     async def welcome(self) -> None:
-        """Have routes that came meet the origins of all of them."""
-        for source in list(self._running.values()):
-            await source.welcome()
+        """Have routes that came meet the origins of all of them; one to be started again meets them then."""
+        for name, source in list(self._running.items()):
+            if name not in self._failed:
+                await source.welcome()
 
     def stop(self) -> None:
         """End all of them, also those that are not started yet."""
@@ -131,6 +134,7 @@ class RunningSources:
         attempt = 0
         while True:
             source = self._running[plan.name] = plan.make()
+            self._failed.discard(plan.name)
             failed = False
             began = trio.current_time()
             wait_s = 0.0
@@ -139,6 +143,7 @@ class RunningSources:
             # A group: our cancellation may stand beside the source's failure.
             except* Exception as errors:
                 failed = True
+                self._failed.add(plan.name)
                 if trio.current_time() - began > RESTART_MAX_S:
                     attempt = 0
                 wait_s = min(RESTART_MAX_S, RESTART_FIRST_S * 2 ** min(attempt, 30))

@@ -336,13 +336,18 @@ class EngineLog:
             if last is not None or reading.decoder.error is not None:
                 # An engine that meets a broken line in a log may end there without a word.
                 until = last.time if last is not None else ""
-                self._lost(Lost(self._routes, "unreadable", since=self.newest_time, until=until))
+                self._lost(Lost(self._readers, "unreadable", since=self.newest_time, until=until))
         if not running:
             self._unfinished.clear()
             reading.follow = False  # its times may be as they are: nothing is to be read again
             self._take(reading, rest)
             self._pending.end(self.origin)
         return True
+
+    @property
+    def _readers(self) -> tuple[str, ...]:
+        """Who misses what comes no more. Others may have joined the live reader, or have left it, since."""
+        return ("",) if self.routes is None else tuple(sorted(self.routes))
 
     @property
     def newest_time(self) -> str:
@@ -354,7 +359,7 @@ class EngineLog:
         if self._reading is not None:
             self._finish(None, running=False)
             return
-        self._lost(Lost(self._routes, "removed", since=self.newest_time))
+        self._lost(Lost(self._readers, "removed", since=self.newest_time))
 
     async def _locate(self) -> None:
         """Look through the whole log for the anchors; report those that are gone."""

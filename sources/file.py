@@ -7,6 +7,7 @@ file of its own, even where a pattern matches it.
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 import socket
@@ -48,6 +49,10 @@ from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
 """How often the patterns are looked up. A new file in a folder that is watched is found at once."""
+MISSING_S = 1.0
+"""A file that has no name for so long is gone: it was not just renamed, with the next one made at once."""
+SILENT_S = 10.0
+"""A disk that has not answered for so long is told of."""
 RETRY_S = 15.0
 # Where kubelet has logs written, and its links to them (Kubernetes, pkg/kubelet/kuberuntime/helpers.go and
 # legacy.go). No name in them has a `_`.
@@ -110,6 +115,8 @@ class _File(msgspec.Struct, eq=False):
     drained: bool = False
     gone: bool = False
     """No name leads to it any more; what was written to it is read to its end."""
+    missing_since: float = math.inf
+    """Since when no name leads to it, on trio's clock."""
 
 
 @SOURCES.register(FileSourceOptions)
@@ -132,8 +139,11 @@ class FileSource(Source[FileSourceOptions]):
         self._some_drained = trio.Event()
         self._stuck: dict[str, tuple[LogFile, Mapping[str, Position], float]] = {}
         """Files that could not be read on, and when that is tried again."""
-        self._ended: set[str] = set()
-        """Paths whose file was read to its end and is gone: another one there has nothing to do with it."""
+        self._there_before: set[str] = set()
+        """Paths that were there when we began, and could not be read then."""
+        self._ended: dict[str, Position] = {}
+        """Paths whose file was read to its end and is gone, and to where. Another one there has nothing to do
+        with it, unless that was only renamed."""
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
@@ -192,7 +202,7 @@ class FileSource(Source[FileSourceOptions]):
         return self._sweep.standing_s
 
     def notes(self) -> list[str]:
-        silent = [f"the disk of {pattern} does not answer" for pattern in self._patterns.silent]
+        silent = [f"the disk of {pattern} does not answer" for pattern in self._patterns.silent(SILENT_S)]
         return [f"{each}: new files there are not seen" for each in silent] + self._sweep.notes()
 
     async def welcome(self) -> None:
@@ -202,7 +212,8 @@ class FileSource(Source[FileSourceOptions]):
 
     async def _scan_on(self) -> None:
         while True:
-            with trio.move_on_after(SCAN_S):
+            missing = any(each.missing_since < math.inf for each in self._files.values())
+            with trio.move_on_after(MISSING_S if missing else SCAN_S):
                 await self._appeared.wait()
             self._appeared = trio.Event()
             await self._scan()
@@ -247,10 +258,15 @@ class FileSource(Source[FileSourceOptions]):
                 await self._reopen(log, places)
         for path, file in self._files.items():
             if path in paths or file.gone or self.context.once:
+                file.missing_since = math.inf
                 continue
-            if not await trio.to_thread.run_sync(
+            if await trio.to_thread.run_sync(
                 os.path.exists, path, limiter=self._threads, abandon_on_cancel=True
             ):
+                continue
+            # Between renaming a file and making the next one rotation leaves nothing of that name.
+            file.missing_since = min(file.missing_since, now)
+            if now - file.missing_since >= MISSING_S:
                 file.gone = file.log.complete = True
                 self._sweep.wake(file.log)
 
@@ -299,6 +315,8 @@ class FileSource(Source[FileSourceOptions]):
                     self._open, path, limiter=self._threads, abandon_on_cancel=True
                 )
             except OSError as error:
+                if first:
+                    self._there_before.add(path)
                 if path not in self._failed_at:
                     self._log.warning("cannot read a file, trying again", path=path, reason=error.strerror)
                 self._failed_at[path] = trio.current_time() + RETRY_S
@@ -307,13 +325,19 @@ class FileSource(Source[FileSourceOptions]):
                 continue
             log, position, born = found
             self._failed_at.pop(path, None)
+            first = first or path in self._there_before
+            self._there_before.discard(path)
             opened[log.origin] = log
             # One that came while we ran is read from its first line.
             starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING, new=True)
         checkpoints = await self._checkpoints.meet(starts)
         for origin, log in opened.items():
-            known = checkpoints[origin] if log.path not in self._ended else {"": BEGINNING}
-            self._ended.discard(log.path)
+            known = checkpoints[origin]
+            ended = self._ended.pop(log.path, None)
+            if ended is not None and await trio.to_thread.run_sync(
+                log.is_behind, ended, limiter=self._threads, abandon_on_cancel=True
+            ):
+                known = {"": BEGINNING}
             await self._read(log, known or {"": starts[origin].position})
             self._log.debug("reading", path=log.path, format=self.options.format)
 
@@ -364,7 +388,7 @@ class FileSource(Source[FileSourceOptions]):
             self._some_drained = trio.Event()
         else:
             del self._files[log.path]
-            self._ended.add(log.path)
+            self._ended[log.path] = log.position
             self._checkpoints.gone(log.origin)
 
     def _failed(self, log: LogFile, error: Exception) -> None:

@@ -104,8 +104,9 @@ class EngineHistory:
         since, last = past.since, past.last
         behind = None
         if (read := past.behind.get(self.origin.key)) is not None:
-            behind = _Behind(read.last)
-            since, last = read.last.time, None
+            last = None
+            if read.last.time:
+                behind, since = _Behind(read.last), read.last.time
         since_ns = time_ns(since) if since else 0
         before: Position = BEGINNING
         try:

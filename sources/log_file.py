@@ -434,6 +434,18 @@ class LogFile:
         """The oldest record that is still there: what `read: auto` compares with the engine's."""
         return first_record(list(self._segments), self._format)
 
+    def is_behind(self, ended: Position) -> bool:
+        """Whether another file of this name was read to that position, its end, and is not among these now,
+        under whatever name. Then what else there is of older ones is left out. Blocks on the disk."""
+        read = {part.place.file for part in (ended.stdout, ended.stderr) if part.place is not None}
+        with self._chain:
+            if any(segment.identify() in read for segment in self._segments):
+                return False
+            while len(self._segments) > 1:
+                self._segments.pop(0).close()
+                self._passed += 1
+        return True
+
     def begin(self, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES) -> list[Lost]:
         """Begin where the routes are.
 

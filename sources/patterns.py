@@ -27,15 +27,18 @@ class Patterns:
         self._threads = trio.CapacityLimiter(len({*patterns, *exclude}))
         self._asked: dict[str, bool] = {}
         """Patterns whose disks have not answered yet; and whether somebody still waits for that."""
+        self._asked_at: dict[str, float] = {}
         self._last: dict[str, set[str]] = {}
         """What each has matched when its disk last answered."""
         self._given: set[str] = set()
         """Of which that was told once."""
+        self._late: set[str] = set()
+        """Of which that came late, and was not told yet: it is not asked for again before."""
 
-    @property
-    def silent(self) -> list[str]:
-        """Patterns whose disks do not answer: what is new there, or gone, is not seen."""
-        return [pattern for pattern, waited in self._asked.items() if not waited]
+    def silent(self, for_s: float = 0.0) -> list[str]:
+        """Patterns whose disks have not answered for so long: what is new there, or gone, is not seen."""
+        since = trio.current_time() - for_s
+        return [pattern for pattern, at in self._asked_at.items() if not self._asked[pattern] and at <= since]
 
     async def matching(self) -> Mapping[str, bool]:
         """The files that match, and whether all their patterns are answered for the first time.
@@ -44,8 +47,9 @@ class Patterns:
         """
         async with trio.open_nursery() as nursery:
             for pattern in {*self._patterns, *self._exclude}:
-                if pattern not in self._asked:
+                if pattern not in self._asked and pattern not in self._late:
                     nursery.start_soon(self._ask, pattern)
+        self._late.clear()
         if not self._last.keys() >= {*self._exclude}:
             return {}  # nobody knows which ones are wanted
         excluded = set[str]().union(*(self._last[pattern] for pattern in self._exclude))
@@ -58,7 +62,7 @@ class Patterns:
 
     async def _ask(self, pattern: str) -> None:
         token = trio.lowlevel.current_trio_token()
-        self._asked[pattern] = True
+        self._asked[pattern], self._asked_at[pattern] = True, trio.current_time()
 
         def look() -> None:
             paths = glob.glob(pattern, recursive=True, include_hidden=True)
@@ -73,5 +77,7 @@ class Patterns:
 
     def _answered(self, pattern: str, files: set[str]) -> None:
         self._last[pattern] = files
+        self._asked_at.pop(pattern, None)
         if not self._asked.pop(pattern, True):
+            self._late.add(pattern)
             self._on_answer()

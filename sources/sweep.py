@@ -429,7 +429,8 @@ class Sweep:
     def _leave_idle(self, live: LogFile) -> None:
         """Forks end here whose routes were removed, or do not take the log any more."""
         for fork in live.forks:
-            if not self._emit.reads_for_somebody(live.origin, fork):
+            # As it was called when the fork began: who takes what is left of that decides.
+            if not self._emit.reads_for_somebody(fork.origin, fork):
                 self._emit.joined(live.origin, fork.routes or frozenset())
                 self._emit.closed(fork, live.origin)
                 self._end(live, fork)

@@ -175,10 +175,18 @@ def test_every_mistake_is_a_line(folder: Path) -> None:
     ]
 
 
-def test_what_run_would_refuse_is_no_valid_configuration(folder: Path) -> None:
+def test_what_run_would_refuse_anywhere_is_no_valid_configuration(folder: Path) -> None:
+    Path("logroute.yaml").write_text("api: {listen: '0.0.0.0:8080'}\nroutes: {all: {sink: 'null:'}}\n")
+    found = answer("validate", "-c", "logroute.yaml")
+    assert found.exit_code == 2
+    assert found.output.startswith(
+        "logroute.yaml:1:7: api.listen: 0.0.0.0:8080 can be reached by other hosts: give"
+    )
+
+
+def test_what_only_this_machine_lacks_is_said_and_makes_nothing_invalid(folder: Path) -> None:
     Path("logroute.yaml").write_text(
-        "api:\n"
-        "  listen: 0.0.0.0:8080\n"
+        "api: {token_file: nowhere}\n"
         "processors:\n"
         "  - {type: json}\n"
         "  - {type: lookup, file: nowhere.csv, key: fields.ip, into: fields.host}\n"
@@ -188,14 +196,14 @@ def test_what_run_would_refuse_is_no_valid_configuration(folder: Path) -> None:
         "    sink: 'null:'\n"
     )
     found = answer("validate", "-c", "logroute.yaml")
-    assert found.exit_code == 2
-    listen, first, second = found.output.splitlines()
-    assert listen.startswith(
-        "logroute.yaml:2:3: api.listen: 0.0.0.0:8080 can be reached by other hosts: give"
-    )
-    assert first == "logroute.yaml:5:5: processors[1]: nowhere.csv: cannot read it: No such file or directory"
-    assert second.startswith("logroute.yaml:8:18: routes.all.processors[0]: gone.json: cannot read it: ")
-    assert answer("test", "-c", "logroute.yaml").exit_code == 2
+    assert found.exit_code == 0
+    assert "valid. Routes: all" in found.stdout
+    token, first, second = (line.partition("would refuse it: ")[2] for line in found.stderr.splitlines())
+    assert token.startswith("logroute.yaml:1:7: api.token_file: cannot read nowhere")
+    assert first == "logroute.yaml:4:5: processors[1]: nowhere.csv: cannot read it: No such file or directory"
+    assert second.startswith("logroute.yaml:7:18: routes.all.processors[0]: gone.json: cannot read it: ")
+    here = json.loads(answer("validate", "--format=json", "-c", "logroute.yaml").stdout)["here"]
+    assert [each["line"] for each in here] == [1, 4, 7]
 
 
 def test_every_mistake_is_an_object_as_json(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.config.hidden import KEPT, Hidden
+from logroute.config.hidden import KEPT, SHORTEST, Hidden
 from logroute.config.load import load_config
 
 TOKEN = ("${file:token}", "S3cr3t/Pass wörd+x")
@@ -75,11 +75,11 @@ def test_values_of_many_reloads_are_remembered_but_not_for_ever() -> None:
     assert hidden.without(f"secret-{KEPT + 9:05} secret-00010") == "${file:s} ${file:s}"
 
 
-@given(value=st.text(min_size=4), before=st.text(), after=st.text())
+@given(value=st.text(min_size=SHORTEST), before=st.text(), after=st.text())
 def test_whatever_a_value_is_it_is_taken_out(value: str, before: str, after: str) -> None:
     shown = Hidden([("*", value)]).without(before + value + after)
     secret = value.strip()
-    assert len(secret) < 4 or secret not in shown or secret in before + "*" + after
+    assert len(secret) < SHORTEST or secret not in shown or secret in before + "*" + after
 
 
 def test_files_are_hidden_and_variables_that_are_called_like_secrets(tmp_path: Path) -> None:

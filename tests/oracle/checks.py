@@ -197,7 +197,7 @@ def reordered(history: History, route: RouteHistory) -> Iterator[Violation]:
     """Of each stream, what comes for the first time comes in order. Repetitions begin further back.
 
     Over plain TCP there may be some among them that come for the first time: a cut had cost them. And
-    elsewhere what was refused the first time.
+    elsewhere what was refused the first time, and of routes that drop what was dropped, and is read again.
     """
     for name, arrivals in route.arrivals.items():
         refused = {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
@@ -206,7 +206,7 @@ def reordered(history: History, route: RouteHistory) -> Iterator[Violation]:
         for run in _rising(arrivals.in_turn()):
             late = [(number, at) for number, at in run if number < last and number not in arrived]
             if any(number in arrived for number, _ in run):
-                cost = route.promise == "confirmed"
+                cost = route.promise == "confirmed" or route.sheds
                 late = [(number, at) for number, at in late if not cost and number not in refused]
             if late:
                 number, at = late[0]

@@ -252,6 +252,19 @@ def test_an_old_connection_that_is_read_late_is_no_other_order() -> None:
     assert story.kinds() == []
 
 
+@pytest.mark.parametrize("sheds", [False, True])
+def test_what_was_dropped_may_come_with_a_repetition(sheds: bool) -> None:
+    """A kill has taken back that it was dropped, and what was delivered behind it."""
+    story = Story("at least once")
+    story.route.sheds = sheds
+    story.arrive([0, 1, 5], at=6.0)
+    story.down(7.0, 8.0, abrupt=True)
+    story.arrive(range(1, 10), at=10.0, turn=2)
+    assert story.kinds() == ([] if sheds else [("reordered", key(2))])
+    story.arrive([11 - 9], at=11.0, turn=3)  # again, and for no reason
+    assert ("doubled", key(2)) in story.kinds()
+
+
 # --- what may be missing ------------------------------------------------------------------------------
 
 
