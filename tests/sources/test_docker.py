@@ -533,3 +533,47 @@ async def test_origins_have_the_variables_that_the_source_is_to_show(
 def test_variables_are_named_one_by_one(name: str) -> None:
     with pytest.raises(ValueError, match="each in full"):
         DockerOptions.model_validate({"env": [name]})
+
+
+async def test_a_route_that_is_behind_gets_what_was_said_under_the_old_name(engine: SimulatedEngine) -> None:
+    """`docker compose up` renames the container that it replaces."""
+    container = container_that_said(engine, 10)
+    router = Router()
+    all_, web = Gate("all", router), Gate("web", router)
+    all_.cannot_store = web.cannot_store = ""  # type: ignore[attr-defined]
+    web.settings = cast(Any, type("Settings", (), {"match": Named("web"), "start": None}))
+    async with reading(source_of(engine, read="file"), router, router):
+        await until(lambda: all_.got == numbers(10) and web.got == numbers(10))
+        web.block()
+        say(container, 10, 20)
+        await until(lambda: all_.got == numbers(20))
+        container.rename("0123456789ab_web")
+        say(container, 20, 30)
+        await until(lambda: all_.got == numbers(30))
+        web.open()
+        await until(lambda: web.got[:20] == numbers(20))
+
+
+async def test_a_loss_is_told_to_a_route_that_was_removed_and_came_back(
+    engine: SimulatedEngine, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    monkeypatch.setattr(router, "gone", lambda origin: None)
+    one = Gate("one", router)
+    source = source_of(engine)
+    async with reading(source, router, router):
+        await trio.sleep(5)
+        router.remove("one")
+        back = Gate("one", router)
+        back.place = one.place
+        router.add(cast(Any, back), late=True)
+        await source.welcome()
+        await trio.sleep(5)
+        await engine.stop()
+        say(container, 10, 20)
+        await trio.sleep(1)
+        container.remove(force=True)
+        await engine.start()
+        await trio.sleep(60)
+        assert back.lost

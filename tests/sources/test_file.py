@@ -336,3 +336,52 @@ async def test_a_line_of_which_a_piece_was_read_when_reading_failed_has_it_once(
         monkeypatch.setattr(LogFile, "fetch", fails)
         append(log, piece % "ends\\n")
         assert await routes.until(2) == ["whole", "begins, ends"]
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.05, 0.5])
+async def test_rotation_that_leaves_no_file_for_a_while_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap_s: float
+) -> None:
+    """As logrotate does with `create`, or a program that makes the next file when it has something to say."""
+    monkeypatch.setattr(module, "MISSING_S", 0.2)
+    monkeypatch.setattr(module, "SCAN_S", 0.1)
+    path = tmp_path / "app.log"
+    path.touch()
+    routes = Routes()
+    async with reading(routes, tmp_path / "*.log"):
+        for turn in range(4):
+            append(path, f"{turn} a\n{turn} b\n")
+            await routes.until(2 * (turn + 1))
+            for number in range(turn, 0, -1):
+                os.rename(f"{path}.{number}", f"{path}.{number + 1}")
+            os.rename(path, f"{path}.1")
+            await trio.sleep(gap_s)
+            path.touch()
+        append(path, "end\n")
+        await routes.until(9)
+        await trio.sleep(0.5)
+        assert routes.messages == [f"{turn} {line}" for turn in range(4) for line in "ab"] + ["end"]
+
+
+async def test_a_file_that_cannot_be_opened_at_first_begins_where_start_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    monkeypatch.setattr(module, "SCAN_S", 0.05)
+    path = tmp_path / "app.log"
+    append(path, "old\n")
+    real, refused = LogFile.open, [True]
+
+    def open_(self: LogFile) -> bool:
+        if refused[0]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(LogFile, "open", open_)
+    routes = Routes()
+    async with reading(routes, path, start="now"):
+        refused[0] = False
+        await trio.sleep(0.5)
+        append(path, "new\n")
+        await routes.until(1)
+        assert routes.messages == ["new"]
