@@ -90,26 +90,30 @@ def _of_tier(before: str, behind: str, *, names: bool, capitals: bool = False) -
     return found
 
 
-def _of_programs() -> list[Regex]:
-    """The second tier: a pattern for each level."""
+def _of_programs() -> re.Pattern[str]:
+    """The second tier: a group for each level."""
     found = []
     for level in LEVELS:
         forms = [rf"(?:{_LOGRUS[level]})\[\d{{4}}"] if level in _LOGRUS else []
         if level in _MONOLOG:
-            forms.append(rf"\[[^\]]{{10,40}}\] [\w-]{{1,40}}\.(?:{_MONOLOG[level]}):")
+            forms.append(rf"\[[^\]]{{10,40}}+\] [\w-]{{1,40}}+\.(?:{_MONOLOG[level]}):")
         if level in _PHP:
-            forms.append(rf"(?:\[[^\]]{{10,40}}\] )?PHP (?:{_PHP[level]}):")
-        found.append(Regex(f"^(?:{'|'.join(forms)})"))
-    return found
+            forms.append(rf"(?:\[[^\]]{{10,40}}+\] )?PHP (?:{_PHP[level]}):")
+        found.append(f"(?P<{level}>{'|'.join(forms)})")
+    return re.compile("|".join(found), re.ASCII)
+
+
+_program = _of_programs().match
+_OF_PROGRAMS = frozenset("[PTDIWEF")
+"""What begins so may be theirs: most lines begin with a time, and are not looked at for it."""
 
 
 @cache
 def _tiers() -> Sequence[Sequence[Regex]]:
-    """Behind the first, each level's pattern, in the order of `LEVELS`. Made when a line needs them."""
+    """Behind the second, each level's pattern, in the order of `LEVELS`. Made when a line needs them."""
     return (
-        _of_programs(),
         _of_tier(r"""\b(?:level|severity|lvl|loglevel)["']?\s?[=:]\s?["']?""", r"\b", names=True),
-        _of_tier(r"(?:[\[(<|]\s?|\[[a-z0-9_]{1,32}:)", r"\s*[\])>|]", names=False),
+        _of_tier(r"(?:[\[(<|]\s?|\[\w+:)", r"\s*[\])>|]", names=False),
         _of_tier(r"(?:^|[^\w./-])", r"(?:$|[^\w./=-])", names=False, capitals=True),
     )
 
@@ -159,10 +163,11 @@ class LevelText:
 
 
 def level_at_beginning(line: str) -> str | None:
-    """The first tier."""
+    """The first two tiers."""
     found = _header(line, 0, HEAD)
     if found is None:
-        return None
+        of_program = _program(line, 0, HEAD) if line[:1] in _OF_PROGRAMS else None
+        return of_program.lastgroup if of_program is not None else None
     klog, prefix, capitals, word, behind = found.groups()
     if klog:
         return _KLOG[klog]
