@@ -64,14 +64,18 @@ def hand_over(to: Callable[[Mapping[str, Any]], None]) -> None:
     )
 
 
-OWN = frozenset(("level", "timestamp", "event", "route", "routes", "source", "container"))
-"""Parts of what is said that are words of ours, or names by which people look for it."""
+OWN = frozenset(("level", "timestamp", "route", "source", "container"))
+"""Parts of what is said that are words of ours, or names by which people look for it; so are lists of
+routes."""
 
 
 def _hide(
     hidden: Hidden, _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    return {name: value if name in OWN else hidden.without_in(value) for name, value in event.items()}
+    def is_own(name: str) -> bool:
+        return name in OWN or (name == "routes" and isinstance(event[name], list))
+
+    return {name: value if is_own(name) else hidden.without_in(value) for name, value in event.items()}
 
 
 def _traceback(hidden: Hidden, output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
