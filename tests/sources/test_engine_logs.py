@@ -277,7 +277,7 @@ async def test_a_container_that_went_unread_is_reported(plain_engine: SimulatedE
     reading = await reading_of(plain_engine, container)
     container.remove(force=True)
     assert await reading.run() == "removed"
-    assert reading.losses == [(("all",), "removed", {"since": "", "until": ""})]
+    assert reading.losses == [(("",), "removed", {"since": "", "until": ""})]
 
 
 async def test_a_driver_that_cannot_be_read_is_refused(plain_engine: SimulatedEngine) -> None:
