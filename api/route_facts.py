@@ -96,9 +96,7 @@ def facts_of(daemon: Daemon, plan: RoutePlan) -> RouteFacts:
         )
     body = masked_route(plan.body) if isinstance(plan.body, Mapping) else {}
     since = daemon.made.paused.get(name)
-    said = {
-        key: body[key] for key in ("match", "processors", "queue", "batch", "retry", "start") if key in body
-    }
+    said = {key: body[key] for key in _SAID if key in body}
     return RouteFacts(
         name,
         "api" if plan.by_api else "file",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from logroute.api.client import ApiError, Client, NoDaemon, find_daemon
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 T = TypeVar("T")
 

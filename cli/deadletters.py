@@ -25,7 +25,7 @@ from logroute.cli.tables import cut, size, table, terminal_width, when
 from logroute.config.problems import ConfigError
 from logroute.router.database import StateError
 from logroute.router.dead_letters import Summary
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 USAGE = 2
 REASON_LINES = 4

@@ -28,9 +28,9 @@ from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
 from logroute.router.system import stop_on_signals
+from logroute.router.visible import visible
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
 from logroute.sinks.encoding import display_name
-from logroute.sinks.stdout import visible
 from logroute.sources import SourceContext
 
 COLOURS = (36, 33, 35, 32, 34, 31)

@@ -15,7 +15,7 @@ from logroute.api.client import Client
 from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, find
 from logroute.cli.asking import ask, asking_options
 from logroute.cli.tables import ago, span, when
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 GOOD, BAD, DIM, END = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 WIDEST = 100

@@ -9,7 +9,7 @@ import msgspec
 
 from logroute.api.books import Health, RouteHealth
 from logroute.cli.asking import ask, asking_options
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 
 @click.command("health")

@@ -10,7 +10,7 @@ import msgspec
 from logroute.api.containers import ContainerFacts, Containers
 from logroute.cli.asking import ask, asking_options
 from logroute.cli.tables import ago, aligned, cut, room, terminal_width, when
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 HEAD = ("CONTAINER", "STATE", "READ", "READ TO", "LAST", "LAG", "ROUTES")
 RIGHT = ("LAST", "LAG")

@@ -13,7 +13,7 @@ from logroute.api.client import in_path
 from logroute.api.route_facts import RouteFacts, Routes
 from logroute.cli.asking import Verbs, ask, asking_options
 from logroute.cli.tables import table
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 HEAD = ("ROUTE", "SINK", "STATE", "LAG", "WAITING", "DELIVERED", "FROM")
 

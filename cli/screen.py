@@ -20,8 +20,8 @@ import msgspec
 from logroute.config.components import PROCESSORS
 from logroute.processors._objects import LEVEL_KEYS, TIME_KEYS
 from logroute.router.record import Batch, Origin, Record, all_plain, owned_records
+from logroute.router.visible import visible
 from logroute.sinks.encoding import display_name, encoder, logfmt_value
-from logroute.sinks.stdout import visible
 
 if TYPE_CHECKING:
     from logroute.processors._level_text import LevelText

@@ -29,8 +29,8 @@ from logroute.cli.tables import size, table, when
 from logroute.config.problems import ConfigError
 from logroute.router.database import StateError
 from logroute.router.stored_spool import SpoolSummary, Unreadable, rows, summary
+from logroute.router.visible import visible
 from logroute.sinks.encoding import encoder
-from logroute.sinks.stdout import visible
 
 USAGE = 2
 

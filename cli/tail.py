@@ -113,7 +113,7 @@ def command(**given: Any) -> None:
 
 
 def _safe(text: str) -> str:
-    from logroute.sinks.stdout import visible
+    from logroute.router.visible import visible
 
     return "\n".join(map(visible, text.split("\n")))
 

@@ -18,7 +18,7 @@ from logroute.cli import process
 from logroute.cli.tables import terminal_width
 from logroute.cli.top_rates import Look, Picture, picture_of
 from logroute.config.types import parse_duration
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 TALKERS = 200
 """Containers that are asked for: of one that was not there before no rate is known."""

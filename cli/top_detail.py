@@ -14,7 +14,7 @@ from logroute.cli import top_words as words
 from logroute.cli.tables import ago, size, when
 from logroute.cli.top_rates import Picture, Route
 from logroute.cli.top_view import BAD, DIM, STATE_STYLES, TITLE, WARN, text_of
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 LABEL = 12
 """Cells of what stands before the values."""

@@ -16,7 +16,7 @@ from logroute.api.books import RouteBooks
 from logroute.cli import top_words as words
 from logroute.cli.tables import ago
 from logroute.cli.top_rates import Picture, Route, Talker
-from logroute.sinks.stdout import visible
+from logroute.router.visible import visible
 
 Order = Literal["configured", "out", "lag", "waiting", "name"]
 ORDERS: tuple[Order, ...] = ("configured", "out", "lag", "waiting", "name")

@@ -22,6 +22,7 @@ from logroute.router.match import Match
 from logroute.router.position import Mark
 from logroute.router.record import Batch, Origin, Reader, Record, Stream, detailed, owned_records, settling
 from logroute.router.selection import Chooser, Matching
+from logroute.router.visible import visible
 from logroute.router.watch import Watch
 
 PIECE = 1000
@@ -129,14 +130,9 @@ class Stage:
                 else "a processor has failed: the records go on as they were",
                 processor=self.plan.name,
                 error=traceback.format_exception_only(error)[-1].strip(),
-                # Whatever the log's level: who has written it needs the line.
-                exception=_printable("".join(traceback.format_exception(error))),
+                # Whatever the log's level: who has written it needs the line. It may quote a container.
+                exception=visible("".join(traceback.format_exception(error))),
             )
-
-
-def _printable(text: str) -> str:
-    """With nothing in it that does something to a terminal: what is raised may quote a container."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _withheld(batch: Batch) -> Batch:

@@ -120,10 +120,10 @@ def _taken(held: deque[Batch], until: str | None) -> Iterable[Batch]:
             yield batch
             continue
         count = next(index for index, record in enumerate(records) if record.time > until)
-        rest = records[count:]
-        held.appendleft(batch.with_records(rest, batch.size_bytes * len(rest) // len(records)))
         if count:
-            yield batch.with_records(records[:count], batch.size_bytes * count // len(records))
+            taken, batch = batch.parted(count)
+            yield taken
+        held.appendleft(batch)
         return
 
 

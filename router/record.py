@@ -524,6 +524,16 @@ class Batch:
             settled=self.settled,
         )
 
+    def parted(self, count: int) -> tuple[Batch, Batch]:
+        """One of its first so many records, and one of the others, each with its positions, and its size by
+        shares. There are some of both."""
+        records = self.records
+        share = self.size_bytes * count // len(records)
+        return (
+            self.with_records(records[:count], share),
+            self.with_records(records[count:], self.size_bytes - share),
+        )
+
     def with_lines(self, lines: list[Record]) -> Batch:
         """This batch with others in the places of some of its lines, ready or not as these are.
 
@@ -571,10 +581,8 @@ def total_size_bytes(batches: Iterable[Batch]) -> int:
 
 
 def cut(batches: Iterable[Batch], records: int) -> tuple[list[Batch], list[Batch]]:
-    """Batches with the first so many of their records, and those with the others, in order.
-
-    One that is cut in two is in both, with its positions, and its size by shares.
-    """
+    """Batches with the first so many of their records, and those with the others, in order: one that is cut
+    in two is in both."""
     first: list[Batch] = []
     others: list[Batch] = []
     missing = records
@@ -586,9 +594,8 @@ def cut(batches: Iterable[Batch], records: int) -> tuple[list[Batch], list[Batch
             first.append(batch)
             missing -= count
         else:
-            ready = batch.records
-            share = batch.size_bytes * missing // count
-            first.append(batch.with_records(ready[:missing], share))
-            others.append(batch.with_records(ready[missing:], batch.size_bytes - share))
+            begins, ends = batch.parted(missing)
+            first.append(begins)
+            others.append(ends)
             missing = 0
     return first, others

@@ -39,8 +39,6 @@ class _End(msgspec.Struct, eq=False):
     """Of the log itself, before any processor."""
     reached: Position | Reached = Reached()
     """Behind it."""
-    place: Place | None = None
-    """Likewise, of its stream."""
     records: int = 0
     """In the last batch of it, of which all are shown, or …"""
     some_out: bool = True
@@ -50,6 +48,8 @@ class _End(msgspec.Struct, eq=False):
     """Something live has come."""
     passed: bool = False
     """What is live has come to the end."""
+    since: int = 0
+    """How many live records have come since."""
     known: Counter[Identity] = msgspec.field(default_factory=Counter)
     """Of what is shown, what has not come live."""
     new: set[Stream] = msgspec.field(default_factory=set)
@@ -57,6 +57,11 @@ class _End(msgspec.Struct, eq=False):
 
     def position(self) -> Position:
         return self.reached if isinstance(self.reached, Position) else self.reached.position()
+
+    @property
+    def place(self) -> Place | None:
+        """Where the log's next record stands."""
+        return _place(self.reached, self.last.stream)
 
     def begins_behind(self, batch: Batch) -> bool:
         """Whether the first live batch begins there, or further on."""
@@ -106,7 +111,7 @@ class Seam:
         end = self._ends.get(batch.origin.key)
         if end is None:
             end = self._ends[batch.origin.key] = _End(last)
-        end.last, end.reached, end.place = last, batch.reached, _place(batch.reached, last.stream)
+        end.last, end.reached = last, batch.reached
         end.records, end.some_out = len(batch.lines), True
 
     def shown(self, batch: Batch) -> None:
@@ -145,8 +150,11 @@ class Seam:
             elif end.passed:
                 end.new.add(record.stream)
                 new.append(record)
-        if end.passed and len(end.new) == len(STREAMS):
-            del self._ends[batch.origin.key]
+        if end.passed:
+            end.since += len(records)
+            # Streams overlap by little: behind so much nothing comes that was shown, of a silent one either.
+            if len(end.new) == len(STREAMS) or end.since > REMEMBERED:
+                del self._ends[batch.origin.key]
         if len(new) == len(records):
             return batch
         return batch.with_records(new, batch.size_bytes * len(new) // len(records))

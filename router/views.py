@@ -79,7 +79,7 @@ class View:
             count = 0 if self._skipped else len(batch.lines) * max(0, room) // batch.size_bytes
             self._skipped += len(batch.lines) - count
             if count:
-                self._hold(_parted(batch, count)[0])
+                self._hold(batch.parted(count)[0])
             self._came.set()
             return
         self._hold(batch)
@@ -125,7 +125,7 @@ class View:
                         self._items.appendleft(item)
                         break
                     if max(1, count) < len(item.lines):
-                        item, rest = _parted(item, max(1, count))
+                        item, rest = item.parted(max(1, count))
                         self._items.appendleft(rest)
                 room -= item.size_bytes
                 self._held_bytes -= item.size_bytes
@@ -139,16 +139,6 @@ class View:
 
     def _chosen(self, batch: Batch) -> Batch:
         return self._chooser.batch_of(batch)
-
-
-def _parted(batch: Batch, count: int) -> tuple[Batch, Batch]:
-    """Its first so many records, fewer than all, and the rest."""
-    records = batch.records
-    size_bytes = batch.size_bytes * count // len(records)
-    return (
-        batch.with_records(records[:count], size_bytes),
-        batch.with_records(records[count:], batch.size_bytes - size_bytes),
-    )
 
 
 class Views:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 import stat
 import sys
@@ -20,22 +19,15 @@ import trio
 from pydantic import Field, field_validator
 
 from logroute.config.components import SINKS
+from logroute.router.visible import visible
 from logroute.sinks import DELIVERED, Outcome, Retryable, Sink, SinkContext, SinkGone, SinkOptions
 from logroute.sinks.encoding import encoder
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
-# C0 and C1 controls, line and paragraph separators, and what changes the direction of text.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
 # Whoever read it has closed it: a pipe's reader, a socket's peer, a terminal that was hung up.
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
-
-
-def visible(text: str) -> str:
-    r"""Control characters as `\u001b`, as JSON has them; nothing is left that controls a terminal."""
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 async def until_reader_is_gone(pipe: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from logroute.router.position import Anchor, Place, Reached
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream, message_hash
-from logroute.router.seam import Seam
+from logroute.router.seam import REMEMBERED, Seam
 from logroute.router.times import iso_time
 
 Kind = Literal["file", "api", "text"]
@@ -139,3 +139,16 @@ def test_a_clock_that_is_set_back_behind_the_seam_hides_nothing() -> None:
         log = Log(kind, ["stdout"] * 40, [*range(100, 120), *range(50, 70)])
         assert seen(log, (0, 20), [20, 30, 40], frozenset()) == [*range(40)]
         assert seen(log, (0, 20), [15, 40], frozenset()) == [*range(40)]
+
+
+def test_a_log_that_has_but_one_stream_is_not_looked_at_for_ever() -> None:
+    log = Log("file", ["stdout"] * 20, range(20))
+    seam = Seam()
+    seam.read(log.history(0, 10))
+    seam.shown(log.history(0, 10))
+    seam.new(log.batch(5, 20, read_at=2))
+    assert seam.read_to()
+    many = log.batch(10, 20, read_at=2)
+    many = many.with_records(many.records * (REMEMBERED // 10))
+    assert seam.new(many) is many
+    assert not seam.read_to()

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, Origin, Record
+from logroute.router.visible import visible
 from logroute.sinks import DELIVERED, FileLength, Retryable, SinkGone
-from logroute.sinks.stdout import StdoutOptions, StdoutSink, visible
+from logroute.sinks.stdout import StdoutOptions, StdoutSink
 
 TIME = "2026-11-23T20:06:26.123456789Z"
 WEB = Origin("docker:web", "docker", id="a" * 64, name="web")
