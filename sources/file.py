@@ -53,6 +53,8 @@ MISSING_S = 1.0
 """A file that has no name for so long is gone: it was not just renamed, with the next one made at once."""
 SILENT_S = 10.0
 """A disk that has not answered for so long is told of."""
+MOST_ENDED = 10_000
+"""Of so many files that are gone it is remembered that they were read; programs make new names for ever."""
 RETRY_S = 15.0
 # Where kubelet has logs written, and its links to them (Kubernetes, pkg/kubelet/kuberuntime/helpers.go and
 # legacy.go). No name in them has a `_`.
@@ -133,9 +135,7 @@ class FileSource(Source[FileSourceOptions]):
         self._corrupt = CorruptLines(context)
         self._host = socket.gethostname()
         self._appeared = trio.Event()
-        self._patterns = Patterns(
-            options.paths, options.exclude, lambda: self._appeared.set(), wait=context.once
-        )
+        self._patterns = Patterns(options.paths, options.exclude, self._look_again, wait=context.once)
         self._some_drained = trio.Event()
         self._stuck: dict[str, tuple[LogFile, Mapping[str, Position], float]] = {}
         """Files that could not be read on, and when that is tried again."""
@@ -256,7 +256,7 @@ class FileSource(Source[FileSourceOptions]):
             if now >= at:
                 del self._stuck[path]
                 await self._reopen(log, places)
-        for path, file in self._files.items():
+        for path, file in [*self._files.items()]:  # some may be drained meanwhile
             if path in paths or file.gone or self.context.once:
                 file.missing_since = math.inf
                 continue
@@ -373,6 +373,9 @@ class FileSource(Source[FileSourceOptions]):
 
     # --- what the sweep says --------------------------------------------------------------------------
 
+    def _look_again(self) -> None:
+        self._appeared.set()
+
     def _name_changed(self, folder: str, name: str) -> None:
         if f"{folder}/{name}" not in self._files:
             self._appeared.set()
@@ -389,6 +392,8 @@ class FileSource(Source[FileSourceOptions]):
         else:
             del self._files[log.path]
             self._ended[log.path] = log.position
+            if len(self._ended) > MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
             self._checkpoints.gone(log.origin)
 
     def _failed(self, log: LogFile, error: Exception) -> None:

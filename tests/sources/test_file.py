@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -385,3 +386,30 @@ async def test_a_file_that_cannot_be_opened_at_first_begins_where_start_says(
         append(path, "new\n")
         await routes.until(1)
         assert routes.messages == ["new"]
+
+
+async def test_a_file_that_is_drained_while_another_is_looked_for_harms_no_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MISSING_S", 0.05)
+    monkeypatch.setattr(module, "SCAN_S", 0.05)
+    real = os.path.exists
+
+    def slow(path: str) -> bool:
+        time.sleep(0.1)  # in a thread, as on a busy disk
+        return real(path)
+
+    names = [tmp_path / f"{letter}.log" for letter in "abcd"]
+    for name in names:
+        append(name, f"{name.stem}\n")
+    routes = Routes()
+    async with reading(routes, tmp_path / "*.log") as source:
+        await routes.until(4)
+        monkeypatch.setattr(os.path, "exists", slow)
+        for name in names:
+            name.unlink()
+        with trio.fail_after(20):
+            while source.known():  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.02)
+        append(tmp_path / "e.log", "e\n")
+        await routes.until(5)
