@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
+from logroute.router.json_text import encodable
 from logroute.router.position import Anchor, Position, Reached
 from logroute.router.times import COARSE, TIME_LENGTH, full_time
 
@@ -229,7 +230,9 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
             try:
                 self._json = msgspec.json.encode(self.constants())[1:-1]
             except UnicodeEncodeError:
-                self._json = msgspec.json.encode(_encodable(self.constants()))[1:-1]
+                self._json = msgspec.json.encode(encodable(self.constants()))[
+                    1:-1
+                ]  # a file's path may be no UTF-8
         return self._json
 
     def constants(self) -> dict[str, Any]:
@@ -299,15 +302,6 @@ def _without_dots(named: Mapping[str, str]) -> dict[str, str]:
 def _hash_of_key(key: str) -> str:
     """What stable ids begin with where there is no container's id: two files may have lines of one time."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-
-
-def _encodable(value: Any) -> Any:
-    """A copy without halves of surrogate pairs: a file's path that is not UTF-8 has some."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, Mapping):
-        return {_encodable(key): _encodable(below) for key, below in value.items()}
-    return value
 
 
 # --- batches ----------------------------------------------------------------------------------------
