@@ -189,7 +189,9 @@ class _Asked:
             records.append({"not": {"message": [f"/{_checked(text)}/" for text in given["exclude"]]}})
         parsed: list[Any] = []
         for text in given["matches"]:
-            (parsed if "fields" in text or "level" in text else records).append(_condition(text))
+            condition = _condition(text)
+            found = any(map(_is_found, _all([condition]).record_paths))
+            (parsed if found else records).append(condition)
         levels: list[Any] = []
         if given["level"]:
             from logroute.router.levels import LEVELS, NAMES
@@ -233,7 +235,12 @@ def _condition(text: str) -> Any:
     return {found[1]: found[2]} if found else text
 
 
-def _all(conditions: Sequence[Any]) -> Any:
+def _is_found(path: str) -> bool:
+    """Whether processors find in a line what is there."""
+    return path == "level" or path.startswith("fields.")
+
+
+def _all(conditions: Sequence[Any]) -> Match:
     """A match of which all have to hold."""
     from logroute.router.match import Match, MatchError
 

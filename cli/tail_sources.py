@@ -22,10 +22,12 @@ from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record,
 from logroute.router.route import RouteSettings
 from logroute.router.views import Event, Item, News, Skipped
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
-from logroute.sources import SourceContext
+from logroute.sources import SourceContext, SourceOptions
 
 if TYPE_CHECKING:
     import httpx
+
+    from logroute.sources.engine_address import EngineAddress
 
 ROUTE = "tail"
 CONNECT_WITHIN_S = 5.0
@@ -320,20 +322,8 @@ def _in_words(event: Mapping[str, Any]) -> str:
     return ": ".join(str(part) for part in (who, event.get("event"), why) if part)
 
 
-async def from_engine(
-    host: str | None,
-    query: Query,
-    *,
-    show: Show,
-    began: Callable[[str], None],
-    said_by: str,
-    wrong: Callable[[str], None],
-    there: There | None = None,
-) -> None:
-    """Read the engine itself, as a daemon with one route would. Raises CannotLook.
-
-    `said_by`: who has named the host; `wrong` is told what goes wrong with what is wanted.
-    """
+async def _reach(host: str | None, said_by: str) -> tuple[EngineAddress, SourceOptions]:
+    """The engine there, which answers, and what a source needs to read it. Raises CannotLook."""
     from logroute.sources.engine import Engine, EngineAway, EngineRefused
     from logroute.sources.engine_address import AddressError, EngineAddress
 
@@ -350,6 +340,24 @@ async def from_engine(
         raise NoEngine(str(error) if host else f"there is no daemon, and {error}") from error
     except trio.TooSlowError as error:
         raise NoEngine(f"the engine at {address} does not answer") from error
+    return address, options
+
+
+async def from_engine(
+    host: str | None,
+    query: Query,
+    *,
+    show: Show,
+    began: Callable[[str], None],
+    said_by: str,
+    wrong: Callable[[str], None],
+    there: There | None = None,
+) -> None:
+    """Read the engine itself, as a daemon with one route would. Raises CannotLook.
+
+    `said_by`: who has named the host; `wrong` is told what goes wrong with what is wanted.
+    """
+    address, options = await _reach(host, said_by)
     began(str(address))
     send, receive = trio.open_memory_channel[list[Item]](0)
     plan = Plan(

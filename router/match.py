@@ -343,9 +343,9 @@ class Match:
         return None if isinstance(rest, bool) else Selector(rest)
 
     @property
-    def looks_at_records(self) -> bool:
-        """Whether a container, and the stream, do not tell everything."""
-        return _looks_at_records(self.root)
+    def record_paths(self) -> frozenset[str]:
+        """What it looks at of records; empty where a container, and the stream, tell everything."""
+        return frozenset(_record_paths(self.root))
 
     def explain(self, origin: Origin) -> list[tuple[str, bool | None]]:
         """The conditions that all have to hold, in words and with the container's own values, and whether
@@ -358,10 +358,14 @@ def _held(node: Node, origin: Origin) -> bool | None:
     return True if True in held else None if None in held else False
 
 
-def _looks_at_records(node: Node) -> bool:
+def _record_paths(node: Node) -> Iterator[str]:
     if isinstance(node, AllOf | AnyOf):
-        return any(map(_looks_at_records, node.parts))
-    return _looks_at_records(node.part) if isinstance(node, Not) else isinstance(node, RecordCondition)
+        for part in node.parts:
+            yield from _record_paths(part)
+    elif isinstance(node, Not):
+        yield from _record_paths(node.part)
+    elif isinstance(node, RecordCondition):
+        yield node.path
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:

@@ -454,6 +454,7 @@ async def test_a_record_looks_the_same_whatever_it_was_chosen_by(tmp_path: Path,
             assert (await e.tail("-F", "-l", "warn", *form)).stdout == plain
         first = seen[0].splitlines(keepends=True)[0]
         assert (await e.tail("-F", "-i", '"level"')).stdout == first
+        assert (await e.tail("-F", "-m", 'message=/"level"/')).stdout == first
         assert seen[0] == b"web | ERROR ERR broken status=500\nweb | WARN fine loglevel=x\n"
         assert seen[1].startswith(b'{"level":"error","msg":"ERR broken","status":500}\n')
         if not daemon:

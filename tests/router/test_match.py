@@ -334,6 +334,22 @@ def test_what_the_container_decides_costs_no_look_at_records() -> None:
     assert match.selector(WEB) == match.selector(BARE) != Match.parse({"level": ">=error"}).selector(WEB)
 
 
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ({}, set()),
+        ({"container": "level", "label": {"fields.x": "message"}, "stream": "stdout"}, set()),
+        ({"message": "*level*"}, {"message"}),
+        (
+            {"any": [{"level": ">=warn"}, {"not": {"fields.took": ">1"}}], "container": "web"},
+            {"level", "fields.took"},
+        ),
+    ],
+)
+def test_it_tells_what_it_looks_at_of_records(value: Any, paths: set[str]) -> None:
+    assert Match.parse(value).record_paths == paths
+
+
 def test_explain_leaves_open_what_depends_on_the_record() -> None:
     match = Match.parse({"container": "web-*", "level": ">=warn", "not": {"message": "/x/"}})
     assert match.explain(WEB) == [

@@ -380,9 +380,12 @@ async def test_a_file_that_cannot_be_opened_at_first_begins_where_start_says(
 
     monkeypatch.setattr(LogFile, "open", open_)
     routes = Routes()
-    async with reading(routes, path, start="now"):
+    async with reading(routes, path, start="now") as source:
+        assert not source.known()
         refused[0] = False
-        await trio.sleep(0.5)
+        with trio.fail_after(20):
+            while not source.known():  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.02)
         append(path, "new\n")
         await routes.until(1)
         assert routes.messages == ["new"]
