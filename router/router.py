@@ -374,7 +374,7 @@ class Router:
                 if batch.origin.key in route.unstored:
                     met[route] = None
                 if position is not None and batch.reader is not None:
-                    behind.append(Behind(batch.reader, route.key, position))
+                    behind.append(Behind(batch.reader, route.key, position, batch.origin))
         for route in met:
             await route.store()
         return behind
@@ -450,7 +450,7 @@ class Router:
         if batch.acknowledged is not None and route.key in batch.acknowledged:
             position = self._ahead(batch, route, batch.acknowledged[route.key], position)
         self.apart(batch.origin, {route.key: position})
-        return Behind(reader, route.key, position)
+        return Behind(reader, route.key, position, batch.origin)
 
     def apart(self, origin: Origin, places: Mapping[str, Position]) -> None:
         self._apart.setdefault(origin.key, {}).update(places)

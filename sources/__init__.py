@@ -59,6 +59,8 @@ class Behind(msgspec.Struct, frozen=True):
     route: str
     position: Position
     """Where the batch began."""
+    origin: Origin
+    """What the batch was of: that may have another name by now, which the route does not take."""
 
 
 class Emit(Protocol):

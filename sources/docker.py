@@ -414,7 +414,7 @@ class DockerSource(Source[DockerOptions]):
 
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
         if places := await self._emit.meet_late(log.origin, log.position):
-            self._by_api().read_later(container, places)
+            self._by_api().read_later(container, places, log.origin)
 
     def known(self) -> list[Known]:
         return [self._known(container) for container in self.containers.values()]

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 _CONTAINER_ID = re.compile(r"/(?:docker|containers|libpod)[/-]([0-9a-f]{64})")
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a route is that is behind, and under which name it goes on from there."""
+
+    position: Position
+    origin: Origin
+
+
 class Container(msgspec.Struct, eq=False):
     """One container that is read, or was looked at and is not."""
 
@@ -30,7 +37,7 @@ class Container(msgspec.Struct, eq=False):
     reader: trio.CancelScope | None = None
     """Of the task that reads it by API."""
     engine_log: EngineLog | None = None
-    places: dict[str, Position] = msgspec.field(default_factory=dict)
+    places: dict[str, Place] = msgspec.field(default_factory=dict)
     """Read by API: where the routes are that are behind, and wait to be read for."""
     catching_up: bool = False
     """A task reads for them, or waits until it can."""

@@ -16,9 +16,9 @@ import structlog
 import trio
 
 from logroute.router.position import BEGINNING, Position
-from logroute.router.record import STREAMS
+from logroute.router.record import STREAMS, Origin
 from logroute.sources import Behind, Emit, Lost, SourceContext
-from logroute.sources.docker_container import Container
+from logroute.sources.docker_container import Container, Place
 from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
 from logroute.sources.engine_batches import Offer, share_of_pending
 from logroute.sources.engine_logs import EngineLog, LogBroken
@@ -86,15 +86,15 @@ class ContainerReaders:
 
     def begin(self, container: Container, checkpoints: Mapping[str, Position]) -> None:
         """Read a container for the first time."""
-        container.engine_log = self._engine_log(container)
+        container.engine_log = self._engine_log(container, container.origin)
         self._emit.takes_over(container.engine_log, container.origin)
         self.read_on(container, checkpoints)
 
-    def _engine_log(self, container: Container) -> EngineLog:
+    def _engine_log(self, container: Container, origin: Origin) -> EngineLog:
         log = EngineLog(
             self._engine,
             container.details,
-            container.origin,
+            origin,
             limit=self._context.record_limit_bytes,
             lost=partial(self._on_lost, container),
             pending_bytes=lambda: share_of_pending(len(self._logs)),
@@ -134,11 +134,15 @@ class ContainerReaders:
         assert isinstance(reader, EngineLog)
         if reader.routes is not None:
             reader.routes -= {behind.route}
-        self.read_later(container, {behind.route: behind.position})
+        self.read_later(container, {behind.route: behind.position}, behind.origin)
 
-    def read_later(self, container: Container, places: Mapping[str, Position]) -> None:
-        """Read for these routes apart, from there, as soon as they have room."""
-        container.places.update(places)
+    def read_later(self, container: Container, places: Mapping[str, Position], origin: Origin) -> None:
+        """Read for these routes apart, from there, as soon as they have room, as what this origin says.
+
+        It may have another name by now: a route that takes it by the old one alone gets what was said until
+        then all the same.
+        """
+        container.places.update({route: Place(position, origin) for route, position in places.items()})
         if not container.catching_up:
             container.catching_up = True
             self._nursery.start_soon(self._catch_up, container)
@@ -147,13 +151,16 @@ class ContainerReaders:
         """Read for the routes that are behind, as soon as they have room, until they are with the others."""
         try:
             while routes := await self._with_room(container):
-                fork = self._engine_log(container)
+                origin = container.places[routes[0]].origin
+                fork = self._engine_log(container, origin)
                 if container.engine_log is not None:
                     fork.unordered_until = container.engine_log.unordered_until
                 fork.routes = frozenset(routes)
-                places = {route: container.places.pop(route) for route in routes}
+                places = {route: container.places.pop(route).position for route in routes}
                 began, is_live = trio.current_time(), container.reader is not None
                 await self._read_apart(container, fork, places)
+                if not self._emit.reads_for_somebody(container.origin, fork):
+                    await self._offer(fork.ending())  # by its name of now nobody of them goes on with it
                 if container.reader is not None:
                     self._join(container, fork)
                 elif is_live:
@@ -167,18 +174,26 @@ class ContainerReaders:
         self._may_have_ended(container)
 
     async def _with_room(self, container: Container) -> list[str]:
-        """Wait until routes that are behind have room; which. None, if nobody is behind any more."""
+        """Wait until routes that are behind have room; which. None, if nobody is behind any more.
+
+        They read under the same name, and all of them or none go on with the container's name of now.
+        """
+        emit, places = self._emit, container.places
         while True:
-            for route in list(container.places):
-                if not self._emit.reads_for_somebody(container.origin, _Apart(route)):
-                    del container.places[route]
-                    self._emit.joined(container.origin, [route])
-            if not container.places:
+            for route, place in list(places.items()):
+                if not emit.reads_for_somebody(place.origin, _Apart(route)):
+                    del places[route]
+                    emit.joined(place.origin, [route])
+            if not places:
                 return []
-            routes = [r for r in container.places if self._emit.has_room(container.origin, _Apart(r))]
-            if routes:
-                return routes
-            await self._emit.wait_for_room()
+            alike: dict[tuple[int, bool], list[str]] = {}
+            for route, place in places.items():
+                if emit.has_room(place.origin, _Apart(route)):
+                    goes_on = emit.reads_for_somebody(container.origin, _Apart(route))
+                    alike.setdefault((id(place.origin), goes_on), []).append(route)
+            if alike:
+                return next(iter(alike.values()))
+            await emit.wait_for_room()
 
     async def _read_apart(
         self, container: Container, fork: EngineLog, places: Mapping[str, Position]
@@ -263,7 +278,7 @@ class ContainerReaders:
         if alike and not self._emit.holds(container.origin):
             self._emit.joined(container.origin, routes)
         elif routes:
-            self.read_later(container, dict.fromkeys(routes, self._emit.needed(fork)))
+            self.read_later(container, dict.fromkeys(routes, self._emit.needed(fork)), fork.origin)
         self._emit.closed(fork, container.origin)
 
 

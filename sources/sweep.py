@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from logroute.router.position import Position
-from logroute.router.record import Batch
+from logroute.router.record import Batch, Origin
 from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
@@ -91,7 +91,7 @@ class Sweep:
         # served. A fork is always among them: there is something to read for it until it has joined.
         self._logs: dict[str, LogFile] = {}
         self._ready: dict[LogFile, None] = {}
-        self._wanted: list[tuple[LogFile, Mapping[str, Position]]] = []
+        self._wanted: list[tuple[LogFile, Origin, Mapping[str, Position]]] = []
         """For whom to read apart, and from where."""
         self._unclosed: list[LogFile] = []
         """Logs that are done, to be closed in a thread."""
@@ -184,7 +184,7 @@ class Sweep:
         if places := await self._emit.meet_late(log.origin, log.position):
             log.strand(places)
             if self._logs.get(log.path) is log:
-                self._wanted.append((log, places))
+                self._wanted.append((log, log.origin, places))
                 self._kick()
 
     def wake(self, log: LogFile) -> None:
@@ -274,8 +274,8 @@ class Sweep:
     async def _sweep(self) -> tuple[bool, int]:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
-        for log, places in self._take_wanted():
-            await self._read_apart([Behind(log, route, place) for route, place in places.items()])
+        for log, origin, places in self._take_wanted():
+            await self._read_apart([Behind(log, route, place, origin) for route, place in places.items()])
         given_up, self._given_up = self._given_up, []
         batches = [log.ending() for log in given_up] + self._quiet() + self._join()
         offered, spent = self.offers.take(self._emit.has_room, BUDGET_BYTES)
@@ -373,7 +373,7 @@ class Sweep:
             elif self._reads(log):
                 fetched.append((log, answer))
 
-    def _take_wanted(self) -> list[tuple[LogFile, Mapping[str, Position]]]:
+    def _take_wanted(self) -> list[tuple[LogFile, Origin, Mapping[str, Position]]]:
         """For whom a reader apart can be had now."""
         wanted, self._wanted = self._wanted, []
         now = [each for each in wanted if self._reads(each[0])]
@@ -457,35 +457,41 @@ class Sweep:
 
     async def _read_apart(self, behind: Sequence[Behind]) -> None:
         """Have readers for routes that cannot take what was read now, from where that began."""
-        places: dict[LogFile, dict[str, Position]] = {}
+        places: dict[tuple[LogFile, Origin], dict[str, Position]] = {}
         for each in behind:
             if isinstance(each.reader, LogFile):
-                places.setdefault(each.reader, {})[each.route] = each.position
+                places.setdefault((each.reader, each.origin), {})[each.route] = each.position
             elif self._on_behind is not None:
                 self._on_behind(each)
-        for reader, positions in places.items():
+        for (reader, origin), positions in places.items():
             if not self._reads(reader):
                 continue
             live = self._logs[reader.path]
             live.strand(positions)
             if not self._disks.answers(live):
-                self._wanted.append((reader, positions))
+                self._wanted.append((reader, origin, positions))
                 continue
-            forked = partial(self._forked, reader, positions)
+            forked = partial(self._forked, reader, origin, positions)
             fork = partial(LogFile.fork, checkpoints=positions, of=reader)
             answers, _ = await self._disks.ask([live], fork, forked)
             for answer in answers:
                 forked(*answer)
 
     def _forked(
-        self, reader: LogFile, positions: Mapping[str, Position], live: LogFile, fork: LogFile | Exception
+        self,
+        reader: LogFile,
+        origin: Origin,
+        positions: Mapping[str, Position],
+        live: LogFile,
+        fork: LogFile | Exception,
     ) -> None:
-        """There is a reader for routes for which this one has read so far."""
+        """There is a reader for routes for which this one has read so far, as what the origin says."""
         if not self._reads(live):  # removed meanwhile: it is closed together with the fork
             return
         if isinstance(fork, Exception):  # no more descriptors
             self._fail(live, fork)
             return
+        fork.origin = origin
         if reader.routes is not None:
             reader.routes -= positions.keys()
             if not reader.routes:

@@ -535,14 +535,17 @@ def test_variables_are_named_one_by_one(name: str) -> None:
         DockerOptions.model_validate({"env": [name]})
 
 
-async def test_a_route_that_is_behind_gets_what_was_said_under_the_old_name(engine: SimulatedEngine) -> None:
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_route_that_is_behind_gets_what_was_said_under_the_old_name(
+    engine: SimulatedEngine, read: str
+) -> None:
     """`docker compose up` renames the container that it replaces."""
     container = container_that_said(engine, 10)
     router = Router()
     all_, web = Gate("all", router), Gate("web", router)
     all_.cannot_store = web.cannot_store = ""  # type: ignore[attr-defined]
     web.settings = cast(Any, type("Settings", (), {"match": Named("web"), "start": None}))
-    async with reading(source_of(engine, read="file"), router, router):
+    async with reading(source_of(engine, read=read), router, router):
         await until(lambda: all_.got == numbers(10) and web.got == numbers(10))
         web.block()
         say(container, 10, 20)
