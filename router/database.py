@@ -33,6 +33,9 @@ LOG_BYTES = 4 << 20
 """What SQLite's log is cut back to once it is in the database."""
 
 
+INCREMENTAL = 2
+"""https://sqlite.org/pragma.html#pragma_auto_vacuum"""
+
 PASSING = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM))
 """What may be over when it is tried again."""
 DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
@@ -99,7 +102,8 @@ def prepare(database: sqlite3.Connection, *, durable: bool) -> None:
     """How a file is kept. Raises sqlite3.Error."""
     database.execute(f"pragma cache_size = -{CACHE_KIB}")
     database.execute(f"pragma page_size = {PAGE_BYTES}")
-    database.execute("pragma auto_vacuum = incremental")
+    if database.execute("pragma auto_vacuum").fetchone() != (INCREMENTAL,):  # said again it would be written
+        database.execute("pragma auto_vacuum = incremental")
     # Some distributions build SQLite so that what is deleted is overwritten with zeros. Of a row of the spool
     # that is as much to write, twice, as storing it was: a third of all that SQLite costs a line.
     database.execute("pragma secure_delete = off")

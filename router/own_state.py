@@ -97,6 +97,9 @@ class OwnState:
         assert self._path is not None
         try:
             with closing(connect(self._path)) as database:
+                # Nobody else reads it. SQLite's index of its log is in our memory then, so that a full disk
+                # does not keep us from reading what is there.
+                database.execute("pragma locking_mode = exclusive")
                 prepare(database, durable=True)
                 (version,) = database.execute("pragma user_version").fetchone()
                 if version == 0:

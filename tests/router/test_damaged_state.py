@@ -19,6 +19,7 @@ import trio.testing
 from logroute.router import state_file as module
 from logroute.router.database import PAGE_BYTES, StateError
 from logroute.router.dead_letters import Letter
+from logroute.router.own_state import OwnState, Remembered
 from logroute.router.queue import Queue
 from logroute.router.record import Batch, Record
 from logroute.router.state import RouteState
@@ -405,6 +406,17 @@ async def test_a_full_disk_loses_nothing_of_what_can_be_read(small_disk: Path) -
     ballast.unlink()
     async with opened(small_disk) as state:
         assert state.spooled.records == 40
+
+
+def test_on_a_full_disk_it_is_known_what_was_made_by_api(small_disk: Path) -> None:
+    own = OwnState(small_disk)
+    own.set_route("made", {"sink": "null:"})
+    own.set_paused("made", 1.0)
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    assert shutil.disk_usage(small_disk).free == 0
+    assert own.load() == (Remembered({"made": {"sink": "null:"}}, {"made": 1.0}), "")
+    with pytest.raises(StateError, match="free some space"):
+        own.set_paused("made", None)
 
 
 async def test_a_table_that_has_other_columns_is_not_read(tmp_path: Path) -> None:
