@@ -22,7 +22,7 @@ from logroute.config.model import Config
 from logroute.config.plans import make_plan
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import Daemon
+from logroute.router.daemon import UNDELIVERED, Daemon
 from logroute.router.plan import CannotReload, Plan
 from logroute.router.system import stop_on_signals
 
@@ -158,9 +158,9 @@ async def run_plan(plan: Plan, reloading: Reloading | None = None, watch: bool =
     if reloading is not None:
         daemon.reload_file = partial(reloading.take_over, daemon)
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            stop_on_signals, daemon, partial(reloading.reload, daemon) if reloading is not None else None
-        )
+        reload = partial(reloading.reload, daemon) if reloading is not None else None
+        give_up = partial(process.end, UNDELIVERED)
+        await nursery.start(partial(stop_on_signals, daemon, reload, give_up=give_up))
         if reloading is not None and watch:
             nursery.start_soon(reloading.watch, daemon)
         code = await daemon.run()

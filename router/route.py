@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,8 @@ class Route:
         """Somebody has told us to have another sink, and we do not have it yet."""
         self._make_sink = make_sink
         self._end_within_s = END_WITHIN_S
+        self._ending: trio.CancelScope | None = None
+        """Around what is done at the end now."""
         self._log = structlog.get_logger("logroute.router").bind(route=self.name)
         self._sparing = SparingLog(self.name)
         self.standing = Standing(self.name, self._sparing, hide)
@@ -567,9 +570,18 @@ class Route:
     def hurry_end(self) -> None:
         """Whoever waits for the end has asked twice: what does not answer at once is given up."""
         self._end_within_s = self.state.patience_s = HURRIED_WITHIN_S
+        if self._ending is not None:
+            self._ending.deadline = min(self._ending.deadline, trio.current_time() + HURRIED_WITHIN_S)
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Around what is to be done at the end, even when we are cancelled."""
+        with trio.move_on_after(self._end_within_s, shield=True) as self._ending:
+            yield
+        self._ending = None
 
     async def _close_sink(self) -> None:
-        with trio.move_on_after(self._end_within_s, shield=True):
+        with self._in_time():
             try:
                 await self.sink.close()
             except* Exception as errors:  # whatever it could not release, the checkpoints are stored
@@ -577,7 +589,7 @@ class Route:
 
     async def _end(self) -> None:
         """Store what was acknowledged, and spool the rest, even when we are cancelled: it has its time."""
-        with trio.move_on_after(self._end_within_s, shield=True):
+        with self._in_time():
             for what, step in (
                 ("what is not delivered is not spooled", self._spool_the_rest),
                 ("the last checkpoints are not stored", self.state.commit),

@@ -57,23 +57,42 @@ def sole_user_of(state_dir: Path | None) -> Iterator[None]:
         os.close(lock)
 
 
+AT_ONCE_S = 3.0
+"""What a daemon may take that was told twice to stop; a disk that hangs may keep it for ever."""
+
+
 async def stop_on_signals(
     daemon: Daemon,
     reload: Callable[[], Awaitable[None]] | None = None,
     *,
+    give_up: Callable[[], object] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP calls `reload`."""
+    """SIGTERM and SIGINT end the daemon in order; a second one ends it at once. SIGHUP calls `reload`.
+
+    `give_up` is called where the daemon is still there AT_ONCE_S after the second one: it ends the process.
+    """
+
+    async def insist() -> None:
+        await trio.sleep(AT_ONCE_S)
+        log.error("ending without what does not answer, such as a disk that hangs")
+        if give_up is not None:
+            give_up()
+
     log = structlog.get_logger("logroute")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         daemon.watch.receives_interrupts = True
         task_status.started()
         received: AsyncIterator[int] = signals
         async with trio.open_nursery() as nursery:
+            asked = 0
             async for number in received:
                 if number != signal.SIGHUP:
                     log.info("stopping", signal=signal.Signals(number).name)
                     daemon.stop()
+                    asked += 1
+                    if asked == 2:
+                        nursery.start_soon(insist)
                 elif reload is not None:
                     nursery.start_soon(reload)
                 else:

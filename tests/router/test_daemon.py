@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -30,7 +31,7 @@ from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
 from logroute.router.route import HURRIED_WITHIN_S, Route, RouteSettings
-from logroute.router.system import keep_watchdog_quiet, notify, stop_on_signals
+from logroute.router.system import AT_ONCE_S, keep_watchdog_quiet, notify, stop_on_signals
 from logroute.sinks import Rejected, Retryable, SinkGone
 from logroute.sources import Lost
 from tests.router.stand_ins import StandInSink, StandInSource, origin, position
@@ -633,10 +634,11 @@ async def test_a_second_signal_ends_it_at_once(
     assert run.sinks["all"].calls[-1][1] == "close"
 
 
+@pytest.mark.parametrize("takes_s", [math.inf, 0.0], ids=["while it drains", "while it ends"])
 async def test_a_second_signal_waits_for_no_sink_and_no_disk_that_hangs(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_s: float
 ) -> None:
-    run = Run({"all": [0.0, math.inf]}, grace_s=30, state_dir=tmp_path)
+    run = Run({"all": [0.0, takes_s]}, grace_s=30, state_dir=tmp_path)
     in_thread = trio.to_thread.run_sync
 
     async def hang(*args: Any, **more: Any) -> Any:
@@ -699,6 +701,39 @@ async def test_a_signal_ends_it_and_a_second_one_at_once(number: signal.Signals)
             await nursery.start(stop_on_signals, run.daemon)
             assert await run.run(send) == UNDELIVERED
             nursery.cancel_scope.cancel()
+
+
+class HangsForEver:
+    """A daemon whose end waits for a disk that no deadline reaches."""
+
+    watch = SimpleNamespace()
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+
+    def stop(self) -> None:
+        self.asked.set()
+
+
+async def test_who_asks_twice_does_not_wait_for_a_daemon_that_cannot_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    daemon, given_up = HangsForEver(), trio.Event()
+
+    async def ask() -> None:
+        daemon.asked = trio.Event()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await daemon.asked.wait()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(stop_on_signals, cast(Any, daemon), give_up=given_up.set))
+        await ask()
+        await trio.sleep(1000)
+        assert not given_up.is_set()
+        await ask()
+        await trio.sleep(AT_ONCE_S + 0.1)
+        assert given_up.is_set()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_hangup_ends_nothing() -> None:
