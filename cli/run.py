@@ -22,7 +22,8 @@ from logroute.config.model import Config
 from logroute.config.plans import make_plan
 from logroute.config.problems import ConfigError, Problem
 from logroute.config.yaml_file import forget_parser
-from logroute.router.daemon import UNDELIVERED, Daemon
+from logroute.router.daemon import Daemon
+from logroute.router.ending import UNDELIVERED
 from logroute.router.plan import CannotReload, Plan
 from logroute.router.system import stop_on_signals
 

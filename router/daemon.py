@@ -1,13 +1,11 @@
 """The daemon: starts routes and sources, goes over to other plans, ends in order.
 
 Sources first, then the routes drain within the grace period. What fails is started again with
-backoff, alone. Exit codes are INTERFACE's: 0 nothing lost, 1 it could not start, 3 stopped with records that
-are neither delivered nor durable, or that a receiver without acknowledgements may not have read.
+backoff, alone.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ import trio
 
 from logroute.router.chain import Chains
 from logroute.router.database import StateError
+from logroute.router.ending import FAILED, Ending
 from logroute.router.made_routes import MadeRoutes
 from logroute.router.plan import Api, CannotReload, Plan, RoutePlan
 from logroute.router.route import END_WITHIN_S, Route
@@ -27,10 +26,6 @@ from logroute.router.router import Router
 from logroute.router.running_sources import RunningSources
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.router.watch import Watch
-
-DONE = 0
-FAILED = 1
-UNDELIVERED = 3
 
 FIRST_ANSWERS_WITHIN_S = 5.0
 """How long after the start it is said which routes are down."""
@@ -76,16 +71,11 @@ class Daemon:
         """The plan of each route that runs."""
         self._route_tasks: dict[str, _Task] = {}
         self._reloading = trio.Lock()
-        self._undelivered: dict[str, int] = {}
-        """What routes that were taken out could not deliver, in records."""
+        self._ending = Ending(self.router, self.sources, once=plan.once, durable=plan.state_dir is not None)
         self.reload_file: Callable[[], Awaitable[None]] | None = None
         """Reads the configuration again, as SIGHUP does; raises what is wrong. None: there is no file."""
         self.made = MadeRoutes(self)
         """Routes that were made by API, and pauses."""
-        self._gaps_before: dict[str, int] = {}
-        """How many gaps each route had when we began to end: what is lost by that comes on top."""
-        self._unconfirmed_before: dict[str, int] = {}
-        """Likewise, how many records that were delivered may be lost."""
 
     @property
     def route_plans(self) -> Mapping[str, RoutePlan]:
@@ -109,9 +99,7 @@ class Daemon:
 
     def _end(self) -> None:
         if not self._stopping.is_set():
-            routes = self.router.routes.values()
-            self._gaps_before = {route.name: _gaps(route) for route in routes}
-            self._unconfirmed_before = {route.name: route.statistics().unconfirmed for route in routes}
+            self._ending.begins()
         self._stopping.set()
         self._started.set()
         self.sources.stop()
@@ -137,7 +125,7 @@ class Daemon:
                     task_status.started()
                     if not self._stopping.is_set():
                         notify("READY=1")
-                return self._exit_code()
+                return await self._ending.exit_code()
         except StateError as error:
             self._log.error("cannot start", reason=str(error))
             return FAILED
@@ -298,7 +286,8 @@ class Daemon:
                 await route.run()
         finally:
             if self.router.routes.get(route.name) is not route and route.undelivered:
-                self._undelivered[route.name] = self._undelivered.get(route.name, 0) + route.undelivered
+                undelivered = self._ending.undelivered
+                undelivered[route.name] = undelivered.get(route.name, 0) + route.undelivered
             task.ended.set()
         if route.gone is not None:
             self._log.info("a route has ended", route=route.name, reason=str(route.gone))
@@ -364,7 +353,7 @@ class Daemon:
                 self.router.remove(route.name)
             if self.plan.state_dir is not None:
                 # What it had left when it was taken out is in its spool.
-                self._undelivered.pop(route.name, None)
+                self._ending.undelivered.pop(route.name, None)
             self.router.add(route, late=True)
             self._start_route(route)
         for name in changed:
@@ -457,7 +446,7 @@ class Daemon:
         if route.abandoned:
             task.scope.cancel()
             await task.ended.wait()
-            self._undelivered.pop(route.name, None)
+            self._ending.undelivered.pop(route.name, None)
             if self._route_tasks.get(route.name) is task:
                 await trio.to_thread.run_sync(route.state.delete)
             self._log.warning("what a removed route had not delivered was dropped", route=route.name)
@@ -515,74 +504,6 @@ class Daemon:
         if down and not self._stopping.is_set():
             self._log.warning("started degraded: some routes cannot deliver, and go on trying", routes=down)
 
-    def _exit_code(self) -> int:
-        routes = self.router.routes.values()
-        left = dict(self._undelivered)
-        for route in routes:
-            if route.undelivered:
-                left[route.name] = left.get(route.name, 0) + route.undelivered
-        lost = {route.name: _gaps(route) for route in routes if route.lost}
-        rejected = {route.name: n for route in routes if (n := route.statistics().rejected)}
-        dropped = {route.name: n for route in routes if (n := sum(route.statistics().dropped.values()))}
-        unconfirmed = {route.name: n for route in routes if (n := route.statistics().unconfirmed)}
-        if self.plan.once and (left or lost or rejected or dropped or unconfirmed or self.sources.unfinished):
-            self._log.error(
-                "not every record was acknowledged",
-                undelivered=left,
-                rejected=rejected,
-                dropped=dropped,
-                unconfirmed=unconfirmed,
-                lost=lost,
-                unfinished_sources=len(self.sources.unfinished),
-            )
-            return UNDELIVERED
-        code = UNDELIVERED if self._end_may_lose(unconfirmed) else DONE
-        letters = {route.name: n for route in routes if (n := route.statistics().dead_letters)}
-        if self.plan.state_dir is None and (left or letters):
-            self._log.error(
-                "ended with records that are not delivered, and no state_dir",
-                records=left,
-                dead_letters=letters,
-            )
-            return UNDELIVERED
-        gaps = {
-            route.name: gaps
-            for route in routes
-            if (gaps := _gaps(route) - self._gaps_before.get(route.name, 0)) > 0
-        }
-        unread = {route.name: names for route in routes if (names := self.router.vanished(route))}
-        if gaps or unread:
-            self._log.error(
-                "ended with records that are not delivered and nowhere else: their logs are gone, and the "
-                "spool has no room, or there is none",
-                gaps=gaps,
-                records=left,
-                removed_containers=unread,
-            )
-            return UNDELIVERED
-        if left:
-            self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
-        return code
-
-    def _end_may_lose(self, unconfirmed: Mapping[str, int]) -> bool:
-        """Say which routes have delivered records that may be lost; whether our end has added to them.
-
-        What was before, perhaps months ago, was said then.
-        """
-        while_ending = {
-            name: more
-            for name, records in unconfirmed.items()
-            if (more := records - self._unconfirmed_before.get(name, 0)) > 0
-        }
-        if unconfirmed:
-            self._log.log(
-                logging.ERROR if while_ending else logging.WARNING,
-                "ended, and records of this run may be lost: receivers may not have read what they had taken",
-                unconfirmed=unconfirmed,
-                while_ending=while_ending,
-            )
-        return bool(while_ending)
-
 
 class _Once:
     """A task status that may be told more than once."""
@@ -594,10 +515,6 @@ class _Once:
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
-
-
-def _gaps(route: Route) -> int:
-    return sum(gaps.gaps for gaps in route.lost.values())
 
 
 async def _close(routes: Iterable[Route]) -> None:

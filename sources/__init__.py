@@ -274,6 +274,11 @@ class Source(ABC, Generic[OptionsT]):
         """The logs that it knows, to be read again by those who look; a source that cannot has none."""
         return ()
 
+    async def gone_behind(self, places: Mapping[str, Position]) -> Sequence[Origin]:
+        """Once `run` has ended: those of these origins, by key, in whose logs something behind that is not
+        found any more. A source that cannot tell says nothing."""
+        return ()
+
     @property
     def standing_s(self) -> float:
         """For how long it has been handing on what it read at once, in seconds: much means that it stands."""

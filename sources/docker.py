@@ -47,7 +47,7 @@ from logroute.sources.engine import (
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, EngineInfo
 from logroute.sources.histories import EngineHistory, FileHistory
-from logroute.sources.letting_go import let_go
+from logroute.sources.letting_go import gone_behind, let_go
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
@@ -468,6 +468,10 @@ class DockerSource(Source[DockerOptions]):
 
         # With `--once` all of it was read, or whoever asks is told that not all was.
         await let_go([*owners, *self._files.expected], None if self.context.once else report)
+
+    async def gone_behind(self, places: Mapping[str, Position]) -> list[Origin]:
+        logs = (container.log for container in self.containers.values() if container.log is not None)
+        return await gone_behind({log: places[log.origin.key] for log in logs if log.origin.key in places})
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True

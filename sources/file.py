@@ -40,7 +40,7 @@ from logroute.sources.birth import birth_ns
 from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.disks import PATIENCE_S
 from logroute.sources.histories import FileHistory
-from logroute.sources.letting_go import let_go
+from logroute.sources.letting_go import gone_behind, let_go
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.log_formats import FormatName
@@ -176,6 +176,10 @@ class FileSource(Source[FileSourceOptions]):
             logs = [file.log for file in self._files.values()]
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
+
+    async def gone_behind(self, places: Mapping[str, Position]) -> list[Origin]:
+        logs = (file.log for file in self._files.values())
+        return await gone_behind({log: places[log.origin.key] for log in logs if log.origin.key in places})
 
     def known(self) -> list[Known]:
         found = [

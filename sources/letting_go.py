@@ -7,12 +7,14 @@ threads that may be abandoned, one for each disk. They then have the logs, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
 import trio
 
+from logroute.router.position import Position
+from logroute.router.record import Origin
 from logroute.sources import Lost
 from logroute.sources.log_file import LogFile
 
@@ -79,6 +81,23 @@ def _let_go_of(reader: LogFile) -> Lost | None:
     return Lost(first.routes, last.reason, first.since, last.until, size_bytes)
 
 
+async def gone_behind(logs: Mapping[LogFile, Position]) -> list[Origin]:
+    """The origins of those logs, closed by now, in which something behind these positions is not found any
+    more. Of a disk that hangs nothing is known."""
+    gone: list[Origin] = []
+
+    def find() -> None:
+        gone.extend(log.origin for log, position in logs.items() if not _is_found(log, position))
+
+    with trio.move_on_after(WITHIN_S, shield=True) as scope:
+        await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        structlog.get_logger("logroute.sources").warning(
+            "what is lost is not known: the disk does not answer", logs=len(logs)
+        )
+    return [*gone]
+
+
 def _say_unknown(log: LogFile, error: OSError) -> None:
     structlog.get_logger("logroute.sources").warning(
         "cannot find out what is lost with a log", path=log.path, error=error.strerror
@@ -86,10 +105,14 @@ def _say_unknown(log: LogFile, error: OSError) -> None:
 
 
 def _is_found_again(reader: LogFile) -> bool:
-    """Whether whoever opens the log now finds where the reader is; it may have been compressed."""
-    again = reader.another()
+    return _is_found(reader, reader.position)
+
+
+def _is_found(log: LogFile, position: Position) -> bool:
+    """Whether whoever opens the log now finds that position in it; it may have been compressed."""
+    again = log.another()
     try:
-        return again.open() and not again.resume({"": reader.position})
+        return again.open() and not again.resume({"": position})
     except OSError:
         return False
     finally:

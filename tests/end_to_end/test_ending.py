@@ -11,7 +11,7 @@ import pytest
 import structlog
 import trio
 
-from logroute.router.daemon import DONE, UNDELIVERED
+from logroute.router.ending import DONE, UNDELIVERED
 from logroute.simulator import SimulatedContainer, SimulatedEngine
 from tests.end_to_end.test_simulated_engine import World
 
@@ -104,6 +104,27 @@ async def test_what_waits_in_memory_of_a_container_that_is_gone_is_lost(world: W
     (said,) = world.events("ended with records that are not delivered and nowhere else")
     assert said["removed_containers"] == {"bad": ["web"]}
     assert world.events(LOST) == []
+
+
+async def test_what_waits_in_memory_of_a_log_that_was_rotated_away_is_lost(world: World) -> None:
+    web = world.container("web", log_opts={"max-size": "12k", "max-file": "2"})
+    async with Running(world, IN_MEMORY) as running:
+        bad = running.daemon.router.routes["bad"]
+        await write(web, 200)
+        await world.until_true(lambda: bad.statistics().received == 200, "all of it is read")
+    assert running.code == UNDELIVERED
+    (said,) = world.events("ended with records that are not delivered and nowhere else")
+    assert said["rotated_away"] == {"bad": ["web"]}
+
+
+async def test_what_waits_in_memory_and_can_be_read_again_is_not_lost(world: World) -> None:
+    web = world.container("web", log_opts={"max-size": "12k", "max-file": "20"})
+    async with Running(world, IN_MEMORY) as running:
+        bad = running.daemon.router.routes["bad"]
+        await write(web, 200)
+        await world.until_true(lambda: bad.statistics().received == 200, "all of it is read")
+    assert running.code == DONE
+    assert world.events("what is not delivered is spooled, or behind the checkpoints")
 
 
 @pytest.mark.parametrize("disk", ["1GiB", 0])

@@ -26,7 +26,8 @@ import trio.lowlevel
 import trio.testing
 
 from logroute.router import daemon as module
-from logroute.router.daemon import DONE, FAILED, UNDELIVERED, Daemon
+from logroute.router.daemon import Daemon
+from logroute.router.ending import DONE, FAILED, UNDELIVERED
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch

@@ -16,8 +16,9 @@ import trio
 import trio.testing
 
 from logroute.api.books import health_of, stats_of
-from logroute.router.daemon import DONE, FAILED, OPEN_AGAIN_S, UNDELIVERED, Daemon
+from logroute.router.daemon import OPEN_AGAIN_S, Daemon
 from logroute.router.database import StateError
+from logroute.router.ending import DONE, FAILED, UNDELIVERED
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.plan import CannotReload, Plan, RoutePlan, SourcePlan
 from logroute.router.route import Route, RouteSettings
@@ -490,7 +491,7 @@ async def test_what_a_removed_route_could_not_deliver_is_not_lost_where_there_is
             await trio.sleep(1)
 
     assert await world.run(reload) == DONE
-    assert world.daemon._undelivered == ({} if back else {"stuck": 2})
+    assert world.daemon._ending.undelivered == ({} if back else {"stuck": 2})
 
 
 async def test_a_route_whose_sink_was_gone_is_started_anew_by_a_reload(
