@@ -58,6 +58,20 @@ class Delivered(msgspec.Struct):
         return len(self.letters) + len(self.kept) + sum([count for count, _ in self.unnamed])
 
 
+class _Attempts(msgspec.Struct):
+    """How far the delivery of a group has come."""
+
+    parts: list[list[Batch]]
+    """What is still to be sent, the first part last. One part, unless the receiver refuses a whole."""
+    result: Delivered = msgspec.field(default_factory=Delivered)
+    heard: bool = False
+    """The receiver has said what becomes of some of it."""
+
+    @property
+    def left(self) -> list[Batch]:
+        return [batch for part in reversed(self.parts) for batch in part]
+
+
 class Accounts(Protocol):
     """Where a delivery says what it has done: the route's books."""
 
@@ -159,12 +173,18 @@ class Delivery:
                 group = await self._take()
             if group is None:
                 return
-            delivered, left = await self._deliver(group)
+            attempts = _Attempts([group.batches] if group.records and not group.damaged else [])
+            try:
+                await self._deliver(attempts)
+            except trio.Cancelled:
+                if attempts.heard:  # the time to end is over: what was taken of it is not sent again
+                    self._accounts.given_back(group, attempts.result, attempts.left)
+                raise
             # No await from the sink's return to here: files' lengths and checkpoints change together.
-            if left:
-                self._accounts.given_back(group, delivered, left)
+            if attempts.parts:
+                self._accounts.given_back(group, attempts.result, attempts.left)
             else:
-                self._accounts.finished(group, delivered)
+                self._accounts.finished(group, attempts.result)
 
     async def _take(self) -> Group | None:
         settings = self._settings
@@ -197,23 +217,22 @@ class Delivery:
 
     # --- one group --------------------------------------------------------------------------------------
 
-    async def _deliver(self, group: Group) -> tuple[Delivered, list[Batch]]:
-        """Until every record of it is delivered, or rejected for good; else, when stopped, what is left."""
-        result = Delivered()
+    async def _deliver(self, attempts: _Attempts) -> None:
+        """Until every record of it is delivered, or rejected for good; or we are stopped."""
+        parts, result = attempts.parts, attempts.result
         began = trio.current_time()
-        # What is still to be sent, the first part last. One part, unless the receiver refuses a whole.
-        parts = [group.batches] if group.records and not group.damaged else []
         attempt = 0
         while parts:
             while self._accounts.paused and not (self._stopping or self._queue.closed):
                 with self._until_stopped(), trio.move_on_after(HINDERED_S):
                     await self._resumed.wait()
             if (attempt and self._stopping) or self._accounts.paused:
-                return result, [batch for part in reversed(parts) for batch in part]
+                return
+            answer = await self._try(parts[-1])
             part = parts.pop()
-            answer = await self._try(part)
             if isinstance(answer, Refused):
                 left = _refused(part, answer, result)
+                attempts.heard = attempts.heard or not left
                 self._accounts.answered(0, 0 if left else _count(part), str(answer))
                 parts += left
                 attempt = 0
@@ -232,6 +251,7 @@ class Delivery:
                 self._accounts.retried(_count(part))
                 attempt += 1
             else:
+                attempts.heard = True
                 result.duplicates += answer.duplicates
                 for rejected in answer.rejected:
                     letter = Letter(part[rejected.batch].origin, rejected.record, rejected.reason)
@@ -251,7 +271,6 @@ class Delivery:
                 self._accounts.retried(_count(part))
                 attempt += 1
         result.took_s = trio.current_time() - began
-        return result, []
 
     async def _try(self, batches: Sequence[Batch]) -> Outcome | Exception:
         """One attempt at delivering these: the sink's word, or what was raised. Raises SinkGone."""

@@ -33,7 +33,7 @@ from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
 from logroute.router.route import HURRIED_WITHIN_S, Route, RouteSettings
 from logroute.router.system import AT_ONCE_S, keep_watchdog_quiet, notify, stop_on_signals
-from logroute.sinks import Rejected, Retryable, SinkGone
+from logroute.sinks import Refused, Rejected, Retryable, SinkGone
 from logroute.sources import Lost
 from tests.router.stand_ins import StandInSink, StandInSource, origin, position
 
@@ -633,6 +633,20 @@ async def test_a_second_signal_ends_it_at_once(
     assert await run.run(stopping(1, 2)) == DONE
     assert trio.current_time() == pytest.approx(3)
     assert run.sinks["all"].calls[-1][1] == "close"
+
+
+async def test_what_was_taken_of_a_delivery_that_the_end_cuts_short_is_not_sent_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """A receiver that refuses a whole gets its halves, and takes the first one before it hangs."""
+    script = [Refused("too large"), 0.0, math.inf]
+    settings = {"batch_records": 6, "batch_wait_s": 0.5, "disk_bytes": 1 << 20}
+    run = Run({"all": script}, lines=6, settings=settings, grace_s=5, state_dir=tmp_path)
+    assert await run.run(stopping(1)) == DONE
+    assert run.numbers() == [1, 2, 3]
+    again = Run(lines=6, settings=settings, state_dir=tmp_path)
+    assert await again.run(stopping(1)) == DONE
+    assert again.numbers() == [4, 5, 6]
 
 
 @pytest.mark.parametrize("takes_s", [math.inf, 0.0], ids=["while it drains", "while it ends"])
