@@ -73,6 +73,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it was not up the last time it was not."""
     failed: str = ""
     """When that was said last."""
+    truncated: int = 0
+    """Received records of which a part was discarded: they were longer than they may be."""
     sink: dict[str, int] = {}
     """What its sink has counted beside that: `connections`, `truncated` …"""
 
@@ -225,6 +227,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         in_flight=book.in_flight,
         retried=book.retried,
         unconfirmed=book.unconfirmed,
+        truncated=book.truncated,
         dead_letters=book.dead_letters,
         dead_letters_dropped=book.dead_letters_dropped,
         lag_seconds=round(book.lag_s, 3),

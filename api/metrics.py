@@ -43,6 +43,7 @@ ROUTE_COUNTERS = {
     "rejected": "Records that the receiver will never take: see the dead letters.",
     "retried": "Records that were sent again.",
     "unconfirmed": "Delivered records of which nobody can tell whether the receiver has read them.",
+    "truncated": "Received records of which a part was discarded, because they were too long.",
 }
 PROCESSOR_COUNTERS = {
     "in": ("records_in", "Records that the processor was given."),

@@ -89,6 +89,8 @@ def _numbers(route: Route, width: int) -> Iterator[Text]:
     yield from number("retried", books.retried, rates.retried)
     if books.unconfirmed:
         yield from number("unconfirmed", books.unconfirmed, more="  nobody can tell whether they were read")
+    if books.truncated:
+        yield from number("truncated", books.truncated, style=WARN)
     counted = "  ".join([f"{name} {count}" for name, count in books.sink.items() if count])
     if counted:
         yield from _labelled("sink", counted, width, WARN if books.sink.get("truncated") else "")

@@ -208,11 +208,18 @@ Held = dict[Stream, _Begun]
 class _Work:
     """A batch that is being joined. Its lines may have their newlines still."""
 
-    __slots__ = ("_chosen", "early", "joining", "kinds", "lines", "newlines", "remarkable", "slots")
+    __slots__ = ("_chosen", "early", "joining", "kinds", "lines", "newlines", "origin", "remarkable", "slots")
 
     def __init__(
-        self, joining: Joining, lines: Sequence[Record], chosen: bytes | None, *, newlines: bool
+        self,
+        origin: Origin,
+        joining: Joining,
+        lines: Sequence[Record],
+        chosen: bytes | None,
+        *,
+        newlines: bool,
     ) -> None:
+        self.origin = origin
         self.joining = joining
         self.lines = lines
         self.newlines = newlines
@@ -364,7 +371,7 @@ class JoiningProcessor(Holder[OptionsT]):
             lines = [*map(_with_newline, again), *lines] if newlines else again + lines
             streams = [record.stream for record in lines]
             chosen = None if chosen is None else b"\x01" * len(again) + chosen
-        work = _Work(joining, lines, chosen, newlines=newlines)
+        work = _Work(origin, joining, lines, chosen, newlines=newlines)
         work.early += map(_with_newline, finished) if newlines else finished
         every = range(len(lines))
         for stream in STREAMS:
@@ -401,7 +408,7 @@ class JoiningProcessor(Holder[OptionsT]):
                         at += 1
                         continue
                 left = begun.without_doubt()
-                work.end(self._ended(begun), begun)
+                work.end(self._ended(work.origin, begun), begun)
                 begun = None
                 if left:
                     for doubted in indexes[at - left : at]:
@@ -459,14 +466,16 @@ class JoiningProcessor(Holder[OptionsT]):
             return False
         return _gap_ns(earlier, later) > self._max_gap_ns
 
-    def _ended(self, begun: _Begun) -> Record:
+    def _ended(self, origin: Origin, begun: _Begun) -> Record:
         """The record as it is now."""
         self.books.joined += len(begun.more)
+        if begun.truncated:
+            origin.truncates = True
         return begun.whole()
 
     def _finished(self, origin: Origin, begun: _Begun) -> list[Record]:
         """The record as it is now, and what the lines behind it become, where nothing more comes."""
-        made = [self._ended(begun)]
+        made = [self._ended(origin, begun)]
         if begun.again:
             held: Held = {}
             made += self._joined(origin, begun.again, held, None, newlines=False)

@@ -82,6 +82,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Deliveries that were tried again, in records."""
     unconfirmed: int
     """Delivered records of which nobody can tell whether the receiver has read them."""
+    truncated: int
+    """Received records of which a part was discarded: they were longer than they may be."""
     queue: QueueStatistics
     dead_letters: int
     """How many are kept now."""
@@ -138,6 +140,7 @@ class Books(msgspec.Struct):
     dropped: dict[str, int] = msgspec.field(default_factory=dict)
     retried: int = 0
     unconfirmed: int = 0
+    truncated: int = 0
     letters_dropped: int = 0
     delivered_bytes: int = 0
     durations: Durations = msgspec.field(default_factory=Durations)

@@ -195,6 +195,8 @@ class Origin(msgspec.Struct, eq=False, weakref=True):
     file: str = ""
     """Path of the file, for the file source."""
 
+    truncates: bool = False
+    """Some of its records, or what they were made of, had to be truncated; only whoever does so sets it."""
     takers: Any = None
     """What the router knows of this origin: which routes take it. Only the router reads or writes it."""
     start: Any = None

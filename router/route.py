@@ -259,6 +259,9 @@ class Route:
 
     def put(self, batches: Sequence[Batch]) -> None:
         books, queue, sheds = self._books, self.queue, self._overflow.sheds
+        for batch in batches:
+            if batch.origin.truncates:
+                self._count_truncated(batch)
         if self.gone is not None:
             records = sum(len(batch.lines) for batch in batches)
             books.received += records
@@ -275,6 +278,12 @@ class Route:
             if sheds:
                 books.drop("full", queue.drop_oldest())
             self._overflow.filled()
+
+    def _count_truncated(self, batch: Batch) -> None:
+        if records := sum([record.truncated for record in batch.lines]):
+            self._books.truncated += records
+            name = batch.origin.name or batch.origin.file
+            self.warn("records are truncated: their lines are too long", container=name, records=records)
 
     # --- pausing ----------------------------------------------------------------------------------------
 
@@ -311,6 +320,7 @@ class Route:
             self.queue.in_flight,
             books.retried,
             books.unconfirmed,
+            books.truncated,
             self.queue.statistics(),
             self.state.dead.letters,
             books.letters_dropped,

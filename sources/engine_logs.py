@@ -561,6 +561,8 @@ class EngineLog:
                 new, end = new[:index], End.BACKWARDS
         if new:
             self._fruitless = 0
+            if reading.decoder.joiner.discarded:
+                self.origin.truncates = True
             discarding: list[Stream] = []
             unfinished = reading.decoder.joiner.unfinished
             if end is None:

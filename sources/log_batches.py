@@ -49,6 +49,8 @@ class LogBatches:
         self._advance(chunk, lines)
         self._format.statistics.records += len(lines)
         self._format.statistics.bytes += size
+        if self._format.statistics.discarded:
+            origin.truncates = True
         return Batch(
             origin,
             lines,

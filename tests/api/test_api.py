@@ -620,7 +620,7 @@ async def test_a_websocket_is_refused(state: Path, address: Address) -> None:
 def book(**more: Any) -> RouteStatistics:
     queue = QueueStatistics(records=5, memory_bytes=100, spooled_records=5, spooled_bytes=900)
     given: dict[str, Any] = {"lag_s": 500.0, "since": 0.0, "delivered_at": 0.0, "disk_bytes": 1000, **more}
-    return RouteStatistics(10, 5, 0, 0, {}, 0, 0, 0, queue, 0, 0, up=True, reason="", **given)
+    return RouteStatistics(10, 5, 0, 0, {}, 0, 0, 0, 0, queue, 0, 0, up=True, reason="", **given)
 
 
 def test_health_tells_of_a_spool_that_fills_and_of_a_route_that_stands() -> None:

@@ -1373,6 +1373,17 @@ async def test_a_sink_that_is_down_is_replaced_at_once(
     assert number_of(route.state.positions[WEB.key]) == 5
 
 
+async def test_truncated_records_are_counted_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    route = make([])
+    async with running(route):
+        cut = batch(origin("chatty"), [1, 2])
+        cut.origin.truncates = True
+        cut.records[1] = DetailedRecord("much", "stdout", cut.records[1].time, truncated=True)
+        route.put([batch(WEB, [1]), cut])
+    assert route.statistics().truncated == 1
+    assert "records are truncated" in capsys.readouterr().out
+
+
 async def test_what_was_delivered_of_a_group_is_not_sent_to_the_next_sink(
     autojump_clock: trio.testing.MockClock, longest: list[float]
 ) -> None:

@@ -49,10 +49,10 @@ def said() -> Any:
 
 
 def source_of(
-    engine: SimulatedEngine, *, read: str = "api", start: str = "beginning", once: bool = False
+    engine: SimulatedEngine, *, read: str = "api", start: str = "beginning", **context: Any
 ) -> DockerSource:
     options = {"host": engine.host, "read": read, "start": start}
-    return DockerSource(DockerOptions.model_validate(options), SourceContext("docker", once=once))
+    return DockerSource(DockerOptions.model_validate(options), SourceContext("docker", **context))
 
 
 class Started:
@@ -555,6 +555,20 @@ async def test_a_route_that_is_behind_gets_what_was_said_under_the_old_name(
         await until(lambda: all_.got == numbers(30))
         web.open()
         await until(lambda: web.got[:20] == numbers(20))
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_who_is_truncated_is_known(engine: SimulatedEngine, read: str) -> None:
+    container = container_that_said(engine, 2)
+    router = Router()
+    gate = Gate("all", router)
+    source = source_of(engine, read=read, record_limit_bytes=20_000)
+    async with reading(source, router, router):
+        await until(lambda: gate.got == numbers(2))
+        assert not source.known()[0].origin.truncates
+        container.write("x" * 50_000 + "\n")
+        await until(lambda: gate.got[2:] == ["x" * 20_000])
+        assert source.known()[0].origin.truncates
 
 
 async def test_a_loss_is_told_to_a_route_that_was_removed_and_came_back(
