@@ -32,18 +32,23 @@ def begin(*, logs: bool) -> None:
     # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     if logs:
-        _import_structlog()
+        # Its loggers for asyncio would ask that when they are called: 20 ms, 3 MB.
+        _import("structlog", without="asyncio")
+        # It would look for plugins there, of which it shall have none: 6 ms.
+        _import("pydantic.plugin._loader", without="importlib.metadata", entry_points=None)
 
 
-def _import_structlog() -> None:
-    """Without the asyncio that its loggers for asyncio would ask when they are called: 20 ms, 3 MB."""
-    if "asyncio" in sys.modules:
+def _import(name: str, *, without: str, **contents: object) -> None:
+    """Import this module without another that it would import, and use only where it is asked for what nobody
+    here asks."""
+    if without in sys.modules:
         return
-    sys.modules["asyncio"] = ModuleType("asyncio")
+    stand_in = sys.modules[without] = ModuleType(without)
+    vars(stand_in).update(contents)
     try:
-        importlib.import_module("structlog")
+        importlib.import_module(name)
     finally:
-        del sys.modules["asyncio"]
+        del sys.modules[without]
 
 
 def drawing() -> None:
@@ -53,7 +58,7 @@ def drawing() -> None:
 
 
 def tune(*, ends_soon: bool = False) -> None:
-    """Before the daemon runs; or what ends once it has done what it was started for."""
+    """Before the daemon runs; or what ends once it is done with what it was started for, or seen."""
     # The thread that opens what rotation makes must get the interpreter at once; five milliseconds, Python's
     # own choice, for each of its calls to the system are more than a fast writer leaves it.
     sys.setswitchinterval(SWITCH_S)
@@ -69,7 +74,7 @@ def tune(*, ends_soon: bool = False) -> None:
         mallopt(_M_TRIM_THRESHOLD, 16 * MIB)
     # What imports and the configuration left behind goes, over a megabyte; the rest stays. Records are not
     # tracked: there is little to look at, rarely.
-    if not ends_soon:  # to find it takes 25 ms
+    if not ends_soon:  # to find it takes 25 ms, which who looks at a screen does not wait for
         linecache.clearcache()
         gc.collect()
     if mallopt is not None:

@@ -101,7 +101,7 @@ def command(**given: Any) -> None:
     except ValueError as error:
         click.echo(f"logroute tail: {_safe(str(error))}", err=True)
         sys.exit(2)
-    process.tune()
+    process.tune(ends_soon=True)
     try:
         sys.exit(trio.run(_Tail(asked).run))
     except KeyboardInterrupt:

@@ -43,3 +43,23 @@ def iso_time(time_ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339, UTC, nine digits."""
     seconds, rest = divmod(time_ns, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date_s(text: str) -> int:
+    """Seconds since the epoch of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
+
+    Raises ValueError, also for the forms that are obsolete. Python's own `email.utils` would do it, and costs
+    each look at an engine the import of half a mail program.
+    """
+    try:
+        _, day, month, year, clock, zone = text.split(" ")
+        hour, minute, second = clock.split(":")
+        if zone != "GMT":
+            raise ValueError(f"{text!r} is no HTTP date")
+        numbers = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
+        return int(datetime(*numbers, tzinfo=UTC).timestamp())
+    except OverflowError as error:
+        raise ValueError(str(error)) from error

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,6 +21,7 @@ import msgspec
 import trio
 
 from logroute.router.record import Image, Origin
+from logroute.router.times import http_date_s
 from logroute.sources.engine_address import AddressError, EngineAddress
 from logroute.sources.engine_answers import (
     ContainerDetails,
@@ -300,7 +300,7 @@ class Engine:
 
     def _learn_clock(self, date: str) -> None:
         try:
-            said_ns = int(parsedate_to_datetime(date).timestamp()) * 10**9
+            said_ns = http_date_s(date) * 10**9
         except ValueError:
             return
         ahead_ns = said_ns - time.time_ns()
