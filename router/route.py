@@ -139,14 +139,13 @@ class Route:
         self._have(settings)
         self.standing.forget_rejections()
         self.sink = sink
-        cls = type(sink)
         self._delivery_settings = DeliverySettings(
             batch_bytes=1,
             batch_records=settings.batch_records or sink.batch_records,
             batch_wait_s=sink.batch_wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
             retry_initial_s=settings.retry_initial_s,
             retry_max_s=settings.retry_max_s,
-            deadline_s=settings.deadline_s if cls.has_deadline else math.inf,
+            deadline_s=settings.deadline_s if sink.has_deadline else math.inf,
         )
         self._bound()
         self._delivery = Delivery(self._delivery_settings, self.sink, self.queue, self, self.name)
@@ -157,11 +156,11 @@ class Route:
 
     def _bound(self) -> None:
         """Bound what is held by the settings, and by the route's share of the memory."""
-        settings, cls = self.settings, type(self.sink)
+        settings, sink = self.settings, self.sink
         in_flight_bytes = min(settings.in_flight_bytes, self._share_bytes)
         batch_bytes = min(
-            settings.batch_bytes or self.sink.batch_bytes,
-            in_flight_bytes // (1 if cls.ordered else cls.concurrency),
+            settings.batch_bytes or sink.batch_bytes,
+            in_flight_bytes // (1 if sink.ordered else sink.concurrency),
         )
         # The delivery that runs asks them with each batch that it takes: it goes on with its connection.
         msgspec.structs.force_setattr(self._delivery_settings, "batch_bytes", batch_bytes)

@@ -154,10 +154,10 @@ class SinkStatistics(msgspec.Struct, frozen=True):
 class Sink(ABC, Generic[OptionsT]):
     """One per route. The router calls `open`, then `deliver` one at a time, then `close`."""
 
-    ordered: ClassVar[bool] = True
+    ordered: bool = True
     """Whether order matters to it. Where not, the router has several deliveries under way; `open` may then be
     called beside one, and `idle` never is."""
-    concurrency: ClassVar[int] = 4
+    concurrency: int = 4
     """How many deliveries there may be at a time where order does not matter."""
     has_deadline: ClassVar[bool] = True
     """Whether a delivery that takes long has failed. Not so where a person may stop the receiver at will."""

@@ -219,8 +219,8 @@ class ElasticsearchStatistics(SinkStatistics, frozen=True):
 class ElasticsearchSink(Sink[ElasticsearchOptions]):
     """Several requests under way; an answer is heeded record by record."""
 
-    ordered: ClassVar[bool] = False
-    concurrency: ClassVar[int] = 2
+    ordered = False
+    concurrency = 2
     batch_bytes = 4 << 20
     batch_records = 10_000
     batch_wait_s = 0.2

@@ -187,7 +187,7 @@ SHORT = {f"{name}+{scheme}": name for name, (kind, _) in ENCODINGS.items() if ki
 
 @SINKS.register(HttpOptions, schemes=("https", *SHORT))
 class HttpSink(Sink[HttpOptions]):
-    """One request at a time over one connection."""
+    """One request at a time over one connection; where an encoding says so, several over several."""
 
     def __init__(self, options: HttpOptions, context: SinkContext) -> None:
         super().__init__(options, context)
@@ -197,6 +197,10 @@ class HttpSink(Sink[HttpOptions]):
         for name in ("batch_bytes", "batch_records", "batch_wait_s"):
             if (own := getattr(self._encoding, name)) is not None:
                 setattr(self, name, own)
+        self.concurrency = self._encoding.concurrency
+        self.ordered = self.concurrency == 1
+        self._under_way = 0
+        """How many deliveries there are now."""
         self._compress = _COMPRESSORS.get(options.compress)
         self._url, self._headers = _request(options, self._encoding)
         self._asked = f"{shown(self._url)}: {options.method}"
@@ -218,6 +222,8 @@ class HttpSink(Sink[HttpOptions]):
         return {"url": url, "encoding": encoding, **query}
 
     async def open(self) -> None:
+        if self._client is not None and self._under_way:
+            return  # others have it; of their requests nobody would know what became of them
         await self.close()
         from logroute.sinks._http_client import HttpClient
 
@@ -226,7 +232,11 @@ class HttpSink(Sink[HttpOptions]):
             await self._reach()
         encoding = self._encoding
         self._client = HttpClient(
-            context, self.options.proxy, answer_bytes=encoding.answer_bytes, answer_s=encoding.answer_s
+            context,
+            self.options.proxy,
+            connections=self.concurrency,
+            answer_bytes=encoding.answer_bytes,
+            answer_s=encoding.answer_s,
         )
 
     async def _reach(self) -> None:
@@ -260,6 +270,13 @@ class HttpSink(Sink[HttpOptions]):
 
         Raises Retryable if the first fails, and Refused if nothing became of any.
         """
+        self._under_way += 1
+        try:
+            return await self._deliver(batches)
+        finally:
+            self._under_way -= 1
+
+    async def _deliver(self, batches: Sequence[Batch]) -> Outcome:
         requests = _Requests(self._encoding.shares(batches))
         alone = len(requests.left) == 1
         outcomes: list[Outcome] = []
@@ -291,7 +308,8 @@ class HttpSink(Sink[HttpOptions]):
             except Retryable as error:
                 if not done:
                     raise
-                await self.close()
+                if self.ordered:  # else others have it
+                    await self.close()
                 left = [each for later in requests.left for each in _postponed(later, error)]
                 outcomes.append(Outcome(postponed=left, after_s=error.after_s))
                 break

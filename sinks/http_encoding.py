@@ -95,6 +95,8 @@ class Encoding(ABC):
     """What one delivery takes at most, where that is not the sink's usual; likewise below."""
     batch_records: int | None = None
     batch_wait_s: float | None = None
+    concurrency: int = 1
+    """How many deliveries there are at a time: several only where order does not matter."""
 
     @property
     def headers(self) -> Mapping[str, str]:

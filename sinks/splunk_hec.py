@@ -31,6 +31,8 @@ from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding, Stopped
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
+WAITING = 4
+"""How many deliveries wait for their acknowledgement at a time."""
 SUCCESS = 0
 """The code of a request that was taken."""
 # Codes of refusals that speak of what was sent: no data, invalid data format, incorrect index, event field
@@ -109,6 +111,8 @@ class SplunkEncoding(ProtocolEncoding):
             name: Template.parse(getattr(options, name)) for name in names if getattr(options, name)
         }
         self._bound: WeakKeyDictionary[Origin, _Bound] = WeakKeyDictionary()
+        # Events have their times, and an indexer says that it has them seconds after it took them.
+        self.concurrency = WAITING if options.ack else 1
         self.channel = options.channel or (str(uuid.uuid4()) if options.ack else None)
 
     @property

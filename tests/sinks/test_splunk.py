@@ -330,6 +330,9 @@ class Indexer:
 
     def __init__(self, server: HttpServer, asked: int = 0) -> None:
         self.asked = asked
+        self.busy = False
+        """It takes no more."""
+        self.has_three = trio.Event()
         self.channels: list[str] = []
         self.questions: list[Any] = []
         server.otherwise = self.behave
@@ -340,9 +343,14 @@ class Indexer:
             assert request.target.endswith(self.channels[-1])
             done = len(self.questions) > self.asked
             said: dict[str, Any] = {"acks": {str(each): done for each in self.questions[-1]["acks"]}}
+        elif self.busy:
+            await answer(503)(stream, request)
+            return
         else:
             self.channels.append(request.headers["x-splunk-request-channel"])
             said = {"text": "Success", "code": 0, "ackId": len(self.channels) - 1}
+            if len(self.channels) == 3:
+                self.has_three.set()
         await answer(200, json.dumps(said).encode())(stream, request)
 
 
@@ -359,6 +367,31 @@ async def test_a_delivery_is_done_when_its_channel_says_so(
     assert uuid.UUID(indexer.channels[0])
     asked = [each for each in server.requests if "/ack" in each.target]
     assert all("content-encoding" not in each.headers for each in asked)
+
+
+async def test_while_one_delivery_waits_for_it_others_are_made(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And what becomes of one is nothing to the others."""
+    indexer = Indexer(server, asked=20)
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
+    assert (sink.ordered, sink.concurrency) == (False, 4)
+    outcomes: list[Any] = []
+
+    async def deliver() -> None:
+        outcomes.append(await sink.deliver([A]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(deliver)
+        await indexer.has_three.wait()
+        assert outcomes == []
+        indexer.busy = True
+        with pytest.raises(Retryable, match="503"):
+            await sink.deliver([A])
+        await sink.open()  # as the router does then
+    assert outcomes == [DELIVERED] * 3
+    assert len(indexer.channels) == 3
 
 
 @pytest.mark.parametrize("path", ["/x/services/collector", "/x/services/collector/event/1.0?a=b"])
