@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Sequence
 
 from benchmarks.receiver import Receiver, serve
 
@@ -11,7 +12,8 @@ LINES = {b"/loki/": b'"n 0', b"/v1/logs": b"n 0", b"/services/": b'"event":"n 0'
 """By the path, what is in each record, and nowhere else."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 TAKEN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"code":0}'
-CREATED = b'{"create":{"status":201}}'
+ID = re.compile(rb'^\{"create":\{"_id":"([^"]+)"', re.MULTILINE)
+CREATED = b'{"create":{"_id":"%b","status":201}}'
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -43,15 +45,15 @@ class Requests:
         path = whole[: whole.index(b"\r\n")]
         lines = whole.count(next(line for part, line in LINES.items() if part in path))
         if b"/_bulk" in path:
-            self._connection.sendall(bulk_answer(lines))
+            self._connection.sendall(bulk_answer(ID.findall(whole)))
         else:
             self._connection.sendall(TAKEN if b"/services/" in path else NOTHING)
         return lines
 
 
-def bulk_answer(records: int) -> bytes:
+def bulk_answer(ids: Sequence[bytes]) -> bytes:
     """As Elasticsearch answers what our sink asks, if all was created."""
-    body = b'{"errors":false,"items":[%b]}' % b",".join([CREATED] * records)
+    body = b'{"errors":false,"items":[%b]}' % b",".join([CREATED % each for each in ids])
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),
         body,

@@ -305,12 +305,13 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             await self.open()
         assert self._client is not None
         self._requests += 1
+        sent = body
         if self.options.compress == "gzip":  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
         answer = await self._client.bulk(index, body, pipeline=pipeline)
         if answer.status == 200:
             try:
-                return answer, verdict(answer.body, count)
+                return answer, verdict(answer.body, count, sent)
             except BulkError as error:
                 raise Retryable(f"{self._where} {error}") from error
         said = f"{self._where} answered {answer}"

@@ -156,6 +156,27 @@ def test_an_answer_for_other_records_than_were_sent_is_told() -> None:
         verdict(b'{"errors":false,"items":[{"create":{"status":201}}]}', 2)
 
 
+def test_an_answer_to_another_request_is_told() -> None:
+    """As many records, but not ours."""
+    sent = operations(batch(1, 2, 3))
+    ids = [line["create"]["_id"] for line in lines_of(sent)[::2]]
+
+    def answer_for(ids: Sequence[str], status: int = 201) -> bytes:
+        items = [{"create": {"_id": each, "status": 201}} for each in ids]
+        items[0]["create"]["status"] = status
+        said = {"errors": status > 201, "items": items}
+        return json.dumps(said, separators=(",", ":")).encode()
+
+    assert verdict(answer_for(ids), 3, sent) == Verdict()
+    assert list(verdict(answer_for(ids, 429), 3, sent).postponed) == [0]
+    for others in (["x", *ids[1:]], [*ids[:-1], "x"], ids[::-1], [ids[0][:-1], *ids[1:]]):
+        with pytest.raises(BulkError, match="other records than were sent"):
+            verdict(answer_for(others), 3, sent)
+    for status in (400, 429):
+        with pytest.raises(BulkError, match="other records than were sent"):
+            verdict(answer_for([ids[0], "x", ids[2]], status), 3, sent)
+
+
 def test_what_a_pipeline_refuses_by_fail_is_rejected_though_that_is_answered_with_500() -> None:
     failed = '{"type":"fail_processor_exception","reason":"not ours"}'
     created = '{"create":{"status":201}}'
