@@ -28,7 +28,7 @@ def begin(*, logs: bool) -> None:
     """
     gc.disable()
     # Looking for pydantic's plugins reads the metadata of everything that is installed.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     if logs:

@@ -160,7 +160,7 @@ async def run_plan(plan: Plan, reloading: Reloading | None = None, watch: bool =
         daemon.reload_file = partial(reloading.take_over, daemon)
     async with trio.open_nursery() as nursery:
         reload = partial(reloading.reload, daemon) if reloading is not None else None
-        give_up = partial(process.end, UNDELIVERED)
+        give_up = partial(os._exit, UNDELIVERED)
         await nursery.start(partial(stop_on_signals, daemon, reload, give_up=give_up))
         if reloading is not None and watch:
             nursery.start_soon(reloading.watch, daemon)

@@ -176,8 +176,10 @@ class Delivery:
             attempts = _Attempts([group.batches] if group.records and not group.damaged else [])
             try:
                 await self._deliver(attempts)
-            except trio.Cancelled:
-                if attempts.heard:  # the time to end is over: what was taken of it is not sent again
+            except BaseException:
+                # The end cuts it short, or the sink is gone: what was taken of it is not sent again.
+                # A row of the spool stays whole.
+                if attempts.heard and group.row is None:
                     self._accounts.given_back(group, attempts.result, attempts.left)
                 raise
             # No await from the sink's return to here: files' lengths and checkpoints change together.

@@ -14,6 +14,8 @@ import structlog
 from logroute.router.route import Route
 from logroute.router.router import Router
 from logroute.router.running_sources import RunningSources
+from logroute.router.times import full_time
+from logroute.sources import Waiting
 
 DONE = 0
 FAILED = 1
@@ -86,18 +88,18 @@ class Ending:
         return code
 
     async def _find_gone(self) -> dict[str, list[str]]:
-        """By route, the names of the containers, or files, of whose records that wait in memory something
-        would not be found behind the checkpoint."""
+        """By route, the names of the containers, or files, of which something that waits in memory would not
+        be found again in their logs."""
+        waiting = [
+            Waiting(route.name, batch.origin, batch.began, first.logged or full_time(first.time))
+            for route in self._routes
+            for batch in route.queue.first_waiting()
+            for first in batch.lines[:1]
+        ]
         found: dict[str, list[str]] = {}
-        for route in self._routes:
-            places = {
-                key: position
-                for key in route.queue.reached()
-                if (position := route.state.position(key)) is not None
-            }
-            if places and (origins := await self._sources.gone_behind(places)):
-                found[route.name] = sorted(origin.name or origin.file for origin in origins)
-        return found
+        for each in await self._sources.unfound(waiting) if waiting else ():
+            found.setdefault(each.route, []).append(each.origin.name or each.origin.file)
+        return {route: sorted(names) for route, names in found.items()}
 
     def _code_of_once(self, left: Mapping[str, int], unconfirmed: Mapping[str, int]) -> int:
         lost = {route.name: _gaps(route) for route in self._routes if route.lost}

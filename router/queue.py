@@ -11,8 +11,9 @@ On the trio thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 import msgspec
 import trio
@@ -143,9 +144,20 @@ class Queue:
 
     def reached(self) -> dict[str, Position | Reached]:
         """How far each origin has been put in, where that is not yet in the state."""
-        unfinished = [batch for group in self._in_flight if group.row is None for batch in group.batches]
-        waiting = (*unfinished, *self._moving, *self._dropped_first.values(), *self._batches)
-        return {batch.origin.key: batch.reached for batch in waiting}
+        return {batch.origin.key: batch.reached for batch in self._waiting()}
+
+    def _waiting(self) -> Iterator[Batch]:
+        """What is in memory alone, in order."""
+        unfinished = [group.batches for group in self._in_flight if group.row is None and not group.finished]
+        return chain(*unfinished, self._moving, self._dropped_first.values(), self._batches)
+
+    def first_waiting(self) -> list[Batch]:
+        """The first of what waits in memory of each origin."""
+        found: dict[str, Batch] = {}
+        for batch in self._waiting():
+            if batch.lines:
+                found.setdefault(batch.origin.key, batch)
+        return list(found.values())
 
     @property
     def spooled(self) -> Totals:

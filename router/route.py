@@ -585,9 +585,11 @@ class Route:
     @contextmanager
     def _in_time(self) -> Iterator[None]:
         """Around what is to be done at the end, even when we are cancelled."""
-        with trio.move_on_after(self._end_within_s, shield=True) as self._ending:
-            yield
-        self._ending = None
+        try:
+            with trio.move_on_after(self._end_within_s, shield=True) as self._ending:
+                yield
+        finally:
+            self._ending = None
 
     async def _close_sink(self) -> None:
         with self._in_time():

@@ -14,11 +14,9 @@ import trio
 
 from logroute.router.delivery import cause_of
 from logroute.router.plan import SourcePlan
-from logroute.router.position import Position
-from logroute.router.record import Origin
 from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S
 from logroute.router.router import Router
-from logroute.sources import STANDS_AFTER_S, Source
+from logroute.sources import STANDS_AFTER_S, Source, Waiting
 
 START_WITHIN_S = 5.0
 """How long the start waits for a source: longer only where what it asks for does not answer."""
@@ -47,8 +45,8 @@ class RunningSources:
         """Those of the beginning that have not ended by themselves."""
         self._tasks: dict[str, _Task] = {}
         self._running: dict[str, Source[Any]] = {}
-        self._ended: list[Source[Any]] = []
-        """Those that have ended together with all others."""
+        self._ended: dict[str, Source[Any]] = {}
+        """Those that have ended, the last of each name."""
         self._failed: set[str] = set()
         """Those that have failed, and have not been started again."""
         self._failures: dict[str, tuple[float, str]] = {}
@@ -85,9 +83,9 @@ class RunningSources:
         """End all of them, also those that are not started yet."""
         self._all.cancel()
 
-    async def gone_behind(self, places: Mapping[str, Position]) -> list[Origin]:
-        """Once they have ended: the origins, of these by key, in whose logs something behind that is gone."""
-        return [origin for source in self._ended for origin in await source.gone_behind(places)]
+    async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """Once all have ended: those of these that nobody would find any more in the logs."""
+        return [each for source in self._ended.values() for each in await source.unfound(waiting)]
 
     async def run(self, on_started: Callable[[], None]) -> None:
         """Run them until all have ended by themselves, or are stopped. `on_started()`: all have started that
@@ -134,8 +132,8 @@ class RunningSources:
                 if not self.unfinished:
                     self._all.cancel()
         finally:
-            if (source := self._running.pop(plan.name, None)) is not None and self._all.cancel_called:
-                self._ended.append(source)
+            if (source := self._running.pop(plan.name, None)) is not None:
+                self._ended[plan.name] = source
             task.start.set()
             task.ended.set()
 

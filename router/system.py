@@ -19,6 +19,9 @@ from logroute.router.database import StateError
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
 
+AT_ONCE_S = 3.0
+"""What a daemon may take that was told twice to stop; a disk that hangs may keep it for ever."""
+
 
 @contextmanager
 def sole_user_of(state_dir: Path | None) -> Iterator[None]:
@@ -57,10 +60,6 @@ def sole_user_of(state_dir: Path | None) -> Iterator[None]:
         os.close(lock)
 
 
-AT_ONCE_S = 3.0
-"""What a daemon may take that was told twice to stop; a disk that hangs may keep it for ever."""
-
-
 async def stop_on_signals(
     daemon: Daemon,
     reload: Callable[[], Awaitable[None]] | None = None,
@@ -73,11 +72,10 @@ async def stop_on_signals(
     `give_up` is called where the daemon is still there AT_ONCE_S after the second one: it ends the process.
     """
 
-    async def insist() -> None:
+    async def insist(give_up: Callable[[], object]) -> None:
         await trio.sleep(AT_ONCE_S)
         log.error("ending without what does not answer, such as a disk that hangs")
-        if give_up is not None:
-            give_up()
+        give_up()
 
     log = structlog.get_logger("logroute")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -89,10 +87,10 @@ async def stop_on_signals(
             async for number in received:
                 if number != signal.SIGHUP:
                     log.info("stopping", signal=signal.Signals(number).name)
-                    daemon.stop()
                     asked += 1
-                    if asked == 2:
-                        nursery.start_soon(insist)
+                    if asked == 2 and give_up is not None:
+                        nursery.start_soon(insist, give_up)
+                    daemon.stop()
                 elif reload is not None:
                     nursery.start_soon(reload)
                 else:

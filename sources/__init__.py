@@ -213,6 +213,18 @@ class History(Protocol):
         """Give `take` the records, in order. What cannot be read is a problem, and raises nothing."""
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """What was read of an origin, and is nowhere but in memory."""
+
+    route: str
+    """The route's name."""
+    origin: Origin
+    began: Position
+    """Where reading was before the first of it."""
+    time: str
+    """The first record's, as the log has it."""
+
+
 class SourceContext(msgspec.Struct, frozen=True):
     """What the router gives a source beside its options."""
 
@@ -274,9 +286,11 @@ class Source(ABC, Generic[OptionsT]):
         """The logs that it knows, to be read again by those who look; a source that cannot has none."""
         return ()
 
-    async def gone_behind(self, places: Mapping[str, Position]) -> Sequence[Origin]:
-        """Once `run` has ended: those of these origins, by key, in whose logs something behind that is not
-        found any more. A source that cannot tell says nothing."""
+    async def unfound(self, waiting: Sequence[Waiting]) -> Sequence[Waiting]:
+        """Once `run` has ended: those of these that nobody would find any more in the logs that it has read.
+
+        A source that cannot tell says nothing.
+        """
         return ()
 
     @property

@@ -7,7 +7,7 @@ read by API goes on when the engine is back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -32,6 +32,7 @@ from logroute.sources import (
     SourceContext,
     SourceOptions,
     Start,
+    Waiting,
 )
 from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.docker_container import Container, own_container_id
@@ -47,7 +48,7 @@ from logroute.sources.engine import (
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, EngineInfo
 from logroute.sources.histories import EngineHistory, FileHistory
-from logroute.sources.letting_go import gone_behind, let_go
+from logroute.sources.letting_go import WITHIN_S, let_go, unfound
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
@@ -469,9 +470,18 @@ class DockerSource(Source[DockerOptions]):
         # With `--once` all of it was read, or whoever asks is told that not all was.
         await let_go([*owners, *self._files.expected], None if self.context.once else report)
 
-    async def gone_behind(self, places: Mapping[str, Position]) -> list[Origin]:
-        logs = (container.log for container in self.containers.values() if container.log is not None)
-        return await gone_behind({log: places[log.origin.key] for log in logs if log.origin.key in places})
+    async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        own = [(each, self.containers.get(each.origin.id)) for each in waiting]
+        by_file = [(c.log, each) for each, c in own if c is not None and c.log is not None]
+        gone = await unfound(by_file) if by_file else []
+        with trio.move_on_after(WITHIN_S, shield=True):
+            for each, container in own:
+                if container is not None and container.engine_log is not None:
+                    with suppress(EngineError):  # it keeps them, or nobody knows
+                        oldest = await self._files.oldest(container.details)
+                        if oldest is None or oldest.time > each.time:
+                            gone.append(each)
+        return gone
 
     def _set_drained(self, container: Container) -> None:
         container.drained = True

@@ -159,7 +159,7 @@ class ContainerFiles:
         if ours is None:
             return True  # empty as yet; its path holds the container's whole id
         try:
-            theirs = await self._engine_first_record(container.details)
+            theirs = await self.oldest(container.details)
         except EngineRefused:
             return True  # removed meanwhile, or not readable by API at all: the file is what there is
         if theirs is None:
@@ -167,7 +167,7 @@ class ContainerFiles:
         # The engine rotates under our eyes: what it has now may begin later than what we hold.
         return ours.time <= theirs.time and (ours.time != theirs.time or ours.stream == theirs.stream)
 
-    async def _engine_first_record(self, details: ContainerDetails) -> Record | None:
+    async def oldest(self, details: ContainerDetails) -> Record | None:
         """The oldest record that the engine has; None if it has none."""
         from logroute.sources.frames import FrameDecoder, TerminalDecoder
 

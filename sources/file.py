@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -35,12 +35,13 @@ from logroute.sources import (
     SourceContext,
     SourceOptions,
     Start,
+    Waiting,
 )
 from logroute.sources.birth import birth_ns
 from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.disks import PATIENCE_S
 from logroute.sources.histories import FileHistory
-from logroute.sources.letting_go import gone_behind, let_go
+from logroute.sources.letting_go import let_go, unfound
 from logroute.sources.log_chain import is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.log_formats import FormatName
@@ -177,9 +178,9 @@ class FileSource(Source[FileSourceOptions]):
             # With `--once` all of it was read, or whoever asks is told that not all was.
             await let_go(logs, None if self.context.once else self._report)
 
-    async def gone_behind(self, places: Mapping[str, Position]) -> list[Origin]:
-        logs = (file.log for file in self._files.values())
-        return await gone_behind({log: places[log.origin.key] for log in logs if log.origin.key in places})
+    async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        logs = {file.log.origin.key: file.log for file in self._files.values()}
+        return await unfound([(logs[each.origin.key], each) for each in waiting if each.origin.key in logs])
 
     def known(self) -> list[Known]:
         found = [

@@ -7,19 +7,19 @@ threads that may be abandoned, one for each disk. They then have the logs, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
 import trio
 
-from logroute.router.position import Position
-from logroute.router.record import Origin
-from logroute.sources import Lost
+from logroute.sources import Lost, Waiting
 from logroute.sources.log_file import LogFile
 
 WITHIN_S = 5.0
 """How long the end may take to find out."""
+THREADS = 16
+"""So many logs are asked at a time for what only waits in memory."""
 
 
 async def let_go(logs: Sequence[LogFile], report: Callable[[LogFile, Lost], None] | None) -> None:
@@ -81,21 +81,35 @@ def _let_go_of(reader: LogFile) -> Lost | None:
     return Lost(first.routes, last.reason, first.since, last.until, size_bytes)
 
 
-async def gone_behind(logs: Mapping[LogFile, Position]) -> list[Origin]:
-    """The origins of those logs, closed by now, in which something behind these positions is not found any
-    more. Of a disk that hangs nothing is known."""
-    gone: list[Origin] = []
+async def unfound(waiting: Sequence[tuple[LogFile, Waiting]]) -> list[Waiting]:
+    """Those that are not in their logs any more, which are closed by now. Of a disk that hangs nothing is
+    known, nor of a file that cannot be opened just now."""
+    gone: list[Waiting] = []
+    limiter = trio.CapacityLimiter(THREADS)
 
-    def find() -> None:
-        gone.extend(log.origin for log, position in logs.items() if not _is_found(log, position))
+    async def find(log: LogFile, each: Waiting) -> None:
+        if not await trio.to_thread.run_sync(_is_there, log, each, limiter=limiter, abandon_on_cancel=True):
+            gone.append(each)
 
     with trio.move_on_after(WITHIN_S, shield=True) as scope:
-        await trio.to_thread.run_sync(find, abandon_on_cancel=True)
+        async with trio.open_nursery() as nursery:
+            for log, each in waiting:
+                nursery.start_soon(find, log, each)
     if scope.cancelled_caught:
         structlog.get_logger("logroute.sources").warning(
-            "what is lost is not known: the disk does not answer", logs=len(logs)
+            "whether what waits can be read again is not known: the disk does not answer", logs=len(waiting)
         )
-    return [*gone]
+    return gone
+
+
+def _is_there(log: LogFile, waiting: Waiting) -> bool:
+    again = log.another()
+    try:
+        return again.open() and again.has(waiting.began)
+    except OSError:
+        return True
+    finally:
+        again.close()
 
 
 def _say_unknown(log: LogFile, error: OSError) -> None:
@@ -105,14 +119,9 @@ def _say_unknown(log: LogFile, error: OSError) -> None:
 
 
 def _is_found_again(reader: LogFile) -> bool:
-    return _is_found(reader, reader.position)
-
-
-def _is_found(log: LogFile, position: Position) -> bool:
-    """Whether whoever opens the log now finds that position in it; it may have been compressed."""
-    again = log.another()
+    again = reader.another()
     try:
-        return again.open() and not again.resume({"": position})
+        return again.open() and not again.resume({"": reader.position})
     except OSError:
         return False
     finally:

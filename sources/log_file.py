@@ -38,6 +38,7 @@ from logroute.sources.log_search import (
     end_position,
     first_record,
     first_time,
+    is_there,
     last_time,
     locate,
     position_before_last,
@@ -472,6 +473,11 @@ class LogFile:
                 self._add(fork)
             losses += fork.take_losses()
         return losses + self.resume({r: p for r, p in checkpoints.items() if r not in far})
+
+    def has(self, position: Position) -> bool:
+        """Whether the files of that position are among those that are open. Raises OSError."""
+        with self._chain:
+            return is_there(self._segments, position)
 
     def resume(self, checkpoints: Mapping[str, Position]) -> list[Lost]:
         """Begin at the oldest of the routes' checkpoints; batches say what other routes have acknowledged.

@@ -52,6 +52,14 @@ def locate(
     return spots, anchors, missing
 
 
+def is_there(segments: Sequence[Segment], position: Position) -> bool:
+    """Whether the files of that position are there, with what stood before it, as far as that says any."""
+    for segment in segments:
+        segment.identify()
+    places = [place for stream in STREAMS if (place := position.of(stream).place) is not None and place.file]
+    return all(_verified(segments, place) is not None for place in places)
+
+
 def _before_mark(
     segments: Sequence[Segment],
     format: LineFormat,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +39,20 @@ def test_what_is_hidden_stands_in_no_line_and_no_traceback(
     said = capsys.readouterr().err
     assert "S3CRET" not in said
     assert said.count("${file:url}") >= 4
+
+
+class Broken(io.StringIO):
+    """What a pipe is that nobody reads any more."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_where_nobody_hears_it_nothing_fails(format_: log.Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Broken())
+    log.configure(format_)
+    structlog.get_logger().error("said to nobody", exc_info=ValueError("x"))

@@ -35,8 +35,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 class Running:
     """A daemon with a route whose receiver is down, beside one that delivers."""
 
-    def __init__(self, world: World, queue: dict[str, Any]) -> None:
-        world.configure({"good": {}, "bad": {"sink": DOWN, "queue": queue}})
+    def __init__(self, world: World, queue: dict[str, Any], **source: str) -> None:
+        world.configure({"good": {}, "bad": {"sink": DOWN, "queue": queue}}, **source)
         self.world = world
         self.daemon = world.daemon()
         self.daemon.plan = msgspec.structs.replace(self.daemon.plan, grace_s=0.2)
@@ -106,9 +106,13 @@ async def test_what_waits_in_memory_of_a_container_that_is_gone_is_lost(world: W
     assert world.events(LOST) == []
 
 
-async def test_what_waits_in_memory_of_a_log_that_was_rotated_away_is_lost(world: World) -> None:
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("start", ["beginning", "2h"])
+async def test_what_waits_in_memory_of_a_log_that_was_rotated_away_is_lost(
+    world: World, read: str, start: str
+) -> None:
     web = world.container("web", log_opts={"max-size": "12k", "max-file": "2"})
-    async with Running(world, IN_MEMORY) as running:
+    async with Running(world, IN_MEMORY, read=read, start=start) as running:
         bad = running.daemon.router.routes["bad"]
         await write(web, 200)
         await world.until_true(lambda: bad.statistics().received == 200, "all of it is read")
