@@ -261,10 +261,9 @@ class DockerSource(Source[DockerOptions]):
             self._checkpoints.tell(origin, "renamed")
         # Routes that take it under this name alone meet it where it is; what is read from now on has it.
         if container.log is not None:
-            container.log.origin = origin
-            await self._sweep.meet_late(container.log)
+            self._sweep.rename(container.log, origin)
         if container.engine_log is not None:
-            container.engine_log.origin = origin
+            container.engine_log.rename(origin)
             await self._meet_late_by_api(container, container.engine_log)
 
     # --- containers -----------------------------------------------------------------------------------

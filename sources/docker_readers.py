@@ -155,12 +155,12 @@ class ContainerReaders:
                 fork = self._engine_log(container, origin)
                 if container.engine_log is not None:
                     fork.unordered_until = container.engine_log.unordered_until
+                    fork.names = container.engine_log.names
                 fork.routes = frozenset(routes)
                 places = {route: container.places.pop(route).position for route in routes}
                 began, is_live = trio.current_time(), container.reader is not None
                 await self._read_apart(container, fork, places)
-                if not self._emit.reads_for_somebody(container.origin, fork):
-                    await self._offer(fork.ending())  # by its name of now nobody of them goes on with it
+                await self._come_to_its_name(container, fork)
                 if container.reader is not None:
                     self._join(container, fork)
                 elif is_live:
@@ -176,7 +176,7 @@ class ContainerReaders:
     async def _with_room(self, container: Container) -> list[str]:
         """Wait until routes that are behind have room; which. None, if nobody is behind any more.
 
-        They read under the same name, and all of them or none go on with the container's name of now.
+        They read under the same name.
         """
         emit, places = self._emit, container.places
         while True:
@@ -186,14 +186,24 @@ class ContainerReaders:
                     emit.joined(place.origin, [route])
             if not places:
                 return []
-            alike: dict[tuple[int, bool], list[str]] = {}
-            for route, place in places.items():
-                if emit.has_room(place.origin, _Apart(route)):
-                    goes_on = emit.reads_for_somebody(container.origin, _Apart(route))
-                    alike.setdefault((id(place.origin), goes_on), []).append(route)
-            if alike:
-                return next(iter(alike.values()))
+            routes = [r for r, place in places.items() if emit.has_room(place.origin, _Apart(r))]
+            if routes:
+                origin = places[routes[0]].origin
+                return [route for route in routes if places[route].origin is origin]
             await emit.wait_for_room()
+
+    async def _come_to_its_name(self, container: Container, fork: EngineLog) -> None:
+        """All is read, and nothing was said since the container has another name than the fork knows: what is
+        held ends, and the routes that do not take it as it is named now have all that there is for them."""
+        while fork.origin is not (origin := container.origin):
+            if self._emit.reads_for_somebody(fork.origin, fork):
+                await self._offer(fork.ending())
+            fork.origin = origin
+        routes = fork.routes or frozenset()
+        left = {r for r in routes if not self._emit.reads_for_somebody(container.origin, _Apart(r))}
+        if left:
+            fork.routes = routes - left
+            self._emit.joined(container.origin, left)
 
     async def _read_apart(
         self, container: Container, fork: EngineLog, places: Mapping[str, Position]
@@ -248,6 +258,7 @@ class ContainerReaders:
         live, routes = container.engine_log, fork.routes or frozenset()
         assert live is not None
         if not routes:
+            self._emit.closed(fork, container.origin)
             return
         if not self._emit.reads_for_somebody(container.origin, fork):
             self._emit.joined(container.origin, routes)

@@ -98,7 +98,7 @@ class PendingBatches:
                 discarding, begun = (), {}
                 break
             if current is not None and state != current:
-                rest = {**begun, **_first_times(records[index:])}
+                rest = {**begun, **first_times(records[index:])}
                 self._append(origin, records[start:index], (), rest, self._by_route(current))
                 start = index
             current = state
@@ -201,6 +201,6 @@ class PendingBatches:
             await self._taken.park()
 
 
-def _first_times(records: Sequence[Record]) -> dict[Stream, str]:
+def first_times(records: Sequence[Record]) -> dict[Stream, str]:
     """The time of each stream's first record."""
     return {record.stream: record.time for record in reversed(records)}

@@ -9,7 +9,7 @@ record of each stream. What is unfinished at a cut is read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ from logroute.router.times import iso_time
 from logroute.sources import Lost
 from logroute.sources.engine import Engine, EngineAway, EngineError, EngineRefused, LogStream
 from logroute.sources.engine_answers import ContainerDetails, rotation_bytes
-from logroute.sources.engine_batches import PENDING_BYTES, STALL_S, Offer, PendingBatches
+from logroute.sources.engine_batches import PENDING_BYTES, STALL_S, Offer, PendingBatches, first_times
 from logroute.sources.engine_reading import REOPEN_S, End, Reading, came_to, newest_time
 from logroute.sources.engine_resume import (
     Ahead,
@@ -49,6 +49,16 @@ QUIET_FOLLOWING_S = 2.0
 SILENCE_S = 60.0
 # How often the end of a log is read again that is not the end that the engine says it is.
 END_ATTEMPTS = 3
+
+
+class Name(NamedTuple):
+    """An origin got another name."""
+
+    until: str
+    """Up to this time what was said has the name before."""
+    before: Origin
+    origin: Origin
+
 
 Outcome = Literal["ended", "removed"]
 """Why a log was read to its end: the container does not run (or: all was read that there was, where reading
@@ -94,7 +104,9 @@ class EngineLog:
     ) -> None:
         """`pending_bytes()` is what it may hold that nobody has taken."""
         self.origin = origin
-        """May be replaced (renaming): batches have the one that was there when they were read."""
+        """Batches have the one that was there when they were read: see `rename`."""
+        self.names: list[Name] = []
+        """How the origin was named anew while the live reader read; all readers of a log share it."""
         self.routes: frozenset[str] | None = None
         """The routes that are behind, and that it reads for alone; None: it is the live reader."""
         self.ended = False
@@ -129,6 +141,12 @@ class EngineLog:
         """Since when a stream is open that follows the log."""
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
+
+    def rename(self, origin: Origin) -> None:
+        """What is read from here on is of this origin; what processors hold of it so far has ended."""
+        self._pending.end(self.origin)
+        self.names.append(Name(self.newest_time, self.origin, origin))
+        self.origin = origin
 
     @property
     def position(self) -> Position:
@@ -568,7 +586,7 @@ class EngineLog:
             if end is None:
                 discarding = [name for name, open_ in unfinished.items() if open_.discarding]
             begun = {name: open_.time for name, open_ in unfinished.items() if not open_.discarding}
-            self.statistics.records += self._pending.put(self.origin, new, discarding, begun)
+            self.statistics.records += self._put(new, discarding, begun)
             if self._pending.missing:
                 end = End.MISSING
             for name, time in list(self._unfinished.items()) if end is None else ():
@@ -576,6 +594,22 @@ class EngineLog:
                 if name not in begun and anchor is not None and anchor.time >= time:
                     del self._unfinished[name]
         return end
+
+    def _put(self, new: list[Record], discarding: Sequence[Stream], begun: Mapping[Stream, str]) -> int:
+        """Queue them, each under the name that the origin had when the live reader came to it."""
+        put = 0
+        while (name := next((name for name in self.names if name.before is self.origin), None)) is not None:
+            index = next((i for i, record in enumerate(new) if record.time > name.until), None)
+            if index is None:
+                break
+            if index:
+                rest = {**begun, **first_times(new[index:])}
+                put += self._pending.put(self.origin, new[:index], (), rest)
+                if self._pending.missing:
+                    return put
+            self._pending.end(self.origin)
+            self.origin, new = name.origin, new[index:]
+        return put + self._pending.put(self.origin, new, discarding, begun)
 
     def _note_order(self, new: Sequence[Record], index: int) -> None:
         """The record of that index is older than one before it, or seems to be: an exact reading tells."""

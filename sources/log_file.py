@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from logroute.router.position import Anchor, Place, Position, StreamPosition
 from logroute.router.record import STREAMS, Batch, Origin, Reader, Record, Stream, settling
@@ -51,6 +52,15 @@ _MEMORY = threading.Lock()
 """For what threads and the trio thread change of any log: losses and forks. Held for a moment only."""
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
+
+
+class Name(NamedTuple):
+    """An origin got another name."""
+
+    spot: Spot
+    """Up to here what is read has the name before."""
+    before: Origin
+    origin: Origin
 
 
 class LogFile:
@@ -89,6 +99,7 @@ class LogFile:
         "complete",
         "forks",
         "limit",
+        "names",
         "origin",
         "path",
         "rotated",
@@ -118,6 +129,8 @@ class LogFile:
         self.began: Mapping[str, Position] = {}
         """Of a fork: where it began for each route."""
         self.cap: Spot | None = None
+        self.names: list[Name] = []
+        """Of the live reader: how its origin was named anew while it read, and where it was."""
         """Of a fork: read no further now, for there is the reader before it."""
         self._segments: list[Segment] = []
         self.stranded: Mapping[str, Position] = {}
@@ -678,6 +691,20 @@ class LogFile:
         self.statistics.corrupt_lines += 1
         segment.offset += count - skip
         self._tail = bytes(buffer[count - TAIL_BYTES : count])
+
+    def rename(self, origin: Origin) -> Batch:
+        """What is read from here on is of this origin; what processors hold of it so far has ended.
+
+        To be called of the live reader, between a `parse` and the next `fetch`.
+        """
+        ending = self.ending()
+        self.names.append(Name(self.spot, self.origin, origin))
+        self.origin = origin
+        return ending
+
+    def next_name(self, fork: LogFile) -> Name | None:
+        """How the origin of this fork was named next, if it was while we read."""
+        return next((name for name in self.names if name.before is fork.origin), None)
 
     def ending(self) -> Batch:
         """Nothing more comes, or is read: what processors hold of it has ended."""

@@ -105,6 +105,8 @@ class Sweep:
         self._sweeping_since: float | None = None
         self._asked_at = -math.inf
         """When it was asked last what has been quiet."""
+        self._renamed: dict[LogFile, Origin] = {}
+        """Logs whose origins have another name."""
         self._given_up: list[LogFile] = []
         """Logs of which nothing is held open any more."""
         self._sweeps = 0
@@ -187,6 +189,25 @@ class Sweep:
                 self._wanted.append((log, log.origin, places))
                 self._kick()
 
+    def rename(self, log: LogFile, origin: Origin) -> None:
+        """From where it is now it is what this origin says. Routes that take it only so meet it there."""
+        self._renamed[log] = origin
+        self._kick()
+
+    async def _rename(self) -> list[Batch]:
+        """What that ends."""
+        ended: list[Batch] = []
+        for log, origin in list(self._renamed.items()):
+            if self._logs.get(log.path) is not log:
+                log.origin = origin
+            elif log in self._late or not self._disks.answers(log):
+                continue  # it is reading
+            else:
+                ended.append(log.rename(origin))
+            del self._renamed[log]
+            await self.meet_late(log)
+        return ended
+
     def wake(self, log: LogFile) -> None:
         """There may be something new in it."""
         if self._logs.get(log.path) is log:
@@ -236,7 +257,13 @@ class Sweep:
 
     def _servable(self) -> bool:
         room = self._emit.has_room
-        if self._wanted or self._late or self._given_up or trio.current_time() >= self._settle_at():
+        if (
+            self._wanted
+            or self._late
+            or self._given_up
+            or self._renamed
+            or trio.current_time() >= self._settle_at()
+        ):
             return True
         return self.offers.servable(room) or any(
             self._disks.answers(log) and room(log.origin, log) for log in self._ready
@@ -274,10 +301,11 @@ class Sweep:
     async def _sweep(self) -> tuple[bool, int]:
         """One sweep. Whether there is more at once (the budget was the limit), and how many batches."""
         self._sweeps += 1
+        renamed = await self._rename()
         for log, origin, places in self._take_wanted():
             await self._read_apart([Behind(log, route, place, origin) for route, place in places.items()])
         given_up, self._given_up = self._given_up, []
-        batches = [log.ending() for log in given_up] + self._quiet() + self._join()
+        batches = renamed + [log.ending() for log in given_up] + self._quiet() + self._join()
         offered, spent = self.offers.take(self._emit.has_room, BUDGET_BYTES)
         batches += [each.batch for each in offered]
         fetched, again = await self._fetch_ready(spent)
@@ -409,6 +437,10 @@ class Sweep:
                 continue
             self._leave_idle(live)
             for fork, ahead in pairwise([*live.forks, live]):
+                if (name := live.next_name(fork)) is not None and fork.spot >= name.spot:
+                    batches.append(fork.ending())
+                    fork.origin = name.origin
+                    continue  # it goes on, or is idle, when that is handed on
                 if not fork.at_end_of(ahead):
                     continue
                 ended = fork.finish_like(ahead) or self._emit.settle(fork, ahead, live.origin)
@@ -450,6 +482,8 @@ class Sweep:
             readers = [*live.forks, live]
             ahead = readers[readers.index(fork) + 1]
             fork.cap, fork.complete = ahead.spot, live.complete
+            if (name := live.next_name(fork)) is not None:
+                fork.cap = min(fork.cap, name.spot)
             gap = fork.gap_bytes(ahead)
             if gap is not None and gap <= LOG_BUDGET_BYTES:
                 waits.add(ahead)
