@@ -114,13 +114,13 @@ def made_detailed(
     streams: Sequence[Stream],
     times: Sequence[str],
     *,
-    levels: Sequence[str | None] | None,
-    fields: Sequence[dict[str, Any] | None],
-    logged: Sequence[str] | None,
+    levels: Sequence[str | None] | None = None,
+    fields: Sequence[dict[str, Any] | None] | None = None,
+    logged: Sequence[str] | None = None,
     at_root: bool = False,
 ) -> list[DetailedRecord]:
     """Records of which more is known, from their columns: nothing is done for each of them but in C."""
-    given = (messages, streams, times, repeat(0), levels or repeat(None), fields)
+    given = (messages, streams, times, repeat(0), levels or repeat(None), fields or repeat(None))
     others = (repeat(False), repeat(None), repeat(""), logged or repeat(""), repeat(""), repeat(at_root))
     return list(map(DetailedRecord, *given, *others))
 
