@@ -5,13 +5,14 @@ Of such rows one can have a column, such as all levels, and dicts of the keys th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
+from logroute.processors._from_columns import dict_maker
 from logroute.processors._objects import DEEPEST, SHALLOW
 
 FEW = 16
@@ -21,21 +22,6 @@ SHAPES = 64
 """So many sets of keys are known at a time: to get to know one takes as long as hundreds of lines."""
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-
-DictMaker = Callable[..., list[dict[str, Any]]]
-
-
-@lru_cache(maxsize=256)
-def dict_maker(values: tuple[str, ...]) -> DictMaker:
-    """Makes a dict of each row: of values such as `row[3]`, each under the key that is given in its place.
-
-    It is compiled, so that a dict is made at once, and in its size. Keys come from strangers: nothing of them
-    is in what is compiled.
-    """
-    names = [f"key{place}" for place in range(len(values))]
-    pairs = ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True))
-    made: DictMaker = eval(f"lambda rows, {', '.join(names)}: [{{{pairs}}} for row in rows]")
-    return made
 
 
 class Alike:

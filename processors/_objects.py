@@ -11,10 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from logroute.processors._from_columns import made_detailed
 from logroute.processors._times import adopt, near, parse_time, parse_times
 from logroute.router.json_text import depth
 from logroute.router.levels import NAMES
-from logroute.router.record import DetailedRecord, Record, all_plain, detailed, made_detailed
+from logroute.router.record import DetailedRecord, Record, all_plain, detailed
 
 if TYPE_CHECKING:
     from logroute.processors._alike import Alike
@@ -298,11 +299,16 @@ def _texts(values: list[Any]) -> list[str]:
 
 def _levels(values: Sequence[Any]) -> list[str]:
     """Of names, or of numbers; not of both, as `True` is the same key as 1."""
-    if {*map(type, values)} not in ({str}, {int}):
-        raise _NotAlikeError
-    meant = {value: level for value in set(values) if (level := level_of(value)) is not None}
     try:
-        return [meant[value] for value in values]
+        distinct = {*values}
+    except TypeError:  # a list, or an object
+        raise _NotAlikeError from None
+    # No text equals anything else; numbers do.
+    if {*map(type, distinct)} != {str} and {*map(type, values)} != {int}:
+        raise _NotAlikeError
+    meant = {value: level for value in distinct if (level := level_of(value)) is not None}
+    try:
+        return [*map(meant.__getitem__, values)]
     except KeyError:
         raise _NotAlikeError from None
 

@@ -9,12 +9,12 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._alike import dict_maker
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
+from logroute.processors._from_columns import dict_maker, made_detailed
 from logroute.processors._layouts import Layout, zone_of
 from logroute.processors._objects import level_of
 from logroute.processors._times import adopt, near, parse_time
-from logroute.router.record import Batch, DetailedRecord, Record, all_plain, detailed, made_detailed
+from logroute.router.record import Batch, DetailedRecord, Record, all_plain, detailed
 
 ABSENT = "-"
 """What programs write for what is absent."""

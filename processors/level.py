@@ -9,9 +9,10 @@ from pydantic import Field
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._fields import MISSING, FieldName
+from logroute.processors._from_columns import made_detailed
 from logroute.processors._level_text import LevelText
 from logroute.processors._objects import LEVEL_KEYS, level_of
-from logroute.router.record import Batch, Record, all_plain, made_detailed
+from logroute.router.record import Batch, Record, all_plain
 
 
 class LevelOptions(ProcessorOptions):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import repeat
 from operator import lt
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -107,22 +106,6 @@ def _owned(record: Record) -> DetailedRecord:
 def all_plain(records: Sequence[Record]) -> bool:
     """Whether nothing is known of any of them but its line."""
     return [*map(type, records)].count(Record) == len(records)
-
-
-def made_detailed(
-    messages: Sequence[str],
-    streams: Sequence[Stream],
-    times: Sequence[str],
-    *,
-    levels: Sequence[str | None] | None = None,
-    fields: Sequence[dict[str, Any] | None] | None = None,
-    logged: Sequence[str] | None = None,
-    at_root: bool = False,
-) -> list[DetailedRecord]:
-    """Records of which more is known, from their columns: nothing is done for each of them but in C."""
-    given = (messages, streams, times, repeat(0), levels or repeat(None), fields or repeat(None))
-    others = (repeat(False), repeat(None), repeat(""), logged or repeat(""), repeat(""), repeat(at_root))
-    return list(map(DetailedRecord, *given, *others))
 
 
 def message_hash(message: str) -> str:
