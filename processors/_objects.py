@@ -193,7 +193,7 @@ def _take_rows(
     if level_key is None and ("log" in keys or (time_key is None and "t" in keys)):
         raise _NotAlikeError
     message_key = None if keep else message_key
-    engines = [record.logged or record.time for record in records]
+    engines = [record.time for record in records] if plain else [r.logged or r.time for r in records]
     levels = None if level_key is None else _levels(lines.column(level_key))
     times = None if time_key is None else _times(lines.column(time_key), engines)
     messages = None if message_key is None else _texts(lines.column(message_key))

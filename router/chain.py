@@ -35,8 +35,8 @@ from logroute.router.selection import Chooser, Matching
 from logroute.router.visible import visible
 from logroute.router.watch import Watch
 
-PIECE = 1000
-"""So many records of a batch are processed at a time."""
+PIECE = 500
+"""So many records of a batch are processed at a time. With more, what is made by the way leaves the cache."""
 GIVE_WAY_S = 0.005
 """After so much work others get their turn."""
 SAY_AGAIN_S = 60.0
