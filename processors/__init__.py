@@ -78,6 +78,9 @@ class Processor(ABC, Generic[OptionsT]):
     changes: ClassVar[bool] = True
     """Whether it changes records. One that only chooses among them, or puts others in their places, is given
     those that others hold too."""
+    makes: ClassVar[bool] = False
+    """Where it is given plain records only, it puts its own in their places: they need not be made so before,
+    and stay what they are."""
     quick: ClassVar[bool] = False
     """It looks at whole batches at once, and changes no records: so it is given them whole, and before
     routing as the source gave them (`batch.lines`, maybe not ready): most records need not be more."""

@@ -6,8 +6,10 @@ Patterns are possessive wherever something may be long, so that no line takes mo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from logroute.processors._access import Columns, combined
 
 _QUOTED = r'(?:[^"\\]++|\\.)*+'
 
@@ -23,6 +25,8 @@ class Shape(NamedTuple):
     numbers: tuple[str, ...] = ()
     levels: Mapping[str, str] = {}
     """What `severity` means, where that is no usual name."""
+    many: Callable[[Sequence[str]], tuple[Sequence[int], Columns] | None] | None = None
+    """Reads many lines at once, those of the usual form: which they are, and what each group would have."""
 
 
 _REQUEST = (
@@ -36,6 +40,7 @@ _ACCESS = Shape(
     rf' (?P<status>\d{{3}}) (?P<bytes>\d++|-)(?: "(?P<referrer>{_QUOTED})" "(?P<user_agent>{_QUOTED})")?+',
     (_CLF,),
     ("status", "bytes"),
+    many=combined,
 )
 """https://nginx.org/en/docs/http/ngx_http_log_module.html,
 https://httpd.apache.org/docs/2.4/logs.html#accesslog: the common and the combined format, for apache also

@@ -115,7 +115,8 @@ class Layout:
         if not {"H", "I"} & names:
             raise ValueError(f"{text!r} names no time of the day: it needs %H or %I")
         self._match = compiled.fullmatch
-        self._has_year = bool({"Y", "y"} & names)
+        self.has_year = bool({"Y", "y"} & names)
+        """Whether what a time means depends on nothing but its text."""
         # Times are the same for many lines, where they are no finer than a second.
         self._last: tuple[str, str | None] = "", None
 
@@ -124,7 +125,7 @@ class Layout:
 
         A year that it does not say is the one that brings it nearest to the engine's time.
         """
-        if self._has_year and text == self._last[0]:
+        if self.has_year and text == self._last[0]:
             return self._last[1]
         found = self._match(text)
         time = None

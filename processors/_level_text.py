@@ -21,7 +21,7 @@ from operator import or_
 
 from logroute.processors.ansi import without_sequences
 from logroute.router.levels import LEVELS, NAMES
-from logroute.router.regex import Regex, RegexSet
+from logroute.router.regex import Regex, RegexSet, Suspects
 
 HEAD = 256
 """So many characters of a line are looked at."""
@@ -108,14 +108,40 @@ _OF_PROGRAMS = frozenset("[PTDIWEF")
 """What begins so may be theirs: most lines begin with a time, and are not looked at for it."""
 
 
+_KEY = r"""\b(?:level|severity|lvl|loglevel)["']?\s?[=:]\s?["']?""", r"\b"
+_BRACKETS = r"(?:[\[(<|]\s?|\[\w+:)", r"\s*[\])>|]"
+_WORD = r"(?:^|[^\w./-])", r"(?:$|[^\w./=-])"
+
+
 @cache
 def _tiers() -> Sequence[Sequence[Regex]]:
     """Behind the second, each level's pattern, in the order of `LEVELS`. Made when a line needs them."""
     return (
-        _of_tier(r"""\b(?:level|severity|lvl|loglevel)["']?\s?[=:]\s?["']?""", r"\b", names=True),
-        _of_tier(r"(?:[\[(<|]\s?|\[\w+:)", r"\s*[\])>|]", names=False),
-        _of_tier(r"(?:^|[^\w./-])", r"(?:$|[^\w./=-])", names=False, capitals=True),
+        _of_tier(*_KEY, names=True),
+        _of_tier(*_BRACKETS, names=False),
+        _of_tier(*_WORD, names=False, capitals=True),
     )
+
+
+def _suspects() -> Suspects:
+    """All that any tier may find, the first two as well: some more, but nothing less."""
+    words = f"(?:{_ANY}|trace[1-8])"
+    programs = "|".join(form for forms in (_MONOLOG, _PHP) for form in forms.values())
+    return Suspects(
+        rf"(?i)^[\d\s:.,/+\-\[\](<|>)TZUCGMAP]*{words}(?:[\]:|)>,=\s!]|$)",
+        r"^[IWEF]\d{4} \d\d:\d\d:\d\d\.",
+        rf"^(?:{'|'.join(_LOGRUS.values())})\[\d{{4}}",
+        rf"(?:\.|PHP )(?:{programs}):",
+        f"(?i){_KEY[0]}",
+        f"(?i){_BRACKETS[0]}{words}{_BRACKETS[1]}",
+        rf"\b(?:{'|'.join(_CAPITALS)})\b",
+    )
+
+
+FEW = 16
+"""Fewer lines are not worth to be looked at together."""
+MANY_UNTOLD = 4
+"""One line in so many may be of another form."""
 
 
 class LevelText:
@@ -123,19 +149,50 @@ class LevelText:
 
     def __init__(self) -> None:
         self._set: RegexSet | None = None
+        self._suspects: Suspects | None = None
 
     def levels(self, lines: Sequence[str]) -> list[str | None]:
         """What each line says of its level. Depends on nothing but the line."""
-        if any("\x1b" in line for line in lines):
+        if "\x1b" in "".join(lines):
             lines = [without_sequences(line[:COLOURED_HEAD]) if "\x1b" in line else line for line in lines]
-        found = [level_at_beginning(line) for line in lines]
+        heads = [line[:HEAD] for line in lines]
+        told = self._by_place(heads)
+        if told is None:
+            found = [level_at_beginning(head) for head in heads]
+        else:
+            found = [level or level_at_beginning(head) for level, head in zip(told, heads, strict=True)]
         left = [index for index, level in enumerate(found) if level is None]
         if left:
-            for index, level in zip(
-                left, self._further([lines[index][:HEAD] for index in left]), strict=True
-            ):
+            for index, level in zip(left, self._further([heads[index] for index in left]), strict=True):
                 found[index] = level
         return found
+
+    def _by_place(self, heads: Sequence[str]) -> list[str | None] | None:
+        """A program writes its level always in the same place, as a word by itself: `[worker-3] INFO  x`.
+
+        That is the level if nothing else in the line looks like one. None where it is not told in this way;
+        of all of them, where the beginning tells it, for less.
+        """
+        if len(heads) < FEW or level_at_beginning(sample := heads[len(heads) // 2]) is not None:
+            return None
+        place = next((place for place, word in enumerate(sample.split(" ")) if word in _CAPITALS), None)
+        if place is None:
+            return None
+        words = [head.split(" ", place + 1) for head in heads]
+        told = [_CAPITALS.get(some[place]) if len(some) > place else None for some in words]
+        if told.count(None) > len(told) // MANY_UNTOLD:
+            return None
+        for some, level in zip(words, told, strict=True):
+            if level is not None:
+                some[place] = "x"  # whatever stood around a word stands around a word still
+        if self._suspects is None:
+            self._suspects = _suspects()
+        suspects = self._suspects.among([*map(" ".join, words)])
+        if suspects is None:
+            return None
+        for index in suspects:
+            told[index] = None
+        return told
 
     def _further(self, heads: Sequence[str]) -> list[str | None]:
         if self._set is None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from logroute.processors._from_columns import made_detailed
 from logroute.processors._times import adopt, near, parse_time, parse_times
 from logroute.router.json_text import depth
 from logroute.router.levels import NAMES
-from logroute.router.record import DetailedRecord
+from logroute.router.record import DetailedRecord, Record, all_plain, detailed
+
+if TYPE_CHECKING:
+    from logroute.processors._alike import Alike
 
 # `levelname` is Python's logging's, `level_name` Monolog's. `@t`, `@l`, `@m` and `@mt` are Serilog's compact
 # form (https://clef-json.org): the text is `@m`, or `@mt` before its names are filled in.
@@ -157,6 +161,70 @@ class _NotAlikeError(Exception):
     """Not all of the objects say it in the same way. Nothing has been changed yet."""
 
 
+def take_alike(
+    records: Sequence[Record], lines: Alike, *, keep: bool = False, at_root: bool = False
+) -> list[DetailedRecord]:
+    """`take` for each record and its object, of objects with the same keys.
+
+    Plain records stay what they are; what is made of them is new. Others are changed.
+    """
+    plain = all_plain(records)
+    if plain or not any(record.fields for record in records):
+        try:
+            return _take_rows(records, lines, plain=plain, keep=keep, at_root=at_root)
+        except _NotAlikeError:
+            pass
+    made = [detailed(record) for record in records]
+    take_all(made, lines.objects(), keep=keep)
+    for record in made:
+        record.at_root = record.at_root or at_root
+    return made
+
+
+def _take_rows(
+    records: Sequence[Record], lines: Alike, *, plain: bool, keep: bool, at_root: bool
+) -> list[DetailedRecord]:
+    """For those that say it in one form. Raises _NotAlikeError."""
+    keys = lines.keys
+    level_key, time_key, message_key = (
+        next((key for key in some if key in keys), None) for some in (LEVEL_KEYS, TIME_KEYS, MESSAGE_KEYS)
+    )
+    # What MongoDB and ECS write is looked at in each object.
+    if level_key is None and ("log" in keys or (time_key is None and "t" in keys)):
+        raise _NotAlikeError
+    message_key = None if keep else message_key
+    engines = [record.time for record in records] if plain else [r.logged or r.time for r in records]
+    levels = None if level_key is None else _levels(lines.column(level_key))
+    times = None if time_key is None else _times(lines.column(time_key), engines)
+    messages = None if message_key is None else _texts(lines.column(message_key))
+    objects: list[dict[str, Any]] | list[None] = lines.objects(without=(level_key, time_key, message_key))
+    if not objects[0]:
+        objects = [None] * len(records)
+    if not plain:
+        made = [detailed(record) for record in records]
+        for record, found in zip(made, objects, strict=True):
+            record.fields, record.at_root = found, record.at_root or at_root
+        if levels is not None:
+            for record, level in zip(made, levels, strict=True):
+                record.level = level
+        if times is not None:
+            for record, engine, time in zip(made, engines, times, strict=True):
+                record.logged, record.time = engine, time
+        if messages is not None:
+            for record, message in zip(made, messages, strict=True):
+                record.message = message
+        return made
+    return made_detailed(
+        [record.message for record in records] if messages is None else messages,
+        [record.stream for record in records],
+        engines if times is None else times,
+        levels=levels,
+        fields=objects,
+        logged=None if times is None else engines,
+        at_root=at_root,
+    )
+
+
 def _take_columns(
     records: Sequence[DetailedRecord], objects: Sequence[dict[str, Any]], *, keep: bool
 ) -> None:
@@ -184,7 +252,7 @@ def _take_columns(
             _none_has("t", objects)
         levels = nothing if level_key is None else _levels([found[level_key] for found in objects])
         times = nothing if time_key is None else _times([found[time_key] for found in objects], engines)
-    messages = nothing if message_key is None else _texts(message_key, objects)
+    messages = nothing if message_key is None else _texts([found[message_key] for found in objects])
     # From here on nothing fails.
     for record, found, engine, level, time, message in zip(
         records, objects, engines, levels, times, messages, strict=True
@@ -222,9 +290,8 @@ def _none_has(key: str, objects: Sequence[dict[str, Any]]) -> None:
         raise _NotAlikeError
 
 
-def _texts(key: str, objects: Sequence[dict[str, Any]]) -> list[str]:
+def _texts(values: list[Any]) -> list[str]:
     """What all of them say there, which has to be text."""
-    values = [found[key] for found in objects]
     if [*map(type, values)].count(str) != len(values):
         raise _NotAlikeError
     return values
@@ -232,11 +299,16 @@ def _texts(key: str, objects: Sequence[dict[str, Any]]) -> list[str]:
 
 def _levels(values: Sequence[Any]) -> list[str]:
     """Of names, or of numbers; not of both, as `True` is the same key as 1."""
-    if {*map(type, values)} not in ({str}, {int}):
-        raise _NotAlikeError
-    meant = {value: level for value in set(values) if (level := level_of(value)) is not None}
     try:
-        return [meant[value] for value in values]
+        distinct = {*values}
+    except TypeError:  # a list, or an object
+        raise _NotAlikeError from None
+    # No text equals anything else; numbers do.
+    if {*map(type, distinct)} != {str} and {*map(type, values)} != {int}:
+        raise _NotAlikeError
+    meant = {value: level for value in distinct if (level := level_of(value)) is not None}
+    try:
+        return [*map(meant.__getitem__, values)]
     except KeyError:
         raise _NotAlikeError from None
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
+from logroute.processors._alike import alike
 from logroute.processors._level_text import LevelText
-from logroute.processors._objects import SHALLOW, check_depth, reason, take_all
-from logroute.processors.logfmt import all_pairs, begins
-from logroute.router.record import Batch, DetailedRecord
+from logroute.processors._objects import SHALLOW, check_depth, reason, take_alike, take_all
+from logroute.processors.logfmt import alike_pairs, all_pairs, begins
+from logroute.router.record import Batch, DetailedRecord, owned_records
 
 _object_begins = re.compile(r'\s*+\{\s*+"').match
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -41,11 +42,19 @@ class AutoOptions(ProcessorOptions):
 
 @PROCESSORS.register(AutoOptions)
 class AutoProcessor(Processor[AutoOptions]):
+    makes: ClassVar[bool] = True
+
     def __init__(self, options: AutoOptions) -> None:
         super().__init__(options)
         self._text = LevelText()
 
     def apply(self, batch: Batch) -> Batch:
+        records = batch.records
+        lines = [record.message for record in records]
+        rows = alike(lines) or alike_pairs(lines, FEWEST_PAIRS)
+        if rows is not None:
+            return batch.with_records([*take_alike(records, rows, keep=self.options.keep)])
+        batch = batch.with_records(owned_records(records, copied=False))
         taken: list[DetailedRecord] = []
         objects: list[dict[str, Any]] = []
         attempts: list[DetailedRecord] = []

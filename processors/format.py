@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
+from logroute.processors._from_columns import dict_maker, made_detailed
 from logroute.processors._layouts import Layout, zone_of
 from logroute.processors._objects import level_of
 from logroute.processors._times import adopt, near, parse_time
-from logroute.router.record import Batch, DetailedRecord, Record
+from logroute.router.record import Batch, DetailedRecord, Record, all_plain, detailed
 
 ABSENT = "-"
 """What programs write for what is absent."""
@@ -44,15 +45,18 @@ class FormatOptions(ProcessorOptions):
 
 @PROCESSORS.register(FormatOptions)
 class FormatProcessor(Processor[FormatOptions]):
+    makes: ClassVar[bool] = True
+
     def __init__(self, options: FormatOptions) -> None:
         super().__init__(options)
         self._readers = [Reader(shape, options.zone, keep=options.keep) for shape in FORMATS[options.name]]
 
     def apply(self, batch: Batch) -> Batch:
-        left: Sequence[Record] = batch.records
+        records = [*batch.records]
+        left: Sequence[int] = range(len(records))
         for reader in self._readers:
-            left = reader.read(left)
-        return batch
+            left = reader.read(records, left)
+        return batch.with_records(records)
 
 
 class Reader:
@@ -61,6 +65,7 @@ class Reader:
     def __init__(self, shape: Shape, zone: str, *, keep: bool) -> None:
         pattern = compiled(shape)
         self._match = pattern.match
+        self._many = shape.many
         self._names = tuple(pattern.groupindex)
         self._numbers = shape.numbers
         self._levels = shape.levels
@@ -70,60 +75,98 @@ class Reader:
         self._has_priority = "priority" in self._names
         self._has_message = "message" in self._names and not keep
 
-    def read(self, records: Sequence[Record]) -> list[Record]:
-        """Have the fields of records be what their lines say. Returns those whose lines are no such ones."""
+    def read(self, records: list[Record], places: Sequence[int]) -> Sequence[int]:
+        """Have the fields of records in these places be what their lines say.
+
+        Returns the places of those whose lines are no such ones. Plain records stay what they are: others are
+        put in their places.
+        """
+        if self._many is not None and (many := self._many([records[place].message for place in places])):
+            usual, columns = many
+            absent = [ABSENT] * len(usual)
+            self._put(
+                records,
+                [places[index] for index in usual],
+                {name: columns.get(name, absent) for name in self._names},
+            )
+            if len(usual) == len(places):
+                return ()
+            taken = {*usual}
+            places = [place for index, place in enumerate(places) if index not in taken]
         match = self._match
-        own: list[DetailedRecord] = []
+        own: list[int] = []
         rows: list[tuple[str, ...]] = []
-        left: list[Record] = []
-        for record in records:
-            if (found := match(record.message)) is None:
-                left.append(record)
+        left: list[int] = []
+        for place in places:
+            if (found := match(records[place].message)) is None:
+                left.append(place)
             else:
-                assert isinstance(record, DetailedRecord)
-                own.append(record)
+                own.append(place)
                 rows.append(found.groups(ABSENT))
         if own:
-            self._take(own, dict(zip(self._names, zip(*rows, strict=True), strict=True)))
+            self._put(records, own, dict(zip(self._names, zip(*rows, strict=True), strict=True)))
         return left
 
-    def _take(self, records: Sequence[DetailedRecord], columns: dict[str, Sequence[Any]]) -> None:
-        """Give records what their lines say, by name. Nothing is changed before everything is known."""
+    def _put(self, records: list[Record], places: Sequence[int], columns: dict[str, Sequence[Any]]) -> None:
+        for place, made in zip(
+            places, self._taken([records[place] for place in places], columns), strict=True
+        ):
+            records[place] = made
+
+    def _taken(
+        self, records: Sequence[Record], columns: dict[str, Sequence[Any]]
+    ) -> Sequence[DetailedRecord]:
+        """Records with what their lines say, by name. Nothing is changed before everything is known."""
         engines = [record.logged or record.time for record in records]
-        times: list[str | None] = [None] * len(records)
-        if self._has_time:
-            texts = columns["time"]
-            times = [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
+        times = self._times(columns["time"], engines) if self._has_time else [None] * len(records)
         known = [time for time in times if time is not None]
         all_near = len(known) == len(records) and near(known, engines)
         levels = self._levels_of(columns["severity"]) if self._has_severity else None
         messages = columns.pop("message") if self._has_message else None
+        if messages is not None:
+            messages = ["" if message == ABSENT else message for message in messages]
         if all_near:
             del columns["time"]
         if levels is not None:
             del columns["severity"]
         objects = self._objects(columns, len(records))
-        for record, found, said in zip(records, objects, times, strict=True):
+        apart = self._has_priority or (self._has_severity and levels is None)
+        if all_plain(records) and not apart and (all_near or not known):
+            return made_detailed(
+                [record.message for record in records] if messages is None else messages,
+                [record.stream for record in records],
+                known if all_near else engines,
+                levels=levels,
+                fields=objects,
+                logged=engines if all_near else None,
+            )
+        made = [detailed(record) for record in records]
+        for record, found, said in zip(made, objects, times, strict=True):
             if not all_near and said is not None:
                 _take_time(record, found, said)
-            if self._has_priority and "priority" in found:
-                record.level = priority(found) or record.level
-            if "severity" in found and (severity := self._level_of(found["severity"])) is not None:
-                record.level = severity
-                del found["severity"]
+            if apart:
+                self._take_level(record, found)
             if record.fields:
                 record.fields |= found
             else:
                 record.fields = found
         if levels is not None:
-            for record, level in zip(records, levels, strict=True):
+            for record, level in zip(made, levels, strict=True):
                 record.level = level
         if messages is not None:
-            for record, message in zip(records, messages, strict=True):
-                record.message = "" if message == ABSENT else message
+            for record, message in zip(made, messages, strict=True):
+                record.message = message
         if all_near:
-            for record, engine, time in zip(records, engines, known, strict=True):
+            for record, engine, time in zip(made, engines, known, strict=True):
                 record.logged, record.time = engine, time
+        return made
+
+    def _take_level(self, record: DetailedRecord, found: dict[str, Any]) -> None:
+        if "priority" in found:
+            record.level = priority(found) or record.level
+        if "severity" in found and (severity := self._level_of(found["severity"])) is not None:
+            record.level = severity
+            del found["severity"]
 
     def _objects(self, columns: dict[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
         """What each line says. What is absent in all of them, as most of that is, is not looked at again."""
@@ -134,7 +177,7 @@ class Reader:
         if not names:
             return [{} for _ in range(count)]
         rows = zip(*[columns[name] for name in names], strict=True)
-        objects = [dict(zip(names, row, strict=True)) for row in rows]
+        objects = dict_maker(tuple(f"row[{place}]" for place in range(len(names))))(rows, *names)
         for name in names:
             if absent[name]:
                 for found in objects:
@@ -149,6 +192,13 @@ class Reader:
         """None if one is unknown, or there is none."""
         levels = {each: self._level_of(each) for each in set(severities)}
         return None if None in levels.values() else [levels[each] for each in severities]  # type: ignore[misc]
+
+    def _times(self, texts: Sequence[str], engines: Sequence[str]) -> list[str | None]:
+        if self._layouts and all(layout.has_year for layout in self._layouts):
+            # Nothing but the text tells. Many lines have the same.
+            known = {text: self._time(text, engines[0]) for text in {*texts}}
+            return [known[text] for text in texts]
+        return [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
 
     def _time(self, text: str, engine: str) -> str | None:
         for layout in self._layouts:

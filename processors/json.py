@@ -6,14 +6,15 @@ where pino or zap has such a one.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._objects import SHALLOW, check_depth, reason, take, take_all
-from logroute.router.record import Batch, DetailedRecord
+from logroute.processors._alike import alike
+from logroute.processors._objects import SHALLOW, check_depth, reason, take, take_alike, take_all
+from logroute.router.record import Batch, DetailedRecord, owned_records
 
 _decode = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -32,7 +33,14 @@ class JsonOptions(ProcessorOptions):
 
 @PROCESSORS.register(JsonOptions)
 class JsonProcessor(Processor[JsonOptions]):
+    makes: ClassVar[bool] = True
+
     def apply(self, batch: Batch) -> Batch:
+        records = batch.records
+        at_root = self.options.target == "root"
+        if (lines := alike([record.message for record in records])) is not None:
+            return batch.with_records([*take_alike(records, lines, keep=self.options.keep, at_root=at_root)])
+        batch = batch.with_records(owned_records(records, copied=False))
         attempts: list[DetailedRecord] = []
         for record in batch.records:
             message = record.message
@@ -49,7 +57,7 @@ class JsonProcessor(Processor[JsonOptions]):
                 self._one(record)
             return batch
         take_all(attempts, objects, keep=self.options.keep)
-        if self.options.target == "root":
+        if at_root:
             for record in attempts:
                 record.at_root = True
         return batch

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._fields import MISSING, FieldName
+from logroute.processors._from_columns import made_detailed
 from logroute.processors._level_text import LevelText
 from logroute.processors._objects import LEVEL_KEYS, level_of
-from logroute.router.record import Batch, Record
+from logroute.router.record import Batch, Record, all_plain
 
 
 class LevelOptions(ProcessorOptions):
@@ -28,12 +29,20 @@ class LevelOptions(ProcessorOptions):
 class LevelProcessor(Processor[LevelOptions]):
     """A level that is there already stays. A text that says two different ones says none."""
 
+    makes: ClassVar[bool] = True
+
     def __init__(self, options: LevelOptions) -> None:
         super().__init__(options)
         self._fields = [FieldName(name) for name in options.fields]
         self._text = LevelText()
 
     def apply(self, batch: Batch) -> Batch:
+        records = batch.records
+        if self.options.text and all_plain(records):
+            messages = [record.message for record in records]
+            streams, times = [record.stream for record in records], [record.time for record in records]
+            levels = self._text.levels(messages)
+            return batch.with_records([*made_detailed(messages, streams, times, levels=levels)])
         left = [record for record in batch.records if record.level is None]
         if any(record.fields for record in left):
             left = [record for record in left if not self._by_field(record)]

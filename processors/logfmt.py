@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._objects import take_all
+from logroute.processors._alike import FEW, Alike, read, some
+from logroute.processors._objects import take_alike, take_all
 from logroute.processors._values import ValueType, convert, converters
-from logroute.router.record import Batch, DetailedRecord
+from logroute.router.record import Batch, DetailedRecord, owned_records
 
 # Possessive throughout, so that no line takes more than linear time.
 begins = re.compile(r'\s*+[^\s="]++=', re.ASCII).match
@@ -49,12 +50,17 @@ class LogfmtOptions(ProcessorOptions):
 
 @PROCESSORS.register(LogfmtOptions)
 class LogfmtProcessor(Processor[LogfmtOptions]):
+    makes: ClassVar[bool] = True
+
     def __init__(self, options: LogfmtOptions) -> None:
         super().__init__(options)
         self._types = converters(options.types)
 
     def apply(self, batch: Batch) -> Batch:
-        types = self._types
+        types, records = self._types, batch.records
+        if not types and (lines := alike_pairs([record.message for record in records])) is not None:
+            return batch.with_records([*take_alike(records, lines, keep=self.options.keep)])
+        batch = batch.with_records(owned_records(records, copied=False))
         attempts = [record for record in batch.records if begins(record.message) is not None]
         taken: list[DetailedRecord] = []
         objects: list[dict[str, Any]] = []
@@ -72,10 +78,23 @@ class LogfmtProcessor(Processor[LogfmtOptions]):
         return batch
 
 
+def alike_pairs(lines: Sequence[str], fewest: int = 1) -> Alike | None:
+    """Lines that are the same keys, at least so many, each with a value; None if not, or not simply so."""
+    if len(lines) < FEW:
+        return None
+    samples = [pairs(lines[index]) or {} for index in some(len(lines))]
+    if "" in samples[0] or len(samples[0]) < fewest or (objects := _as_objects(lines)) is None:
+        return None
+    try:
+        return read(objects, len(lines), samples, str)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
 def all_pairs(lines: Sequence[str]) -> Iterable[dict[str, Any] | None]:
     """`pairs` of each."""
     objects = _as_objects(lines)
-    return map(pairs, lines) if objects is None else map(_decoded, objects, lines)
+    return map(pairs, lines) if objects is None else map(_decoded, objects.split("\n"), lines)
 
 
 # `a=1 b="x y"` is turned into `{"a":"1","b":"x y"}`, and decoded: much faster than to look for pairs.
@@ -83,8 +102,8 @@ def all_pairs(lines: Sequence[str]) -> Iterable[dict[str, Any] | None]:
 # part of a quoted value that would go from one line into the next. Such a line is looked at pair by pair.
 
 
-def _as_objects(lines: Sequence[str]) -> list[str] | None:
-    """What to decode for each, made of all at once; None if one of them is not so simple."""
+def _as_objects(lines: Sequence[str]) -> str | None:
+    """What to decode, a line for each, made of all at once; None if one of them is not so simple."""
     whole = "\n".join(lines)
     if "\\" in whole or _QUOTED in whole or whole.count("\n") >= len(lines):
         return None
@@ -97,7 +116,7 @@ def _as_objects(lines: Sequence[str]) -> list[str] | None:
         return None
     outside = outside.replace(" ", '","').replace("=", '":"').replace("\n", '"}\n{"')
     parts[::2] = outside.split(_QUOTED)
-    return f'{{"{"".join(parts)}"}}'.split("\n")
+    return f'{{"{"".join(parts)}"}}'
 
 
 def _decoded(text: str, line: str) -> dict[str, Any] | None:
@@ -111,7 +130,7 @@ def _decoded(text: str, line: str) -> dict[str, Any] | None:
 def pairs(line: str) -> dict[str, Any] | None:
     """Keys and values; None if a quote does not close or a key is empty. The last of equal keys counts."""
     objects = _as_objects([line])
-    return _each_pair(line) if objects is None else _decoded(objects[0], line)
+    return _each_pair(line) if objects is None else _decoded(objects, line)
 
 
 def _each_pair(line: str) -> dict[str, Any] | None:

@@ -20,13 +20,23 @@ import trio
 from logroute.processors import Holder, Processor, ProcessorBooks
 from logroute.router.match import Match
 from logroute.router.position import Mark
-from logroute.router.record import Batch, Origin, Reader, Record, Stream, detailed, owned_records, settling
+from logroute.router.record import (
+    Batch,
+    Origin,
+    Reader,
+    Record,
+    Stream,
+    all_plain,
+    detailed,
+    owned_records,
+    settling,
+)
 from logroute.router.selection import Chooser, Matching
 from logroute.router.visible import visible
 from logroute.router.watch import Watch
 
-PIECE = 1000
-"""So many records of a batch are processed at a time."""
+PIECE = 500
+"""So many records of a batch are processed at a time. With more, what is made by the way leaves the cache."""
 GIVE_WAY_S = 0.005
 """After so much work others get their turn."""
 SAY_AGAIN_S = 60.0
@@ -230,7 +240,7 @@ class Chain:
         chosen = records if mask is None else list(compress(records, mask.to_bytes(len(records), "little")))
         if not chosen:
             return batch
-        if stage.processor.changes:
+        if stage.processor.changes and not (stage.processor.makes and all_plain(chosen)):
             chosen = owned_records(chosen, copied=not owned)
         size = batch.size_bytes * len(chosen) // len(records)
         given = batch.with_records(chosen, size)

@@ -232,6 +232,44 @@ class RegexSet:
         return masks
 
 
+class Suspects:
+    """Finds texts in which one of our own patterns may be found: maybe more, but all of these.
+
+    `^` and `$` are ends of lines.
+    """
+
+    def __init__(self, *patterns: str) -> None:
+        try:
+            import hyperscan
+        except ImportError:
+            self._scan: Any = None
+            return
+        flags = hyperscan.HS_FLAG_MULTILINE | hyperscan.HS_FLAG_UTF8
+        database = hyperscan.Database()
+        database.compile(expressions=[pattern.encode() for pattern in patterns], flags=flags)
+        self._scan = database.scan
+
+    def among(self, texts: Sequence[str]) -> set[int] | None:
+        """Their places; None if that is not told quickly."""
+        if self._scan is None:
+            return None
+        import hyperscan
+
+        ends: list[int] = []
+        most = len(texts) * MANY_DOUBTFUL
+
+        def note(number: int, begin: int, end: int, flags: int, context: object) -> bool:
+            ends.append(end)
+            return len(ends) > most
+
+        whole = _Whole(texts, newlines=False)
+        try:
+            self._scan(whole.data, note)
+        except hyperscan.ScanTerminated:
+            return None
+        return {bisect_right(whole.bounds, end) for end in ends} - {len(texts)} if ends else set()
+
+
 class _Whole:
     """Texts, and all of them as one, with a newline behind each."""
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.processors._level_text import LevelText
-from logroute.router.levels import LEVELS
+from logroute.processors._level_text import _CAPITALS, FEW, LevelText
+from logroute.router.levels import LEVELS, NAMES
 from tests.processors.conftest import Apply, batch, made, record
 
 LEVEL = made("level")
@@ -154,6 +154,63 @@ PIECES = [
 def test_what_is_found_does_not_depend_on_the_other_lines(lines: list[str]) -> None:
     for _ in range(2):
         assert TOGETHER.levels(lines) == [ALONE.levels([line])[0] for line in lines]
+
+
+WORDS = ["INFO", "WARN", "ERROR", "LOG", "info", "INFO:", "x", "", "INFORMATION", "INFO\n"]
+BEFORE = [
+    "[worker-3] ",
+    "info: ",
+    "12:03:04 warn ",
+    "E1123 20:06:26.1 ",
+    "[2026-11-23 20:06:26] a.ERROR: ",
+    "worker ",
+    "level= ",
+    "[ ",
+    "x [",
+    "a\t",
+    "| ",
+    "x\n",
+    "é ",
+]
+BEHIND = [
+    " x",
+    "",
+    " ]",
+    " ERROR",
+    " WARNING",
+    " level=warn",
+    " [error]",
+    ' "lvl":"debug"',
+    " x\nERROR",
+    " | x",
+]
+LINE = st.tuples(*map(st.sampled_from, (BEFORE, WORDS, BEHIND))).map("".join)
+
+
+@given(usual=st.tuples(*map(st.sampled_from, (BEFORE, WORDS, BEHIND))), others=st.lists(LINE, max_size=8))
+def test_a_level_in_its_usual_place_is_what_the_line_alone_says(
+    usual: tuple[str, str, str], others: list[str]
+) -> None:
+    before, _, behind = usual
+    lines = [f"{before}{each}{behind}" for each in WORDS[:3] * 6] + ["".join(usual)] * FEW + others
+    assert TOGETHER.levels(lines) == [ALONE.levels([line])[0] for line in lines]
+
+
+def test_lines_with_a_level_in_its_usual_place_are_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    further: list[str] = []
+    text = LevelText()
+    monkeypatch.setattr(text, "_further", lambda heads: further.extend(heads) or [None] * len(heads))
+    lines = [f"[worker-{number}] {word} x" for number in range(FEW) for word in WORDS[:4]]
+    odd = ["[worker-3] INFO is no ERROR", "[worker-3] and others", "x level=info"]
+    assert text.levels([*lines, *odd]) == [*(["info", "warn", "error", "info"] * FEW), None, None, None]
+    assert further == odd
+
+
+def test_names_of_levels_mean_the_same_everywhere() -> None:
+    """So it does not matter which tier says it."""
+    assert {word: NAMES.get(word.lower(), level) for word, level in _CAPITALS.items()} == _CAPITALS
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")))

@@ -13,7 +13,7 @@ from logroute.cli import log
 from logroute.processors import Processor, ProcessorOptions
 from logroute.router.chain import PIECE, Chains, StagePlan
 from logroute.router.match import EVERYTHING, Match
-from logroute.router.record import Batch, DetailedRecord, Record
+from logroute.router.record import Batch, DetailedRecord, Record, detailed
 from logroute.router.router import Router
 from logroute.router.watch import Watch
 from tests.router.stand_ins import batch, number_of, origin
@@ -241,6 +241,24 @@ async def test_one_that_is_quick_is_given_what_the_source_gave_and_in_a_route_wh
         made = await (chains.before if chains is before else chains.of_routes["a"]).apply(read, {})
         assert len(made) == 3 * PIECE - 1
         assert [stage.processor.given_ready for stage in chains.stages] == expected  # type: ignore[attr-defined]
+
+
+async def test_one_that_makes_its_own_is_given_plain_records_as_they_are_and_copies_of_others() -> None:
+    class Makes(StandIn):
+        makes: ClassVar[bool] = True
+
+    def make(records: list[Record]) -> list[Record]:
+        given.append(records)
+        return [detailed(record) for record in records]
+
+    given: list[list[Record]] = []
+    chain = Chains(routes={"a": (EVERYTHING, [plan("make", make, cls=Makes)])}).of_routes["a"]
+    read = batch(WEB, [1, 2])
+    made = await chain.apply(read, {})
+    await chain.apply(made, {})
+    assert [*map(id, given[0])] == [*map(id, read.records)]
+    assert given[1] == made.records
+    assert {*map(id, given[1])}.isdisjoint(map(id, made.records))
 
 
 async def test_no_route_sees_what_another_has_changed() -> None:
