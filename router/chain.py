@@ -193,14 +193,15 @@ class Chain:
                 continue
             shared = stage in self._shared
             known = memo.get((id(stage), id(batch))) if shared else None
+            mask = stage.chosen(batch) if known is None else None
             if known is None:
-                made = await self._stage(stage, batch, owned=owned)
+                made = await self._stage(stage, batch, mask, owned=owned)
                 if shared:
                     memo[id(stage), id(batch)] = batch, made
             else:
                 made = known[1]
-            if made is not batch:
-                owned = (owned or stage.processor.changes) and not shared
+            if made is not batch:  # records that were not chosen are whose they were
+                owned = (owned or (stage.processor.changes and mask is None)) and not shared
             if self._owns:
                 made.reader = batch.reader
             batch = made
@@ -232,8 +233,7 @@ class Chain:
         self.retired = [stage for stage in self.retired if stage.holder and stage.holder.holding]
         return batch
 
-    async def _stage(self, stage: Stage, batch: Batch, *, owned: bool) -> Batch:
-        mask = stage.chosen(batch)
+    async def _stage(self, stage: Stage, batch: Batch, mask: int | None, *, owned: bool) -> Batch:
         if self._owns and mask is None and stage.processor.quick:
             return stage.process(batch)
         records = batch.records

@@ -279,6 +279,19 @@ async def test_no_route_sees_what_another_has_changed() -> None:
     assert books(router.chains) == {"shout": (2, 2, 0, 0), "again": (2, 2, 0, 0)}
 
 
+async def test_what_a_condition_leaves_out_belongs_to_the_other_routes_as_before() -> None:
+    router = Router()
+    plain, loud = add(router, "plain"), add(router, "loud")
+    some = plan("some", shout, match={"message": "1!"})
+    router.chains = Chains(
+        [plan("first", shout)], {"loud": (EVERYTHING, [some, plan("all", shout), plan("again", shout)])}
+    )
+    await opened(router)
+    await router([batch(WEB, [1, 2])])
+    assert messages(await received(loud)) == ["1!!!!", "2!!!"]
+    assert messages(await received(plain)) == ["1!", "2!"]
+
+
 async def test_routes_that_take_other_records_share_nothing_and_those_that_remember_neither() -> None:
     some = Match.parse({"message": "1"})
     chains = Chains(
