@@ -1,4 +1,4 @@
-"""One HTTP connection of a sink, by httpx. Imported only where there is such a sink: that takes a while."""
+"""The HTTP connections of a sink, by httpx. Imported only where there is such a sink: that takes a while."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """HTTP sink: each delivery is one request to a server (RFC 9110), whose answer is the acknowledgement.
 
-Owns one connection, which it keeps while it is used. Redirects are not followed: a log goes where its owner
-has said. What a body is, and what is read out of an answer beside its status, is an encoding's
-(`http_encoding`). See docs/http.md.
+Owns one connection, or a few where an encoding says so, which it keeps while it is used. Redirects are not
+followed: a log goes where its owner has said. What a body is, and what is read out of an answer beside its
+status, is an encoding's (`http_encoding`). See docs/http.md.
 """
 
 from __future__ import annotations
