@@ -12,6 +12,7 @@ import trio
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words, excerpt
 from logroute.sinks.http_answers import Answer
+from logroute.sinks.streams import hand_over_at_once
 
 CONNECT_S = 10.0
 """How long connecting may take, names and TLS included. What follows has the router's deadline."""
@@ -75,6 +76,8 @@ class HttpClient:
             request = httpx.Request(method, url, headers={**own, **headers}, stream=_Body(body))
             response = await self._client.send(request, stream=True)
             try:
+                # httpx tells of a connection only once there is an answer on it.
+                hand_over_at_once(response.extensions["network_stream"].get_extra_info("socket"))
                 said = {name.lower(): value for name, value in response.headers.items()}
                 body, whole = await self._beginning(response)
                 return Answer(response.status_code, said, body, whole)
