@@ -10,7 +10,6 @@ Source: Forward Protocol Specification v1, "Entry" and "EventTime Ext Format"; t
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,14 +21,13 @@ import msgspec
 
 from logroute.router.record import STREAMS, Batch, Origin, Record
 from logroute.router.times import COARSE, TIME_LENGTH
+from logroute.sinks.epoch import runs
 
 _SECONDS = len("2026-11-23T20:06:26")
 _NANOSECONDS = slice(_SECONDS + 1, _SECONDS + 10)
 _BILLION = 10**9
 _EVENT_TIME = 8
 _EVENT_TIMES = Struct(f"{_EVENT_TIME}s")
-MOST_SECONDS = 64
-"""Of records that are further apart each time is made by itself."""
 _LAST_SECOND = (1 << 32) - 1
 """EventTime counts seconds in 32 bits: until 2106."""
 
@@ -221,7 +219,7 @@ def event_times(times: Sequence[str]) -> bytes:
 
 def _made_together(times: Sequence[str]) -> bytes | None:
     """The same of times with nine digits, mostly in order; None where one is not like that."""
-    if (seconds := _runs(times)) is None:
+    if (seconds := runs(times)) is None:
         return None
     count = len(times)
     text = "".join(times).encode("ascii", "replace")
@@ -251,20 +249,6 @@ def _made_together(times: Sequence[str]) -> bytes | None:
         return None
     both = int.from_bytes(nanoseconds, "big") + int.from_bytes(bases, "big")
     return both.to_bytes(_EVENT_TIME * count, "big")
-
-
-def _runs(times: Sequence[str]) -> list[tuple[str, int]] | None:
-    """How many follow each other of one second, with its point; None: too many, or disorder that shows."""
-    runs: list[tuple[str, int]] = []
-    start = 0
-    while start < len(times):
-        second = times[start][: _SECONDS + 1]
-        end = bisect_right(times, second + "~", start)
-        if end <= start or len(runs) == MOST_SECONDS:
-            return None
-        runs.append((second, end - start))
-        start = end
-    return runs or None
 
 
 def event_time(time: str) -> int:

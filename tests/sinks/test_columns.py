@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
-from logroute.sinks.columns import FEW, plain, woven
+from logroute.sinks.columns import BYTES, FEW, Plain, pieces, plain, woven
 from logroute.sinks.elasticsearch_bulk import operations
-from logroute.sinks.encoding import encoder
+from logroute.sinks.encoding import encoder, expressible
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 
 ORIGIN = Origin(
@@ -102,6 +102,20 @@ def test_a_record_with_details_keeps_them(newlines: bool) -> None:
     ]
     read = batch(ORIGIN, in_order([], lambda r: r.message + end) + some, newlines=newlines)
     assert json.loads(encoder("json")(read).splitlines()[-1])["log"] == {"truncated": True}
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_bytes_are_cut_into_pieces(data: bytes, width: int) -> None:
+    data = data[: len(data) // width * width]
+    cut = [data[at : at + width] for at in range(0, len(data), width)]
+    assert [piece.encode(BYTES) for piece in pieces(data, width)] == cut
+
+
+@given(st.lists(TEXTS), st.booleans())
+def test_messages_are_bare_without_the_newlines_that_end_them(texts: list[str], newlines: bool) -> None:
+    texts = [expressible(text) for text in texts]
+    columns = Plain([], [], [text + "\n" * newlines for text in texts], newlines)
+    assert [bare.encode(BYTES).decode() for bare in columns.bare()] == texts
 
 
 def test_columns_are_woven_in_their_order() -> None:
