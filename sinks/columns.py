@@ -88,10 +88,9 @@ def plain(batch: Batch, few: int = FEW) -> Plain | None:
     if times is None:
         if not all_plain(batch.records):
             return None
-        times = [record.time for record in batch.records]
+        times = batch.times
         if COARSE in "".join(times):
             return None
     if not are_times(times):
         return None
-    lines = batch.lines
-    return Plain(times, [r.stream for r in lines], [r.message for r in lines], newlines)
+    return Plain(times, batch.streams, batch.messages, newlines)

@@ -290,7 +290,7 @@ class ForwardSink(Sink[ForwardOptions]):
         chunks: list[_Chunk] = []
         open_: dict[str, _Chunk] = {}
         for batch in batches:
-            if not batch.lines:
+            if not len(batch):
                 continue
             for tag, records, entries in self._tagged(batch):
                 chunk = open_.get(tag)

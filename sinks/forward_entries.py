@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from logroute.router.record import STREAMS, Batch, Origin, Record
+from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
 from logroute.router.times import COARSE, TIME_LENGTH
 from logroute.sinks.epoch import runs
 
@@ -86,10 +86,9 @@ class EntryEncoder:
         times = batch.plain_times() if batch.newlines else None
         if times is None:
             return self.encode_records(batch.origin, batch.records)
-        lines, origin = batch.lines, batch.origin
-        prefix = origin.id_prefix
-        ids = [prefix[r.stream] + time for r, time in zip(lines, times, strict=True)]
-        return self._plain(origin, lines, times, [r.message[:-1] for r in lines], ids)
+        streams, prefix = batch.streams, batch.origin.id_prefix
+        ids = [prefix[stream] + time for stream, time in zip(streams, times, strict=True)]
+        return self._plain(batch.origin, streams, times, [message[:-1] for message in batch.messages], ids)
 
     def encode_records(self, origin: Origin, records: Sequence[Record]) -> memoryview:
         """The same of records that are ready."""
@@ -101,7 +100,7 @@ class EntryEncoder:
             else:
                 prefix = origin.id_prefix
                 ids = [prefix[r.stream] + r.time for r in records]
-            return self._plain(origin, records, times, messages, ids)
+            return self._plain(origin, [r.stream for r in records], times, messages, ids)
         ids = [*map(origin.record_id, records)]
         constant = self._constant(origin)
         before = [_before_the_message(origin, constant, record) for record in records]
@@ -110,13 +109,13 @@ class EntryEncoder:
         return _woven(_exts(event_times(times)), maps, times, raws, messages, ids)
 
     def _plain(
-        self, origin: Origin, records: Sequence[Record], times: list[str], messages: list[str], ids: list[str]
+        self, origin: Origin, streams: list[Stream], times: list[str], messages: list[str], ids: list[str]
     ) -> memoryview:
         """Entries of records without details."""
         constant = self._constant(origin)
         before = {stream: msgspec.Raw(_STREAMS[stream] + constant.data + _MESSAGE) for stream in STREAMS}
         maps = [_map(_OWN_KEYS + constant.keys)] * len(times)
-        raws = [before[r.stream] for r in records]
+        raws = [before[stream] for stream in streams]
         return _woven(_exts(event_times(times)), maps, times, raws, messages, ids)
 
     def _constant(self, origin: Origin) -> Constant:

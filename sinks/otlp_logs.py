@@ -65,7 +65,7 @@ class OtlpEncoding(ProtocolEncoding):
     def encode(self, batches: Sequence[Batch]) -> bytes:
         records: dict[Origin, list[bytes]] = {}
         for batch in batches:
-            if batch.lines:
+            if len(batch):
                 records.setdefault(batch.origin, []).append(self._records(batch))
         made = [
             self._form.resource_logs(self._resource(origin), SCOPE, __version__, parts)
