@@ -341,7 +341,7 @@ def cause_of(errors: Exception) -> Exception:
 
 
 def _count(batches: Sequence[Batch]) -> int:
-    return sum(len(batch.lines) for batch in batches)
+    return sum(map(len, batches))
 
 
 def _refused(part: list[Batch], error: Refused, result: Delivered) -> list[list[Batch]]:

@@ -410,6 +410,28 @@ class Batch:
         return before.of(stream).anchor if isinstance(before, Position) else before.anchor(stream)
 
     @property
+    def plain(self) -> bool:
+        """Whether nothing is known of any of `lines` but what follows here, a column of each."""
+        return all_plain(self.lines)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.message for record in self.lines]
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [record.stream for record in self.lines]
+
+    @property
+    def times(self) -> list[str]:
+        return [record.time for record in self.lines]
+
+    @property
+    def last_time(self) -> str:
+        """Of the last of them, of which there is one."""
+        return self.lines[-1].time
+
+    @property
     def records(self) -> list[Record]:
         if not self._ready:
             self._make_ready()
@@ -422,12 +444,9 @@ class Batch:
         `records`. This is for an encoder that makes something else of every line anyway, and need not have it
         made ready before.
         """
-        if not self.newlines or not self.lines or not all_plain(self.lines):
+        if not self.newlines or not len(self) or not self.plain:
             return None
-        times = [
-            record.time if len(record.time) == TIME_LENGTH else full_time(record.time)
-            for record in self.lines
-        ]
+        times = [time if len(time) == TIME_LENGTH else full_time(time) for time in self.times]
         before = [last.time for stream in STREAMS if (last := self.last_before(stream))]
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
             return None if COARSE in "".join(times) else times

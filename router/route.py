@@ -432,16 +432,16 @@ class Route:
             of.rejection = letter.reason
             rejected[letter.origin.key] = rejected.get(letter.origin.key, 0) + 1
         for batch in batches:
-            key, count = batch.origin.key, len(batch.lines)
+            key, count = batch.origin.key, len(batch)
             if not count:
                 continue
             if rejected and rejected.get(key, 0) >= count:
                 rejected[key] -= count  # it is all of this one, as far as can be told
                 continue
             if (known := origins.get(key)) is not None:
-                known.delivered = batch.lines[-1].time
+                known.delivered = batch.last_time
             else:
-                origins[key] = OfOrigin(batch.lines[-1].time)
+                origins[key] = OfOrigin(batch.last_time)
         while len(origins) > MOST_ORIGINS:
             del origins[next(iter(origins))]
 

@@ -7,7 +7,8 @@
 engine's time of the first record. `body` is zstd over msgpack: a list with, for each batch, the number of its
 origin (`origins.id`), its size in memory, whether every message still ends with its newline, whether times
 are padded and sequences are counted, the last record of each stream before it, the messages, the streams, the
-times, and further columns of records that have details. Columns cost a tenth less than records in a row.
+times, and further columns of records that have details. Columns cost a tenth less than records in a row, and
+where nobody asks for the records of a batch again, none are made of them.
 
 A row is what one delivery takes, so that removing it and storing what the delivery has changed (a file's
 length, a dead letter) is one transaction. Nothing here awaits; all but `pack` and `unpack` is for a worker
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from logroute.router.column_batch import ColumnBatch
 from logroute.router.json_text import encodable, json_text
 from logroute.router.position import Anchor, Reached
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream, total_size_bytes
@@ -160,7 +162,6 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True):
 
     @classmethod
     def of(cls, batch: Batch, origin: int) -> _Stored:
-        lines = batch.lines
         return cls(
             origin,
             batch.size_bytes,
@@ -168,24 +169,34 @@ class _Stored(msgspec.Struct, array_like=True, frozen=True):
             batch.ready,
             batch.last_before("stdout"),
             batch.last_before("stderr"),
-            [record.message for record in lines],
-            [record.stream for record in lines],
-            [record.time for record in lines],
-            _Details.of(lines) if [*map(type, lines)].count(Record) < len(lines) else None,
+            batch.messages,
+            batch.streams,
+            batch.times,
+            None if batch.plain else _Details.of(batch.lines),
         )
 
     def batch(self, origin: Origin) -> Batch:
-        lines: list[Record]
+        """Raises Damaged."""
+        if not len(self.messages) == len(self.streams) == len(self.times):
+            raise Damaged("its columns are not equally long")
+        before, after = Reached(stdout=self.stdout, stderr=self.stderr), Reached()
         if self.details is None:
-            lines = list(map(Record, self.messages, self.streams, self.times))
-        else:
-            columns = self.details.columns()
-            lines = list(map(DetailedRecord, self.messages, self.streams, self.times, *columns))
+            return ColumnBatch(
+                origin,
+                (self.messages, self.streams, self.times),
+                before=before,
+                after=after,
+                size_bytes=self.size_bytes,
+                newlines=self.newlines,
+                ready=self.ready,
+            )
+        columns = self.details.columns()
+        lines: list[Record] = [*map(DetailedRecord, self.messages, self.streams, self.times, *columns)]
         return Batch(
             origin,
             lines,
-            before=Reached(stdout=self.stdout, stderr=self.stderr),
-            after=Reached(),
+            before=before,
+            after=after,
             size_bytes=self.size_bytes,
             newlines=self.newlines,
             ready=self.ready,

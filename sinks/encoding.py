@@ -294,7 +294,7 @@ def encode_raw(origin: Origin, records: Sequence[Record]) -> bytes:
 def _encode_raw_batch(batch: Batch) -> bytes:
     """Lines as the source gave them still have their newlines; times and sequences do not matter here."""
     if batch.newlines:
-        return "".join([record.message for record in batch.lines]).encode("utf-8", "replace")
+        return "".join(batch.messages).encode("utf-8", "replace")
     return encode_raw(batch.origin, batch.lines)
 
 

@@ -152,6 +152,10 @@ class _Chunk(msgspec.Struct):
 class ForwardSink(Sink[ForwardOptions]):
     """One connection, made anew when it has ended."""
 
+    # More than one batch of a log that is read on: to wait for an acknowledgement costs as much as 500 lines.
+    # As MessagePack it is one message.
+    batch_bytes = 3 << 20
+
     def __init__(self, options: ForwardOptions, context: SinkContext) -> None:
         super().__init__(options, context)
         self._address = _address_of(options.address)
@@ -286,7 +290,7 @@ class ForwardSink(Sink[ForwardOptions]):
         chunks: list[_Chunk] = []
         open_: dict[str, _Chunk] = {}
         for batch in batches:
-            if not batch.lines:
+            if not len(batch):
                 continue
             for tag, records, entries in self._tagged(batch):
                 chunk = open_.get(tag)

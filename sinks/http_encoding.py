@@ -126,8 +126,8 @@ class Encoding(ABC):
 class ProtocolEncoding(Encoding):
     """One of a protocol whose answers say more than their status: they are read whole, within a bound."""
 
-    # Behind many receivers is gRPC, which takes 4 MiB.
-    batch_bytes = 2 << 20
+    # Behind many receivers is gRPC, which takes 4 MiB. A batch of a log that is read on has more than one.
+    batch_bytes = 3 << 20
     answer_bytes = 1 << 16
     answer_s = 10.0
 

@@ -204,11 +204,11 @@ class LokiEncoding(ProtocolEncoding):
 
     def _streams(self, batch: Batch) -> Iterator[tuple[bytes, Batch]]:
         """Label sets of a batch, as JSON, each with its records in order."""
-        if not batch.lines:
+        if not len(batch):
             return
         bound = self._bind(batch.origin)
         if (labels := bound.of_stream) is not None:
-            streams = {record.stream for record in batch.lines}
+            streams = set(batch.streams)
             if len(streams) == 1 or labels["stdout"] == labels["stderr"]:
                 yield labels[batch.lines[0].stream], batch
                 return
@@ -226,9 +226,8 @@ class LokiEncoding(ProtocolEncoding):
         bound = self._bind(batch.origin)
         if bound.metadata is None and self._texts is None and batch.newlines:
             # Lines as the source gave them become what is encoded in one step.
-            lines = batch.lines
-            times = epoch_ns([record.time for record in lines])
-            return [_Entry(time, record.message[:-1]) for record, time in zip(lines, times, strict=True)]
+            times = epoch_ns(batch.times)
+            return [_Entry(time, message[:-1]) for message, time in zip(batch.messages, times, strict=True)]
         records = batch.records
         times = epoch_ns([record.time for record in records])
         texts = self._texts(batch) if self._texts else [record.message for record in records]

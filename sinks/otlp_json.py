@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 
 from logroute.router.record import Origin, Record, Stream
+from logroute.sinks.columns import BYTES, Plain, woven
 from logroute.sinks.encoding import expressible
+from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.otlp_attributes import STREAM, UID, Attributes, record_attributes, severity, value_of
 
 content_type = "application/json"
 
 _json = msgspec.json.Encoder()
-_encode, _encode_lines = _json.encode, _json.encode_lines
+_encode = _json.encode
 
 
 class _Text(msgspec.Struct):
@@ -81,28 +83,20 @@ _STREAMS: dict[Stream, msgspec.Raw] = {
     "stdout": msgspec.Raw(_encode(attribute(STREAM, "stdout"))),
     "stderr": msgspec.Raw(_encode(attribute(STREAM, "stderr"))),
 }
-_BEFORE_UID: dict[Stream, bytes] = {
-    stream: b'},"attributes":[%b,{"key":%b,"value":{"stringValue":' % (raw, _encode(UID))
-    for stream, raw in _STREAMS.items()
-}
 
 
-def plain_records(
-    streams: Sequence[Stream], times_ns: Sequence[str], messages: Sequence[str], uids: Sequence[str]
-) -> bytes:
-    """LogRecords of which nothing else is known, column by column. Raises UnicodeEncodeError.
-
-    Texts are made JSON all at once. 1.0 µs a record; as structs, of which each record is five, 1.6.
-    """
-    count = len(messages)
-    woven = [b""] * (6 * count)
-    woven[0::6] = [b'{"timeUnixNano":"'] * count
-    woven[1::6] = "\n".join(times_ns).encode().split(b"\n")
-    woven[2::6] = [b'","body":{"stringValue":'] * count
-    woven[3::6] = _encode_lines(messages).split(b"\n")[:-1]
-    woven[4::6] = [_BEFORE_UID[stream] for stream in streams]
-    woven[5::6] = [uid + b"}}]}," for uid in _encode_lines(uids).split(b"\n")[:-1]]
-    return b"".join(woven)[:-1]
+def plain_records(prefix: Mapping[Stream, str], columns: Plain) -> bytes:
+    """LogRecords of which nothing else is known, column by column. Raises UnicodeEncodeError."""
+    behind = {
+        stream: (
+            b'"},"attributes":[%b,{"key":%b,"value":{"stringValue":%b'
+            % (_STREAMS[stream], _encode(UID), _encode(before)[:-1])
+        ).decode(BYTES)
+        for stream, before in prefix.items()
+    }
+    parts: list[str | list[str]] = ['{"timeUnixNano":"', epoch_ns(columns.times), '","body":{"stringValue":']
+    parts += [columns.texts(), [behind[stream] for stream in columns.streams], columns.times, '"}}]},']
+    return woven(len(columns.times), parts)[:-1].encode(BYTES)
 
 
 def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes:

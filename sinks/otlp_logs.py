@@ -6,7 +6,7 @@ many and why, but not which ("Partial Success").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 from weakref import WeakKeyDictionary
 
@@ -14,6 +14,7 @@ from logroute import __version__
 from logroute.config.components import Options
 from logroute.router.record import Origin, Record, Stream
 from logroute.sinks import DELIVERED, Outcome, Rejected, Retryable, otlp_json, otlp_protobuf
+from logroute.sinks.columns import Plain, plain
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
@@ -37,9 +38,7 @@ class Form(Protocol):
     @property
     def content_type(self) -> str: ...
 
-    def plain_records(
-        self, streams: Sequence[Stream], times_ns: Sequence[str], messages: Sequence[str], uids: Sequence[str]
-    ) -> bytes: ...
+    def plain_records(self, prefix: Mapping[Stream, str], columns: Plain) -> bytes: ...
 
     def records(self, origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes: ...
 
@@ -66,7 +65,7 @@ class OtlpEncoding(ProtocolEncoding):
     def encode(self, batches: Sequence[Batch]) -> bytes:
         records: dict[Origin, list[bytes]] = {}
         for batch in batches:
-            if batch.lines:
+            if len(batch):
                 records.setdefault(batch.origin, []).append(self._records(batch))
         made = [
             self._form.resource_logs(self._resource(origin), SCOPE, __version__, parts)
@@ -81,25 +80,14 @@ class OtlpEncoding(ProtocolEncoding):
         return found
 
     def _records(self, batch: Batch) -> bytes:
-        form, prefix = self._form, batch.origin.id_prefix
-        times = batch.plain_times()
-        if times is not None:
-            # Lines as the source gave them become what is encoded in one step.
-            lines, messages = batch.lines, [record.message[:-1] for record in batch.lines]
-        else:
-            lines = batch.records
-            times, messages = [record.time for record in lines], [record.message for record in lines]
-            if any(type(record) is not Record for record in lines):
-                return form.records(batch.origin, lines, epoch_ns(times))
-        streams = [record.stream for record in lines]
-        if times is not None and batch.newlines:
-            uids = [prefix[stream] + time for stream, time in zip(streams, times, strict=True)]
-        else:
-            uids = list(map(batch.origin.record_id, lines))
-        try:
-            return form.plain_records(streams, epoch_ns(times), messages, uids)
-        except UnicodeEncodeError:  # half of a surrogate pair
-            return form.records(batch.origin, batch.records, epoch_ns(times))
+        form, origin = self._form, batch.origin
+        if (columns := plain(batch, few=1)) is not None:
+            try:
+                return form.plain_records(origin.id_prefix, columns)
+            except UnicodeEncodeError:  # half of a surrogate pair
+                pass
+        records = batch.records
+        return form.records(origin, records, epoch_ns([record.time for record in records]))
 
     def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | None:
         """A success is an `ExportLogsServiceResponse`, which may be empty. What is none is Retryable."""

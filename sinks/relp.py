@@ -137,7 +137,7 @@ class RelpSink(Sink[RelpOptions]):
         before = self._attempted
         if len(before) != len(batches) or any(a is not b for a, b in zip(before, batches, strict=True)):
             self._attempted, self._settled, self._refused = list(batches), 0, {}
-        left = [batch for batch in batches if batch.lines]
+        left = [batch for batch in batches if len(batch)]
         skip = self._settled
         while skip and left:
             first = left[0]

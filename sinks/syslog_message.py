@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from logroute.config.problems import did_you_mean
 from logroute.config.types import Named
-from logroute.router.record import Batch, Origin, Record, Stream, all_plain
+from logroute.router.record import Batch, Origin, Record, Stream
 from logroute.router.template import Template
 from logroute.router.times import TIME_LENGTH, are_times, full_time
 from logroute.sinks.columns import woven
@@ -198,7 +198,7 @@ class SyslogEncoder:
 
     def encode(self, batch: Batch) -> bytes:
         """All records of a batch, in order, framed. No text makes it fail."""
-        if not batch.lines:
+        if not len(batch):
             return b""
         sizes, columns = self._columns(batch, _ENDS_A_LINE if self._newline else "")
         if self._newline:
@@ -214,18 +214,20 @@ class SyslogEncoder:
 
     def messages(self, batch: Batch) -> list[bytes]:
         """Each record by itself, without a frame."""
-        if not batch.lines:
+        if not len(batch):
             return []
         _, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
         return ["".join(parts).encode("utf-8", "replace") for parts in zip(*columns, strict=True)]
 
     def _columns(self, batch: Batch, escape: str) -> tuple[list[int], list[list[str]]]:
         """Of each message its octets, and what it is made of, in columns; without what is to be escaped."""
-        lines = batch.lines
         heads, messages = self._heads_and_messages(batch)
-        times, behind, time_bytes = self._times([record.time for record in lines])
+        times, behind, time_bytes = self._times(batch.times)
         tail = self._tail(batch.origin)
-        tails = [behind + tail] * len(lines) if isinstance(tail, str) else [behind + tail(r) for r in lines]
+        if isinstance(tail, str):
+            tails = [behind + tail] * len(batch)
+        else:
+            tails = [behind + tail(record) for record in batch.lines]
         if escape:
             messages = _escaped(messages, escape)
         sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
@@ -236,13 +238,13 @@ class SyslogEncoder:
 
     def _heads_and_messages(self, batch: Batch) -> tuple[list[str], list[str]]:
         """What stands before each time, and each text."""
-        lines = batch.lines
-        messages = [r.message for r in lines]
+        messages = batch.messages
         if batch.newlines:
             messages = list(map(_without_newline, messages))
-        if all_plain(lines):
+        if batch.plain:
             of_stream = self._head_of_stream
-            return [of_stream[r.stream] for r in lines], messages
+            return [of_stream[stream] for stream in batch.streams], messages
+        lines = batch.lines
         heads = [self._heads[SEVERITIES.get(r.level or "", OF_STREAM[r.stream])] for r in lines]
         marks = [TRUNCATED if r.truncated else "" for r in lines]
         return heads, list(map(add, messages, marks))

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from logroute.router.column_batch import ColumnBatch
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
-from logroute.sinks.columns import FEW, plain, woven
+from logroute.sinks.columns import BYTES, FEW, Plain, pieces, plain, woven
 from logroute.sinks.elasticsearch_bulk import operations
-from logroute.sinks.encoding import encoder
+from logroute.sinks.encoding import encoder, expressible
+from logroute.sinks.forward_entries import EntryEncoder
+from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
+from logroute.sinks.syslog_message import HeaderTemplates, SyslogEncoder
 
 ORIGIN = Origin(
     "docker:1",
@@ -33,6 +37,14 @@ ENCODINGS: dict[str, Callable[[Batch], bytes]] = {
     "bulk": operations,
     "bulk with index": lambda batch: operations(batch, 'logs-"ü'),
     "splunk": lambda batch: SplunkEncoding(SplunkOptions()).encode([batch]),
+}
+OTHERS: dict[str, Callable[[Batch], bytes]] = {
+    "raw": encoder("raw"),
+    "forward": lambda batch: bytes(EntryEncoder().encode(batch)),
+    "otlp": lambda batch: OtlpEncoding(OtlpOptions()).encode([batch]),
+    "syslog": SyslogEncoder(
+        "rfc5424", "octet-counting", 1, HeaderTemplates.parse("here", None, None, "-", None), 8192
+    ).encode,
 }
 
 TEXTS = st.text(
@@ -86,6 +98,24 @@ def test_a_batch_says_what_its_records_say(
     assert whole == one_by_one(origin, ready.records, encode)
 
 
+@pytest.mark.parametrize("encode", (ENCODINGS | OTHERS).values(), ids=ENCODINGS | OTHERS)
+@given(some=RECORDS, newlines=st.booleans())
+def test_what_the_spool_has_in_columns_is_encoded_as_what_was_read(
+    encode: Callable[[Batch], bytes], some: list[Record], newlines: bool
+) -> None:
+    read = batch(ORIGIN, in_order(some, lambda r: r.message + "\n" * newlines), newlines=newlines)
+    spooled = ColumnBatch(
+        ORIGIN,
+        (read.messages, read.streams, read.times),
+        before=BEGINNING,
+        after=BEGINNING,
+        size_bytes=0,
+        newlines=newlines,
+        ready=False,
+    )
+    assert encode(spooled) == encode(read)
+
+
 def test_ordinary_lines_are_encoded_in_columns() -> None:
     read = batch(ORIGIN, in_order([], lambda r: r.message + "\n"), newlines=True)
     assert plain(read) is None  # too few
@@ -102,6 +132,20 @@ def test_a_record_with_details_keeps_them(newlines: bool) -> None:
     ]
     read = batch(ORIGIN, in_order([], lambda r: r.message + end) + some, newlines=newlines)
     assert json.loads(encoder("json")(read).splitlines()[-1])["log"] == {"truncated": True}
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_bytes_are_cut_into_pieces(data: bytes, width: int) -> None:
+    data = data[: len(data) // width * width]
+    cut = [data[at : at + width] for at in range(0, len(data), width)]
+    assert [piece.encode(BYTES) for piece in pieces(data, width)] == cut
+
+
+@given(st.lists(TEXTS), st.booleans())
+def test_messages_are_bare_without_the_newlines_that_end_them(texts: list[str], newlines: bool) -> None:
+    texts = [expressible(text) for text in texts]
+    columns = Plain([], [], [text + "\n" * newlines for text in texts], newlines)
+    assert [bare.encode(BYTES).decode() for bare in columns.bare()] == texts
 
 
 def test_columns_are_woven_in_their_order() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from struct import unpack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.sinks.epoch import LAST_NS, epoch_ns, epoch_seconds
+from logroute.sinks.columns import FEW
+from logroute.sinks.epoch import LAST_NS, epoch_ns, epoch_seconds, packed_ns
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,6 +31,14 @@ def test_every_time_is_the_nanosecond_that_it_says(times: list[tuple[int, bool]]
     texts = [rfc3339(ns, trimmed=trimmed) for ns, trimmed in times]
     assert [int(each) for each in epoch_ns(texts)] == [ns for ns, _ in times]
     assert [Decimal(each) * 10**9 for each in epoch_seconds(texts)] == [ns for ns, _ in times]
+
+
+@given(st.lists(st.tuples(_ns | st.integers(0, 3 * 10**9), st.booleans()), min_size=FEW, max_size=40))
+def test_times_that_rise_are_made_together_and_the_same(times: list[tuple[int, bool]]) -> None:
+    texts = [rfc3339(ns, trimmed=trimmed) for ns, trimmed in sorted(times)]
+    assert epoch_ns(texts) == [text for each in texts for text in epoch_ns([each])]
+    assert epoch_seconds(texts) == [text for each in texts for text in epoch_seconds([each])]
+    assert unpack(f"<{len(times)}Q", packed_ns(texts)) == tuple([ns for ns, _ in sorted(times)])
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,8 @@ async def test_a_proxy_is_taken_from_the_environment(
 
 @pytest.mark.parametrize(
     ("encoding", "size", "wait_s"),
-    [("ndjson", 4 << 20, 0), ("json", 4 << 20, 0), ("text", 4 << 20, 0), ("otlp", 2 << 20, 0),
-     ("splunk", 2 << 20, 0), ("loki", 2 << 20, 0.5)],
+    [("ndjson", 4 << 20, 0), ("json", 4 << 20, 0), ("text", 4 << 20, 0), ("otlp", 3 << 20, 0),
+     ("splunk", 3 << 20, 0), ("loki", 3 << 20, 0.5)],
 )  # fmt: skip
 async def test_how_large_a_delivery_is_depends_on_what_a_request_costs(
     sink_to: Making, encoding: str, size: int, wait_s: float

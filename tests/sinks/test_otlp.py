@@ -20,9 +20,12 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
-from logroute.sinks import DELIVERED, Refused, Retryable, otlp_protobuf
+from logroute.sinks import DELIVERED, Refused, Retryable, otlp_json, otlp_protobuf
+from logroute.sinks.columns import plain
+from logroute.sinks.encoding import expressible
+from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.otlp_attributes import severity, value_of
-from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
+from logroute.sinks.otlp_logs import Form, OtlpEncoding, OtlpOptions
 from tests.servers.otlp_collector import OtlpCollector
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import HttpServer, answer
@@ -145,6 +148,23 @@ def test_any_text_is_read_as_it_was_said(form: str, lines: list[tuple[str, Strea
         text.encode("utf-8", "replace").decode() for text, _, _ in lines
     ]
     assert [pairs(log.attributes)["log.iostream"] for log in got] == [stream for _, stream, _ in lines]
+
+
+@pytest.mark.parametrize("form", [otlp_json, otlp_protobuf])
+@given(lines=st.lists(st.tuples(_texts, _streams), min_size=1, max_size=40), newlines=st.booleans())
+def test_columns_are_what_each_record_is_for_itself(
+    form: Form, lines: list[tuple[str, Stream]], newlines: bool
+) -> None:
+    end = "\n" * newlines
+    given = [
+        Record(f"{expressible(text)}{end}", stream, f"2026-11-23T20:06:{26 + n // 9}.{n + 1:09d}Z")
+        for n, (text, stream) in enumerate(lines)
+    ]
+    read = Batch(WEB, given, before=BEGINNING, after=BEGINNING, size_bytes=1, newlines=newlines)
+    columns = plain(read, few=1)
+    assert columns is not None
+    made = form.plain_records(WEB.id_prefix, columns)
+    assert made == form.records(WEB, read.records, epoch_ns([record.time for record in given]))
 
 
 _values = st.recursive(
