@@ -35,6 +35,7 @@ class Daemon:
             f"routes: {{all: {json.dumps(route or {'sink': {'type': 'file', 'path': str(self.output)}})}}}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._lines = Lines(self.output)
 
     def start(self) -> None:
         """Returns once it says that it has started."""
@@ -86,7 +87,34 @@ class Daemon:
         return [int(message.split()[1]) for message in self.messages() if message.startswith("n ")]
 
     def count(self) -> int:
-        return self.output.read_bytes().count(b"\n") if self.output.exists() else 0
+        return self._lines.count()
+
+
+class Lines:
+    """How many lines a file has: what was counted is not read again, so that to look often costs little."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = b""
+        """The last that was counted: a daemon that starts may take back what it had written there."""
+        self._bytes = 0
+        self._lines = 0
+
+    def count(self) -> int:
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return 0
+        with file:
+            file.seek(self._bytes - len(self._end))
+            if file.read(len(self._end)) != self._end:
+                file.seek(0)
+                self._end, self._bytes, self._lines = b"", 0, 0
+            while chunk := file.read(1 << 20):
+                self._end = (self._end + chunk)[-1024:]
+                self._bytes += len(chunk)
+                self._lines += chunk.count(b"\n")
+        return self._lines
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
