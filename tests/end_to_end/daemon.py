@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.growing_file import Lines
+
 
 class Daemon:
     """`logroute run` with a state directory, into one file, or as the route says."""
@@ -88,33 +90,6 @@ class Daemon:
 
     def count(self) -> int:
         return self._lines.count()
-
-
-class Lines:
-    """How many lines a file has: what was counted is not read again, so that to look often costs little."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._end = b""
-        """The last that was counted: a daemon that starts may take back what it had written there."""
-        self._bytes = 0
-        self._lines = 0
-
-    def count(self) -> int:
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return 0
-        with file:
-            file.seek(self._bytes - len(self._end))
-            if file.read(len(self._end)) != self._end:
-                file.seek(0)
-                self._end, self._bytes, self._lines = b"", 0, 0
-            while chunk := file.read(1 << 20):
-                self._end = (self._end + chunk)[-1024:]
-                self._bytes += len(chunk)
-                self._lines += chunk.count(b"\n")
-        return self._lines
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
