@@ -41,6 +41,8 @@ LONG = (
     "tests/cli/test_run.py",
     "tests/cli/test_tail.py",
     "tests/test_benchmarks.py",
+    "tests/test_packaging.py",
+    "tests/typing/test_third_party.py",
 )
 """Modules of which each takes a while: begun last, one would go on when the other workers have ended."""
 
