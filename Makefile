@@ -17,9 +17,11 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready ## see it work: containers, routes and a live view
 	$(BIN)/logroute demo
 
+# Whole modules, for what the tests of one share; each worker has servers of its own, so there are not many.
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.ready lint ## every check and test; as root also against real servers
 	@./tests/servers/install
-	$(BIN)/pytest
+	$(BIN)/pytest $(WORKERS)
 
 ENGINES := debian newest trixie
 test-engines: $(VENV)/.ready ## the tests with a real Docker engine, on three versions of it (as root; the slow ones too)

@@ -107,7 +107,8 @@ class ApiServer:
         self._connections.add(stream)
         try:
             serve = await self._prepared()
-            await serve(_Bounded(stream))
+            with trio.CancelScope() as scope:
+                await serve(_Bounded(stream, scope))
         except* Exception as errors:  # a peer, or what answers it, ends nothing but itself
             self._log.error("a connection to the API failed", exc_info=cause_of(errors))
         finally:
@@ -156,18 +157,22 @@ class ApiServer:
 
 
 class _Bounded:
-    """A connection as hypercorn uses it, whose peer has only so much time to read what is sent."""
+    """A connection as hypercorn uses it, whose peer has only so much time to read what is sent.
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    Then `scope` is cancelled: hypercorn would answer what else was asked, and wait for more.
+    """
+
+    def __init__(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         self.socket = stream.socket
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self.aclose = stream.aclose
         self._stream = stream
+        self._scope = scope
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(SEND_WITHIN_S) as attempt:
             await self._stream.send_all(data)
         if attempt.cancelled_caught:
-            await self._stream.aclose()
+            self._scope.cancel()
             raise trio.BrokenResourceError("the peer does not read")

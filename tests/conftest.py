@@ -1,4 +1,4 @@
-"""What all tests share: the real servers."""
+"""What all tests share: the real servers, and how several workers part the work (`make test`)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,29 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+
+LONG = (
+    "tests/end_to_end/test_real_engine.py",
+    "tests/sinks/test_elasticsearch_servers.py",
+    "tests/end_to_end/test_elasticsearch.py",
+    "tests/end_to_end/test_real_engine_more.py",
+    "tests/oracle/test_short_run.py",
+    "tests/cli/test_run.py",
+    "tests/cli/test_tail.py",
+    "tests/test_benchmarks.py",
+    "tests/test_packaging.py",
+    "tests/typing/test_third_party.py",
+)
+"""Modules of which each takes a while: begun last, one would go on when the other workers have ended."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers are given whole modules, in this order."""
+    if hasattr(config, "workerinput"):
+        assert all((config.rootpath / module).exists() for module in LONG)
+        place = {module: place for place, module in enumerate(LONG)}
+        items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)

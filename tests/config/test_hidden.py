@@ -68,9 +68,10 @@ def test_texts_are_found_in_mappings_and_lists() -> None:
 
 
 def test_values_of_many_reloads_are_remembered_but_not_for_ever() -> None:
-    hidden = Hidden()
-    for number in range(KEPT + 10):
-        hidden.remember([("${file:s}", f"secret-{number:05}")])
+    secrets = [("${file:s}", f"secret-{number:05}") for number in range(KEPT + 10)]
+    hidden = Hidden(secrets[: KEPT - 10])
+    for each in secrets[KEPT - 10 :]:
+        hidden.remember([each])
     assert len(hidden.secrets) == KEPT
     assert hidden.without(f"secret-{KEPT + 9:05} secret-00010") == "${file:s} ${file:s}"
 

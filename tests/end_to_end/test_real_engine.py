@@ -67,6 +67,7 @@ def test_rotation_under_a_writer_at_full_speed_loses_nothing(
 ) -> None:
     each = daemon("file")
     each.start()
+    each.go_first()
     docker_engine.print_lines("rotated", 1, LINES, log_opts={"max-size": "1m", "max-file": "3"})
     all_there(each, LINES)
     docker_engine.remove("rotated")

@@ -92,6 +92,7 @@ def test_fifty_that_live_for_50_ms_and_remove_themselves_lose_nothing(
     daemons = Daemons(tmp_path, docker_engine.host, ("auto",))
     try:
         daemons.start()
+        daemons.each["auto"].go_first()
         for number in range(50):
             docker_engine.run(f"short-{number}", ["sh", "-c", f"echo n {number}; sleep 0.05"], remove=True)
         (records,) = daemons.stop(50).values()

@@ -31,12 +31,18 @@ def unavailable() -> str | None:
 
 
 class Disk:
-    """One such file system, mounted at `folder`, which is there, inside `mounted`."""
+    """One such file system, mounted at `folder`, which is there, inside `mounted`.
+
+    It is full, or it hangs: who asks for one while there is the other waits until that has ended.
+    """
 
     def __init__(self, folder: Path, size: str) -> None:
         self.folder = folder
         self._image = folder.with_suffix(".img")
         self._size = size
+        # A schedule alone does not keep them apart: filling a disk takes as long as it takes. Who removes the
+        # ballast from one that hangs, hangs with it, and nobody is left to end that.
+        self._disturbing = trio.Lock()
 
     @asynccontextmanager
     async def mounted(self) -> AsyncIterator[None]:
@@ -55,22 +61,24 @@ class Disk:
     async def full(self) -> AsyncIterator[None]:
         """Not a byte more fits inside the block."""
         ballast = self.folder / "ballast"
-        # It takes what there is before it fails.
-        await _do("fallocate", "-l", self._size, ballast, check=False)
-        try:
-            yield
-        finally:
-            ballast.unlink()
+        async with self._disturbing:
+            try:
+                # It takes what there is before it fails.
+                await _do("fallocate", "-l", self._size, ballast, check=False)
+                yield
+            finally:
+                ballast.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def hanging(self) -> AsyncIterator[None]:
         """Whoever writes waits until the block ends, and cannot even be killed."""
-        await _do("fsfreeze", "--freeze", self.folder)
-        try:
-            yield
-        finally:
-            with trio.CancelScope(shield=True):
-                await _do("fsfreeze", "--unfreeze", self.folder)
+        async with self._disturbing:
+            await _do("fsfreeze", "--freeze", self.folder)
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _do("fsfreeze", "--unfreeze", self.folder)
 
 
 async def _do(*command: str | Path, check: bool = True) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor
+from logroute.router import regex
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
 
@@ -38,6 +40,19 @@ def record(message: str = "", **details: Any) -> DetailedRecord:
 
 def batch(*records: Record, origin: Origin = WEB) -> Batch:
     return Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=1000, ready=True)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _patterns_are_compiled_once() -> Iterator[None]:
+    """A database is the same whoever asks for it; making those of a processor takes longer than a test."""
+    compiled = cache(regex._hyperscan)
+
+    def hyperscan(regexes: Sequence[regex.Regex], flags: int) -> Any:
+        return compiled(tuple(regexes), flags)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regex, "_hyperscan", hyperscan)
+        yield
 
 
 Apply = Callable[..., list[Record]]

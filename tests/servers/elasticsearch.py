@@ -105,7 +105,8 @@ class Elasticsearch:
         environment = {
             **os.environ,
             self.java[0]: str(java_home(self.java[1])),
-            self.options: "-Xms512m -Xmx512m",
+            # It lives too short for the second compiler, which takes two processors for half of its start.
+            self.options: "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1",
             "ES_PATH_CONF": str(config),
             "OPENSEARCH_PATH_CONF": str(config),
         }

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from tests.growing_file import Lines
+
 START_S = 30.0
 STOP_S = 10.0
 STALLED_S = 30.0
@@ -30,6 +32,7 @@ class JsonLinesServer(ABC):
         self.folder = folder
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._lines = Lines(self._output)
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -68,7 +71,7 @@ class JsonLinesServer(ABC):
 
     def count(self) -> int:
         """Records that have come so far."""
-        return self._output.read_bytes().count(b"\n")
+        return self._lines.count()
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """What came, once it is so many records. Blocks; raises ServerError when no more are coming."""

@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.growing_file import Lines
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_S = 30.0
 STOP_S = 30.0
@@ -115,6 +117,7 @@ class Rsyslog:
         self._clients = clients
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
+        self._lines = Lines(self._output)
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -241,15 +244,16 @@ class Rsyslog:
         """Until so many messages have come. Blocks; raises RsyslogError when no more are coming."""
         came, deadline = 0, time.monotonic() + STALLED_S
         while came < count:
-            before, came = came, self._count()
+            before, came = came, self.count()
             if came > before:
                 deadline = time.monotonic() + STALLED_S
             if time.monotonic() > deadline:
                 raise RsyslogError(f"of {count} messages {came} came")
             time.sleep(0.02)
 
-    def _count(self) -> int:
-        return self._output.read_bytes().count(b"\n") if self._output.exists() else 0
+    def count(self) -> int:
+        """Messages that have come so far."""
+        return self._lines.count()
 
     def texts(self) -> list[str]:
         """The messages alone."""

@@ -358,7 +358,7 @@ async def test_an_rsyslog_that_is_killed_and_started_again_loses_nothing(
     async def crash() -> None:
         nonlocal crashes
         for share in (0.2, 0.5, 0.8):
-            while count_of(server) < share * 20_000:  # noqa: ASYNC110 - another process writes
+            while server.count() < share * 20_000:  # noqa: ASYNC110 - another process writes
                 await trio.sleep(0.001)
             server.kill()
             crashes += 1
@@ -379,7 +379,3 @@ async def test_an_rsyslog_that_is_killed_and_started_again_loses_nothing(
     assert list(dict.fromkeys(came)) == [f"line {n}" for n in range(20_000)]
     # What comes twice is what rsyslog had written, and had not acknowledged.
     assert len(came) - 20_000 <= 3 * 1000
-
-
-def count_of(server: Rsyslog) -> int:
-    return server._count()
