@@ -514,8 +514,10 @@ async def test_a_life_in_events(driver: Driver, name: str):
         for action in actions:
             with trio.fail_after(20):
                 event = json.loads(await exchange.chunk())
-                # A real engine hears of a pause from containerd, too; where that is late it tells it again.
-                while driver.is_real and event["Action"] == "pause" != action:
+                # A real engine hears of these from containerd, too; where that is late it tells them again.
+                while (
+                    driver.is_real and event["Action"] in ("pause", "unpause") and event["Action"] != action
+                ):
                     event = json.loads(await exchange.chunk())
             assert event["Action"] == action
             seen.append(event)

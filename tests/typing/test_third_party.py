@@ -29,12 +29,13 @@ MODULES = ("logroute_datagram", "logroute_drop", "logroute_shout", "logroute_slo
 
 def mypy(*files: Path) -> tuple[str, int]:
     """What `mypy --strict` says, with the cache that `make lint` fills."""
-    before = Path.cwd()
+    before, calls = Path.cwd(), sys.getrecursionlimit()
     os.chdir(ROOT)
     try:
         out, error, code = api.run(["--strict", "--no-error-summary", *map(str, files)])
     finally:
         os.chdir(before)
+        sys.setrecursionlimit(calls)  # mypy's own is for the whole process, other tests' as well
     assert not error
     return out, code
 
