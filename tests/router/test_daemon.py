@@ -635,11 +635,19 @@ async def test_a_second_signal_ends_it_at_once(
     assert run.sinks["all"].calls[-1][1] == "close"
 
 
+async def hang_in_a_nursery(_sink: StandInSink, _batches: Sequence[Batch]) -> Sequence[Rejected]:
+    """Its cancellation comes out in a group."""
+    async with trio.open_nursery():
+        await trio.sleep_forever()
+    return ()
+
+
+@pytest.mark.parametrize("hangs", [math.inf, hang_in_a_nursery], ids=["alone", "in a nursery"])
 async def test_what_was_taken_of_a_delivery_that_the_end_cuts_short_is_not_sent_again(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, hangs: Any
 ) -> None:
     """A receiver that refuses a whole gets its halves, and takes the first one before it hangs."""
-    script = [Refused("too large"), 0.0, math.inf]
+    script = [Refused("too large"), 0.0, hangs]
     settings = {"batch_records": 6, "batch_wait_s": 0.5, "disk_bytes": 1 << 20}
     run = Run({"all": script}, lines=6, settings=settings, grace_s=5, state_dir=tmp_path)
     assert await run.run(stopping(1)) == DONE
