@@ -197,14 +197,15 @@ class Sweep:
     async def _rename(self) -> list[Batch]:
         """What that ends."""
         ended: list[Batch] = []
-        for log, origin in list(self._renamed.items()):
-            if self._logs.get(log.path) is not log:
-                log.origin = origin
-            elif log in self._late or not self._disks.answers(log):
+        for log in list(self._renamed):
+            reads = self._logs.get(log.path) is log
+            if reads and (log in self._late or not self._disks.answers(log)):
                 continue  # it is reading
-            else:
+            origin = self._renamed.pop(log)  # it may have been named once more meanwhile
+            if reads:
                 ended.append(log.rename(origin))
-            del self._renamed[log]
+            else:
+                log.origin = origin
             await self.meet_late(log)
         return ended
 
@@ -261,7 +262,7 @@ class Sweep:
             self._wanted
             or self._late
             or self._given_up
-            or self._renamed
+            or any(map(self._disks.answers, self._renamed))
             or trio.current_time() >= self._settle_at()
         ):
             return True
