@@ -153,16 +153,7 @@ class BooksCollector:
             {(name, event): n for name, book in books.items() for event, n in book.sink_events.items()},
         )
         yield from _gauges(books)
-        seconds = HistogramMetricFamily(
-            "logroute_route_delivery_seconds",
-            "How long deliveries took, from the first attempt to the receiver's word.",
-            labels=ROUTE,
-        )
-        bounds = [*map(str, BOUNDS_S), "+Inf"]
-        for name, book in books.items():
-            counts = accumulate(book.durations.counts)
-            seconds.add_metric([name], list(zip(bounds, counts, strict=True)), book.durations.sum_s)
-        yield seconds
+        yield _durations(books)
 
     def _processors(self) -> Iterator[Metric]:
         stages = self._daemon.router.chains.stages
@@ -171,6 +162,19 @@ class BooksCollector:
             for stage in stages:
                 family.add_metric([stage.plan.name], getattr(stage.books, attribute))
             yield family
+
+
+def _durations(books: Mapping[str, RouteStatistics]) -> Metric:
+    seconds = HistogramMetricFamily(
+        "logroute_route_delivery_seconds",
+        "How long deliveries took, from the first attempt to the receiver's word.",
+        labels=ROUTE,
+    )
+    bounds = [*map(str, BOUNDS_S), "+Inf"]
+    for name, book in books.items():
+        counts = accumulate(book.durations.counts)
+        seconds.add_metric([name], list(zip(bounds, counts, strict=True)), book.durations.sum_s)
+    return seconds
 
 
 def _gauges(books: Mapping[str, RouteStatistics]) -> Iterator[Metric]:
