@@ -128,7 +128,7 @@ def _times(begins: Sequence[str], ends: Sequence[str]) -> list[str] | None:
         begin[:1] != "[" or "]" in time or len(time) > LONGEST_TIME for begin, time in times.items()
     ):
         return None
-    return [times[begin] for begin in begins]
+    return [*map(times.__getitem__, begins)]
 
 
 def _are_digits(texts: Collection[str]) -> bool:

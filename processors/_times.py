@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -139,7 +139,9 @@ def adopt(record: DetailedRecord, time: str) -> bool:
     return True
 
 
-def near(times: Sequence[str], engines: Sequence[str]) -> bool:
+def near(times: Collection[str], engines: Collection[str]) -> bool:
     """Whether all of them surely are near the engine's times; if not, `adopt` tells it of each."""
+    if not times:
+        return True
     # Those of one day are: the least and the greatest tell.
-    return not times or min(*times, *engines)[_DATE] == max(*times, *engines)[_DATE]
+    return min(min(times), min(engines))[_DATE] == max(max(times), max(engines))[_DATE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -81,46 +82,62 @@ class Reader:
         Returns the places of those whose lines are no such ones. Plain records stay what they are: others are
         put in their places.
         """
-        if self._many is not None and (many := self._many([records[place].message for place in places])):
+        mine = records if len(places) == len(records) else [records[place] for place in places]
+        messages = [record.message for record in mine]
+        if self._many is not None and (many := self._many(messages)):
             usual, columns = many
             absent = [ABSENT] * len(usual)
-            self._put(
-                records,
-                [places[index] for index in usual],
-                {name: columns.get(name, absent) for name in self._names},
-            )
+            columns = {name: columns.get(name, absent) for name in self._names}
             if len(usual) == len(places):
+                self._put(records, places, mine, columns)
                 return ()
-            taken = {*usual}
-            places = [place for index, place in enumerate(places) if index not in taken]
+            self._put(records, [places[index] for index in usual], [mine[index] for index in usual], columns)
+            others = sorted({*range(len(places))}.difference(usual))
+            places, mine = [places[index] for index in others], [mine[index] for index in others]
+            messages = [messages[index] for index in others]
         match = self._match
         own: list[int] = []
         rows: list[tuple[str, ...]] = []
         left: list[int] = []
-        for place in places:
-            if (found := match(records[place].message)) is None:
-                left.append(place)
+        for index, message in enumerate(messages):
+            if (found := match(message)) is None:
+                left.append(places[index])
             else:
-                own.append(place)
+                own.append(index)
                 rows.append(found.groups(ABSENT))
         if own:
-            self._put(records, own, dict(zip(self._names, zip(*rows, strict=True), strict=True)))
+            columns = dict(zip(self._names, zip(*rows, strict=True), strict=True))
+            self._put(records, [places[index] for index in own], [mine[index] for index in own], columns)
         return left
 
-    def _put(self, records: list[Record], places: Sequence[int], columns: dict[str, Sequence[Any]]) -> None:
-        for place, made in zip(
-            places, self._taken([records[place] for place in places], columns), strict=True
-        ):
-            records[place] = made
+    def _put(
+        self,
+        records: list[Record],
+        places: Sequence[int],
+        mine: Sequence[Record],
+        columns: dict[str, Sequence[Any]],
+    ) -> None:
+        """Have those that are mine, which are in these places, say what their columns do."""
+        made = self._taken(mine, columns)
+        if len(places) == len(records):
+            records[:] = made
+        else:
+            for place, record in zip(places, made, strict=True):
+                records[place] = record
 
     def _taken(
         self, records: Sequence[Record], columns: dict[str, Sequence[Any]]
     ) -> Sequence[DetailedRecord]:
         """Records with what their lines say, by name. Nothing is changed before everything is known."""
-        engines = [record.logged or record.time for record in records]
+        plain = all_plain(records)
+        engines = (
+            [record.time for record in records]
+            if plain
+            else [record.logged or record.time for record in records]
+        )
         times = self._times(columns["time"], engines) if self._has_time else [None] * len(records)
-        known = [time for time in times if time is not None]
-        all_near = len(known) == len(records) and near(known, engines)
+        told = {*times}
+        all_near = None not in told and near(told, engines)
         levels = self._levels_of(columns["severity"]) if self._has_severity else None
         messages = columns.pop("message") if self._has_message else None
         if messages is not None:
@@ -131,11 +148,11 @@ class Reader:
             del columns["severity"]
         objects = self._objects(columns, len(records))
         apart = self._has_priority or (self._has_severity and levels is None)
-        if all_plain(records) and not apart and (all_near or not known):
+        if plain and not apart and (all_near or told <= {None}):
             return made_detailed(
                 [record.message for record in records] if messages is None else messages,
                 [record.stream for record in records],
-                known if all_near else engines,
+                times if all_near else engines,  # type: ignore[arg-type]
                 levels=levels,
                 fields=objects,
                 logged=engines if all_near else None,
@@ -157,8 +174,8 @@ class Reader:
             for record, message in zip(made, messages, strict=True):
                 record.message = message
         if all_near:
-            for record, engine, time in zip(made, engines, known, strict=True):
-                record.logged, record.time = engine, time
+            for record, engine, time in zip(made, engines, times, strict=True):
+                record.logged, record.time = engine, time  # type: ignore[assignment]
         return made
 
     def _take_level(self, record: DetailedRecord, found: dict[str, Any]) -> None:
@@ -197,7 +214,7 @@ class Reader:
         if self._layouts and all(layout.has_year for layout in self._layouts):
             # Nothing but the text tells. Many lines have the same.
             known = {text: self._time(text, engines[0]) for text in {*texts}}
-            return [known[text] for text in texts]
+            return [*map(known.__getitem__, texts)]
         return [self._time(text, engine) for text, engine in zip(texts, engines, strict=True)]
 
     def _time(self, text: str, engine: str) -> str | None:
@@ -209,8 +226,9 @@ class Reader:
 
 def _numbers(column: Sequence[str]) -> list[Any]:
     """As numbers, where there are some that have 64 bits."""
-    if ABSENT not in column and max(map(len, column)) <= MOST_DIGITS:
-        return [*map(int, column)]
+    if max(map(len, column)) <= MOST_DIGITS:
+        with suppress(ValueError):  # one is absent
+            return [*map(int, column)]
     return [text if text == ABSENT or len(text) > MOST_DIGITS else int(text) for text in column]
 
 
