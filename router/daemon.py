@@ -40,8 +40,9 @@ LOOKS_PER_TIMEOUT = 20
 
 
 class _Task(msgspec.Struct):
-    """A route that runs."""
+    """A route that runs, or drains."""
 
+    route: Route
     scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     ended: trio.Event = msgspec.field(default_factory=trio.Event)
 
@@ -90,7 +91,7 @@ class Daemon:
         """End in order; asked a second time, at once."""
         if self._asked.is_set():
             self._log.warning("asked again to stop: ending at once")
-            for route in self.router.routes.values():
+            for route in (*self.router.unopened.values(), *(task.route for task in self._route_tasks.values())):
                 route.hurry_end()
             self._hurry.cancel()
             return
@@ -277,7 +278,7 @@ class Daemon:
         self._started.set()
 
     def _start_route(self, route: Route) -> None:
-        task = self._route_tasks[route.name] = _Task()
+        task = self._route_tasks[route.name] = _Task(route)
         self._routes.start_soon(self._run_route, route, task)
 
     async def _run_route(self, route: Route, task: _Task) -> None:

@@ -21,7 +21,7 @@ from logroute.router.database import StateError
 from logroute.router.ending import DONE, FAILED, UNDELIVERED
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.plan import CannotReload, Plan, RoutePlan, SourcePlan
-from logroute.router.route import Route, RouteSettings
+from logroute.router.route import HURRIED_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.router.state_file import Contents, StateFile
 from logroute.sinks import SinkGone
@@ -472,6 +472,31 @@ async def test_what_a_removed_route_could_not_deliver_is_lost_where_there_is_no_
 
     assert await world.run(reload) == UNDELIVERED
     assert "records={'stuck': 2}" in capsys.readouterr().out
+
+
+async def test_a_second_signal_waits_for_no_removed_route_whose_sink_hangs(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World("all", "stuck", lines=3, state_dir=tmp_path)
+    world.scripts["stuck"] = [0.0, math.inf]
+
+    async def close(_: StandInSink) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(StandInSink, "close", close)
+    asked_at = math.nan
+
+    async def reload() -> None:
+        nonlocal asked_at
+        await trio.sleep(1)
+        await world.reload("all")
+        await trio.sleep(1)
+        world.daemon.stop()
+        world.daemon.stop()
+        asked_at = trio.current_time()
+
+    assert await world.run(reload) == DONE
+    assert trio.current_time() - asked_at <= 2 * HURRIED_WITHIN_S
 
 
 @pytest.mark.parametrize("back", [True, False])
