@@ -201,8 +201,8 @@ class LimitOptions(Options):
     memory: Size = Field(default=256 * MIB, ge=MIB)
     """Bytes that all queues, and what is being delivered, may hold together."""
     record: Size = Field(default=MIB, ge=1024)
-    """Longest line; longer ones are truncated, marked and counted. So much may each log hold, beside `memory`,
-    of a line that has not ended yet."""
+    """Longest line; longer ones are truncated, marked and counted. Beside `memory`, each log may hold so much
+    of one that has not ended."""
     grace: Duration = 30.0
     """How long the routes may go on delivering after a signal to stop."""
     held_logs: Size = 2 * GIB

@@ -1,6 +1,7 @@
 """Lines of one program that are objects with the same keys: read as rows, which costs half of what dicts do.
 
-Of such rows one can have a column, such as all levels, and dicts of the keys that are left.
+Of such rows one can have a column, such as all levels, and dicts of the keys that are left. The order of keys
+within an object is no part of what it says: they have that of the first line that is read with them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,19 @@ import msgspec
 from logroute.processors._from_columns import dict_maker
 from logroute.processors._objects import DEEPEST, SHALLOW
 
-FEW = 16
+FEW = 50
 """Fewer lines are not worth it."""
+MANY = 250
+"""For so many it is worth to get to know their keys, which takes as long as a hundred lines or two; for fewer
+only if they come …"""
+SIGHTS = 8
+"""… again and again."""
 MOST_KEYS = 64
-SHAPES = 64
-"""So many sets of keys are known at a time: to get to know one takes as long as hundreds of lines."""
+MOST_KEY_CHARACTERS = 1024
+"""Of all keys together: they come from strangers, and those of many programs are remembered."""
+SHAPES = 256
+"""So many sets of keys are known at a time, and so many times as many have been seen."""
+SEEN = 16
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -40,7 +49,7 @@ class Alike:
         return [*map(attrgetter(name), self._rows)]
 
     def objects(self, without: Collection[str | None] = ()) -> list[dict[str, Any]]:
-        """Each of them. Their keys are in the order in which the first one has them."""
+        """Each of them, but for these keys."""
         names = {key: name for key, name in self._shape.names.items() if key not in without}
         return dict_maker(tuple(f"row.{name}" for name in names.values()))(self._rows, *names)
 
@@ -61,6 +70,24 @@ class _Shape:
 _shape = lru_cache(maxsize=SHAPES)(_Shape)
 
 
+@lru_cache(maxsize=SEEN * SHAPES)
+def _sights(_hash: int) -> list[int]:
+    """How often keys of this hash were seen."""
+    return [0]
+
+
+def _is_worth_it(keys: Sequence[str], lines: int) -> bool:
+    """Whether to read so many lines with these keys as rows."""
+    if not 0 < len(keys) <= MOST_KEYS or len(together := "".join(keys)) > MOST_KEY_CHARACTERS:
+        return False
+    # A row knows no such names.
+    if '"' in together or "\\" in together or (together and min(together) < " "):
+        return False
+    sights = _sights(hash(keys))
+    sights[0] += 1
+    return lines >= MANY or sights[0] >= SIGHTS
+
+
 def alike(lines: Sequence[str]) -> Alike | None:
     """Lines that are objects with the same keys; None where that is not so, or does not look so."""
     if len(lines) < FEW or "" in lines or {*map(_first, lines)} != {"{"} or {*map(_last, lines)} != {"}"}:
@@ -70,7 +97,7 @@ def alike(lines: Sequence[str]) -> Alike | None:
     try:
         samples = [_decode_object(lines[index]) for index in some(len(lines))]
         return read("\n".join(lines), len(lines), samples)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
@@ -92,7 +119,7 @@ def read(text: str, count: int, samples: Sequence[Collection[str]], value: Any =
     Raises what decoding raises.
     """
     keys, *others = map(tuple, samples)
-    if any(other != keys for other in others) or not 0 < len(keys) <= MOST_KEYS:
+    if any(other != keys for other in others) or not _is_worth_it(keys, count):
         return None
     shape = _shape(keys, value)
     # Within an object no `}` is followed by `{`, and no newline is in a text: so no line goes on in the next,

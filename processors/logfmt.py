@@ -87,7 +87,7 @@ def alike_pairs(lines: Sequence[str], fewest: int = 1) -> Alike | None:
         return None
     try:
         return read(objects, len(lines), samples, str)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, ValueError):
         return None
 
 

@@ -91,7 +91,8 @@ class Daemon:
         """End in order; asked a second time, at once."""
         if self._asked.is_set():
             self._log.warning("asked again to stop: ending at once")
-            for route in (*self.router.unopened.values(), *(task.route for task in self._route_tasks.values())):
+            running = [task.route for task in self._route_tasks.values()]
+            for route in (*running, *self.router.unopened.values()):
                 route.hurry_end()
             self._hurry.cancel()
             return

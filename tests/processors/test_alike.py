@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logroute.processors import Processor, _alike
-from logroute.processors._alike import MOST_KEYS, alike
+from logroute.processors import Processor, _alike, logfmt
+from logroute.processors._alike import MOST_KEY_CHARACTERS, MOST_KEYS, SIGHTS, alike
+from logroute.processors.logfmt import alike_pairs
 from logroute.router.record import DetailedRecord, Record
 from tests.processors.conftest import TIME, batch, made
 from tests.processors.test_objects import ALIKE, ANY, MONGODB, PLAIN
@@ -21,7 +22,9 @@ from tests.processors.test_objects import ALIKE, ANY, MONGODB, PLAIN
 @pytest.fixture(autouse=True, scope="module")
 def _few_lines_are_many() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_alike, "FEW", 2)
+        for module in (_alike, logfmt):
+            patch.setattr(module, "FEW", 2)
+        patch.setattr(_alike, "MANY", 2)
         yield
 
 
@@ -83,11 +86,21 @@ PAIRS = st.sampled_from(
             "",
         ),
         *('user="a\\tb"', "user=\ta", "user=\nb=1", 'user="}\n{"', "user=a,b", "user=a:b", "user=\udc80"),
+        *(
+            "\x1b[36muser=a",
+            'user="a\tb"',
+            "user=\x0ba",
+            "user=\x1ca",
+            "user=\xa0",
+            "us\\er=a",
+            'user="a\x00"',
+        ),
     ]
 )
 USUAL = ["time=2026-11-23T20:06:25.5Z", "level=info", 'msg="a b"', "user=ada"]
 LINES = st.one_of(
     st.one_of(ANY, ALIKE).map(lambda objects: [json.dumps(each) for each in objects]),
+    st.lists(st.text(), max_size=3).map(lambda keys: [json.dumps(dict.fromkeys(keys, "x"))] * 3),
     st.lists(st.lists(PAIRS, max_size=4).map(" ".join), max_size=4),
     st.lists(st.lists(PAIRS, min_size=1, max_size=1), max_size=4).map(
         lambda lines: [" ".join([*line, *USUAL]) for line in lines]
@@ -114,6 +127,10 @@ LINES = st.one_of(
 @example(lines=[json.dumps(PLAIN), json.dumps(PLAIN | {"log": {"level": "warn"}})], broken=[], at=0)
 @example(lines=[json.dumps(MONGODB)] * 3, broken=[], at=0)
 @example(lines=['{"msg":"m"}', '{"msg":"n"}'], broken=[], at=0)
+@example(lines=['{"C:\\\\x":1}'] * 3, broken=[], at=0)
+@example(lines=['{"a\\"b":1}'] * 3, broken=[], at=0)
+@example(lines=['{"a\\nb":1}'] * 3, broken=[], at=0)
+@example(lines=["\x1b[36mlevel=info a=b"] * 3, broken=[], at=0)
 @example(lines=[], broken=['{"a":[{}', "{}]}"], at=0)
 @example(lines=[], broken=['{"a":[{}', '{"a":{}}]}', "{}{}"], at=0)
 @example(lines=[" ".join(USUAL)] * 3, broken=[], at=0)
@@ -156,7 +173,44 @@ def test_what_is_alike() -> None:
         ['{"a":"\udc80"}'] * 2,
         ['{"a":' + "[" * 450 + "]" * 450 + "}"] * 2,
         ["{" + ",".join(f'"{number}":1' for number in range(MOST_KEYS + 1)) + "}"] * 2,
+        ['{"' + "a" * MOST_KEY_CHARACTERS + '":1,"b":1}'] * 2,
+        ['{"a\\\\":1}'] * 2,
+        ['{"a\\"":1}'] * 2,
+        ['{"a\\u0001":1}'] * 2,
     ],
 )
 def test_what_is_not(lines: list[str]) -> None:
     assert alike(lines) is None
+
+
+def test_keys_that_few_lines_have_are_read_as_rows_when_they_come_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_alike, "MANY", 3)
+    lines = ['{"again":1}', '{"again":2}']
+    assert [alike(lines) is not None for _ in range(SIGHTS)] == [False] * (SIGHTS - 1) + [True]
+
+
+def test_pairs_that_are_alike() -> None:
+    found = alike_pairs(['a=1 b="x y"', 'a=2 b=""'])
+    assert found is not None
+    assert [*found.keys] == ["a", "b"]
+    assert found.column("b") == ["x y", ""]
+    assert found.objects(without=["a", None]) == [{"b": "x y"}, {"b": ""}]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a=1 b=2", "b=1 a=2"],
+        ["a=1 b=2", "a=1"],
+        ["a=1 b", "a=1 b"],
+        ["=1", "=1"],
+        ["a=1 ", "a=1 "],
+        ["a=1\tb=2", "a=1\tb=2"],
+        ["a=b=c", "a=b=c"],
+        ['a="', 'a="'],
+    ],
+)
+def test_pairs_that_are_not(lines: list[str]) -> None:
+    assert alike_pairs(lines) is None
