@@ -192,7 +192,7 @@ class DockerSource(Source[DockerOptions]):
 
     # --- events ---------------------------------------------------------------------------------------
 
-    async def _handle(self, id_: str, action: str) -> None:
+    async def _handle(self, id_: str, action: str, time_ns: int) -> None:
         container = self.containers.get(id_)
         if action in ("create", "start", "restart"):
             if container is None:
@@ -205,7 +205,7 @@ class DockerSource(Source[DockerOptions]):
         elif action == "die":
             self._died(container)
         elif action == "rename":
-            await self._renamed(container)
+            await self._renamed(container, iso_time(time_ns))
         elif action == "destroy":
             container.removed = True
             self._died(container)
@@ -251,7 +251,7 @@ class DockerSource(Source[DockerOptions]):
             else:
                 await self._appear([details])
 
-    async def _renamed(self, container: Container) -> None:
+    async def _renamed(self, container: Container, at: str) -> None:
         details = await self._engine.inspect(container.details.id)
         old, origin = container.origin, self._origin(details)
         container.details = details.slim()
@@ -263,7 +263,9 @@ class DockerSource(Source[DockerOptions]):
         if container.log is not None:
             self._sweep.rename(container.log, origin)
         if container.engine_log is not None:
-            container.engine_log.rename(origin)
+            container.engine_log.rename(
+                origin, at, read_apart=bool(container.places) or container.catching_up
+            )
             await self._meet_late_by_api(container, container.engine_log)
 
     # --- containers -----------------------------------------------------------------------------------
@@ -413,8 +415,10 @@ class DockerSource(Source[DockerOptions]):
             await self._meet_late_by_api(container, log)
 
     async def _meet_late_by_api(self, container: Container, log: EngineLog) -> None:
-        if places := await self._emit.meet_late(log.origin, log.position):
-            self._by_api().read_later(container, places, log.origin)
+        # It may not have come to the name that the container has now.
+        for origin in dict.fromkeys((log.origin, container.origin)):
+            if places := await self._emit.meet_late(origin, log.position):
+                self._by_api().read_later(container, places, origin)
 
     def known(self) -> list[Known]:
         return [self._known(container) for container in self.containers.values()]
@@ -530,7 +534,10 @@ class DockerSource(Source[DockerOptions]):
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         """Go on where a log was that is closed."""
         log = container.log = log.another()
-        log.origin = container.origin
+        if (
+            log.newest_origin is not container.origin
+        ):  # where it was read to when it was renamed, nobody knows
+            log.rename(container.origin, log.spot, log.position)
         try:
             there = await self._hop(log.open)
             losses = await self._hop(self._begin_log, log, places, 0)

@@ -27,7 +27,8 @@ class ContainerEvents:
     """Compares what the engine says with the containers that are known; works in the nursery it is given.
 
     `on_engine(info)` is called when the engine answers; `appear(details)` has containers that were not known,
-    `handle(id, action)` is one event. Both of these may raise EngineAway and EngineRefused.
+    `handle(id, action, time_ns)` is one event, at that time by the engine's clock. Both of these may raise
+    EngineAway and EngineRefused.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class ContainerEvents:
         *,
         on_engine: Callable[[EngineInfo], None],
         appear: Callable[[list[ContainerDetails]], Awaitable[None]],
-        handle: Callable[[str, str], Awaitable[None]],
+        handle: Callable[[str, str, int], Awaitable[None]],
     ) -> None:
         self._engine = engine
         self._containers = containers
@@ -53,7 +54,7 @@ class ContainerEvents:
         self._there: set[str] | None = None
         """Of the first list, those that have not appeared yet; None: there was none."""
         # Invariant: there is a task for each container that is in it.
-        self._pending: dict[str, deque[str]] = {}
+        self._pending: dict[str, deque[tuple[str, int]]] = {}
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
 
     async def look_once(self, task_status: trio.TaskStatus[None]) -> None:
@@ -87,7 +88,7 @@ class ContainerEvents:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._reconcile_on)
                         async for event in events:
-                            self._take(event.id, event.action)
+                            self._take(event.id, event.action, event.time_ns)
             except* EngineAway as group:
                 self._say_away(group.exceptions[0])
             except* EngineRefused as group:
@@ -156,13 +157,14 @@ class ContainerEvents:
 
     # --- events ---------------------------------------------------------------------------------------
 
-    def _take(self, id_: str, action: str) -> None:
+    def _take(self, id_: str, action: str, time_ns: int | None = None) -> None:
         """Queue an event. Those of one container are treated in order, those of several side by side."""
+        event = action, self._engine.now_ns() if time_ns is None else time_ns
         queue = self._pending.get(id_)
         if queue is not None:
-            queue.append(action)
+            queue.append(event)
             return
-        self._pending[id_] = deque([action])
+        self._pending[id_] = deque([event])
         self._nursery.start_soon(self._work_off, id_)
 
     async def _work_off(self, id_: str) -> None:
@@ -170,7 +172,7 @@ class ContainerEvents:
         try:
             while queue:
                 try:
-                    await self._handle(id_, queue.popleft())
+                    await self._handle(id_, *queue.popleft())
                 except EngineAway:
                     pass  # reconciling tells what we missed when the engine is back
                 except EngineRefused as error:

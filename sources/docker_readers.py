@@ -193,10 +193,14 @@ class ContainerReaders:
             await emit.wait_for_room()
 
     async def _come_to_its_name(self, container: Container, fork: EngineLog) -> None:
-        """All is read, and nothing was said since the container has another name than the fork knows: what is
-        held ends, and the routes that do not take it as it is named now have all that there is for them."""
+        """Where the container has another name than the fork knows: read what was said before it had.
+
+        Then what is held ends, and the routes that do not take it as it is named now have all there is.
+        """
         while fork.origin is not (origin := container.origin):
-            if self._emit.reads_for_somebody(fork.origin, fork):
+            # It is known by now, so nothing more comes under the name before: all of that can be read.
+            await self._read_apart(container, fork, {})
+            if fork.origin is not origin and self._emit.reads_for_somebody(fork.origin, fork):
                 await self._offer(fork.ending())
             fork.origin = origin
         routes = fork.routes or frozenset()

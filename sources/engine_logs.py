@@ -55,7 +55,7 @@ class Name(NamedTuple):
     """An origin got another name."""
 
     until: str
-    """Up to this time what was said has the name before."""
+    """What was said up to this time has the name before."""
     before: Origin
     origin: Origin
 
@@ -142,11 +142,24 @@ class EngineLog:
         self._opened_at = float("-inf")
         self._fruitless = 0  # openings since the last new record
 
-    def rename(self, origin: Origin) -> None:
-        """What is read from here on is of this origin; what processors hold of it so far has ended."""
-        self._pending.end(self.origin)
-        self.names.append(Name(self.newest_time, self.origin, origin))
-        self.origin = origin
+    def rename(self, origin: Origin, at: str, *, read_apart: bool) -> None:
+        """What is said from now on, `at` that time of the engine's, is of this origin.
+
+        To be called of the live reader. `read_apart`: there are others who read the log, or are to.
+        """
+        if not read_apart and self.origin is self.newest_origin:
+            self.names.clear()  # nobody is before them
+        if self.quiet:  # all that was said is read, whatever the clock says
+            self._pending.end(self.origin)
+            self.names.append(Name(self.newest_time, self.newest_origin, origin))
+            self.origin = origin
+        else:
+            self.names.append(Name(max(at, self.newest_time), self.newest_origin, origin))
+
+    @property
+    def newest_origin(self) -> Origin:
+        """As it is called now, though what is read now may have been said under another name."""
+        return self.names[-1].origin if self.names else self.origin
 
     @property
     def position(self) -> Position:
@@ -264,7 +277,12 @@ class EngineLog:
             # Routes of an earlier fork are live for a later one, but what the earlier one said stands.
             found = {**places(), **found}
         self._reading = None
+        newest = self.newest_origin
         self._begin(found)
+        # It may have been renamed since then.
+        marks = [mark.time for stream in STREAMS if (mark := self.position.of(stream).until) is not None]
+        here = max([self.newest_time, *marks])
+        self.origin = next((name.before for name in self.names if here < name.until), newest)
 
     def _begin(self, checkpoints: Mapping[str, Position]) -> None:
         groups: dict[Position, list[str]] = {}

@@ -18,7 +18,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from logroute.router.position import Anchor, Place, Position, StreamPosition
 from logroute.router.record import STREAMS, Batch, Origin, Reader, Record, Stream, settling
@@ -34,6 +33,7 @@ from logroute.sources.log_chain import (
     open_chain,
 )
 from logroute.sources.log_formats import FORMATS, Chunk, Fetched, FormatName, LogStatistics, Spot
+from logroute.sources.log_names import Name, following, origin_at
 from logroute.sources.log_search import (
     bytes_between,
     end_position,
@@ -52,15 +52,6 @@ _MEMORY = threading.Lock()
 """For what threads and the trio thread change of any log: losses and forks. Held for a moment only."""
 LINGER_S = 5.0
 """How long a renamed file must have been left alone before the next one is read, where no engine writes."""
-
-
-class Name(NamedTuple):
-    """An origin got another name."""
-
-    spot: Spot
-    """Up to here what is read has the name before."""
-    before: Origin
-    origin: Origin
 
 
 class LogFile:
@@ -129,9 +120,9 @@ class LogFile:
         self.began: Mapping[str, Position] = {}
         """Of a fork: where it began for each route."""
         self.cap: Spot | None = None
-        self.names: list[Name] = []
-        """Of the live reader: how its origin was named anew while it read, and where it was."""
-        """Of a fork: read no further now, for there is the reader before it."""
+        """Read no further now: there is the reader before it, or the log has another name from there on."""
+        self.names: tuple[Name, ...] = ()
+        """Of the live reader: how its origin was named anew, as long as somebody may have to know."""
         self._segments: list[Segment] = []
         self.stranded: Mapping[str, Position] = {}
         """Where routes are for which a fork is to be made, and is not yet."""
@@ -324,7 +315,7 @@ class LogFile:
         another = LogFile(
             self.path, self.origin, limit=self.limit, format=self._format.name, rotated=self.rotated
         )
-        another.complete = self.complete
+        another.complete, another.names = self.complete, self.names
         return another
 
     def fork(self, checkpoints: Mapping[str, Position], of: LogFile | None = None) -> LogFile:
@@ -466,6 +457,13 @@ class LogFile:
         Those that are near the one that is furthest share the live reader with it, which begins at the oldest
         of their checkpoints; the others share a fork. Returns what is gone.
         """
+        self._find_names()
+        losses = self._begin(checkpoints, near_bytes)
+        for reader in (*self.forks, self):
+            reader.origin = origin_at(self.names, reader.spot, self.newest_origin)
+        return losses
+
+    def _begin(self, checkpoints: Mapping[str, Position], near_bytes: int) -> list[Lost]:
         if len(checkpoints) < 2:
             return self.resume(checkpoints)
         with self._chain:
@@ -692,19 +690,57 @@ class LogFile:
         segment.offset += count - skip
         self._tail = bytes(buffer[count - TAIL_BYTES : count])
 
-    def rename(self, origin: Origin) -> Batch:
-        """What is read from here on is of this origin; what processors hold of it so far has ended.
+    # --- names: of the live reader ----------------------------------------------------------------------
 
-        To be called of the live reader, between a `parse` and the next `fetch`.
-        """
+    @property
+    def newest_origin(self) -> Origin:
+        """As it is called now, though what is read now may have been said under another name."""
+        return self.names[-1].origin if self.names else self.origin
+
+    def whole_end(self) -> tuple[Spot, Position]:
+        """Behind the last whole line that there is now; blocks on the disk."""
+        with self._chain:
+            position = end_position(self._segments, self._format)
+            # Just rotated, the newest file is empty: then it is the end of the one before.
+            index = next((i for i in reversed(range(len(self._segments))) if self._segments[i].size()), 0)
+            place = position.stdout.place
+            return (self._passed + index, place.offset if place is not None else 0), position
+
+    def rename(self, origin: Origin, spot: Spot, position: Position) -> None:
+        """What was said up to there has the name that it has; what comes behind it is of this origin."""
+        if not (self.forks or self.stranded):
+            # What has been read is handed on.
+            self.names = tuple(name for name in self.names if name.spot > self.spot)
+        self.names += (Name(spot, position, self.newest_origin, origin),)
+
+    def next_name(self, reader: LogFile) -> Name | None:
+        """How the origin is named next of what this reader reads, itself or a fork; None: not any more."""
+        return following(self.names, reader.origin)
+
+    @property
+    def is_at_name(self) -> bool:
+        """Whether it has read all that was said under the name that it has."""
+        name = self.next_name(self)
+        return name is not None and self.spot >= name.spot
+
+    def come_to_name(self) -> Batch:
+        """Go on under the next name, which it is at; what processors hold of it so far has ended."""
+        name = self.next_name(self)
+        assert name is not None
         ending = self.ending()
-        self.names.append(Name(self.spot, self.origin, origin))
-        self.origin = origin
+        self.origin = name.origin
         return ending
 
-    def next_name(self, fork: LogFile) -> Name | None:
-        """How the origin of this fork was named next, if it was while we read."""
-        return next((name for name in self.names if name.before is fork.origin), None)
+    def _find_names(self) -> None:
+        """Where the log was renamed, in the files that were opened; blocks on the disk."""
+        if not self.names:
+            return
+        with self._chain:
+            for segment in self._segments:
+                segment.identify()
+            found = [locate(self._segments, self._format, name.position)[0] for name in self.names]
+        spots = [(self._passed + index, offset) for index, offset in map(min, (f.values() for f in found))]
+        self.names = tuple(name._replace(spot=spot) for name, spot in zip(self.names, spots, strict=True))
 
     def ending(self) -> Batch:
         """Nothing more comes, or is read: what processors hold of it has ended."""

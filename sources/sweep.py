@@ -27,7 +27,7 @@ from logroute.router.record import Batch, Origin
 from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
-from logroute.sources.log_formats import Fetched
+from logroute.sources.log_formats import Fetched, Spot
 from logroute.sources.offers import Offers
 from logroute.sources.watched_folders import WatchedFolders
 
@@ -106,7 +106,9 @@ class Sweep:
         self._asked_at = -math.inf
         """When it was asked last what has been quiet."""
         self._renamed: dict[LogFile, Origin] = {}
-        """Logs whose origins have another name."""
+        """Logs whose origins have another name, and of which it is not known yet from where on."""
+        self._at_old_names: dict[LogFile, None] = {}
+        """Logs that are not read yet to where they have the name that they have now."""
         self._given_up: list[LogFile] = []
         """Logs of which nothing is held open any more."""
         self._sweeps = 0
@@ -129,6 +131,8 @@ class Sweep:
         for fork in log.forks:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
+        if log.names:
+            self._at_old_names[log] = None
         self._emit.takes_over(log, log.origin)
         self.wake(log)
 
@@ -136,6 +140,7 @@ class Sweep:
         """Read it no further. Its descriptors are the owner's to close."""
         self._ready.pop(log, None)
         self._drained.discard(log)
+        self._at_old_names.pop(log, None)
         for fork in log.forks:
             self._ready.pop(fork, None)
         if self._logs.get(log.path) is log:
@@ -190,24 +195,51 @@ class Sweep:
                 self._kick()
 
     def rename(self, log: LogFile, origin: Origin) -> None:
-        """From where it is now it is what this origin says. Routes that take it only so meet it there."""
+        """What is said from now on is of this origin. Routes that take it only so meet it there."""
+        if not self._reads(log):  # nobody knows where it ends: what was not read of it is the new one's
+            log.rename(origin, log.spot, log.position)
+            log.origin = origin
         self._renamed[log] = origin
         self._kick()
 
     async def _rename(self) -> list[Batch]:
-        """What that ends."""
-        ended: list[Batch] = []
+        """Find out from where on logs have other names; and what ends with those that were read to there."""
         for log in list(self._renamed):
-            reads = self._logs.get(log.path) is log
-            if reads and (log in self._late or not self._disks.answers(log)):
-                continue  # it is reading
-            origin = self._renamed.pop(log)  # it may have been named once more meanwhile
-            if reads:
-                ended.append(log.rename(origin))
-            else:
-                log.origin = origin
+            if not self._reads(log):
+                del self._renamed[log]
+                await self.meet_late(log)
+            elif self._is_still(log):
+                named = partial(self._named, self._renamed.pop(log))
+                answers, _ = await self._disks.ask([log], LogFile.whole_end, named)
+                for answer in answers:
+                    named(*answer)
+        ended: list[Batch] = []
+        for log in list(self._at_old_names):
+            if not self._is_at_name(log):
+                continue
+            ended.append(log.come_to_name())
+            if log.next_name(log) is None:
+                del self._at_old_names[log]
+            self._ready[log] = None
             await self.meet_late(log)
         return ended
+
+    def _named(self, origin: Origin, log: LogFile, end: tuple[Spot, Position] | Exception) -> None:
+        """So far goes what it has said under the name before."""
+        if isinstance(
+            end, Exception
+        ):  # what cannot be read just now is not read yet, and may be the new one's
+            end = log.spot, log.position
+        if self._reads(log):  # else it is opened anew, or done
+            log.rename(origin, *end)
+            self._at_old_names[log] = None
+
+    def _is_still(self, log: LogFile) -> bool:
+        """Whether nobody is reading it now, and all that was read is handed on; between two sweeps."""
+        return log not in self._late and self._disks.answers(log)
+
+    def _is_at_name(self, log: LogFile) -> bool:
+        return self._reads(log) and self._is_still(log) and log.is_at_name
 
     def wake(self, log: LogFile) -> None:
         """There may be something new in it."""
@@ -262,7 +294,8 @@ class Sweep:
             self._wanted
             or self._late
             or self._given_up
-            or any(map(self._disks.answers, self._renamed))
+            or any(map(self._is_still, self._renamed))
+            or any(map(self._is_at_name, self._at_old_names))
             or trio.current_time() >= self._settle_at()
         ):
             return True
@@ -478,6 +511,8 @@ class Sweep:
         waits: set[LogFile] = set()
         for fork in logs:
             if fork.routes is None:
+                name = fork.next_name(fork)
+                fork.cap = name.spot if name is not None else None
                 continue
             live = self._logs[fork.path]
             readers = [*live.forks, live]

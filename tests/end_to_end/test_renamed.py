@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,8 +12,13 @@ from typing import Any
 import pytest
 import trio
 
+from logroute.config.load import load_config
+from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.simulator import SimulatedEngine
+from logroute.sources import docker
+from logroute.sources.engine_logs import EngineLog
+from logroute.sources.log_file import LogFile
 from tests.end_to_end.test_simulated_engine import World, numbers, write
 
 LITTLE: dict[str, Any] = {"memory": "1KiB", "disk": 0}
@@ -79,3 +85,132 @@ async def test_each_route_gets_what_was_said_under_the_name_that_it_takes(
         records = world.records(name)
         assert [record["message"] for record in records] == numbers(1, 120)
         assert [record["container"]["name"] for record in records] == ["web"] * 100 + ["db"] * 20
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_what_nobody_has_read_yet_was_said_under_the_old_name(world: World, read: str) -> None:
+    """One route, which is behind: no other reads on meanwhile."""
+    world.configure({"web": {"match": {"container": "web"}, "queue": LITTLE}}, read=read)
+    web = world.container("web")
+    async with world.running() as daemon:
+        route = daemon.router.routes["web"]
+        write(web, 1, 10)
+        await world.until(10, "web")
+        route.pause(time.time())
+        for first in range(11, 1000, 100):
+            write(web, first, first + 99)
+            await trio.sleep(0.02)
+        await world.until_true(lambda: route.holds, "it is full")
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        await trio.sleep(0.1)
+        write(web, 1011, 1020)
+        route.resume()
+        await world.until(1010, "web")
+        await world.until_true(lambda: daemon.router.unmatched == 10, "the rest is read")
+    assert world.messages("web") == numbers(1, 1010)
+    assert route.lost == {}
+
+
+async def test_a_log_that_is_opened_anew_has_the_names_that_it_had(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "RETRY_MAX_S", 0.1)
+    configure(world, "file", joins=False)
+    web = world.container("web")
+    async with world.running() as daemon:
+        slow = [daemon.router.routes[name] for name in ("web", "both")]
+        write(web, 1, 10)
+        for route in slow:
+            await world.until(10, route.name)
+            route.pause(time.time())
+        for first in range(11, 1000, 100):
+            write(web, first, first + 99)
+            await trio.sleep(0.02)
+        await world.until(1010, "all")
+        (origin,) = {known.origin for known in next(iter(daemon.sources.running.values())).known()}
+        for route in slow:
+            await world.until_true(lambda r=route: daemon.router.is_apart(r, origin), "it is behind")
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        await trio.sleep(0.1)
+        fetch, failed = LogFile.fetch, []
+
+        def fail_once(log: LogFile, *args: Any) -> Any:
+            if log.routes is None and not failed:
+                failed.append(log)
+                raise OSError(errno.EIO, "Input/output error")
+            return fetch(log, *args)
+
+        monkeypatch.setattr(LogFile, "fetch", fail_once)
+        write(web, 1011, 1020)
+        await world.until(1020, "all")
+        for route in slow:
+            route.resume()
+        await world.until(1010, "web")
+        await world.until(1020, "both")
+    assert failed
+    assert world.messages("web") == numbers(1, 1010)
+    assert [record["container"]["name"] for record in world.records("both")] == ["web"] * 1010 + ["db"] * 10
+
+
+async def test_by_api_whoever_goes_back_for_others_goes_back_to_the_name_of_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container is renamed while a reader waits to be joined: it has something to hand on."""
+    busy, join_now = [True], EngineLog._join_now
+    monkeypatch.setattr(EngineLog, "_join_now", lambda log: None if busy else join_now(log))
+    configure(world, "api", joins=False)
+    web = world.container("web")
+    async with world.running() as daemon:
+        slow = [daemon.router.routes[name] for name in ("web", "both")]
+        (source,) = daemon.sources.running.values()
+        write(web, 1, 10)
+        for route in slow:
+            await world.until(10, route.name)
+            route.pause(time.time())
+        for first in range(11, 200, 10):
+            write(web, first, first + 9)
+            await trio.sleep(0.03)
+        await world.until(200, "all")
+        (origin,) = {known.origin for known in source.known()}
+        for route in slow:
+            await world.until_true(lambda r=route: daemon.router.is_apart(r, origin), "it is behind")
+            route.resume()
+            await world.until(200, route.name)
+        (container,) = source.containers.values()  # type: ignore[attr-defined]
+        await world.until_true(lambda: bool(container.engine_log._joins), "a reader is to be joined")
+        write(web, 201, 300)
+        await world.until(300, "all")
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        await trio.sleep(0.1)
+        write(web, 301, 310)
+        await world.until(310, "all")
+        busy.clear()
+        container.engine_log._join_now()
+        await world.until(310, "both")
+        await world.until(300, "web")
+    assert world.messages("web") == numbers(1, 300)
+    assert [record["container"]["name"] for record in world.records("both")] == ["web"] * 300 + ["db"] * 10
+
+
+async def test_by_api_a_container_that_was_renamed_when_it_had_ended_is_there_for_later_routes(
+    world: World,
+) -> None:
+    world.configure({"all": {}}, read="api", start="beginning")
+    web = world.container("web")
+    async with world.running() as daemon:
+        write(web, 1, 10)
+        await world.until(10, "all")
+        web.exit(0)
+        (source,) = daemon.sources.running.values()
+        await world.until_true(lambda: source.known()[0].state == "ended", "it has ended")
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        routes = {"all": {}, "late": {"start": "beginning"}}
+        world.configure(routes, read="api", start="beginning")
+        config = load_config(world.folder / "logroute.yaml", ()).config
+        await daemon.reload(make_plan(config, world.folder / "state", False))
+        await world.until(10, "late")
+    assert world.messages("late") == numbers(1, 10)
