@@ -290,9 +290,11 @@ class HttpSink(Sink[HttpOptions]):
                     asked = f"{done} of {done + len(requests.left)} requests"
                     raise Retryable(f"{self._asked} is slow: {asked} took {SHARES_S:g} s")
                 settled = await self._deliver_share(share)
+                requests.done(settled)
+                if not settled.asked:
+                    continue
                 done += 1
                 outcomes.append(settled.outcome)
-                requests.done(settled)
                 if settled.failure is not None:
                     raise settled.failure
             except Refused as error:
@@ -325,6 +327,9 @@ class HttpSink(Sink[HttpOptions]):
         self._say_notes()
         if not body:
             return _Settled()
+        most = self._encoding.body_bytes
+        if most is not None and len(body) > most and share.records > 1:
+            return _Settled(again=share.parts(-(-len(body) // most)), asked=False)
         answer = await self._ask(body)
         outcome = await self._meant(answer, share.batches)
         self._say_notes()
@@ -426,6 +431,8 @@ class _Settled(msgspec.Struct, frozen=True):
     """Why not now."""
     at: int | None = None
     """The number of the record that stopped it."""
+    asked: bool = True
+    """Not so where its body had been too large: nothing became of it but what is still to be sent."""
 
 
 class _Requests:

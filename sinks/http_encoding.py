@@ -57,6 +57,15 @@ class Share(msgspec.Struct, frozen=True):
         at = len(self.indexes) - len(others)
         return Share(first, self.indexes[: len(first)]), Share(others, self.indexes[at:])
 
+    def parts(self, count: int) -> Sequence[Share]:
+        """The same as so many, of as many records each, or fewer if it has not enough."""
+        each = -(-self.records // count)
+        found, rest = [], self
+        while rest.records > each:
+            first, rest = rest.cut(each)
+            found.append(first)
+        return [*found, rest]
+
     def named(self) -> Iterator[tuple[int, Record]]:
         """Its records, each with the index of its batch in the delivery."""
         for index, batch in zip(self.indexes, self.batches, strict=True):
@@ -91,6 +100,8 @@ class Encoding(ABC):
     """How much of an answer's body is read, where it says more than the status does."""
     answer_s: ClassVar[float | None] = None
     """How long that is waited for."""
+    body_bytes: ClassVar[int | None] = None
+    """What a body may be at most, where the receiver has a bound: what is more goes into several requests."""
     batch_bytes: int | None = None
     """What one delivery takes at most, where that is not the sink's usual; likewise below."""
     batch_records: int | None = None
