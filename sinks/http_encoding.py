@@ -29,8 +29,8 @@ LARGE_BYTES = 4 << 20
 class Confirmation(msgspec.Struct, frozen=True):
     """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
 
-    path: Callable[[str], str]
-    """Where to ask, by the path of the request; with its query."""
+    path: Callable[[str, Mapping[str, str]], str]
+    """Where to ask, by the path and the headers of the request; with its query."""
     body: bytes
     confirmed: Callable[[Answer], bool]
     """Whether the answer says yes. Raises ValueError where it is no answer to that."""
@@ -112,6 +112,10 @@ class Encoding(ABC):
     @property
     def headers(self) -> Mapping[str, str]:
         """Further headers of each request, by their names in lower case."""
+        return {}
+
+    def name_lane(self) -> Mapping[str, str]:
+        """Headers that tell the requests of one lane (`http_lanes`) from all others; made for each."""
         return {}
 
     @abstractmethod
