@@ -45,6 +45,8 @@ class HttpClient:
         """
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
+        self.over: object = None
+        """The connection over which the last answer came, to compare."""
         try:
             self._client = httpx.AsyncClient(
                 # Without a context of ours httpx would read all authorities of its own, also without TLS.
@@ -81,7 +83,8 @@ class HttpClient:
             response = await self._client.send(request, stream=True)
             try:
                 # httpx tells of a connection only once there is an answer on it.
-                hand_over_at_once(response.extensions["network_stream"].get_extra_info("socket"))
+                self.over = stream = response.extensions["network_stream"]
+                hand_over_at_once(stream.get_extra_info("socket"))
                 said = {name.lower(): value for name, value in response.headers.items()}
                 body, whole = await self._beginning(response)
                 return Answer(response.status_code, said, body, whole)

@@ -26,6 +26,9 @@ were less; but an item of which nothing is left is left out, and nobody could te
 tell whether it is the answer to what was sent, or to what a proxy has mixed up with it."""
 _SENT = re.compile(rb'^\{"create":\{"_id":"([^"\\]+)"', re.MULTILINE)
 _ANSWERED = b'"_id":"'
+# How stable ids begin: where there are times (`Origin.record_id`), and those of lines of text (`TextFormat`).
+# What a pipeline sets (`set` with the field `_id`) looks otherwise, and says nothing of whose answer it is.
+_OURS = re.compile(rb"[0-9a-f]{12}-[oe][0-9]{4}-|[0-9a-f]{24}-[0-9]+-[0-9a-f]{8}")
 
 DEEPEST = 20
 """How deep a `flattened` field may be (`depth_limit`)."""
@@ -229,15 +232,24 @@ def _is_of(body: bytes, sent: bytes) -> bool:
     if (last := _SENT.match(sent, sent.rfind(b"\n", 0, document) + 1)) is None:
         return True
     ends = body.rfind(_ANSWERED) + len(_ANSWERED)
-    return body.startswith(first[1] + b'"', at + len(_ANSWERED)) and body.startswith(last[1] + b'"', ends)
+    return _says(body, at + len(_ANSWERED), first[1]) and _says(body, ends, last[1])
+
+
+def _says(body: bytes, at: int, sent: bytes) -> bool:
+    """Whether what an answer says there may be about this id: it is it, or a pipeline's."""
+    return body.startswith(sent + b'"', at) or not _OURS.match(body, at)
 
 
 def _are_of(items: Sequence[Item], sent: bytes) -> bool:
-    """Whether they have the ids that were sent, as far as both have such."""
+    """Whether they have the ids that were sent, or a pipeline's, as far as both have such."""
     ids = _SENT.findall(sent)
     if len(ids) != len(items):
         return True  # that they are not as many as were sent is said otherwise
-    return all(item.id == id_.decode() for item, id_ in zip(items, ids, strict=True) if item.id)
+    return not any(
+        item.id != id_.decode() and _OURS.match(item.id.encode("utf-8", "replace"))
+        for item, id_ in zip(items, ids, strict=True)
+        if item.id
+    )
 
 
 def _may_be_taken_later(status: int, failure: Failure) -> bool:

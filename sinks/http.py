@@ -1,8 +1,8 @@
 """HTTP sink: each delivery is one request to a server (RFC 9110), whose answer is the acknowledgement.
 
-Owns one connection, or a few where an encoding says so, which it keeps while it is used. Redirects are not
-followed: a log goes where its owner has said. What a body is, and what is read out of an answer beside its
-status, is an encoding's (`http_encoding`). See docs/http.md.
+Owns one connection, or a few where an encoding says so (`http_lanes`), which it keeps while it is used.
+Redirects are not followed: a log goes where its owner has said. What a body is, and what is read out of an
+answer beside its status, is an encoding's (`http_encoding`). See docs/http.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import base64
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -46,6 +47,7 @@ from logroute.sinks.http_encoding import (
     Stopped,
 )
 from logroute.sinks.http_headers import checked_headers, is_value
+from logroute.sinks.http_lanes import Lane, Strayed
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -53,7 +55,6 @@ from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
-    from logroute.sinks._http_client import HttpClient
 
 REACH_S = 10.0
 """How long connecting may take at the start, names included."""
@@ -63,8 +64,9 @@ SHARES_S = 10.0
 """A delivery of many requests ends after so long, within its deadline, so that what was delivered is known to
 be; the rest is sent again."""
 
-ASK_AGAIN_S = (0.1, 5.0)
-"""The first and the longest pause between questions whether a delivery is safe."""
+ASK_AGAIN_S = (0.1, 3.0)
+"""The first and the longest pause between questions whether a delivery is safe. It must be shorter than a
+connection is kept that is not used (`_http_client.KEEP_ALIVE_S`): they go over that of the delivery."""
 
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda body: zlib.compress(body, level=1, wbits=zlib.MAX_WBITS | 16),
@@ -187,7 +189,7 @@ SHORT = {f"{name}+{scheme}": name for name, (kind, _) in ENCODINGS.items() if ki
 
 @SINKS.register(HttpOptions, schemes=("https", *SHORT))
 class HttpSink(Sink[HttpOptions]):
-    """One request at a time over one connection; where an encoding says so, several over several."""
+    """One request at a time over one connection; where an encoding says so, several, each over its own."""
 
     def __init__(self, options: HttpOptions, context: SinkContext) -> None:
         super().__init__(options, context)
@@ -199,12 +201,11 @@ class HttpSink(Sink[HttpOptions]):
                 setattr(self, name, own)
         self.concurrency = self._encoding.concurrency
         self.ordered = self.concurrency == 1
-        self._under_way = 0
-        """How many deliveries there are now."""
         self._compress = _COMPRESSORS.get(options.compress)
         self._url, self._headers = _request(options, self._encoding)
         self._asked = f"{shown(self._url)}: {options.method}"
-        self._client: HttpClient | None = None
+        self._free: list[Lane] = []
+        """Lanes that no delivery has."""
         self._reached = False
         """It was connected to once."""
 
@@ -222,22 +223,22 @@ class HttpSink(Sink[HttpOptions]):
         return {"url": url, "encoding": encoding, **query}
 
     async def open(self) -> None:
-        if self._client is not None and self._under_way:
-            return  # others have it; of their requests nobody would know what became of them
-        await self.close()
+        await self.close()  # not those that deliveries have now
+        lane = await self._new_lane()
+        if not self._reached:
+            await self._reach()
+        self._free.append(lane)
+
+    async def _new_lane(self) -> Lane:
+        """Raises Retryable, where a file of `tls` cannot be read, say."""
         from logroute.sinks._http_client import HttpClient
 
         context = await client_context(self.options.tls) if self._url.startswith("https:") else None
-        if not self._reached:
-            await self._reach()
         encoding = self._encoding
-        self._client = HttpClient(
-            context,
-            self.options.proxy,
-            connections=self.concurrency,
-            answer_bytes=encoding.answer_bytes,
-            answer_s=encoding.answer_s,
+        client = HttpClient(
+            context, self.options.proxy, answer_bytes=encoding.answer_bytes, answer_s=encoding.answer_s
         )
+        return Lane(client, self._headers, encoding.name_lane())
 
     async def _reach(self) -> None:
         """Connect once, and ask for nothing: that a server is down is said before there are records.
@@ -270,13 +271,27 @@ class HttpSink(Sink[HttpOptions]):
 
         Raises Retryable if the first fails, and Refused if nothing became of any.
         """
-        self._under_way += 1
-        try:
-            return await self._deliver(batches)
-        finally:
-            self._under_way -= 1
+        async with self._lane() as lane:
+            return await self._deliver(batches, lane)
 
-    async def _deliver(self, batches: Sequence[Batch]) -> Outcome:
+    @asynccontextmanager
+    async def _lane(self) -> AsyncIterator[Lane]:
+        """One that no other delivery has. After a failure nobody has it again: what it was about is open."""
+        lane = self._free.pop() if self._free else await self._new_lane()
+        try:
+            yield lane
+        except Refused:
+            self._free.append(lane)
+            raise
+        except BaseException:
+            await lane.close()
+            raise
+        if lane.steady:
+            self._free.append(lane)
+        else:
+            await lane.close()
+
+    async def _deliver(self, batches: Sequence[Batch], lane: Lane) -> Outcome:
         requests = _Requests(self._encoding.shares(batches))
         alone = len(requests.left) == 1
         outcomes: list[Outcome] = []
@@ -289,10 +304,12 @@ class HttpSink(Sink[HttpOptions]):
                 if done and trio.current_time() > enough_at:
                     asked = f"{done} of {done + len(requests.left)} requests"
                     raise Retryable(f"{self._asked} is slow: {asked} took {SHARES_S:g} s")
-                settled = await self._deliver_share(share)
+                settled = await self._deliver_share(share, lane)
+                requests.done(settled)
+                if not settled.asked:
+                    continue
                 done += 1
                 outcomes.append(settled.outcome)
-                requests.done(settled)
                 if settled.failure is not None:
                     raise settled.failure
             except Refused as error:
@@ -308,8 +325,7 @@ class HttpSink(Sink[HttpOptions]):
             except Retryable as error:
                 if not done:
                     raise
-                if self.ordered:  # else others have it
-                    await self.close()
+                await lane.close()
                 left = [each for later in requests.left for each in _postponed(later, error)]
                 outcomes.append(Outcome(postponed=left, after_s=error.after_s))
                 break
@@ -319,14 +335,17 @@ class HttpSink(Sink[HttpOptions]):
         outcomes += [Outcome(postponed=_postponed(share, error)) for share, error in refused]
         return _together(outcomes)
 
-    async def _deliver_share(self, share: Share) -> _Settled:
+    async def _deliver_share(self, share: Share, lane: Lane) -> _Settled:
         """One request. Raises Retryable or Refused."""
         body = self._encoding.encode(share.batches)
         self._say_notes()
         if not body:
             return _Settled()
-        answer = await self._ask(body)
-        outcome = await self._meant(answer, share.batches)
+        most = self._encoding.body_bytes
+        if most is not None and len(body) > most and share.records > 1:
+            return _Settled(again=share.parts(-(-len(body) // most)), asked=False)
+        answer = await self._ask(body, lane)
+        outcome = await self._meant(answer, share.batches, lane)
         self._say_notes()
         if isinstance(outcome, Outcome):
             return _Settled(_of_delivery(outcome, share))
@@ -344,28 +363,22 @@ class HttpSink(Sink[HttpOptions]):
             self.context.warn(event, **details)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        lanes, self._free = self._free, []
+        for lane in lanes:
+            await lane.close()
 
-    async def _ask(self, body: bytes) -> Answer:
+    async def _ask(self, body: bytes, lane: Lane) -> Answer:
         """One request with records. Raises Retryable without an answer; cancelled, closes the connection."""
         if self._compress is not None:  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(self._compress, body, abandon_on_cancel=True)
         try:
-            return await (await self._opened()).ask(self.options.method, self._url, self._headers, body)
+            return await lane.send(self.options.method, self._url, body)
         except Retryable as error:
             raise Retryable(f"{self._asked} failed: {error}") from error
 
-    async def _opened(self) -> HttpClient:
-        if self._client is None:
-            await self.open()
-        assert self._client is not None
-        return self._client
-
     # --- what an answer means -------------------------------------------------------------------------
 
-    async def _meant(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | Stopped:
+    async def _meant(self, answer: Answer, batches: Sequence[Batch], lane: Lane) -> Outcome | Stopped:
         """What an answer means, asked for further where it is no final one. Raises Retryable or Refused."""
         said = f"{self._asked} answered {answer}"
         meaning = self.options.statuses.meaning(answer.status)
@@ -377,10 +390,10 @@ class HttpSink(Sink[HttpOptions]):
             except Refused as error:
                 raise Refused(f"{said}: {error}") from error
             if isinstance(outcome, Confirmation):
-                await self._confirm(outcome)
+                await self._confirm(outcome, lane)
                 return DELIVERED
             if isinstance(outcome, Stopped) and outcome.taken and outcome.confirmation is not None:
-                await self._confirm(outcome.confirmation)
+                await self._confirm(outcome.confirmation, lane)
             if outcome is not None:
                 return outcome
             meaning = usual_meaning(answer.status)
@@ -393,23 +406,27 @@ class HttpSink(Sink[HttpOptions]):
     def _failure(self, answer: Answer, more: str = "") -> Retryable:
         return Retryable(f"{self._asked} answered {answer}{more}", after_s=answer.after_s(self.clock()))
 
-    async def _confirm(self, wanted: Confirmation) -> None:
-        """Ask whether a delivery is safe until it is. Raises Retryable when that takes too long."""
+    async def _confirm(self, wanted: Confirmation, lane: Lane) -> None:
+        """Ask whether a delivery is safe until it is. Raises Retryable if nobody can tell, or not in time."""
         parts = urlsplit(self._url)
-        url = f"{parts.scheme}://{parts.netloc}{wanted.path(parts.path)}"
-        headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
+        url = f"{parts.scheme}://{parts.netloc}{wanted.path(parts.path, lane.headers)}"
         pause_s, longest_s = ASK_AGAIN_S
         reason = "it has not said that it is safe"
         with trio.move_on_after(wanted.within_s):
             while True:
                 try:
-                    answer = await (await self._opened()).ask("POST", url, headers, wanted.body)
+                    answer = await lane.inquire(url, wanted.body)
                     if wanted.confirmed(answer):
                         return
                 except ValueError as error:
                     reason = f"{shown(url)} answered {answer}: {error}"
                 except Retryable as error:  # it has the records: that it cannot be asked now costs nothing
                     reason = str(error)
+                except Strayed:
+                    raise Retryable(
+                        f"{self._asked} is not confirmed: its connection was lost before, and another may "
+                        "lead to another receiver"
+                    ) from None
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, longest_s)
         raise Retryable(f"{self._asked} is not confirmed within {wanted.within_s:g} s: {reason}")
@@ -426,6 +443,8 @@ class _Settled(msgspec.Struct, frozen=True):
     """Why not now."""
     at: int | None = None
     """The number of the record that stopped it."""
+    asked: bool = True
+    """Not so where its body had been too large: nothing became of it but what is still to be sent."""
 
 
 class _Requests:

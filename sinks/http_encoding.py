@@ -29,8 +29,8 @@ LARGE_BYTES = 4 << 20
 class Confirmation(msgspec.Struct, frozen=True):
     """The receiver has a delivery in its hands, and says only later that it is safe: it is to be asked."""
 
-    path: Callable[[str], str]
-    """Where to ask, by the path of the request; with its query."""
+    path: Callable[[str, Mapping[str, str]], str]
+    """Where to ask, by the path and the headers of the request; with its query."""
     body: bytes
     confirmed: Callable[[Answer], bool]
     """Whether the answer says yes. Raises ValueError where it is no answer to that."""
@@ -56,6 +56,15 @@ class Share(msgspec.Struct, frozen=True):
         # What is first and what is not are as many batches as there were, but that one may be in both.
         at = len(self.indexes) - len(others)
         return Share(first, self.indexes[: len(first)]), Share(others, self.indexes[at:])
+
+    def parts(self, count: int) -> Sequence[Share]:
+        """The same as so many, of as many records each, or fewer if it has not enough."""
+        each = -(-self.records // count)
+        found, rest = [], self
+        while rest.records > each:
+            first, rest = rest.cut(each)
+            found.append(first)
+        return [*found, rest]
 
     def named(self) -> Iterator[tuple[int, Record]]:
         """Its records, each with the index of its batch in the delivery."""
@@ -91,6 +100,8 @@ class Encoding(ABC):
     """How much of an answer's body is read, where it says more than the status does."""
     answer_s: ClassVar[float | None] = None
     """How long that is waited for."""
+    body_bytes: ClassVar[int | None] = None
+    """What a body may be at most, where the receiver has a bound: what is more goes into several requests."""
     batch_bytes: int | None = None
     """What one delivery takes at most, where that is not the sink's usual; likewise below."""
     batch_records: int | None = None
@@ -101,6 +112,10 @@ class Encoding(ABC):
     @property
     def headers(self) -> Mapping[str, str]:
         """Further headers of each request, by their names in lower case."""
+        return {}
+
+    def name_lane(self) -> Mapping[str, str]:
+        """Headers that tell the requests of one lane (`http_lanes`) from all others; made for each."""
         return {}
 
     @abstractmethod

@@ -38,6 +38,14 @@ NO_LABELS = {"logroute": "no_labels"}
 """That of an origin of which every label is empty: Loki takes no stream without any."""
 BATCH_WAIT_S = 0.5
 """How long lines are gathered, because each stream costs a request."""
+BODY_BYTES = 7 << 19
+"""Loki hands on what a request has by gRPC, of which a message takes 4 MiB by default
+(`grpc_server_max_recv_msg_size`). As protobuf an entry has at most some 20 bytes more than in our JSON."""
+JSON_BATCH_BYTES = 1 << 20
+"""What a delivery takes of `format: json`, where a line has all that is known of its container: it becomes
+twice as much, or with many labels six times as much. What is over BODY_BYTES is encoded again, in parts."""
+TOO_LARGE = "larger than max"
+"""In the words of gRPC: "received message larger than max (5500312 vs. 4194304)"."""
 VALUE_BYTES = 2048
 """Loki takes no longer ones (`max_label_value_length`)."""
 
@@ -138,6 +146,7 @@ class LokiEncoding(ProtocolEncoding):
     """
 
     batch_wait_s = BATCH_WAIT_S
+    body_bytes = BODY_BYTES
 
     content_type = "application/json"
     path = "/loki/api/v1/push"
@@ -152,6 +161,8 @@ class LokiEncoding(ProtocolEncoding):
         self._metadata = {name: Template.parse(text) for name, text in options.metadata.items()}
         self._by_stream_only = all(_depends_on_stream_only(template) for template in self._labels.values())
         self._texts = None if options.format == "raw" else record_texts(options.format)
+        if options.format == "json":
+            self.batch_bytes = JSON_BATCH_BYTES
         self._bound: WeakKeyDictionary[Origin, _Bound] = WeakKeyDictionary()
         self._used: dict[bytes, float] = {}
         """Label sets, and when each was used last."""
@@ -280,8 +291,11 @@ class LokiEncoding(ProtocolEncoding):
     def outcome(self, answer: Answer, batches: Sequence[Batch]) -> Outcome | None:
         """Loki says 204, and who speaks its protocol 200 with nothing, or with JSON.
 
-        A page in HTML is somebody else's (a login, a proxy): Retryable.
+        A page in HTML is somebody else's (a login, a proxy): Retryable. What is too large for Loki's own gRPC
+        it answers as if it were its failure, each time: Refused.
         """
+        if (answer.status == 429 or answer.status >= 500) and TOO_LARGE in answer.text:
+            raise Refused("that is too large for it in one request")
         if answer.status == 200 and answer.body.strip():
             try:
                 answer.json()

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from logroute.router.record import Batch
 
 WAITING = 4
-"""How many deliveries wait for their acknowledgement at a time."""
+"""How many deliveries wait for their acknowledgement at a time, each on a channel of its own."""
+CHANNEL = "x-splunk-request-channel"
 SUCCESS = 0
 """The code of a request that was taken."""
 # Codes of refusals that speak of what was sent: no data, invalid data format, incorrect index, event field
@@ -61,7 +62,8 @@ class SplunkOptions(Options):
     ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
     """How long to ask for that; then the delivery is sent again. Keep it below the route's deadline."""
     channel: str | None = Field(default=None, examples=["a7c1a51b-51a6-4d43-b5a6-3a51f3a2d9f4"])
-    """Channel (a UUID) of the requests. Default: with `ack` one of its own for each run."""
+    """Channel (a UUID) of the requests. With `ack` there is one delivery at a time on it. Default: with `ack`
+    each of four connections has one of its own."""
 
     @field_validator("host", "source", "sourcetype", "index")
     @classmethod
@@ -112,12 +114,15 @@ class SplunkEncoding(ProtocolEncoding):
         }
         self._bound: WeakKeyDictionary[Origin, _Bound] = WeakKeyDictionary()
         # Events have their times, and an indexer says that it has them seconds after it took them.
-        self.concurrency = WAITING if options.ack else 1
-        self.channel = options.channel or (str(uuid.uuid4()) if options.ack else None)
+        self._own_channels = options.ack and options.channel is None
+        self.concurrency = WAITING if self._own_channels else 1
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"x-splunk-request-channel": self.channel} if self.channel else {}
+        return {CHANNEL: self._options.channel} if self._options.channel else {}
+
+    def name_lane(self) -> Mapping[str, str]:
+        return {CHANNEL: str(uuid.uuid4())} if self._own_channels else {}
 
     # --- events ---------------------------------------------------------------------------------------
 
@@ -227,7 +232,7 @@ class SplunkEncoding(ProtocolEncoding):
             return acks.get(str(ack_id)) is True
 
         return Confirmation(
-            lambda path: f"{_acknowledgements(path)}?channel={self.channel}",
+            lambda path, headers: f"{_acknowledgements(path)}?channel={headers[CHANNEL]}",
             _json.encode({"acks": [ack_id]}),
             confirmed,
             self._options.ack_timeout,

@@ -28,6 +28,8 @@ from logroute.sinks.elasticsearch_bulk import (
     verdict,
 )
 from logroute.sinks.elasticsearch_template import pattern_of
+from logroute.sources.log_chain import fingerprint
+from logroute.sources.log_formats import Chunk, LogStatistics, TextFormat
 from tests.sinks.http_server import HttpServer, answer, in_a_thread
 from tests.sinks.test_contract import Context
 
@@ -156,25 +158,54 @@ def test_an_answer_for_other_records_than_were_sent_is_told() -> None:
         verdict(b'{"errors":false,"items":[{"create":{"status":201}}]}', 2)
 
 
-def test_an_answer_to_another_request_is_told() -> None:
-    """As many records, but not ours."""
-    sent = operations(batch(1, 2, 3))
-    ids = [line["create"]["_id"] for line in lines_of(sent)[::2]]
+def ids_of(sent: bytes) -> list[str]:
+    return [line["create"]["_id"] for line in lines_of(sent)[::2]]
 
-    def answer_for(ids: Sequence[str], status: int = 201) -> bytes:
-        items = [{"create": {"_id": each, "status": 201}} for each in ids]
-        items[0]["create"]["status"] = status
-        said = {"errors": status > 201, "items": items}
-        return json.dumps(said, separators=(",", ":")).encode()
 
+def answer_for(ids: Sequence[str], status: int = 201) -> bytes:
+    """All created, but the first is answered so."""
+    items = [{"create": {"_id": each, "status": 201}} for each in ids]
+    items[0]["create"]["status"] = status
+    return json.dumps({"errors": status > 201, "items": items}, separators=(",", ":")).encode()
+
+
+def file_lines(*numbers: int) -> Batch:
+    """As the source has them of a file of text."""
+    data = b"".join([b"line %d\n" % number for number in numbers])
+    records, _ = TextFormat(1000, LogStatistics()).parse(Chunk(data, file=fingerprint(b"line 1")))
+    return batch_of(records, Origin("file:/x", "file", file="/x"))
+
+
+@pytest.mark.parametrize("given", [batch(1, 2, 3), file_lines(1, 2, 3)], ids=["container", "file"])
+def test_an_answer_to_another_request_is_told(given: Batch) -> None:
+    """As many records, but not those that were sent."""
+    sent = operations(given)
+    ids = ids_of(sent)
+    other = ids_of(operations(file_lines(4) if given.origin.file else batch(4)))[0]
     assert verdict(answer_for(ids), 3, sent) == Verdict()
     assert list(verdict(answer_for(ids, 429), 3, sent).postponed) == [0]
-    for others in (["x", *ids[1:]], [*ids[:-1], "x"], ids[::-1], [ids[0][:-1], *ids[1:]]):
+    for others in ([other, *ids[1:]], [*ids[:-1], other], ids[::-1]):
         with pytest.raises(BulkError, match="other records than were sent"):
             verdict(answer_for(others), 3, sent)
     for status in (400, 429):
         with pytest.raises(BulkError, match="other records than were sent"):
-            verdict(answer_for([ids[0], "x", ids[2]], status), 3, sent)
+            verdict(answer_for([ids[0], other, ids[2]], status), 3, sent)
+
+
+@pytest.mark.parametrize(
+    "set_", ["order-{}", "8f14e45fceea167a5a36dedd4bea254{}", "c9f0f895-fb98-4ab9-a5b4-00000000000{}", "{}"]
+)
+def test_ids_that_a_pipeline_has_set_say_nothing_about_whose_answer_it_is(set_: str) -> None:
+    """Of some records only, too; what it says of them counts."""
+    sent = operations(batch(1, 2, 3))
+    ids = ids_of(sent)
+    made = [set_.format(number) for number in range(3)]
+    assert verdict(answer_for(made), 3, sent) == Verdict()
+    assert verdict(answer_for([ids[0], *made[1:]]), 3, sent) == Verdict()
+    assert verdict(answer_for(made, 409), 3, sent).duplicates == 1
+    assert list(verdict(answer_for([made[0], *ids[1:]], 429), 3, sent).postponed) == [0]
+    with pytest.raises(BulkError, match="other records than were sent"):
+        verdict(answer_for([*made[:2], ids[0]]), 3, sent)
 
 
 def test_what_a_pipeline_refuses_by_fail_is_rejected_though_that_is_answered_with_500() -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
-from logroute.sinks.loki_push import FORGOTTEN_S, LokiEncoding, LokiOptions
+from logroute.sinks.loki_push import BODY_BYTES, FORGOTTEN_S, LokiEncoding, LokiOptions
 from logroute.sinks.loki_refusals import parse_labels, refusals
 from tests.servers.loki import Loki
 from tests.sinks.conftest import Making
@@ -210,6 +210,72 @@ async def test_a_stream_that_is_refused_is_halved_without_the_others(
     server.behaviours += [refusal, refusal]
     with pytest.raises(Refused):
         await sink.deliver([batch(*(line(text, stream=s) for text in "ab" for s in ("stdout", "stderr")))])
+
+
+async def test_no_request_is_larger_than_what_loki_hands_on(server: HttpServer, sink_to: Making) -> None:
+    """A short line as JSON has all that is known of its container."""
+    labels = {f"org.example.label-{number}": "a value of some length" for number in range(50)}
+    shop = Origin("docker:shop", "docker", id="e" * 64, name="shop", labels=labels)
+    lines = [line(str(number), at(number)) for number in range(3000)]
+    sink = await sink_to(server.url, encoding="loki", loki={"format": "json"})
+    assert await sink.deliver([batch(*lines[:1000], of=shop), batch(*lines[1000:], of=shop)]) == DELIVERED
+    assert len(server.bodies) == sum(map(len, server.bodies)) // BODY_BYTES + 1 > 1
+    assert max(map(len, server.bodies)) <= BODY_BYTES
+    sent = [text for body in server.bodies for each in streams_of(body) for _, text in each["values"]]
+    assert [json.loads(text)["message"] for text in sent] == [record.message for record in lines]
+
+
+async def test_a_part_of_what_was_too_large_that_fails_is_sent_again_alone(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LokiEncoding, "body_bytes", 400)
+    sink = await sink_to(server.url, encoding="loki", loki={"labels": {"job": "x"}})
+    given = [batch(*(line("x" * 60, at(number)) for number in range(5)))]
+    server.behaviours += [answer(204), answer(503)]
+    outcome = await sink.deliver(given)
+    assert [len(streams_of(body)[0]["values"]) for body in server.bodies] == [3, 2]
+    assert [each.record for each in outcome.postponed] == given[0].records[3:]
+    server.behaviours += [answer(503)]
+    with pytest.raises(Retryable, match="503"):
+        await sink.deliver(given)
+    monkeypatch.setattr(LokiEncoding, "body_bytes", 1)
+    assert await sink.deliver(given) == DELIVERED
+    assert [len(streams_of(body)[0]["values"]) for body in server.bodies[3:]] == [1] * 5
+
+
+async def test_where_every_part_of_several_streams_is_refused_all_is_halved(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not sent again as it is, for ever."""
+    monkeypatch.setattr(LokiEncoding, "body_bytes", 400)
+    server.otherwise = answer(500, GRPC.encode())
+    sink = await sink_to(server.url, encoding="loki")
+    lines = [line("x" * 60, at(n), stream) for n in range(5) for stream in ("stdout", "stderr")]
+    with pytest.raises(Refused):
+        await sink.deliver([batch(*lines)])
+    assert len(server.bodies) > 2
+
+
+GRPC = "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (55 vs. 42)"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_what_lokis_grpc_does_not_take_is_halved(
+    server: HttpServer, sink_to: Making, status: int
+) -> None:
+    server.behaviours += [answer(status, GRPC.encode()), answer(status, b"rpc error: code = Unavailable")]
+    sink = await sink_to(server.url, encoding="loki")
+    with pytest.raises(Refused, match=f"answered {status} .*too large for it in one request"):
+        await sink.deliver([batch(line("a"), line("b"))])
+    with pytest.raises(Retryable, match="Unavailable"):
+        await sink.deliver([batch(line("a"), line("b"))])
+
+
+async def test_where_lines_have_all_of_a_container_a_delivery_takes_fewer(sink_to: Making) -> None:
+    sizes = [
+        (await sink_to(encoding="loki", loki={"format": format_})).batch_bytes for format_ in ("raw", "json")
+    ]
+    assert sizes == [3 << 20, 1 << 20]
 
 
 async def told(server: HttpServer, sink_to: Making, status: int, text: str, *batches: Batch) -> Outcome:

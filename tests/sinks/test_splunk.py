@@ -9,6 +9,7 @@ import json
 import re
 import uuid
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
+from logroute.sinks._http_client import KEEP_ALIVE_S
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import HttpServer, Request, answer
@@ -334,20 +336,24 @@ class Indexer:
         """It takes no more."""
         self.has_three = trio.Event()
         self.channels: list[str] = []
+        self.ways: set[tuple[str, int]] = set()
+        """Channels, and the connections over which something came on them."""
         self.questions: list[Any] = []
         server.otherwise = self.behave
 
     async def behave(self, stream: trio.SocketStream, request: Request) -> None:
+        channel = request.headers["x-splunk-request-channel"]
+        self.ways.add((channel, request.connection))
         if request.target.startswith("/services/collector/ack?channel="):
             self.questions.append(json.loads(request.body))
-            assert request.target.endswith(self.channels[-1])
+            assert request.target.endswith(channel)
             done = len(self.questions) > self.asked
             said: dict[str, Any] = {"acks": {str(each): done for each in self.questions[-1]["acks"]}}
         elif self.busy:
             await answer(503)(stream, request)
             return
         else:
-            self.channels.append(request.headers["x-splunk-request-channel"])
+            self.channels.append(channel)
             said = {"text": "Success", "code": 0, "ackId": len(self.channels) - 1}
             if len(self.channels) == 3:
                 self.has_three.set()
@@ -372,7 +378,7 @@ async def test_a_delivery_is_done_when_its_channel_says_so(
 async def test_while_one_delivery_waits_for_it_others_are_made(
     server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """And what becomes of one is nothing to the others."""
+    """Each on a channel and a connection of its own; what becomes of one is nothing to the others."""
     indexer = Indexer(server, asked=20)
     sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
     assert (sink.ordered, sink.concurrency) == (False, 4)
@@ -391,7 +397,9 @@ async def test_while_one_delivery_waits_for_it_others_are_made(
             await sink.deliver([A])
         await sink.open()  # as the router does then
     assert outcomes == [DELIVERED] * 3
-    assert len(indexer.channels) == 3
+    assert len(indexer.channels) == len(set(indexer.channels)) == 3
+    assert len({connection for _, connection in indexer.ways}) == 4, "of which one had no success"
+    assert len(indexer.ways) == 4
 
 
 @pytest.mark.parametrize("path", ["/x/services/collector", "/x/services/collector/event/1.0?a=b"])
@@ -423,6 +431,136 @@ async def test_a_question_that_is_not_answered_is_asked_again(
     sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
     assert await sink.deliver([A]) == DELIVERED
     assert len(server.requests) == 5, "the events were sent once"
+
+
+async def test_it_is_asked_often_enough_for_the_connection_to_be_kept(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    indexer = Indexer(server, asked=30)
+    times: list[float] = []
+
+    async def behave(stream: trio.SocketStream, request: Request) -> None:
+        times.append(trio.current_time())
+        await indexer.behave(stream, request)
+
+    server.otherwise = behave
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True, "ack_timeout": "200s"})
+    assert await sink.deliver([A]) == DELIVERED
+    assert len(times) == 32
+    assert max(later - earlier for earlier, later in pairwise(times)) < KEEP_ALIVE_S - 0.5
+
+
+class Balanced:
+    """Two indexers behind a balancer of connections, which go to the one and to the other in turn.
+
+    Each has its own count of ids, from 0 on each channel, and says of those only that it has indexed them.
+    """
+
+    def __init__(self, server: HttpServer) -> None:
+        self.given: list[tuple[int, str, str]] = []
+        """Indexer, channel and event, in the order in which they came."""
+        self.lost: set[str] = set()
+        """Events that are never indexed."""
+        self.late: set[str] = set()
+        """Events of which the answer takes a while."""
+        self.closes_before_it_is_asked: set[str] = set()
+        self.closes = False
+        """Each connection is closed after an answer."""
+        server.otherwise = self.behave
+
+    async def behave(self, stream: trio.SocketStream, request: Request) -> None:
+        indexer, channel = request.connection % 2, request.headers["x-splunk-request-channel"]
+        if "/ack" in request.target:
+            given = [event for *way, event in self.given if way == [indexer, channel]]
+            acks = {
+                str(each): each < len(given) and given[each] not in self.lost
+                for each in json.loads(request.body)["acks"]
+            }
+            said: dict[str, Any] = {"acks": acks}
+            close = self.closes
+        else:
+            event = json.loads(request.body)["event"]
+            ack_id = [way for *way, _ in self.given].count([indexer, channel])
+            self.given.append((indexer, channel, event))
+            await trio.sleep(0.6 if event in self.late else 0)
+            said = {"text": "Success", "code": 0, "ackId": ack_id}
+            close = self.closes or event in self.closes_before_it_is_asked
+        await answer(200, json.dumps(said).encode(), close=close)(stream, request)
+
+
+def saying(text: str) -> Batch:
+    return batch(Record(text, "stdout", TIME))
+
+
+async def test_what_another_indexer_has_acknowledged_is_not_taken_for_it(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Both have given the id 0 to what they were sent, and only one of them indexes it."""
+    balanced = Balanced(server)
+    balanced.late, balanced.lost = {"first"}, {"second"}
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True, "ack_timeout": "20s"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.deliver, [saying("first")])
+        await trio.sleep(0.5)
+        with pytest.raises(Retryable, match="not confirmed within 20 s"):
+            await sink.deliver([saying("second")])
+    assert {indexer for indexer, _, _ in balanced.given} == {0, 1}
+
+
+@pytest.mark.parametrize("channel", [None, "a7c1a51b-51a6-4d43-b5a6-3a51f3a2d9f4"])
+async def test_whose_connection_was_lost_before_it_was_acknowledged_is_sent_again(
+    server: HttpServer, sink_to: Making, channel: str | None
+) -> None:
+    """The next connection leads to an indexer that had something else on that channel."""
+    balanced = Balanced(server)
+    balanced.closes_before_it_is_asked = balanced.lost = {"b"}
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True, "channel": channel})
+    assert await sink.deliver([saying("a")]) == DELIVERED
+    await server.close_connections()
+    with pytest.raises(Retryable, match="its connection was lost before"):
+        await sink.deliver([saying("b")])
+    assert [indexer for indexer, _, _ in balanced.given] == [1, 0]
+    balanced.closes_before_it_is_asked = balanced.lost = set()
+    assert await sink.deliver([saying("b")]) == DELIVERED
+    assert len({channel for _, channel, _ in balanced.given}) == (2 if channel is None else 1)
+
+
+async def test_where_no_connection_is_kept_each_delivery_has_a_channel_of_its_own(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    """On which nobody else can say that it is safe: so it need not be sent again."""
+    balanced = Balanced(server)
+    balanced.closes = True
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
+    for text in "abc":
+        assert await sink.deliver([saying(text)]) == DELIVERED
+    assert [event for _, _, event in balanced.given] == ["a", "b", "c"]
+    assert len({channel for _, channel, _ in balanced.given}) == 3
+
+
+async def test_what_nobody_has_confirmed_is_sent_again_on_another_channel(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock
+) -> None:
+    balanced = Balanced(server)
+    balanced.lost = {"a"}
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True})
+    with pytest.raises(Retryable, match="not confirmed within 30 s"):
+        await sink.deliver([saying("a")])
+    assert await sink.deliver([saying("b")]) == DELIVERED
+    assert len({channel for _, channel, _ in balanced.given}) == 2
+
+
+async def test_on_a_channel_that_is_set_there_is_one_delivery_at_a_time(
+    server: HttpServer, sink_to: Making
+) -> None:
+    """And other connections are never believed: others, or an earlier run, may have used it."""
+    balanced = Balanced(server)
+    balanced.closes = True
+    channel = "a7c1a51b-51a6-4d43-b5a6-3a51f3a2d9f4"
+    sink = await sink_to(encoding="splunk", splunk={"ack": True, "channel": channel})
+    assert (sink.ordered, sink.concurrency) == (True, 1)
+    with pytest.raises(Retryable, match="its connection was lost before"):
+        await sink.deliver([saying("a")])
 
 
 async def test_a_token_without_acknowledgement_is_told(server: HttpServer, sink_to: Making) -> None:
