@@ -62,6 +62,11 @@ class Group(msgspec.Struct, eq=False):
     finished: bool = False
 
     @property
+    def is_kept_whole(self) -> bool:
+        """The spool has it, or will have it soon, and knows nothing of what is delivered of a part of it."""
+        return self.row is not None or self.moving
+
+    @property
     def is_in_memory(self) -> bool:
         """It is not stored: nor are the positions of its batches."""
         return self.row is None or self.moving
