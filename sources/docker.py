@@ -48,7 +48,7 @@ from logroute.sources.engine import (
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, EngineInfo
 from logroute.sources.histories import EngineHistory, FileHistory
-from logroute.sources.letting_go import WITHIN_S, let_go, unfound
+from logroute.sources.letting_go import let_go, unfound
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
@@ -470,16 +470,14 @@ class DockerSource(Source[DockerOptions]):
         await let_go([*owners, *self._files.expected], None if self.context.once else report)
 
     async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
-        own = [(each, self.containers.get(each.origin.id)) for each in waiting]
-        by_file = [(c.log, each) for each, c in own if c is not None and c.log is not None]
+        own = [(each, c) for each in waiting if (c := self.containers.get(each.origin.id)) is not None]
+        by_file = [(c.log, each) for each, c in own if c.log is not None]
+        by_api = [(c.engine_log, each) for each, c in own if c.engine_log is not None]
         gone = await unfound(by_file) if by_file else []
-        with trio.move_on_after(WITHIN_S, shield=True):
-            for each, container in own:
-                if container is not None and container.engine_log is not None:
-                    with suppress(EngineError):  # it keeps them, or nobody knows
-                        oldest = await self._files.oldest(container.details)
-                        if oldest is None or oldest.time > each.time:
-                            gone.append(each)
+        if by_api:
+            from logroute.sources import docker_readers
+
+            gone += await docker_readers.unfound(by_api)
         return gone
 
     def _set_drained(self, container: Container) -> None:
