@@ -211,7 +211,7 @@ class DockerSource(Source[DockerOptions]):
             self._died(container)
             if not container.ignored:
                 self._checkpoints.tell(container.origin, "removed")
-            if container.log is None or not container.log.is_open:
+            if not container.opening and (container.log is None or not container.log.is_open):
                 self._forget(container)
 
     def _died(self, container: Container) -> None:
@@ -227,10 +227,12 @@ class DockerSource(Source[DockerOptions]):
     async def _started(self, container: Container) -> None:
         again = container.ended
         container.ended = False
-        if container.ignored or container.opening:
+        if container.ignored:
             return
         if again:
             self._checkpoints.tell(container.origin, "started")
+        if container.opening:
+            return
         log = container.log
         if log is not None:
             log.complete = False
@@ -400,12 +402,28 @@ class DockerSource(Source[DockerOptions]):
     async def welcome(self) -> None:
         await self._sweep.welcome()
         for container in list(self.containers.values()):
-            if container.engine_log is None:
+            if container.log is not None:
+                await self._meet_late_at_the_end(container, container.log)
+            elif container.engine_log is None:
                 continue
-            if container.engine_log.settled:
+            elif container.engine_log.settled:
                 await self._meet_late_by_api(container, container.engine_log)
             else:  # other routes may have what it hands on now, and nothing come after it
                 self._nursery.start_soon(self._meet_when_settled, container, container.engine_log)
+
+    async def _meet_late_at_the_end(self, container: Container, log: LogFile) -> None:
+        """A log that was read to its end is closed: if there is something in it for a route that came, it is
+        opened again, read to its end for that route, and closed."""
+        if not log.closed or container.failed or container.opening:
+            return
+        places = await self._sweep.meet_late(log)
+        again = container.log
+        if again is not None and again is not log:  # its container was started meanwhile
+            self._sweep.read_apart(again, places)
+        elif any(map(log.may_have, places.values())):
+            container.opening = True
+            # Its disk may hang: nobody waits for that.
+            self._nursery.start_soon(self._reopen, container, log, self._sweep.places(log))
 
     async def _meet_when_settled(self, container: Container, log: EngineLog) -> None:
         await log.handed_on()
@@ -518,29 +536,39 @@ class DockerSource(Source[DockerOptions]):
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
         self._sweep.close(log)
         if container is not None:
+            container.failed = True
             self._nursery.start_soon(self._again, container, log, places)
 
     async def _again(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         await trio.sleep(RETRY_MAX_S)
         if container.log is log and not log.is_open:
-            await self._reopen(container, log, places)
+            await self._reopen(container, log, {**places, **log.stranded})
 
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         """Go on where a log was that is closed."""
         log = container.log = log.another()
         log.origin = container.origin
+        container.opening, container.failed = True, False
         try:
             there = await self._hop(log.open)
             losses = await self._hop(self._begin_log, log, places, 0)
         except OSError as error:
-            self._try_again(log, places, error)
+            self._try_again(log, {**places, **log.stranded}, error)
             return
+        finally:
+            container.opening = False
         for lost in losses:
             self._report(container, lost)
         if there:
             log.complete = container.ended
+            behind = {route for fork in log.forks for route in fork.routes or ()}
+            self._emit.joined(log.origin, places.keys() - behind)  # the live reader has come to them
             self._sweep.add(log)
-        elif self.context.once:
+            await self._sweep.meet_late(log)  # routes that came while it was being opened
+            return
+        log.closed = True
+        log.strand({route: place for route, place in places.items() if route})
+        if self.context.once:
             self._set_drained(container)
         elif container.removed:
             self._forget(container)

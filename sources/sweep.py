@@ -130,6 +130,8 @@ class Sweep:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
         self._emit.takes_over(log, log.origin)
+        if log.stranded:
+            self._wanted.append((log, log.origin, log.stranded))
         self.wake(log)
 
     def remove(self, log: LogFile) -> None:
@@ -181,13 +183,19 @@ class Sweep:
         for log in list(self._logs.values()):
             await self.meet_late(log)
 
-    async def meet_late(self, log: LogFile) -> None:
-        """The same for one log. Of one that is closed it is known then where to begin for them."""
-        if places := await self._emit.meet_late(log.origin, log.position):
-            log.strand(places)
-            if self._logs.get(log.path) is log:
-                self._wanted.append((log, log.origin, places))
-                self._kick()
+    async def meet_late(self, log: LogFile) -> Mapping[str, Position]:
+        """The same for one log. Of one that is closed it is known then where to begin for them; returned."""
+        places = await self._emit.meet_late(log.origin, log.position)
+        if places:
+            self.read_apart(log, places)
+        return places
+
+    def read_apart(self, log: LogFile, places: Mapping[str, Position]) -> None:
+        """Read for these routes from where they are. Of one that is not read now it is known, as above."""
+        log.strand(places)
+        if self._logs.get(log.path) is log:
+            self._wanted.append((log, log.origin, places))
+            self._kick()
 
     def rename(self, log: LogFile, origin: Origin) -> None:
         """From where it is now it is what this origin says. Routes that take it only so meet it there."""
