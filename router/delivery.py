@@ -178,8 +178,8 @@ class Delivery:
                 await self._deliver(attempts)
             except BaseException:
                 # The end cuts it short, or the sink is gone: what was taken of it is not sent again.
-                # A row of the spool stays whole.
-                if attempts.heard and group.row is None:
+                # A row of the spool stays whole, also one that is still being written.
+                if attempts.heard and not group.is_kept_whole:
                     self._accounts.given_back(group, attempts.result, attempts.left)
                 raise
             # No await from the sink's return to here: files' lengths and checkpoints change together.

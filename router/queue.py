@@ -57,7 +57,24 @@ class Group(msgspec.Struct, eq=False):
     """The time of its first record, where it comes from the spool."""
     damaged: bool = False
     """It could not be read: its records are lost, and it has no batches."""
+    moving: bool = False
+    """It is on its way into the spool, as it was when that began."""
     finished: bool = False
+
+    @property
+    def is_kept_whole(self) -> bool:
+        """The spool has it, or will have it soon, and knows nothing of what is delivered of a part of it."""
+        return self.row is not None or self.moving
+
+    @property
+    def is_in_memory(self) -> bool:
+        """It is not stored: nor are the positions of its batches."""
+        return self.row is None or self.moving
+
+    @property
+    def hollow(self) -> list[Batch]:
+        """Only its positions."""
+        return [batch.with_records([], 0) for batch in self.batches]
 
 
 class Queue:
@@ -143,18 +160,21 @@ class Queue:
         return sum(group.records for group in self._returned) if self._returned else 0
 
     def reached(self) -> dict[str, Position | Reached]:
-        """How far each origin has been put in, where that is not yet in the state."""
-        return {batch.origin.key: batch.reached for batch in self._waiting()}
+        """How far each origin has been put in, where that is not yet in the state.
 
-    def _waiting(self) -> Iterator[Batch]:
-        """What is in memory alone, in order."""
-        unfinished = [group.batches for group in self._in_flight if group.row is None and not group.finished]
-        return chain(*unfinished, self._moving, self._dropped_first.values(), self._batches)
+        What is finished is among it until all before it is, too: the state learns of it only then.
+        """
+        return {batch.origin.key: batch.reached for batch in self._in_memory(self._in_flight)}
+
+    def _in_memory(self, in_flight: Iterable[Group]) -> Iterator[Batch]:
+        """What is in memory alone, in order; of what was taken, these groups."""
+        taken = [group.batches for group in in_flight if group.is_in_memory]
+        return chain(*taken, self._moving, self._dropped_first.values(), self._batches)
 
     def first_waiting(self) -> list[Batch]:
-        """The first of what waits in memory of each origin."""
+        """The first of what waits in memory of each origin, and is not done with."""
         found: dict[str, Batch] = {}
-        for batch in self._waiting():
+        for batch in self._in_memory(group for group in self._in_flight if not group.finished):
             if batch.lines:
                 found.setdefault(batch.origin.key, batch)
         return list(found.values())
@@ -332,8 +352,7 @@ class Queue:
             return
         if not group.damaged:
             # What is delivered of it has positions all the same.
-            hollow = [batch.with_records([], 0) for batch in group.batches]
-            group.batches = [*left, *hollow]
+            group.batches = [*left, *group.hollow]
             group.records = sum(len(batch.lines) for batch in left)
         self._returned.append(group)
         self._returned = deque(each for each in self._in_flight if each in self._returned)
@@ -360,13 +379,15 @@ class Queue:
 
         One row for what one delivery may take. Raises StateError; then nothing has changed.
         """
-        flying = [group for group in self._in_flight if group.row is None and not group.finished]
+        # Those that are finished behind one that is not are only positions. These have to move now, with
+        # what comes behind them: later they would take the checkpoint back.
+        flying = [group for group in self._in_flight if group.row is None]
         waiting = deque([*self._dropped_first.values(), *self._batches])
         moving = tuple(waiting)
         cut: list[list[Batch]] = []
         while waiting:
             cut.append(_first(waiting, max_bytes, max_records))
-        if not cut and not flying:
+        if not cut and all(group.finished for group in flying):
             return
 
         def numbered(ids: Sequence[int]) -> None:
@@ -374,10 +395,13 @@ class Queue:
                 group.row = id_
                 self._own_rows.add(id_)
 
+        taken = [group.hollow if group.finished else group.batches for group in flying]
         self._spooling = True
+        for group in flying:
+            group.moving = True
         self._move_out(moving)
         try:
-            rows = await self._state.put_rows([*(group.batches for group in flying), *cut], numbered)
+            rows = await self._state.put_rows([*taken, *cut], numbered)
         except BaseException:
             for group in flying:
                 group.row = None
@@ -391,6 +415,8 @@ class Queue:
             self._add_rows(row for row in rows if row.id not in in_flight)
         finally:
             self._spooling = False
+            for group in flying:
+                group.moving = False
             self._settle()
             self._arrived.set()
 

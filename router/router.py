@@ -571,7 +571,7 @@ class Router:
 
     def vanished(self, route: Route) -> list[str]:
         """Of which origins, that are gone, the route has something in memory, and nobody else."""
-        waiting = route.queue.reached()
+        waiting = {batch.origin.key for batch in route.queue.first_waiting()}
         return sorted(name for key, name in self._vanished.items() if key in waiting)
 
     def gone(self, origin: Origin) -> None:
@@ -579,7 +579,9 @@ class Router:
         self._kept.pop(origin.key, None)
         self._vanished[origin.key] = origin.name or origin.file
         if len(self._vanished) >= self._look_at_vanished:
-            waiting = set[str]().union(*(route.queue.reached() for route in self.routes.values()))
+            waiting = {
+                batch.origin.key for route in self.routes.values() for batch in route.queue.first_waiting()
+            }
             self._vanished = {key: name for key, name in self._vanished.items() if key in waiting}
             self._look_at_vanished = MANY_VANISHED + 2 * len(self._vanished)
         for route in self.routes.values():

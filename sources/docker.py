@@ -48,7 +48,7 @@ from logroute.sources.engine import (
 from logroute.sources.engine_address import EngineAddress, EngineTls
 from logroute.sources.engine_answers import ContainerDetails, EngineInfo
 from logroute.sources.histories import EngineHistory, FileHistory
-from logroute.sources.letting_go import WITHIN_S, let_go, unfound
+from logroute.sources.letting_go import let_go, unfound
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.sweep import Sweep
 
@@ -211,7 +211,7 @@ class DockerSource(Source[DockerOptions]):
             self._died(container)
             if not container.ignored:
                 self._checkpoints.tell(container.origin, "removed")
-            if container.log is None or not container.log.is_open:
+            if not container.opening and (container.log is None or not container.log.is_open):
                 self._forget(container)
 
     def _died(self, container: Container) -> None:
@@ -227,10 +227,12 @@ class DockerSource(Source[DockerOptions]):
     async def _started(self, container: Container) -> None:
         again = container.ended
         container.ended = False
-        if container.ignored or container.opening:
+        if container.ignored:
             return
         if again:
             self._checkpoints.tell(container.origin, "started")
+        if container.opening:
+            return
         log = container.log
         if log is not None:
             log.complete = False
@@ -252,6 +254,9 @@ class DockerSource(Source[DockerOptions]):
                 await self._appear([details])
 
     async def _renamed(self, container: Container, at: str) -> None:
+        if container.opening:
+            container.renamed_at = at
+            return
         details = await self._engine.inspect(container.details.id)
         old, origin = container.origin, self._origin(details)
         container.details = details.slim()
@@ -260,13 +265,30 @@ class DockerSource(Source[DockerOptions]):
         if not container.ignored:
             self._checkpoints.tell(origin, "renamed")
         # Routes that take it under this name alone meet it where it is; what is read from now on has it.
-        if container.log is not None:
-            self._sweep.rename(container.log, origin)
+        if (log := container.log) is not None:
+            if log.closed:
+                await self._meet_late_at_the_end(container, log)
+            else:
+                self._sweep.rename(log, origin)
         if container.engine_log is not None:
-            container.engine_log.rename(
-                origin, at, read_apart=bool(container.places) or container.catching_up
-            )
+            apart = bool(container.places) or container.catching_up
+            container.engine_log.rename(origin, at, read_apart=apart)
             await self._meet_late_by_api(container, container.engine_log)
+
+    async def _opened(self, container: Container) -> None:
+        """It is open; what was heard of its name meanwhile counts now."""
+        container.opening = False
+        if at := container.renamed_at:
+            container.renamed_at = ""
+            with suppress(EngineError):  # the engine's list will tell
+                await self._renamed(container, at)
+
+    @staticmethod
+    def _name(container: Container, log: LogFile) -> None:
+        """What was read of a log that is closed had its name of then; what comes has the newest."""
+        if log.newest_origin is not container.origin:
+            log.rename(container.origin, log.spot, log.position)
+            log.origin = container.origin
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -331,9 +353,9 @@ class DockerSource(Source[DockerOptions]):
         checkpoints = await self._checkpoints.meet(starts)
         await self._begin({c: self._where(c, checkpoints[c.origin], starts[c.origin]) for c in opened})
         for container in opened:
-            container.opening = False
             if container.details.running:
                 self._checkpoints.tell(container.origin, "started")
+            await self._opened(container)
 
     @staticmethod
     def _where(
@@ -402,12 +424,29 @@ class DockerSource(Source[DockerOptions]):
     async def welcome(self) -> None:
         await self._sweep.welcome()
         for container in list(self.containers.values()):
-            if container.engine_log is None:
+            if container.log is not None:
+                await self._meet_late_at_the_end(container, container.log)
+            elif container.engine_log is None:
                 continue
-            if container.engine_log.settled:
+            elif container.engine_log.settled:
                 await self._meet_late_by_api(container, container.engine_log)
             else:  # other routes may have what it hands on now, and nothing come after it
                 self._nursery.start_soon(self._meet_when_settled, container, container.engine_log)
+
+    async def _meet_late_at_the_end(self, container: Container, log: LogFile) -> None:
+        """A log that was read to its end is closed: if there is something in it for a route that came, it is
+        opened again, read to its end for that route, and closed."""
+        if not log.closed or container.failed or container.opening:
+            return
+        self._name(container, log)
+        places = await self._sweep.meet_late(log)
+        again = container.log
+        if again is not None and again is not log:  # its container was started meanwhile
+            self._sweep.read_apart(again, places)
+        elif any(map(log.may_have, places.values())):
+            container.opening = True
+            # Its disk may hang: nobody waits for that.
+            self._nursery.start_soon(self._reopen, container, log, self._sweep.places(log))
 
     async def _meet_when_settled(self, container: Container, log: EngineLog) -> None:
         await log.handed_on()
@@ -474,16 +513,14 @@ class DockerSource(Source[DockerOptions]):
         await let_go([*owners, *self._files.expected], None if self.context.once else report)
 
     async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
-        own = [(each, self.containers.get(each.origin.id)) for each in waiting]
-        by_file = [(c.log, each) for each, c in own if c is not None and c.log is not None]
+        own = [(each, c) for each in waiting if (c := self.containers.get(each.origin.id)) is not None]
+        by_file = [(c.log, each) for each, c in own if c.log is not None]
+        by_api = [(c.engine_log, each) for each, c in own if c.engine_log is not None]
         gone = await unfound(by_file) if by_file else []
-        with trio.move_on_after(WITHIN_S, shield=True):
-            for each, container in own:
-                if container is not None and container.engine_log is not None:
-                    with suppress(EngineError):  # it keeps them, or nobody knows
-                        oldest = await self._files.oldest(container.details)
-                        if oldest is None or oldest.time > each.time:
-                            gone.append(each)
+        if by_api:
+            from logroute.sources import docker_readers
+
+            gone += await docker_readers.unfound(by_api)
         return gone
 
     def _set_drained(self, container: Container) -> None:
@@ -524,32 +561,40 @@ class DockerSource(Source[DockerOptions]):
         self._log.error("cannot read a log, trying again", container=name, path=log.path, exc_info=error)
         self._sweep.close(log)
         if container is not None:
+            container.failed = True
             self._nursery.start_soon(self._again, container, log, places)
 
     async def _again(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         await trio.sleep(RETRY_MAX_S)
         if container.log is log and not log.is_open:
-            await self._reopen(container, log, places)
+            await self._reopen(container, log, {**places, **log.stranded})
 
     async def _reopen(self, container: Container, log: LogFile, places: Mapping[str, Position]) -> None:
         """Go on where a log was that is closed."""
+        self._name(container, log)
         log = container.log = log.another()
-        if (
-            log.newest_origin is not container.origin
-        ):  # where it was read to when it was renamed, nobody knows
-            log.rename(container.origin, log.spot, log.position)
+        container.opening, container.failed = True, False
         try:
             there = await self._hop(log.open)
             losses = await self._hop(self._begin_log, log, places, 0)
         except OSError as error:
-            self._try_again(log, places, error)
+            self._try_again(log, {**places, **log.stranded}, error)
             return
+        finally:
+            container.opening = False
         for lost in losses:
             self._report(container, lost)
         if there:
             log.complete = container.ended
+            behind = {route for fork in log.forks for route in fork.routes or ()}
+            self._emit.joined(log.origin, places.keys() - behind)  # the live reader has come to them
             self._sweep.add(log)
-        elif self.context.once:
+            await self._sweep.meet_late(log)  # routes that came while it was being opened
+            await self._opened(container)
+            return
+        log.closed = True
+        log.strand({route: place for route, place in places.items() if route})
+        if self.context.once:
             self._set_drained(container)
         elif container.removed:
             self._forget(container)

@@ -48,6 +48,10 @@ class Container(msgspec.Struct, eq=False):
     """It began while we ran: it was not there when the engine was first asked, or had not been started."""
     opening: bool = False
     """It is being opened: whoever hears of it meanwhile must not open it again."""
+    renamed_at: str = ""
+    """When it was renamed while it was being opened, by the engine's clock; empty if it was not."""
+    failed: bool = False
+    """Its file could not be read, and is opened again later."""
     drained: bool = False
     """With `--once`: everything that was there has been emitted."""
     ignored: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from weakref import WeakSet
 
@@ -17,11 +17,20 @@ import trio
 
 from logroute.router.position import BEGINNING, Position
 from logroute.router.record import STREAMS, Origin
-from logroute.sources import Behind, Emit, Lost, SourceContext
+from logroute.sources import Behind, Emit, Lost, SourceContext, Waiting
 from logroute.sources.docker_container import Container, Place
-from logroute.sources.engine import RETRY_FIRST_S, RETRY_MAX_S, Engine, EngineAway, EngineRefused
+from logroute.sources.engine import (
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    Engine,
+    EngineAway,
+    EngineError,
+    EngineRefused,
+    share,
+)
 from logroute.sources.engine_batches import Offer, share_of_pending
 from logroute.sources.engine_logs import EngineLog, LogBroken
+from logroute.sources.letting_go import WITHIN_S
 
 FORKS_AT_ONCE = 4
 """How many logs are read for routes that are behind; each makes the engine decode a whole log."""
@@ -344,6 +353,36 @@ class Refusals:
             f"the engine refuses the log of {name}, trying again: {reason}"
             for name, reason in self._reasons.values()
         ]
+
+
+async def unfound(waiting: Sequence[tuple[EngineLog, Waiting]]) -> list[Waiting]:
+    """Those that their engine has not any more; several are asked for at a time. Of what it does not answer
+    for nothing is known, and that is said."""
+    gone: list[Waiting] = []
+    unknown = {each: "it did not answer in time" for _, each in waiting}
+
+    async def find(item: tuple[EngineLog, Waiting]) -> None:
+        log, each = item
+        try:
+            there = await log.has(each.time)
+        except EngineError as error:
+            if not (isinstance(error, EngineRefused) and error.gone):
+                unknown[each] = str(error)
+                return
+            there = False
+        del unknown[each]
+        if not there:
+            gone.append(each)
+
+    with trio.move_on_after(WITHIN_S, shield=True):
+        await share(find, waiting)
+    if unknown:
+        structlog.get_logger("logroute.sources").warning(
+            "whether what waits can be read again is not known: the engine does not say",
+            containers=sorted({each.origin.name for each in unknown}),
+            reason=next(iter(unknown.values())),
+        )
+    return gone
 
 
 class _Apart:

@@ -465,6 +465,30 @@ class EngineLog:
             each.look(rest)
         return whole or (last is not None and came_to(last, decoder, rest))
 
+    async def has(self, time: str) -> bool:
+        """Whether the engine still has the record of this time, which was read. Raises EngineError.
+
+        It is looked for itself: where a clock was set back, no other record's time says whether it is there.
+        As the engine leaves out what is older, it is among the first that come, in whatever order the log is.
+        """
+        last = await self._last()
+        whole = last is None or last.time < time  # such a one is left out
+        decoder = log_decoder(tty=self._tty, limit=self._limit)
+        since = since_ns(Position(since=time), self._engine.now_ns())
+        async with self._engine.logs(self._id, follow=False, since_ns=since) as stream:
+            ended = False
+            while not ended:
+                data = await self._receive(stream, follow=False)
+                ended = not data
+                records = decoder.finish() if ended else decoder.feed(data)
+                if any(record.time == time for record in records):
+                    return True
+                whole = whole or (last is not None and came_to(last, decoder, records))
+        if decoder.error is not None or not whole:
+            reason = decoder.error or "nothing says why"
+            raise EngineAway(f"the log of {self.origin.name} was cut off: {reason}")
+        return False
+
     # --- one reading --------------------------------------------------------------------------------
 
     async def _read(self, *, follow: bool) -> End:

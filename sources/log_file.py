@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from logroute.router.position import Anchor, Place, Position, StreamPosition
 from logroute.router.record import STREAMS, Batch, Origin, Reader, Record, Stream, settling
+from logroute.router.times import full_time
 from logroute.sources import Lost
 from logroute.sources.log_ahead import AheadRoutes
 from logroute.sources.log_batches import LogBatches
@@ -397,6 +398,12 @@ class LogFile:
         """Routes are there, and are to be read for by a fork."""
         with _MEMORY:
             self.stranded = {**self.stranded, **places}
+
+    def may_have(self, place: Position) -> bool:
+        """Whether a route that is there may want some of what was read: not one that wants what is later."""
+        anchors = [self.position.of(stream).anchor for stream in STREAMS]
+        newest = max((full_time(anchor.time) for anchor in anchors if anchor is not None), default="")
+        return not (place.since and newest) or place.since <= newest
 
     def at_end_of(self, other: LogFile) -> bool:
         """Whether it has read all that the other one, which is before it, has read, and no more."""

@@ -134,6 +134,8 @@ class Sweep:
         if log.names:
             self._at_old_names[log] = None
         self._emit.takes_over(log, log.origin)
+        if log.stranded:
+            self._wanted.append((log, log.origin, log.stranded))
         self.wake(log)
 
     def remove(self, log: LogFile) -> None:
@@ -186,28 +188,30 @@ class Sweep:
         for log in list(self._logs.values()):
             await self.meet_late(log)
 
-    async def meet_late(self, log: LogFile) -> None:
-        """The same for one log. Of one that is closed it is known then where to begin for them."""
-        if places := await self._emit.meet_late(log.origin, log.position):
-            log.strand(places)
-            if self._logs.get(log.path) is log:
-                self._wanted.append((log, log.origin, places))
-                self._kick()
+    async def meet_late(self, log: LogFile) -> Mapping[str, Position]:
+        """The same for one log. Of one that is closed it is known then where to begin for them; returned."""
+        places = await self._emit.meet_late(log.origin, log.position)
+        if places:
+            self.read_apart(log, places)
+        return places
+
+    def read_apart(self, log: LogFile, places: Mapping[str, Position]) -> None:
+        """Read for these routes from where they are. Of one that is not read now it is known, as above."""
+        log.strand(places)
+        if self._logs.get(log.path) is log:
+            self._wanted.append((log, log.origin, places))
+            self._kick()
 
     def rename(self, log: LogFile, origin: Origin) -> None:
         """What is said from now on is of this origin. Routes that take it only so meet it there."""
-        if not self._reads(log):  # nobody knows where it ends: what was not read of it is the new one's
-            log.rename(origin, log.spot, log.position)
-            log.origin = origin
         self._renamed[log] = origin
         self._kick()
 
     async def _rename(self) -> list[Batch]:
         """Find out from where on logs have other names; and what ends with those that were read to there."""
         for log in list(self._renamed):
-            if not self._reads(log):
+            if not self._reads(log):  # whoever opens it again names it
                 del self._renamed[log]
-                await self.meet_late(log)
             elif self._is_still(log):
                 named = partial(self._named, self._renamed.pop(log))
                 answers, _ = await self._disks.ask([log], LogFile.whole_end, named)
@@ -226,9 +230,8 @@ class Sweep:
 
     def _named(self, origin: Origin, log: LogFile, end: tuple[Spot, Position] | Exception) -> None:
         """So far goes what it has said under the name before."""
-        if isinstance(
-            end, Exception
-        ):  # what cannot be read just now is not read yet, and may be the new one's
+        if isinstance(end, Exception):
+            # What cannot be read just now has not been read, and may be what is said under the new one.
             end = log.spot, log.position
         if self._reads(log):  # else it is opened anew, or done
             log.rename(origin, *end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import trio
 
 from logroute.router.ending import DONE, UNDELIVERED
 from logroute.simulator import SimulatedContainer, SimulatedEngine
-from tests.end_to_end.test_simulated_engine import World
+from tests.end_to_end.test_simulated_engine import HOUR_NS, World
 
 DOWN = "syslog+tcp://127.0.0.1:1"
 LINE = "x" * 200
@@ -35,8 +36,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 class Running:
     """A daemon with a route whose receiver is down, beside one that delivers."""
 
-    def __init__(self, world: World, queue: dict[str, Any], **source: str) -> None:
-        world.configure({"good": {}, "bad": {"sink": DOWN, "queue": queue}}, **source)
+    def __init__(
+        self, world: World, queue: dict[str, Any], good: dict[str, Any] | None = None, **source: str
+    ) -> None:
+        world.configure({"good": {"queue": good or {}}, "bad": {"sink": DOWN, "queue": queue}}, **source)
         self.world = world
         self.daemon = world.daemon()
         self.daemon.plan = msgspec.structs.replace(self.daemon.plan, grace_s=0.2)
@@ -104,6 +107,62 @@ async def test_what_waits_in_memory_of_a_container_that_is_gone_is_lost(world: W
     (said,) = world.events("ended with records that are not delivered and nowhere else")
     assert said["removed_containers"] == {"bad": ["web"]}
     assert world.events(LOST) == []
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_what_waits_in_memory_of_a_container_that_is_removed_while_the_daemon_ends_is_lost(
+    world: World, read: str
+) -> None:
+    web = world.container("web")
+    async with Running(world, IN_MEMORY, read=read, start="beginning") as running:
+        web.write("last words\n")
+        await world.until(1, "good")
+        running.daemon.stop()
+        web.exit(0)
+        web.remove()
+        running.daemon._asked = trio.Event()  # or the end of this block counts as a second signal
+    assert running.code == UNDELIVERED
+    (said,) = world.events("ended with records that are not delivered and nowhere else")
+    assert said["rotated_away"] == {"bad": ["web"]}
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("max_file", ["2", "50"], ids=["rotated away", "whole"])
+async def test_a_clock_that_was_set_back_does_not_change_what_is_lost(
+    tmp_path: Path, read: str, max_file: str
+) -> None:
+    back_ns = [0]
+    async with SimulatedEngine(tmp_path / "engine", clock=lambda: time.time_ns() - back_ns[0]) as engine:
+        world = World(tmp_path, engine)
+        web = world.container("web", log_opts={"max-size": "12k", "max-file": max_file})
+        async with Running(world, IN_MEMORY, read=read, start="beginning") as running:
+            bad = running.daemon.router.routes["bad"]
+            await write(web, 1)
+            await world.until(1, "good")
+            back_ns[0] = HOUR_NS
+            await write(web, 200)
+            await world.until_true(lambda: bad.statistics().received == 201, "all of it is read")
+    assert running.code == (UNDELIVERED if max_file == "2" else DONE)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_a_record_that_waits_where_the_log_begins_with_a_later_one_is_not_lost(
+    tmp_path: Path, read: str
+) -> None:
+    """What the clock said before it was set back is delivered; the log is whole."""
+    back_ns = [0]
+    async with SimulatedEngine(tmp_path / "engine", clock=lambda: time.time_ns() - back_ns[0]) as engine:
+        world = World(tmp_path, engine)
+        web = world.container("web")
+        async with Running(world, IN_MEMORY, IN_MEMORY, read=read, start="beginning") as running:
+            good = running.daemon.router.routes["good"]
+            await write(web, 1)
+            await world.until(1, "good")
+            good.pause(time.time())
+            back_ns[0] = HOUR_NS
+            await write(web, 1)
+            await world.until_true(lambda: good.statistics().received == 2, "all of it is read")
+    assert running.code == DONE
 
 
 @pytest.mark.parametrize("read", ["file", "api"])

@@ -18,9 +18,11 @@ from logroute.config.plans import make_plan
 from logroute.router import daemon as daemon_module
 from logroute.router.daemon import Daemon
 from logroute.router.plan import CannotReload
-from logroute.simulator import SimulatedEngine
+from logroute.simulator import SimulatedContainer, SimulatedEngine
+from logroute.sources.docker import DockerSource
+from logroute.sources.docker_container import Container
 from tests.end_to_end.daemon import wait_until
-from tests.end_to_end.test_simulated_engine import World
+from tests.end_to_end.test_simulated_engine import World, numbers, write
 from tests.router.test_daemon_reload import FullDisk
 
 
@@ -71,6 +73,69 @@ async def test_an_added_route_is_given_what_its_start_says(world: World, silent:
         kept = kept if silent else [*kept, "last"]
         assert await world.until(len(kept), "more") == kept
         assert await world.until(len(kept)) == kept
+
+
+async def ended(world: World, daemon: Daemon, container: SimulatedContainer) -> Container:
+    """Wait until a container that has ended is read to its end, and nothing of it is held open."""
+    container.exit(0)
+    (source,) = daemon.sources.running.values()
+    assert isinstance(source, DockerSource)
+    known = source.containers[container.id]
+    await world.until_true(lambda: known.ended and known.reader is None and not known.catching_up, "it ended")
+    await world.until_true(lambda: known.log is None or known.log.closed, "its log is closed")
+    return known
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_an_added_route_is_given_what_a_container_has_said_that_has_ended(
+    world: World, read: str
+) -> None:
+    """The others, which have read it, see nothing twice; and all go on when it is started again."""
+    web = world.container()
+    world.configure({"all": {}}, read=read)
+    async with world.running() as daemon:
+        write(web, 1, 10)
+        await world.until(10)
+        known = await ended(world, daemon, web)
+        await reload(world, daemon, {"all": {}, "more": {"start": "beginning"}}, read=read)
+        assert await world.until(10, "more") == numbers(1, 10)
+        await ended_again(world, known)
+        await reload(world, daemon, {"all": {}}, read=read)
+        await reload(world, daemon, {"all": {}, "more": {"start": "beginning"}}, read=read)
+        web.start()
+        write(web, 11, 20)
+        await world.until(20)
+        await world.until(20, "more")
+    assert world.messages() == world.messages("more") == numbers(1, 20)
+
+
+async def ended_again(world: World, known: Container) -> None:
+    await world.until_true(lambda: known.log is None or known.log.closed, "its log is closed again")
+    await world.until_true(lambda: not (known.opening or known.catching_up), "nobody reads it")
+
+
+async def test_a_log_that_is_closed_is_not_opened_again_for_a_route_that_wants_nothing_of_it(
+    world: World,
+) -> None:
+    web = world.container()
+    world.configure({"all": {}})
+    async with world.running() as daemon:
+        write(web, 1, 10)
+        await world.until(10)
+        known = await ended(world, daemon, web)
+        log = known.log
+        more = {"more": {}, "now": {"start": "now"}, "other": {"match": {"container": "db"}}}
+        await reload(world, daemon, {"all": {}, **more})
+        assert (known.log, known.opening) == (log, False)
+        await reload(world, daemon, {"all": {}})
+        await reload(world, daemon, {"all": {}, **more})  # they have been there before
+        assert (known.log, known.opening) == (log, False)
+        web.start()
+        write(web, 11, 20)
+        await world.until(20)
+        for name in ("more", "now"):
+            assert await world.until(10, name) == numbers(11, 20)
+    assert world.messages() == numbers(1, 20)
 
 
 async def test_a_changed_route_goes_on_with_its_new_sink(world: World) -> None:

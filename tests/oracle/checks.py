@@ -32,6 +32,11 @@ COUNTED_S = 2.0
 OPENING_S = {"file": 2.0, "api": 5.0}
 """How long after it is there again a daemon, or an engine, may need until every log is open."""
 
+REOPENING_S = 1.0
+"""For how long before a removal, by API, what was written may not have been read. The stream that follows a
+rotated log is opened anew at intervals, for which the engine decodes all of the log: `docker rm -f` in that
+moment takes away what nobody can ask for any more. That is a limit of the API, and documented."""
+
 
 def judge(history: History) -> list[Violation]:
     """All promises, once everything has ended."""
@@ -51,6 +56,7 @@ def lost(history: History, route: RouteHistory) -> Iterator[Violation]:
     - what the receiver refused for good;
     - what the engine gave up before a daemon could read it again; of a container that is still there this
       must be said;
+    - by API, what a container wrote right before it was removed: its stream may just have been opened anew;
     - over plain TCP, what the receiver's kernel had taken and nobody read: at most one buffer a cut, and no
       more than the daemon says;
     - what the route dropped because it was told to (`when_full`), and no more than it says. What a daemon has
@@ -64,7 +70,11 @@ def lost(history: History, route: RouteHistory) -> Iterator[Violation]:
         missing -= {key.number for key in route.refused if StreamName(key.container, key.stream) == name}
         if route.sheds:
             missing = {number for number in missing if written.times[number] > told_since}
-        excused = {number for number in missing if _was_out_of_reach(history, route, written, number)}
+        excused = {
+            number
+            for number in missing
+            if _was_out_of_reach(history, route, written, number) or _was_removed_with_it(written, number)
+        }
         said = written.removed or (route.name, name.container) in history.announced
         # What is gone now may have been lost by a cut, or dropped, long before.
         otherwise = route.promise == "confirmed" or route.sheds
@@ -110,6 +120,14 @@ def _was_out_of_reach(history: History, route: RouteHistory, written: Written, n
         and written.times[number] >= _behind_since(history, route, span.begin)
         for span in spans
     )
+
+
+def _was_removed_with_it(written: Written, number: int) -> bool:
+    """Whether its container was removed right behind it, when its stream may have been opened anew."""
+    if written.read != "api" or not written.removed:
+        return False
+    removed_at = max(at for _, at in written.gone)
+    return written.times[number] >= removed_at - REOPENING_S
 
 
 def _until_there_is_an_engine(history: History, down: Span) -> Span:

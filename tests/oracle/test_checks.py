@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import cast
 
 import pytest
 
@@ -301,6 +302,32 @@ def test_what_is_taken_away_while_the_daemon_runs_is_no_excuse() -> None:
     story.history.written[WEB].removed = True
     story.arrive(range(5))
     assert story.kinds() == [("lost", key(5))]
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_by_api_what_was_written_right_before_a_removal_may_be_lost(announced: bool) -> None:
+    for read, removed, missing, expected in (
+        ("api", True, 9, []),
+        ("api", True, 8, [("lost", key(8))]),
+        ("file", True, 9, [("lost", key(9))]),
+        ("api", False, 9, [("lost", key(9))]),
+    ):
+        story = Story("at least once", cast(Read, read))
+        story.gone(10, at=9.5)
+        story.history.written[WEB].removed = removed
+        if announced:
+            story.history.announced.add(("out", "web-1"))
+        story.arrive([number for number in range(10) if number != missing])
+        assert story.kinds() == expected
+
+
+def test_what_was_rotated_away_at_once_is_not_what_a_removal_took() -> None:
+    story = Story("at least once", "api")
+    story.gone(8, at=7.1)
+    story.gone(10, at=9.5)
+    story.history.written[WEB].removed = True
+    story.arrive([0, 1, 2, 3, 4, 5, 6, 8, 9])
+    assert story.kinds() == [("lost", key(7))]
 
 
 def test_a_daemon_that_was_down_much_later_is_no_excuse_for_a_route_that_flowed() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from logroute.router.database import StateError
+from logroute.router.position import Position
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, Group, Queue, QueueStatistics
 from logroute.router.record import Batch
 from logroute.router.state import RouteState
@@ -259,6 +260,26 @@ async def test_checkpoints_move_in_order_whatever_is_finished_first() -> None:
         assert (checkpoint(q), q.in_flight) == (3, 0)
 
 
+async def test_what_is_finished_behind_something_that_is_not_has_been_put_in_nevertheless() -> None:
+    async with opened(None) as q:
+        q.put([of([1]), batch(DB, [7])])
+        first, second = [await group_of(q, max_records=1) for _ in range(2)]
+        q.finish(second)
+        assert reached(q) == {"web": 1, "db": 7}
+        assert [each.origin.name for each in q.first_waiting()] == ["web"]
+        q.finish(first)
+        assert reached(q) == {}
+
+
+def reached(queue: Queue) -> dict[str, int]:
+    """How far each origin has been put in, by its name, where the state does not know that."""
+    found: dict[str, int] = {}
+    for key, where in queue.reached().items():
+        at = where if isinstance(where, Position) else where.position()
+        found[key.removeprefix("docker:")] = number_of(at)
+    return found
+
+
 # --- the spool ------------------------------------------------------------------------------------------
 
 
@@ -310,6 +331,43 @@ async def test_a_delivery_that_ends_while_it_is_spooled_is_not_delivered_again(
         assert (q.records, q.in_flight) == (1, 0)
     async with opened(tmp_path) as q:
         assert messages(await taken(q)) == ["2"]
+
+
+async def test_how_far_it_was_put_in_is_known_while_it_is_spooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what ends meanwhile: the state has the positions when the disk has them."""
+    async with opened(tmp_path) as q:
+        q.put([of([1]), batch(DB, [7])])
+        flying = await group_of(q, max_records=1)
+        store = RouteState._store
+        seen: list[dict[str, int]] = []
+
+        def look(self: RouteState, *args: Any) -> Any:
+            seen.append(reached(q))
+            q.finish(flying)
+            seen.append(reached(q))
+            return store(self, *args)
+
+        monkeypatch.setattr(RouteState, "_store", look)
+        await q.spool(MUCH, MUCH)
+        assert seen == [{"web": 1, "db": 7}] * 2
+        assert (reached(q), checkpoint(q)) == ({}, 1)
+
+
+async def test_a_checkpoint_does_not_go_back_before_what_was_spooled(tmp_path: Path) -> None:
+    """What is finished behind a delivery that is under way counts before what is spooled behind it."""
+    async with opened(tmp_path) as q:
+        q.put([of([1]), of([2]), of([3])])
+        first, second = [await group_of(q, max_records=1) for _ in range(2)]
+        q.finish(second)
+        await q.spool(MUCH, MUCH)
+        assert (checkpoint(q), reached(q)) == (3, {})
+        q.finish(first)
+        assert checkpoint(q) == 3
+        await q._state.commit()
+    async with opened(tmp_path) as q:
+        assert (checkpoint(q), messages(await taken(q)), q.records) == (3, ["3"], 0)
 
 
 async def test_a_spool_that_cannot_be_written_changes_nothing(

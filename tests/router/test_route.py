@@ -1400,6 +1400,42 @@ async def test_what_was_delivered_of_a_group_is_not_sent_to_the_next_sink(
     assert route.statistics().delivered == 4
 
 
+class Leaving(Unordered):
+    """Rejects a record of the first delivery, is gone before it takes the other; the second one hangs."""
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        records = batches[0].records
+        if records[0].message == "3":
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):  # its connection takes its time to close
+                    await trio.sleep(1)
+        if len(records) == 1:
+            await trio.sleep(1)
+            raise SinkGone("no more")
+        return Outcome([Rejected(0, records[0], "bad")], [Postponed(0, records[1], "busy")])
+
+
+async def test_what_is_spooled_while_a_delivery_of_it_is_cut_short_is_not_done_with_in_part(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, longest: list[float]
+) -> None:
+    """The spool has all of it, so all of it is delivered again: else a record is buried twice."""
+    settings: dict[str, Any] = {"batch_records": 2, "disk_bytes": 1 << 20, "retry_initial_s": 1.0}
+    route = make(folder=tmp_path, sink=Leaving, **settings)
+    async with running(route):
+        route.put([batch(WEB, [1, 2]), batch(WEB, [3, 4])])
+        await trio.sleep(1.5)
+        # The disk is busy: the spool has begun and waits, when the sink is gone.
+        await route.state._lock.acquire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(route.queue.spool, 1 << 20, 2)
+            await trio.sleep(1)
+            route.state._lock.release()
+    async with opened(tmp_path) as state:
+        assert (state.spooled.records, state.dead.letters) == (4, 0)
+
+
 async def test_a_route_that_fails_itself_is_started_again_alone(
     autojump_clock: trio.testing.MockClock,
     monkeypatch: pytest.MonkeyPatch,

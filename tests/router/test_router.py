@@ -435,6 +435,23 @@ async def test_a_route_that_comes_late_and_cannot_store_where_it_begins_holds_up
     assert (late.statistics().received, good.statistics().received) == (0, 2)
 
 
+async def test_a_source_that_begins_again_reads_nothing_again_of_what_is_delivered() -> None:
+    """A sink that minds no order has it, and an older delivery is still under way."""
+    router = Router()
+    route = add(router, "all")
+    await opened(router)
+    await router.meet({WEB: Start("", BEGINNING), DB: Start("", BEGINNING)})
+    await router([batch(WEB, [1]), batch(DB, [7])])
+    groups = [await route.queue.take(MUCH, 1, 0) for _ in range(2)]
+    assert groups[1] is not None
+    route.queue.finish(groups[1])
+    found = await router.meet({WEB: Start("", BEGINNING), DB: Start("", BEGINNING)})
+    assert {of.name: number_of(places["all"]) for of, places in found.items()} == {"web": 1, "db": 7}
+    router.gone(WEB)
+    router.gone(DB)
+    assert router.vanished(route) == ["web"]  # nothing of the other waits
+
+
 def read_by(reader: Any, of: Origin, numbers: Sequence[int]) -> Batch:
     made = batch(of, numbers)
     made.reader = reader

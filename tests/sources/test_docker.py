@@ -440,6 +440,58 @@ async def test_a_route_that_comes_while_the_last_lines_are_handed_on_is_read_for
         await until(lambda: bool(late) and late[0].got == numbers(10) and not router._apart)
 
 
+@pytest.mark.parametrize("then", ["removed", "started", "another route"])
+async def test_what_happens_while_a_log_is_opened_again_for_a_route_that_came_takes_nothing_from_it(
+    engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    container = container_that_said(engine, 10)
+    router = Router()
+    first = Gate("first", router)
+    source = source_of(engine, read="file")
+    hop, opened, answers = source._hop, trio.Event(), trio.Event()
+
+    async def slow(work: Callable[..., Any], *args: Any) -> Any:
+        if work == source._begin_log:
+            opened.set()
+            await answers.wait()
+        return await hop(work, *args)
+
+    async with reading(source, router, router):
+        monkeypatch.setattr(router, "gone", lambda origin: None)  # a gate has nothing to forget
+        await until(lambda: first.got == numbers(10))
+        container.exit()
+        (known,) = source.containers.values()
+        await until(lambda: known.log is not None and known.log.closed)
+        monkeypatch.setattr(source, "_hop", slow)
+        gates = [first, come(router, "late")]
+        await source.welcome()
+        await opened.wait()
+        count = 10
+        if then == "removed":
+            container.remove()
+            await until(lambda: known.removed)
+        elif then == "started":
+            container.start()
+            say(container, 10, 20)
+            await until(lambda: not known.ended)
+            count = 20
+        else:
+            gates.append(come(router, "later"))
+            await source.welcome()
+        answers.set()
+        await until(lambda: all(len(gate.got) >= count for gate in gates) and not router._apart)
+        assert all(gate.got == numbers(count) for gate in gates)
+        if then == "removed":
+            await until(lambda: source.containers == {})
+
+
+def come(router: Router, name: str) -> Gate:
+    """A route that comes while sources run."""
+    gate = Gate(name, router)
+    router.changed(name)
+    return gate
+
+
 @pytest.mark.parametrize("read", ["file", "api"])
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("away_s", [0.0, 0.3])

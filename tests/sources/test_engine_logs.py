@@ -396,6 +396,28 @@ async def test_a_clock_that_is_set_back_loses_and_repeats_nothing(
     assert reading.losses == []
 
 
+@pytest.mark.parametrize("quirks", QUIRKS)
+@pytest.mark.parametrize("max_file", ["2", "50"], ids=["rotated away", "whole"])
+async def test_what_was_read_is_found_where_the_clock_was_set_back_and_only_while_it_is_there(
+    tmp_path: Path, quirks: Quirks, max_file: str
+) -> None:
+    clock = Ticking()
+    async with SimulatedEngine(tmp_path / "engine", quirks=quirks, clock=clock) as engine:
+        container, reading = await reading_new(engine, log_opts={"max-size": "12k", "max-file": max_file})
+        times: list[str] = []
+        for number in range(201):
+            container.write(f"{'x' * 200}\n")
+            times.append(iso_time(clock.now_ns))
+            if number == 0:
+                clock.now_ns -= 3600 * 10**9
+        found = [await reading.log.has(times[number]) for number in (0, 1, 200)]
+        assert found == ([False, False, True] if max_file == "2" else [True, True, True])
+        assert not await reading.log.has(iso_time(clock.now_ns - 1))
+        await engine.stop()
+        with pytest.raises(EngineAway):
+            await reading.log.has(times[200])
+
+
 async def test_a_log_whose_clock_was_set_back_is_soon_followed_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
