@@ -7,7 +7,7 @@ delivered nor durable, or that a receiver without acknowledgements may not have 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
@@ -66,40 +66,50 @@ class Ending:
                 dead_letters=letters,
             )
             return UNDELIVERED
-        gone = await self._find_gone() if left else {}
+        waiting = self._first_waiting() if left else []
+        gone = _by_route(await self._sources.unfound(waiting)) if waiting else {}
+        renamed = _by_route(self._renamed(waiting))
         gaps = {
             route.name: gaps
             for route in self._routes
             if (gaps := _gaps(route) - self._gaps_before.get(route.name, 0)) > 0
         }
         removed = {route.name: names for route in self._routes if (names := self._router.vanished(route))}
-        if gaps or gone or removed:
+        if gaps or gone or removed or renamed:
             self._log.error(
-                "ended with records that are not delivered and nowhere else: their logs are gone, and the "
-                "spool has no room, or there is none",
+                "ended with records that are not delivered and nowhere else: their logs are gone, or go on under "
+                "other names, and the spool has no room, or there is none",
                 gaps=gaps,
                 records=left,
                 removed_containers=removed,
                 rotated_away=gone,
+                renamed_containers=renamed,
             )
             return UNDELIVERED
         if left:
             self._log.info("what is not delivered is spooled, or behind the checkpoints", records=left)
         return code
 
-    async def _find_gone(self) -> dict[str, list[str]]:
-        """By route, the names of the containers, or files, of which something that waits in memory would not
-        be found again in their logs."""
-        waiting = [
+    def _first_waiting(self) -> list[Waiting]:
+        """The first record of each origin that waits in the memory of a route."""
+        return [
             Waiting(route.name, batch.origin, batch.began, first.logged or full_time(first.time))
             for route in self._routes
             for batch in route.queue.first_waiting()
             for first in batch.lines[:1]
         ]
-        found: dict[str, list[str]] = {}
-        for each in await self._sources.unfound(waiting) if waiting else ():
-            found.setdefault(each.route, []).append(each.origin.name or each.origin.file)
-        return {route: sorted(names) for route, names in found.items()}
+
+    def _renamed(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """What a route is behind with that takes a container only as it was called then: nobody will know of
+        that name when it is read again."""
+        now = {known.origin.key: known.origin for known in self._sources.known()} if waiting else {}
+        return [
+            each
+            for each in waiting
+            if (origin := now.get(each.origin.key)) is not None
+            and origin.name != each.origin.name
+            and each.route not in {route.name for route in self._router.routes_of(origin)}
+        ]
 
     def _code_of_once(self, left: Mapping[str, int], unconfirmed: Mapping[str, int]) -> int:
         lost = {route.name: _gaps(route) for route in self._routes if route.lost}
@@ -136,6 +146,14 @@ class Ending:
                 while_ending=while_ending,
             )
         return bool(while_ending)
+
+
+def _by_route(waiting: Iterable[Waiting]) -> dict[str, list[str]]:
+    """The names of the containers, or files, by route."""
+    found: dict[str, list[str]] = {}
+    for each in waiting:
+        found.setdefault(each.route, []).append(each.origin.name or each.origin.file)
+    return {route: sorted(names) for route, names in found.items()}
 
 
 def _gaps(route: Route) -> int:

@@ -16,7 +16,7 @@ from logroute.router.delivery import cause_of
 from logroute.router.plan import SourcePlan
 from logroute.router.route import RESTART_FIRST_S, RESTART_MAX_S
 from logroute.router.router import Router
-from logroute.sources import STANDS_AFTER_S, Source, Waiting
+from logroute.sources import STANDS_AFTER_S, Known, Source, Waiting
 
 START_WITHIN_S = 5.0
 """How long the start waits for a source: longer only where what it asks for does not answer."""
@@ -82,6 +82,10 @@ class RunningSources:
     def stop(self) -> None:
         """End all of them, also those that are not started yet."""
         self._all.cancel()
+
+    def known(self) -> list[Known]:
+        """Once all have ended: what they knew of."""
+        return [known for source in self._ended.values() for known in source.known()]
 
     async def unfound(self, waiting: Sequence[Waiting]) -> list[Waiting]:
         """Once all have ended: those of these that nobody would find any more in the logs."""

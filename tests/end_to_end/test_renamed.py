@@ -15,6 +15,7 @@ import trio
 from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
+from logroute.router.ending import DONE, UNDELIVERED
 from logroute.simulator import SimulatedEngine
 from logroute.sources import docker
 from logroute.sources.engine_logs import EngineLog
@@ -110,6 +111,26 @@ async def test_what_nobody_has_read_yet_was_said_under_the_old_name(world: World
         await world.until_true(lambda: daemon.router.unmatched == 10, "the rest is read")
     assert world.messages("web") == numbers(1, 1010)
     assert route.lost == {}
+
+
+@pytest.mark.parametrize("takes", ["web", "web|db"])
+async def test_what_waits_under_an_old_name_that_nobody_will_know_is_said_at_the_end(
+    world: World, takes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.configure({"web": {"match": {"container": takes.split("|")}, "queue": LITTLE}})
+    web = world.container("web")
+    async with world.running(UNDELIVERED if takes == "web" else DONE) as daemon:
+        route = daemon.router.routes["web"]
+        write(web, 1, 10)
+        await world.until(10, "web")
+        route.pause(time.time())
+        write(web, 11, 20)
+        await world.until_true(lambda: route.undelivered == 10, "the lines wait")
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        daemon.stop()
+        daemon.stop()  # there is no need to wait for the grace period
+    assert ("renamed_containers={'web': ['web']}" in capsys.readouterr().out) == (takes == "web")
 
 
 async def test_a_log_that_is_opened_anew_has_the_names_that_it_had(

@@ -21,6 +21,7 @@ from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.database import StateError
+from logroute.router.ending import DONE
 from logroute.router.state import RouteState
 from logroute.simulator import SimulatedContainer, SimulatedEngine
 from logroute.simulator.quirks import DOCKER_20_10
@@ -57,8 +58,8 @@ class World:
         return Daemon(make_plan(config, self.folder / "state", once))
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Daemon]:
-        """A daemon that has started; it ends in order."""
+    async def running(self, code: int = DONE) -> AsyncIterator[Daemon]:
+        """A daemon that has started; it ends in order, with this exit code."""
         daemon = self.daemon()
         async with trio.open_nursery() as nursery:
             codes: list[int] = []
@@ -69,7 +70,7 @@ class World:
             await nursery.start(run)
             yield daemon
             daemon.stop()
-        assert codes == [0]
+        assert codes == [code]
 
     async def once(self) -> int:
         with trio.fail_after(60):
