@@ -77,8 +77,8 @@ class Ending:
         removed = {route.name: names for route in self._routes if (names := self._router.vanished(route))}
         if gaps or gone or removed or renamed:
             self._log.error(
-                "ended with records that are not delivered and nowhere else: their logs are gone, or go on under "
-                "other names, and the spool has no room, or there is none",
+                "ended with records that are not delivered and nowhere else: their logs are gone, or go on "
+                "under other names, and the spool has no room, or there is none",
                 gaps=gaps,
                 records=left,
                 removed_containers=removed,
