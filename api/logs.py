@@ -75,7 +75,9 @@ async def over_websocket(daemon: Daemon, scope: Scope, receive: Receive, send: S
     await websocket.accept()
 
     async def show(items: Sequence[Shown]) -> None:
-        await websocket.send_text(encoded(items, events=False, hide=daemon.hidden.without).decode())
+        with daemon.router.views.working():
+            text = encoded(items, events=False, hide=daemon.hidden.without).decode()
+        await websocket.send_text(text)
 
     async def until_gone() -> None:
         while (await websocket.receive())["type"] != "websocket.disconnect":
@@ -214,7 +216,9 @@ class _Stream(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
         async def show(items: Sequence[Shown]) -> None:
-            await write(encoded(items, events=self._events, hide=self._daemon.hidden.without))
+            with self._daemon.router.views.working():
+                body = encoded(items, events=self._events, hide=self._daemon.hidden.without)
+            await write(body)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)

@@ -17,22 +17,26 @@ from typing import Literal
 import msgspec
 import trio
 
+from logroute.router.load import Load
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import Batch, Origin
 from logroute.router.selection import Chooser
 
-HELD_BYTES = 768 << 10
+HELD_BYTES = 640 << 10
 """What a view may hold that it has not been asked for yet."""
-PIECE_BYTES = 64 << 10
+PIECE_BYTES = 192 << 10
 """What it gives at a time. As JSON that is several times as much, which one who does not read leaves with us,
 too: all together a megabyte."""
 HELD_NEWS = 1000
 """Of containers; further ones are left out."""
-SHARE = 0.05
-"""Of the time, for all views together; where much flows."""
+SHARE = 0.01
+"""Of the time, for all views together, while the processor is busy with what flows. To send what they are
+shown costs more than that again, and nobody can measure it: it goes through the web server."""
 HISTORY_SHARE = 0.25
 """The same while what was before is read for one: it is asked for once, and ends."""
-SAVED_S = 10.0
+IDLE_SHARE = 0.5
+"""With so much time in which there is nothing to compute, they may take what they need."""
+SAVED_S = 2.0
 """So long a time without work is made up for."""
 
 Event = Literal["started", "ended", "removed", "renamed"]
@@ -107,7 +111,7 @@ class View:
     async def receive(self) -> list[Item]:
         """What comes next, in order; waits for some. Batches have only records that the match takes."""
         await self._came.wait()
-        with self._views.working(SHARE):
+        with self._views.working():
             return [self._chosen(item) if isinstance(item, Batch) else item for item in self._next()]
 
     def _next(self) -> list[Item]:
@@ -148,6 +152,7 @@ class Views:
         self._all: list[View] = []
         self._free_at = -math.inf
         """Before this, what views may take of the time is used up."""
+        self._load = Load()
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -196,8 +201,9 @@ class Views:
             view.tell(news)
 
     @contextmanager
-    def working(self, share: float) -> Iterator[None]:
-        """What is done meanwhile is for a view: it may be so much of the time. `rest` keeps to that."""
+    def working(self, share: float = SHARE) -> Iterator[None]:
+        """What is done meanwhile is for a view: choosing, encoding. It may be so much of the time, and `rest`
+        keeps to that."""
         began = time.perf_counter()
         try:
             yield
@@ -207,4 +213,6 @@ class Views:
 
     async def rest(self) -> None:
         """Wait until views may work again. A checkpoint in any case."""
+        if self._load.idle_share() >= IDLE_SHARE:
+            self._free_at = -math.inf
         await trio.sleep_until(max(self._free_at, trio.current_time()))
