@@ -411,12 +411,14 @@ async def sink_of(server: Loki, sink_to: Making, name: str, **options: Any) -> t
     return sink, Origin(f"docker:{name}", "docker", id="c" * 64, name=name)
 
 
-async def found(loki: Loki, name: str, count: int) -> Sequence[tuple[dict[str, str], int, str]]:
-    """What is there of a container, once it is so many lines."""
+async def found(
+    loki: Loki, name: str, count: int, having: str = ""
+) -> Sequence[tuple[dict[str, str], int, str]]:
+    """What is there of a container, once it is so many lines, `having` what a LogQL filter says."""
     lines: Sequence[tuple[dict[str, str], int, str]] = ()
     deadline = time.monotonic() + 30
     while len(lines) < count and time.monotonic() < deadline:
-        lines = await trio.to_thread.run_sync(loki.lines, f'{{container="{name}"}}')
+        lines = await trio.to_thread.run_sync(loki.lines, f'{{container="{name}"}} {having}')
     return lines
 
 
@@ -498,3 +500,25 @@ async def test_a_real_loki_keeps_once_what_is_sent_again(loki: Loki, sink_to: Ma
     for _ in range(2):
         assert await sink.deliver([given]) == DELIVERED
     assert [text for _, _, text in await found(loki, "again", 2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["cut", "as large as it is"])
+async def test_a_real_loki_takes_large_deliveries_in_parts_and_refuses_what_is_too_large_for_it(
+    loki: Loki, sink_to: Making, monkeypatch: pytest.MonkeyPatch, bound: bool
+) -> None:
+    if not bound:
+        monkeypatch.setattr(LokiEncoding, "body_bytes", None)
+    name = f"large-{bound}".lower()
+    sink = await sink_to(loki.url, encoding="loki", loki={"format": "json"})
+    labels = {f"label-{n}": "x" * 50 for n in range(22)}
+    origin = Origin(f"docker:{name}", "docker", id="c" * 64, name=name, labels=labels)
+    second = now()[:-10]
+    given = batch(*(line(f"line {n}", f"{second}{n:09d}Z") for n in range(2900)), of=origin)
+    if not bound:
+        with pytest.raises(Refused, match="too large"):
+            await sink.deliver([given])
+        return
+    assert await sink.deliver([given]) == DELIVERED
+    lines = await found(loki, name, 290, '|~ `"line [0-9]*7"`')  # all of them are more than it gives at once
+    wanted = [f"line {n}" for n in range(2900) if n % 10 == 7]
+    assert [json.loads(text)["message"] for _, _, text in lines] == wanted
