@@ -131,7 +131,7 @@ class Sweep:
         for fork in log.forks:
             self._emit.apart(log.origin, fork.began)
             self._ready[fork] = None
-        if log.names:
+        if log.next_name(log) is not None:
             self._at_old_names[log] = None
         self._emit.takes_over(log, log.origin)
         if log.stranded:

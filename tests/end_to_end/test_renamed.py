@@ -16,7 +16,7 @@ from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.ending import DONE, UNDELIVERED
-from logroute.simulator import SimulatedEngine
+from logroute.simulator import SimulatedContainer, SimulatedEngine
 from logroute.sources import docker
 from logroute.sources.engine_logs import EngineLog
 from logroute.sources.log_file import LogFile
@@ -39,6 +39,22 @@ def configure(world: World, read: str, *, joins: bool) -> None:
     if joins:
         config["processors"] = [{"type": "multiline", "start": "^n "}]
     path.write_text(json.dumps(config))
+
+
+async def fall_behind(world: World, daemon: Daemon, web: SimulatedContainer, last: int, step: int) -> None:
+    """The routes `web` and `both` are paused, and are behind when `all` has so many lines."""
+    slow = [daemon.router.routes[name] for name in ("web", "both")]
+    write(web, 1, 10)
+    for route in slow:
+        await world.until(10, route.name)
+        route.pause(time.time())
+    for first in range(11, last, step):
+        write(web, first, first + step - 1)
+        await trio.sleep(0.02)
+    await world.until(last, "all")
+    (origin,) = {known.origin for known in next(iter(daemon.sources.running.values())).known()}
+    for route in slow:
+        await world.until_true(lambda r=route: daemon.router.is_apart(r, origin), "it is behind")
 
 
 def name_in(daemon: Daemon) -> str:
@@ -140,18 +156,8 @@ async def test_a_log_that_is_opened_anew_has_the_names_that_it_had(
     configure(world, "file", joins=False)
     web = world.container("web")
     async with world.running() as daemon:
+        await fall_behind(world, daemon, web, 1010, 100)
         slow = [daemon.router.routes[name] for name in ("web", "both")]
-        write(web, 1, 10)
-        for route in slow:
-            await world.until(10, route.name)
-            route.pause(time.time())
-        for first in range(11, 1000, 100):
-            write(web, first, first + 99)
-            await trio.sleep(0.02)
-        await world.until(1010, "all")
-        (origin,) = {known.origin for known in next(iter(daemon.sources.running.values())).known()}
-        for route in slow:
-            await world.until_true(lambda r=route: daemon.router.is_apart(r, origin), "it is behind")
         web.rename("db")
         await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
         await trio.sleep(0.1)
@@ -184,19 +190,10 @@ async def test_by_api_whoever_goes_back_for_others_goes_back_to_the_name_of_then
     configure(world, "api", joins=False)
     web = world.container("web")
     async with world.running() as daemon:
-        slow = [daemon.router.routes[name] for name in ("web", "both")]
+        await fall_behind(world, daemon, web, 200, 10)
         (source,) = daemon.sources.running.values()
-        write(web, 1, 10)
+        slow = [daemon.router.routes[name] for name in ("web", "both")]
         for route in slow:
-            await world.until(10, route.name)
-            route.pause(time.time())
-        for first in range(11, 200, 10):
-            write(web, first, first + 9)
-            await trio.sleep(0.03)
-        await world.until(200, "all")
-        (origin,) = {known.origin for known in source.known()}
-        for route in slow:
-            await world.until_true(lambda r=route: daemon.router.is_apart(r, origin), "it is behind")
             route.resume()
             await world.until(200, route.name)
         (container,) = source.containers.values()  # type: ignore[attr-defined]
