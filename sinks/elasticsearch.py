@@ -397,7 +397,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
 
     def _letter(self, rejected: Rejected, batches: Sequence[Batch], longest: int | None = None) -> bytes:
         """An operation that creates a document of it: as text, because of that nothing else can be made."""
-        from logroute.sinks.encoding import encode_json
+        from logroute.sinks.record_json import encode_json
 
         origin, record = batches[rejected.batch].origin, rejected.record
         template = Template.parse(self.options.dead_letter_index or "")

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from logroute.router.json_text import depth, nested_text
-from logroute.router.record import STREAMS, Batch, DetailedRecord, Origin, Record, all_plain
-from logroute.sinks.columns import BYTES, Plain, plain, woven
-from logroute.sinks.encoding import id_begins, json_lines, plain_json, without_surrogates
+from logroute.router.record import Batch, DetailedRecord, Record, all_plain
+from logroute.sinks.columns import BYTES, woven
 from logroute.sinks.failures import excerpt
+from logroute.sinks.record_json import JsonColumns, json_columns, json_lines, without_surrogates
 
 FILTER = "errors,items.*._id,items.*.status,items.*.error.type,items.*.error.reason"
 """What is asked of an answer. Of what was created that is 80 bytes an item, of 200. Without the status it
@@ -69,11 +69,9 @@ class _Create(msgspec.Struct, gc=False):
 
 def operations(batch: Batch, index: str = "") -> bytes:
     """Of each record an operation that creates its document; `index` where the request names none."""
-    if (columns := plain(batch)) is not None:
-        try:
-            return _plain_operations(batch.origin, columns, index)
-        except UnicodeEncodeError:  # half of a surrogate pair
-            pass
+    columns = json_columns(batch)
+    if columns is not None and not any(map(_may_be_deep, columns.fields)):
+        return _woven_operations(columns, index)
     documents = json_lines(_shallow(batch))
     try:
         return _operations(documents, index)
@@ -88,13 +86,17 @@ def _operations(documents: Sequence[Any], index: str) -> bytes:
     return _encode_lines(lines)
 
 
-def _plain_operations(origin: Origin, columns: Plain, index: str) -> bytes:
-    begins = {stream: (b'{"create":{"_id":' + id_begins(origin, stream)).decode(BYTES) for stream in STREAMS}
+def _woven_operations(columns: JsonColumns, index: str) -> bytes:
+    begins = {stream: f'{{"create":{{"_id":"{prefix}' for stream, prefix in columns.prefixes.items()}
     target = b'","_index":%b}}\n' % _encode(index) if index else b'"}}\n'
-    documents = plain_json(origin, columns)
     begin = [begins[stream] for stream in columns.streams]
-    operations = [begin, columns.times, target.decode(BYTES), *documents]
-    return woven(len(columns.times), operations).encode(BYTES)
+    operations = [begin, columns.ids, target.decode(BYTES), *columns.documents]
+    return woven(len(begin), operations).encode(BYTES)
+
+
+def _may_be_deep(fields: str) -> bool:
+    """By their text: what has so few brackets is not."""
+    return fields.count("{") + fields.count("[") > DEEPEST
 
 
 def _shallow(batch: Batch) -> Batch:

@@ -22,11 +22,12 @@ from logroute.router.record import STREAMS, Origin, Record, Stream
 from logroute.router.template import BoundTemplate, Template
 from logroute.sinks import DELIVERED, Outcome, Retryable
 from logroute.sinks.columns import BYTES, Plain, plain, woven
-from logroute.sinks.encoding import encode_json, expressible, id_begins, record_texts
+from logroute.sinks.encoding import expressible, record_texts
 from logroute.sinks.epoch import epoch_seconds
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
 from logroute.sinks.http_encoding import Confirmation, ProtocolEncoding, Stopped
+from logroute.sinks.record_json import encode_batch, id_prefixes
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
@@ -157,7 +158,7 @@ class SplunkEncoding(ProtocolEncoding):
 
     def _events(self, batch: Batch) -> list[Any]:
         if self._options.format == "json":
-            return [msgspec.Raw(line) for line in encode_json(batch.origin, batch.records).split(b"\n")[:-1]]
+            return [msgspec.Raw(line) for line in encode_batch(batch).split(b"\n")[:-1]]
         texts = self._texts(batch) if self._texts else [record.message for record in batch.records]
         if _any_blank(texts):
             return [text if text and not text.isspace() else _BlankEvent(text) for text in texts]
@@ -245,7 +246,7 @@ def _any_blank(texts: Sequence[str]) -> bool:
 
 def _plain_events(origin: Origin, columns: Plain, of_stream: Mapping[Stream, bytes]) -> bytes:
     """Events that are messages alone. Raises UnicodeEncodeError."""
-    between = {stream: (b'","fields":{"id":' + id_begins(origin, stream)).decode(BYTES) for stream in STREAMS}
+    between = {stream: f'","fields":{{"id":"{prefix}' for stream, prefix in id_prefixes(origin).items()}
     behind = {stream: '"' + rest.decode(BYTES) for stream, rest in of_stream.items()}
     times, streams = columns.times, columns.streams
     event: list[str | list[str]] = ['{"time":', epoch_seconds(times), ',"event":', columns.texts()]

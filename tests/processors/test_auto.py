@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logroute.router.record import Record
-from logroute.sinks.encoding import encode_json
+from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import WEB, batch, made, record
 
 AUTO, ANOTHER = made("auto"), made("auto")

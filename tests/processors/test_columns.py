@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.router.record import Record
-from logroute.sinks.encoding import encode_json
+from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 
 

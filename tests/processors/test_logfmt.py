@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from logroute.processors.logfmt import _each_pair, all_pairs, pairs
 from logroute.router.record import Record
-from logroute.sinks.encoding import encode_json
+from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 
 

@@ -21,7 +21,7 @@ from logroute.router.chain import WITHHELD, Stage, StagePlan
 from logroute.router.match import EVERYTHING
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Record
-from logroute.sinks.encoding import encode_json
+from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 
 ALL = ["card", "iban", "email", "ip", "bearer", "aws", "jwt"]

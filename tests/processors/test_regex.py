@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from logroute.processors._linear import is_linear
 from logroute.processors._named import NamedPattern
 from logroute.router.record import Record
-from logroute.sinks.encoding import encode_json
+from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
 
 

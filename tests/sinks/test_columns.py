@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -13,10 +14,11 @@ from logroute.router.column_batch import ColumnBatch
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
 from logroute.sinks.columns import BYTES, FEW, Plain, pieces, plain, woven
-from logroute.sinks.elasticsearch_bulk import operations
+from logroute.sinks.elasticsearch_bulk import DEEPEST, operations
 from logroute.sinks.encoding import encoder, expressible
 from logroute.sinks.forward_entries import EntryEncoder
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
+from logroute.sinks.record_json import json_columns
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from logroute.sinks.syslog_message import HeaderTemplates, SyslogEncoder
 
@@ -132,6 +134,72 @@ def test_a_record_with_details_keeps_them(newlines: bool) -> None:
     ]
     read = batch(ORIGIN, in_order([], lambda r: r.message + end) + some, newlines=newlines)
     assert json.loads(encoder("json")(read).splitlines()[-1])["log"] == {"truncated": True}
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(0, 9), st.floats(), TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=2)
+)
+FIELDS = st.none() | st.dictionaries(TEXTS | st.sampled_from(["log", "host", "user"]), VALUES, max_size=3)
+DETAILED = st.builds(
+    DetailedRecord,
+    TEXTS,
+    st.sampled_from(["stdout", "stderr"]),
+    TIMES,
+    sequence=st.integers(0, 1),
+    level=st.sampled_from([None, "info", '"wärn"']),
+    fields=FIELDS,
+    truncated=st.booleans(),
+    place=st.sampled_from([None, "fingerprint-17"]),
+    part=st.sampled_from(["", ".1"]),
+    logged=st.just("") | TIMES,
+    error=st.just("") | TEXTS,
+    at_root=st.booleans(),
+)
+LOG_FILE = Origin("file:1", "app", file="/var/log/äpp.log", host="node-7")
+
+
+def as_json_makes_them(count: int) -> list[Record]:
+    """Records of a program that all are alike."""
+    return [
+        DetailedRecord(
+            f"m{n}",
+            "stderr" if n % 3 else "stdout",
+            f"2026-11-23T20:06:25.{n:09d}Z",
+            level="info" if n % 2 else "warn",
+            fields={"user": f"u{n}", "nested": {"deep": [n]}},
+            logged=f"2026-11-23T20:06:25.9{n:08d}Z",
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("origin", [ORIGIN, NOBODY, LOG_FILE], ids=["container", "nobody", "file"])
+@given(others=st.lists(DETAILED, max_size=4), alike=st.booleans())
+@example(others=[], alike=True)
+def test_a_batch_says_what_is_known_of_each_of_its_records(
+    encode: Callable[[Batch], bytes], origin: Origin, others: list[Record], alike: bool
+) -> None:
+    first = as_json_makes_them(FEW) if alike else in_order([], lambda r: r.message)
+    records = [*first, *others]
+    whole = encode(batch(origin, records, newlines=False, ready=True))
+    assert whole == one_by_one(origin, records, encode)
+
+
+def test_records_with_details_are_encoded_in_columns() -> None:
+    assert json_columns(batch(ORIGIN, as_json_makes_them(FEW), newlines=False, ready=True)) is not None
+    assert json_columns(batch(ORIGIN, as_json_makes_them(FEW - 1), newlines=False, ready=True)) is None
+
+
+def test_fields_are_no_deeper_than_elasticsearch_takes_them_in_columns_either() -> None:
+    deep: Any = "bottom"
+    for _ in range(DEEPEST):
+        deep = [deep]
+    records = as_json_makes_them(FEW)
+    records.append(DetailedRecord("m", "stdout", "2026-11-23T20:06:26.123456789Z", fields={"a": deep}))
+    documents = operations(batch(ORIGIN, records, newlines=False, ready=True)).splitlines()[1::2]
+    assert json.loads(documents[-1])["fields"] == {"a": "[" * DEEPEST + '"bottom"' + "]" * DEEPEST}
+    assert json.loads(documents[0])["fields"] == {"user": "u1", "nested": {"deep": [1]}}
 
 
 @given(st.binary(max_size=40), st.integers(1, 9))
