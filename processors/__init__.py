@@ -16,9 +16,11 @@ from pydantic import Field
 
 from logroute.config.components import Options
 from logroute.config.types import MatchField
+from logroute.router.column_batch import in_columns
 from logroute.router.match import EVERYTHING
 
 if TYPE_CHECKING:
+    from logroute.router.column_batch import ColumnBatch
     from logroute.router.position import Mark, Position
     from logroute.router.record import Batch, Stream
 
@@ -104,6 +106,32 @@ class Processor(ABC, Generic[OptionsT]):
     def metric(self) -> Metric | None:
         """What it counts for the user, as it stands now."""
         return None
+
+
+class ColumnProcessor(Processor[OptionsT]):
+    """A processor that treats lines of one program in columns, which takes half as long as records do."""
+
+    makes: ClassVar[bool] = True
+
+    @abstractmethod
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        """The batch as it goes on, itself or a new one (`with_columns`), with as many records.
+
+        None where they are not alike, or not so that it pays: then nothing is changed or counted, and they
+        are looked at one by one. What becomes of each is the same.
+
+        Where nothing is known of them but their lines, messages may still end with newlines.
+        """
+
+    @abstractmethod
+    def by_record(self, batch: Batch) -> Batch:
+        """What `apply` does. Records of which nothing is known but their lines are not in columns here."""
+
+    def apply(self, batch: Batch) -> Batch:
+        for whole in in_columns(batch, max(1, len(batch))):
+            if (made := self.columns(whole)) is not None:
+                return made
+        return self.by_record(batch)
 
 
 class Holder(Processor[OptionsT]):

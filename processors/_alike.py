@@ -6,8 +6,9 @@ within an object is no part of what it says: they have that of the first line th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -53,6 +54,51 @@ class Alike:
         names = {key: name for key, name in self._shape.names.items() if key not in without}
         return dict_maker(tuple(f"row.{name}" for name in names.values()))(self._rows, *names)
 
+    def fields(self, without: Collection[str | None] = ()) -> RowFields | None:
+        """The same, to be made later: nobody asks for columns any more. None where nothing is left."""
+        names = self._shape.names
+        if len(left := {key: name for key, name in names.items() if key not in without}) == 0:
+            return None
+        return RowFields(self._rows, left, tuple(name for key, name in names.items() if key in without))
+
+
+class RowFields:
+    """Fields that are rows yet. JSON is made of these as they are, without what is no field."""
+
+    def __init__(
+        self, rows: Sequence[msgspec.Struct], names: Mapping[str, str], others: tuple[str, ...]
+    ) -> None:
+        self._rows = rows
+        self._names = names
+        self._others = others
+        """Of values that are no fields, and are to be taken out before JSON is made."""
+
+    def objects(self) -> list[dict[str, Any]]:
+        names = self._names
+        return dict_maker(tuple(f"row.{name}" for name in names.values()))(self._rows, *names)
+
+    def values(self) -> Sequence[Any]:
+        if self._others:
+            _remover(self._others)(self._rows)
+            self._others = ()
+        return self._rows
+
+    def chosen(self, taken: bytes) -> RowFields:
+        return RowFields([*compress(self._rows, taken)], self._names, self._others)
+
+    def part(self, start: int, end: int) -> RowFields:
+        return RowFields(self._rows[start:end], self._names, self._others)
+
+
+@lru_cache(maxsize=256)
+def _remover(names: tuple[str, ...]) -> Callable[[Sequence[msgspec.Struct]], None]:
+    """Takes these values out of rows. It is compiled: names are ours."""
+    assigned = " = ".join(f"row.{name}" for name in names)
+    made: dict[str, Any] = {"UNSET": msgspec.UNSET}
+    exec(f"def remove(rows):\n for row in rows:\n  {assigned} = UNSET\n", made)
+    remove: Callable[[Sequence[msgspec.Struct]], None] = made["remove"]
+    return remove
+
 
 class _Shape:
     def __init__(self, keys: Sequence[str], value: Any) -> None:
@@ -88,20 +134,24 @@ def _is_worth_it(keys: Sequence[str], lines: int) -> bool:
     return lines >= MANY or sights[0] >= SIGHTS
 
 
-def alike(lines: Sequence[str]) -> Alike | None:
-    """Lines that are objects with the same keys; None where that is not so, or does not look so."""
-    if len(lines) < FEW or "" in lines or {*map(_first, lines)} != {"{"} or {*map(_last, lines)} != {"}"}:
+def alike(lines: Sequence[str], *, newlines: bool = False) -> Alike | None:
+    """Lines that are objects with the same keys; None where that is not so, or does not look so.
+
+    Each may still have the newline that ended it.
+    """
+    last, nothing = (_last_before_newline, "\n") if newlines else (_last, "")
+    if len(lines) < FEW or nothing in lines or {*map(_first, lines)} != {"{"} or {*map(last, lines)} != {"}"}:
         return None
     if max(map(len, lines)) > SHALLOW and any(map(_may_be_deep, lines)):
         return None
     try:
         samples = [_decode_object(lines[index]) for index in some(len(lines))]
-        return read("\n".join(lines), len(lines), samples)
+        return read(("" if newlines else "\n").join(lines), len(lines), samples)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
-_first, _last = itemgetter(0), itemgetter(-1)
+_first, _last, _last_before_newline = itemgetter(0), itemgetter(-1), itemgetter(-2)
 
 
 def _may_be_deep(line: str) -> bool:

@@ -1,13 +1,11 @@
-"""Records, and their fields, made of columns: many at once; nothing is done for each of them but in C."""
+"""Fields made of columns: many at once; nothing is done for each of them but in C."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import compress
 from typing import Any
-
-from logroute.router.record import DetailedRecord, Stream
 
 DictMaker = Callable[..., list[dict[str, Any]]]
 
@@ -25,17 +23,35 @@ def dict_maker(values: tuple[str, ...]) -> DictMaker:
     return made
 
 
-def made_detailed(
-    messages: Sequence[str],
-    streams: Sequence[Stream],
-    times: Sequence[str],
-    *,
-    levels: Sequence[str | None] | None = None,
-    fields: Sequence[dict[str, Any] | None] | None = None,
-    logged: Sequence[str] | None = None,
-    at_root: bool = False,
-) -> list[DetailedRecord]:
-    """Records of which more is known than of plain ones, which they stand for."""
-    given = (messages, streams, times, repeat(0), levels or repeat(None), fields or repeat(None))
-    others = (repeat(False), repeat(None), repeat(""), logged or repeat(""), repeat(""), repeat(at_root))
-    return list(map(DetailedRecord, *given, *others))
+class ColumnFields:
+    """Fields that are columns yet."""
+
+    def __init__(
+        self, columns: Mapping[str, Sequence[Any]], some: tuple[str, ...] = (), absent: Any = None
+    ) -> None:
+        self._columns = columns
+        self._some = some
+        """Those that are absent in some records …"""
+        self._absent = absent
+        """… where this stands for them."""
+
+    def objects(self) -> list[dict[str, Any]]:
+        rows = zip(*self._columns.values(), strict=True)
+        names = tuple(f"row[{place}]" for place in range(len(self._columns)))
+        objects = dict_maker(names)(rows, *self._columns)
+        for name in self._some:
+            for found in objects:
+                if found[name] == self._absent:
+                    del found[name]
+        return objects
+
+    def values(self) -> Sequence[Any]:
+        return self.objects()
+
+    def chosen(self, taken: bytes) -> ColumnFields:
+        chosen = {name: [*compress(column, taken)] for name, column in self._columns.items()}
+        return ColumnFields(chosen, self._some, self._absent)
+
+    def part(self, start: int, end: int) -> ColumnFields:
+        part = {name: column[start:end] for name, column in self._columns.items()}
+        return ColumnFields(part, self._some, self._absent)

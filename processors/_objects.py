@@ -11,14 +11,18 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from logroute.processors._from_columns import made_detailed
+import msgspec
+
 from logroute.processors._times import adopt, near, parse_time, parse_times
+from logroute.router.column_batch import Details
 from logroute.router.json_text import depth
 from logroute.router.levels import NAMES
-from logroute.router.record import DetailedRecord, Record, all_plain, detailed
+from logroute.router.record import DetailedRecord, Record, detailed
 
 if TYPE_CHECKING:
     from logroute.processors._alike import Alike
+    from logroute.router.column_batch import ColumnBatch
+    from logroute.router.record import Batch
 
 # `levelname` is Python's logging's, `level_name` Monolog's. `@t`, `@l`, `@m` and `@mt` are Serilog's compact
 # form (https://clef-json.org): the text is `@m`, or `@mt` before its names are filled in.
@@ -161,19 +165,35 @@ class _NotAlikeError(Exception):
     """Not all of the objects say it in the same way. Nothing has been changed yet."""
 
 
+def take_columns(batch: ColumnBatch, lines: Alike, *, keep: bool = False, at_root: bool = False) -> Batch:
+    """`take` for records of which nothing is known but their lines, which are objects with the same keys."""
+    engines = batch.times
+    try:
+        said = _said(lines, engines, keep=keep)
+    except _NotAlikeError:
+        return batch.with_records([*_taken(batch.records, lines, keep=keep, at_root=at_root)])
+    messages = batch.bare if said.messages is None else said.messages
+    logged = None if said.times is None else engines
+    times = engines if said.times is None else said.times
+    details = Details(said.levels, lines.fields(without=said.keys), logged, at_root)
+    return batch.with_columns((messages, batch.streams, times), details)
+
+
 def take_alike(
     records: Sequence[Record], lines: Alike, *, keep: bool = False, at_root: bool = False
 ) -> list[DetailedRecord]:
-    """`take` for each record and its object, of objects with the same keys.
-
-    Plain records stay what they are; what is made of them is new. Others are changed.
-    """
-    plain = all_plain(records)
-    if plain or not any(record.fields for record in records):
+    """`take` for each record and its object, of objects with the same keys. They are changed."""
+    if not any(record.fields for record in records):
         try:
-            return _take_rows(records, lines, plain=plain, keep=keep, at_root=at_root)
+            said = _said(lines, [record.logged or record.time for record in records], keep=keep)
         except _NotAlikeError:
             pass
+        else:
+            return _take_rows(records, lines, said, at_root=at_root)
+    return _taken(records, lines, keep=keep, at_root=at_root)
+
+
+def _taken(records: Sequence[Record], lines: Alike, *, keep: bool, at_root: bool) -> list[DetailedRecord]:
     made = [detailed(record) for record in records]
     take_all(made, lines.objects(), keep=keep)
     for record in made:
@@ -181,10 +201,18 @@ def take_alike(
     return made
 
 
-def _take_rows(
-    records: Sequence[Record], lines: Alike, *, plain: bool, keep: bool, at_root: bool
-) -> list[DetailedRecord]:
-    """For those that say it in one form. Raises _NotAlikeError."""
+class _Said(msgspec.Struct, frozen=True):
+    """What objects say, a column of each; None: nothing."""
+
+    levels: Sequence[str] | None
+    times: list[str] | None
+    messages: list[str] | None
+    keys: tuple[str | None, ...]
+    """Under which keys."""
+
+
+def _said(lines: Alike, engines: Sequence[str], *, keep: bool) -> _Said:
+    """What all of them say in one form. Raises _NotAlikeError."""
     keys = lines.keys
     level_key, time_key, message_key = (
         next((key for key in some if key in keys), None) for some in (LEVEL_KEYS, TIME_KEYS, MESSAGE_KEYS)
@@ -193,36 +221,30 @@ def _take_rows(
     if level_key is None and ("log" in keys or (time_key is None and "t" in keys)):
         raise _NotAlikeError
     message_key = None if keep else message_key
-    engines = [record.time for record in records] if plain else [r.logged or r.time for r in records]
-    levels = None if level_key is None else _levels(lines.column(level_key))
-    times = None if time_key is None else _times(lines.column(time_key), engines)
-    messages = None if message_key is None else _texts(lines.column(message_key))
-    objects: list[dict[str, Any]] | list[None] = lines.objects(without=(level_key, time_key, message_key))
-    if not objects[0]:
-        objects = [None] * len(records)
-    if not plain:
-        made = [detailed(record) for record in records]
-        for record, found in zip(made, objects, strict=True):
-            record.fields, record.at_root = found, record.at_root or at_root
-        if levels is not None:
-            for record, level in zip(made, levels, strict=True):
-                record.level = level
-        if times is not None:
-            for record, engine, time in zip(made, engines, times, strict=True):
-                record.logged, record.time = engine, time
-        if messages is not None:
-            for record, message in zip(made, messages, strict=True):
-                record.message = message
-        return made
-    return made_detailed(
-        [record.message for record in records] if messages is None else messages,
-        [record.stream for record in records],
-        engines if times is None else times,
-        levels=levels,
-        fields=objects,
-        logged=None if times is None else engines,
-        at_root=at_root,
+    return _Said(
+        None if level_key is None else _levels(lines.column(level_key)),
+        None if time_key is None else _times(lines.column(time_key), engines),
+        None if message_key is None else _texts(lines.column(message_key)),
+        (level_key, time_key, message_key),
     )
+
+
+def _take_rows(
+    records: Sequence[Record], lines: Alike, said: _Said, *, at_root: bool
+) -> list[DetailedRecord]:
+    made = [detailed(record) for record in records]
+    for record, found in zip(made, lines.objects(without=said.keys), strict=True):
+        record.fields, record.at_root = found or None, record.at_root or at_root
+    if said.levels is not None:
+        for record, level in zip(made, said.levels, strict=True):
+            record.level = level
+    if said.times is not None:
+        for record, time in zip(made, said.times, strict=True):
+            record.logged, record.time = record.logged or record.time, time
+    if said.messages is not None:
+        for record, message in zip(made, said.messages, strict=True):
+            record.message = message
+    return made
 
 
 def _take_columns(

@@ -127,9 +127,9 @@ class WindowProcessor(Processor[OptionsT]):
                 going_on.append(record)
             else:
                 held = True
-        if not held and len(going_on) == len(batch.lines):
+        if not held and len(going_on) == len(batch):
             return batch
-        return batch.with_records(going_on, batch.size_bytes * len(going_on) // max(1, len(batch.lines)))
+        return batch.with_records(going_on, batch.size_bytes * len(going_on) // max(1, len(batch)))
 
     @staticmethod
     def _window(windows: dict[int, Window], number: int) -> Window:

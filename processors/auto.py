@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import Processor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorOptions
 from logroute.processors._alike import alike
 from logroute.processors._level_text import LevelText
-from logroute.processors._objects import SHALLOW, check_depth, reason, take_alike, take_all
+from logroute.processors._objects import SHALLOW, check_depth, reason, take_alike, take_all, take_columns
 from logroute.processors.logfmt import alike_pairs, all_pairs, begins
-from logroute.router.record import Batch, DetailedRecord, owned_records
+from logroute.router.column_batch import ColumnBatch
+from logroute.router.record import Batch, DetailedRecord, all_plain, owned_records
 
 _object_begins = re.compile(r'\s*+\{\s*+"').match
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -41,19 +42,23 @@ class AutoOptions(ProcessorOptions):
 
 
 @PROCESSORS.register(AutoOptions)
-class AutoProcessor(Processor[AutoOptions]):
-    makes: ClassVar[bool] = True
-
+class AutoProcessor(ColumnProcessor[AutoOptions]):
     def __init__(self, options: AutoOptions) -> None:
         super().__init__(options)
         self._text = LevelText()
 
-    def apply(self, batch: Batch) -> Batch:
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        if batch.details is not None:
+            return None
+        rows = alike(batch.messages, newlines=batch.newlines) or alike_pairs(batch.bare, FEWEST_PAIRS)
+        return None if rows is None else take_columns(batch, rows, keep=self.options.keep)
+
+    def by_record(self, batch: Batch) -> Batch:
         records = batch.records
-        lines = [record.message for record in records]
-        rows = alike(lines) or alike_pairs(lines, FEWEST_PAIRS)
-        if rows is not None:
-            return batch.with_records([*take_alike(records, rows, keep=self.options.keep)])
+        if not all_plain(records):
+            lines = batch.messages
+            if (rows := alike(lines) or alike_pairs(lines, FEWEST_PAIRS)) is not None:
+                return batch.with_records([*take_alike(records, rows, keep=self.options.keep)])
         batch = batch.with_records(owned_records(records, copied=False))
         taken: list[DetailedRecord] = []
         objects: list[dict[str, Any]] = []

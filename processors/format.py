@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
+import msgspec
 from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import Processor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorOptions
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
-from logroute.processors._from_columns import dict_maker, made_detailed
+from logroute.processors._from_columns import ColumnFields
 from logroute.processors._layouts import Layout, zone_of
 from logroute.processors._objects import level_of
 from logroute.processors._times import adopt, near, parse_time
-from logroute.router.record import Batch, DetailedRecord, Record, all_plain, detailed
+from logroute.router.column_batch import ColumnBatch, Details
+from logroute.router.record import Batch, DetailedRecord, Record, detailed
 
 ABSENT = "-"
 """What programs write for what is absent."""
@@ -45,19 +47,33 @@ class FormatOptions(ProcessorOptions):
 
 
 @PROCESSORS.register(FormatOptions)
-class FormatProcessor(Processor[FormatOptions]):
-    makes: ClassVar[bool] = True
-
+class FormatProcessor(ColumnProcessor[FormatOptions]):
     def __init__(self, options: FormatOptions) -> None:
         super().__init__(options)
         self._readers = [Reader(shape, options.zone, keep=options.keep) for shape in FORMATS[options.name]]
 
-    def apply(self, batch: Batch) -> Batch:
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        # What a program prints most comes first.
+        return None if batch.details is not None else self._readers[0].columns(batch)
+
+    def by_record(self, batch: Batch) -> Batch:
         records = [*batch.records]
         left: Sequence[int] = range(len(records))
         for reader in self._readers:
             left = reader.read(records, left)
         return batch.with_records(records)
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What lines say, a column of each; None: nothing."""
+
+    times: Sequence[str | None]
+    all_near: bool
+    """All times are such as are taken for the records' own."""
+    levels: Sequence[str] | None
+    messages: list[str] | None
+    apart: bool
+    """Levels are to be looked at line by line."""
 
 
 class Reader:
@@ -75,6 +91,39 @@ class Reader:
         self._has_severity = "severity" in self._names
         self._has_priority = "priority" in self._names
         self._has_message = "message" in self._names and not keep
+
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        """Records with what their lines say; None if not all are such lines, or do not say it in one way."""
+        messages, engines, count = batch.bare, batch.times, len(batch)
+        columns = self._all(messages)
+        if columns is None:
+            return None
+        said = self._said(columns, engines)
+        if said.apart or not (said.all_near or {*said.times} <= {None}):
+            return None
+        return batch.with_columns(
+            (
+                messages if said.messages is None else said.messages,
+                batch.streams,
+                said.times if said.all_near else engines,  # type: ignore[arg-type]
+            ),
+            Details(said.levels, self._fields(columns, count), engines if said.all_near else None),
+        )
+
+    def _all(self, messages: Sequence[str]) -> dict[str, Sequence[Any]] | None:
+        """What all lines say, by name; None if one of them is another."""
+        if self._many is not None:
+            if (many := self._many(messages)) is None or len(many[0]) < len(messages):
+                return None
+            absent = [ABSENT] * len(messages)
+            return {name: many[1].get(name, absent) for name in self._names}
+        match = self._match
+        rows = []
+        for message in messages:
+            if (found := match(message)) is None:
+                return None
+            rows.append(found.groups(ABSENT))
+        return dict(zip(self._names, zip(*rows, strict=True), strict=True))
 
     def read(self, records: list[Record], places: Sequence[int]) -> Sequence[int]:
         """Have the fields of records in these places be what their lines say.
@@ -125,17 +174,10 @@ class Reader:
             for place, record in zip(places, made, strict=True):
                 records[place] = record
 
-    def _taken(
-        self, records: Sequence[Record], columns: dict[str, Sequence[Any]]
-    ) -> Sequence[DetailedRecord]:
-        """Records with what their lines say, by name. Nothing is changed before everything is known."""
-        plain = all_plain(records)
-        engines = (
-            [record.time for record in records]
-            if plain
-            else [record.logged or record.time for record in records]
-        )
-        times = self._times(columns["time"], engines) if self._has_time else [None] * len(records)
+    def _said(self, columns: dict[str, Sequence[Any]], engines: Sequence[str]) -> _Said:
+        """What lines say of time, level and message; this is taken out of the columns."""
+        count = len(engines)
+        times = self._times(columns["time"], engines) if self._has_time else [None] * count
         told = {*times}
         all_near = None not in told and near(told, engines)
         levels = self._levels_of(columns["severity"]) if self._has_severity else None
@@ -146,35 +188,35 @@ class Reader:
             del columns["time"]
         if levels is not None:
             del columns["severity"]
-        objects = self._objects(columns, len(records))
         apart = self._has_priority or (self._has_severity and levels is None)
-        if plain and not apart and (all_near or told <= {None}):
-            return made_detailed(
-                [record.message for record in records] if messages is None else messages,
-                [record.stream for record in records],
-                times if all_near else engines,  # type: ignore[arg-type]
-                levels=levels,
-                fields=objects,
-                logged=engines if all_near else None,
-            )
+        return _Said(times, all_near, levels, messages, apart)
+
+    def _taken(
+        self, records: Sequence[Record], columns: dict[str, Sequence[Any]]
+    ) -> Sequence[DetailedRecord]:
+        """Records with what their lines say, by name. Nothing is changed before everything is known."""
+        engines = [record.logged or record.time for record in records]
+        said = self._said(columns, engines)
+        fields = self._fields(columns, len(records))
+        objects = fields.objects() if fields is not None else [{} for _ in records]
         made = [detailed(record) for record in records]
-        for record, found, said in zip(made, objects, times, strict=True):
-            if not all_near and said is not None:
-                _take_time(record, found, said)
-            if apart:
+        for record, found, time in zip(made, objects, said.times, strict=True):
+            if not said.all_near and time is not None:
+                _take_time(record, found, time)
+            if said.apart:
                 self._take_level(record, found)
             if record.fields:
                 record.fields |= found
             else:
                 record.fields = found
-        if levels is not None:
-            for record, level in zip(made, levels, strict=True):
+        if said.levels is not None:
+            for record, level in zip(made, said.levels, strict=True):
                 record.level = level
-        if messages is not None:
-            for record, message in zip(made, messages, strict=True):
+        if said.messages is not None:
+            for record, message in zip(made, said.messages, strict=True):
                 record.message = message
-        if all_near:
-            for record, engine, time in zip(made, engines, times, strict=True):
+        if said.all_near:
+            for record, engine, time in zip(made, engines, said.times, strict=True):
                 record.logged, record.time = engine, time  # type: ignore[assignment]
         return made
 
@@ -185,22 +227,13 @@ class Reader:
             record.level = severity
             del found["severity"]
 
-    def _objects(self, columns: dict[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
+    def _fields(self, columns: dict[str, Sequence[Any]], count: int) -> ColumnFields | None:
         """What each line says. What is absent in all of them, as most of that is, is not looked at again."""
         absent = {name: column.count(ABSENT) for name, column in columns.items()}
         for name in self._numbers:
             columns[name] = _numbers(columns[name])
-        names = [name for name in columns if absent[name] < count]
-        if not names:
-            return [{} for _ in range(count)]
-        rows = zip(*[columns[name] for name in names], strict=True)
-        objects = dict_maker(tuple(f"row[{place}]" for place in range(len(names))))(rows, *names)
-        for name in names:
-            if absent[name]:
-                for found in objects:
-                    if found[name] == ABSENT:
-                        del found[name]
-        return objects
+        there = {name: column for name, column in columns.items() if absent[name] < count}
+        return ColumnFields(there, tuple(name for name in there if absent[name]), ABSENT) if there else None
 
     def _level_of(self, severity: str) -> str | None:
         return self._levels.get(severity) or level_of(severity)

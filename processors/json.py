@@ -6,15 +6,24 @@ where pino or zap has such a one.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import Processor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorOptions
 from logroute.processors._alike import alike
-from logroute.processors._objects import SHALLOW, check_depth, reason, take, take_alike, take_all
-from logroute.router.record import Batch, DetailedRecord, owned_records
+from logroute.processors._objects import (
+    SHALLOW,
+    check_depth,
+    reason,
+    take,
+    take_alike,
+    take_all,
+    take_columns,
+)
+from logroute.router.column_batch import ColumnBatch
+from logroute.router.record import Batch, DetailedRecord, all_plain, owned_records
 
 _decode = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -32,13 +41,16 @@ class JsonOptions(ProcessorOptions):
 
 
 @PROCESSORS.register(JsonOptions)
-class JsonProcessor(Processor[JsonOptions]):
-    makes: ClassVar[bool] = True
+class JsonProcessor(ColumnProcessor[JsonOptions]):
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        if batch.details is not None or (lines := alike(batch.messages, newlines=batch.newlines)) is None:
+            return None
+        return take_columns(batch, lines, keep=self.options.keep, at_root=self.options.target == "root")
 
-    def apply(self, batch: Batch) -> Batch:
+    def by_record(self, batch: Batch) -> Batch:
         records = batch.records
         at_root = self.options.target == "root"
-        if (lines := alike([record.message for record in records])) is not None:
+        if not all_plain(records) and (lines := alike(batch.messages)) is not None:
             return batch.with_records([*take_alike(records, lines, keep=self.options.keep, at_root=at_root)])
         batch = batch.with_records(owned_records(records, copied=False))
         attempts: list[DetailedRecord] = []

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import Processor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorOptions
 from logroute.processors._fields import MISSING, FieldName
-from logroute.processors._from_columns import made_detailed
 from logroute.processors._level_text import LevelText
 from logroute.processors._objects import LEVEL_KEYS, level_of
-from logroute.router.record import Batch, Record, all_plain
+from logroute.router.column_batch import ColumnBatch, Details
+from logroute.router.record import Batch, Record
 
 
 class LevelOptions(ProcessorOptions):
@@ -26,23 +26,25 @@ class LevelOptions(ProcessorOptions):
 
 
 @PROCESSORS.register(LevelOptions)
-class LevelProcessor(Processor[LevelOptions]):
+class LevelProcessor(ColumnProcessor[LevelOptions]):
     """A level that is there already stays. A text that says two different ones says none."""
-
-    makes: ClassVar[bool] = True
 
     def __init__(self, options: LevelOptions) -> None:
         super().__init__(options)
         self._fields = [FieldName(name) for name in options.fields]
         self._text = LevelText()
 
-    def apply(self, batch: Batch) -> Batch:
-        records = batch.records
-        if self.options.text and all_plain(records):
-            messages = [record.message for record in records]
-            streams, times = [record.stream for record in records], [record.time for record in records]
-            levels = self._text.levels(messages)
-            return batch.with_records([*made_detailed(messages, streams, times, levels=levels)])
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        known = batch.details
+        if known is not None:
+            return batch if known.levels is not None and None not in known.levels else None
+        if not self.options.text:
+            return None
+        messages = batch.bare
+        levels = self._text.levels(messages)
+        return batch.with_columns((messages, batch.streams, batch.times), Details(levels))
+
+    def by_record(self, batch: Batch) -> Batch:
         left = [record for record in batch.records if record.level is None]
         if any(record.fields for record in left):
             left = [record for record in left if not self._by_field(record)]

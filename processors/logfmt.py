@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 from pydantic import Field
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import Processor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorOptions
 from logroute.processors._alike import FEW, Alike, read, some
-from logroute.processors._objects import take_alike, take_all
+from logroute.processors._objects import take_alike, take_all, take_columns
 from logroute.processors._values import ValueType, convert, converters
-from logroute.router.record import Batch, DetailedRecord, owned_records
+from logroute.router.column_batch import ColumnBatch
+from logroute.router.record import Batch, DetailedRecord, all_plain, owned_records
 
 # Possessive throughout, so that no line takes more than linear time.
 begins = re.compile(r'\s*+[^\s="]++=', re.ASCII).match
@@ -49,16 +50,19 @@ class LogfmtOptions(ProcessorOptions):
 
 
 @PROCESSORS.register(LogfmtOptions)
-class LogfmtProcessor(Processor[LogfmtOptions]):
-    makes: ClassVar[bool] = True
-
+class LogfmtProcessor(ColumnProcessor[LogfmtOptions]):
     def __init__(self, options: LogfmtOptions) -> None:
         super().__init__(options)
         self._types = converters(options.types)
 
-    def apply(self, batch: Batch) -> Batch:
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        if batch.details is not None or self._types or (lines := alike_pairs(batch.bare)) is None:
+            return None
+        return take_columns(batch, lines, keep=self.options.keep)
+
+    def by_record(self, batch: Batch) -> Batch:
         types, records = self._types, batch.records
-        if not types and (lines := alike_pairs([record.message for record in records])) is not None:
+        if not types and not all_plain(records) and (lines := alike_pairs(batch.messages)) is not None:
             return batch.with_records([*take_alike(records, lines, keep=self.options.keep)])
         batch = batch.with_records(owned_records(records, copied=False))
         attempts = [record for record in batch.records if begins(record.message) is not None]

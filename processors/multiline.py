@@ -302,7 +302,7 @@ class JoiningProcessor(Holder[OptionsT]):
     def hold(self, batch: Batch, key: Hashable, chosen: bytes | None = None) -> Batch:
         kept = self._kept(key)
         held = dict(kept.get(key, ()))
-        if not held and not batch.lines:
+        if not held and not len(batch):
             return batch
         before = _holding(batch.began, held) if held else batch.before
         size_bytes = batch.size_bytes + _weight(held)

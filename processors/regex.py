@@ -70,7 +70,7 @@ class RegexProcessor(Processor[RegexOptions]):
             if types and not convert(record, found, types):
                 self.books.failed += 1
             take(record, found, keep=keep)
-        self._few = count < FEW * len(batch.lines)
+        self._few = count < FEW * len(batch)
         return batch
 
     def _worth_it(self, records: Sequence[Record]) -> Sequence[Record]:

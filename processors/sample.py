@@ -48,9 +48,9 @@ class SampleProcessor(Processor[SampleOptions]):
             return batch if self._takes(value) else batch.with_records([], 0)
         get, takes = self._value, self._takes
         taken = [record for record in batch.records if takes(get(origin, record))]
-        if len(taken) == len(batch.lines):
+        if len(taken) == len(batch):
             return batch
-        return batch.with_records(taken, batch.size_bytes * len(taken) // len(batch.lines))
+        return batch.with_records(taken, batch.size_bytes * len(taken) // len(batch))
 
     def _value(self, origin: Origin, record: Record) -> Any:
         value = self._by.of_record(origin, record)

@@ -17,7 +17,8 @@ import msgspec
 import structlog
 import trio
 
-from logroute.processors import Holder, Processor, ProcessorBooks
+from logroute.processors import ColumnProcessor, Holder, Processor, ProcessorBooks
+from logroute.router.column_batch import ColumnBatch, in_columns, joined
 from logroute.router.match import Match
 from logroute.router.position import Mark
 from logroute.router.record import (
@@ -71,6 +72,9 @@ class Stage:
         self.processor = plan.make()
         self.holder = self.processor if isinstance(self.processor, Holder) else None
         """Itself, if it holds records back."""
+        self.by_columns = self.processor if isinstance(self.processor, ColumnProcessor) else None
+        """Itself, if it treats records in columns where it can."""
+        self._apply = self.by_columns.by_record if self.by_columns is not None else self.processor.apply
         self._chooser = Chooser(plan.match)
         self._said_at = -SAY_AGAIN_S
 
@@ -86,18 +90,32 @@ class Stage:
         """The mask of the records that are for it; None if all are."""
         return self._chooser.mask(batch)
 
-    def process(self, batch: Batch) -> Batch:
-        """Have the processor treat all of it, and count. Where nothing is left the position still is."""
-        books, given, joined, added = self.books, len(batch.lines), self.books.joined, self.books.added
+    def columns(self, batch: ColumnBatch) -> Batch | None:
+        """Have the processor treat all of it in columns, and count; None if it wants records."""
+        assert self.by_columns is not None
         try:
             with self._watch.running(self.plan.name):
-                result = self.processor.apply(batch)
+                made = self.by_columns.columns(batch)
+        except BaseException as error:
+            self._take(error)
+            return None
+        if made is not None:
+            self.books.records_in += len(batch)
+            self.books.records_out += len(made)
+        return made
+
+    def process(self, batch: Batch) -> Batch:
+        """Have the processor treat all records, and count. Where nothing is left the position still is."""
+        books, given, joined, added = self.books, len(batch), self.books.joined, self.books.added
+        try:
+            with self._watch.running(self.plan.name):
+                result = self._apply(batch)
         except BaseException as error:  # a stranger's may raise anything: Rust's panics are no Exception
             self._take(error)
             books.failed += given
             result = _withheld(batch) if self.processor.guards else batch
         made = result if result is not None else batch.with_records([], 0)
-        out = len(made.lines)
+        out = len(made)
         gone = books.joined - joined
         given += books.added - added
         books.records_in += max(given, out + gone)  # what it adds counts as given
@@ -108,7 +126,7 @@ class Stage:
     def hold(self, batch: Batch, key: Hashable, mask: int | None) -> Batch:
         """Have the processor hold back what it will, of what a mask names; and count what goes on."""
         assert self.holder is not None
-        books, joined, count = self.books, self.books.joined, len(batch.lines)
+        books, joined, count = self.books, self.books.joined, len(batch)
         chosen = None if mask is None else mask.to_bytes(count, "little")
         try:
             with self._watch.running(self.plan.name):
@@ -117,7 +135,7 @@ class Stage:
             self._take(error)
             books.failed += count
             return batch
-        out = len(made.lines) - (chosen.count(0) if chosen is not None else 0)
+        out = len(made) - (chosen.count(0) if chosen is not None else 0)
         books.records_in += out + books.joined - joined
         books.records_out += out
         return made
@@ -189,7 +207,7 @@ class Chain:
             if stage.holder is not None:
                 batch = self._held(stage, batch)
                 continue
-            if not batch.lines or not stage.takes(batch.origin):
+            if not len(batch) or not stage.takes(batch.origin):
                 continue
             shared = stage in self._shared
             known = memo.get((id(stage), id(batch))) if shared else None
@@ -211,7 +229,7 @@ class Chain:
         """What goes on of a batch behind a stage that holds records back; also one without records counts."""
         if not stage.takes(batch.origin):
             return batch
-        chosen = stage.chosen(batch) if batch.lines else None
+        chosen = stage.chosen(batch) if len(batch) else None
         if not self._owns and batch.newlines:
             _ = batch.records  # others have the same lines, and make them ready where they are
         made = stage.hold(batch, self._key(batch), chosen)
@@ -236,6 +254,10 @@ class Chain:
     async def _stage(self, stage: Stage, batch: Batch, mask: int | None, *, owned: bool) -> Batch:
         if self._owns and mask is None and stage.processor.quick:
             return stage.process(batch)
+        if mask is None and stage.by_columns is not None:
+            in_whole = await self._columns(stage, batch)
+            if in_whole is not None:
+                return in_whole
         records = batch.records
         chosen = records if mask is None else list(compress(records, mask.to_bytes(len(records), "little")))
         if not chosen:
@@ -247,7 +269,9 @@ class Chain:
         if self._owns:
             given.reader = batch.reader
         in_pieces = stage.processor.separable and not stage.processor.quick
-        made = await self._in_pieces(stage, given) if in_pieces else stage.process(given)
+        made = await self._columns(stage, given) if mask is not None and stage.by_columns else None
+        if made is None:
+            made = await self._in_pieces(stage, given) if in_pieces else stage.process(given)
         if mask is None:
             return made
         merged = _merged(records, mask.to_bytes(len(records), "little"), chosen, made.lines)
@@ -256,8 +280,25 @@ class Chain:
         return together
 
     @staticmethod
+    async def _columns(stage: Stage, batch: Batch) -> Batch | None:
+        """What a stage makes of a batch in columns; None where that is nothing for its first piece."""
+        pieces: list[Batch] = []
+        began = time.perf_counter()
+        for piece in in_columns(batch, PIECE):
+            made = stage.columns(piece)
+            if made is None:
+                if not pieces:
+                    return None
+                made = stage.process(piece.with_records(piece.records))
+            pieces.append(made)
+            if time.perf_counter() - began > GIVE_WAY_S:
+                await trio.lowlevel.checkpoint()
+                began = time.perf_counter()
+        return joined(batch, pieces) if pieces else None
+
+    @staticmethod
     async def _in_pieces(stage: Stage, batch: Batch) -> Batch:
-        if len(batch.lines) <= PIECE:
+        if len(batch) <= PIECE:
             return stage.process(batch)
         records, lines, size = batch.lines, list[Record](), 0
         began = time.perf_counter()

@@ -364,7 +364,7 @@ def _postponed(part: Sequence[Batch], answer: Outcome) -> list[Batch]:
     for postponed in answer.postponed:
         later.setdefault(postponed.batch, []).append(postponed.record)
     return [
-        part[index].with_records(records, part[index].size_bytes * len(records) // len(part[index].lines))
+        part[index].with_records(records, part[index].size_bytes * len(records) // len(part[index]))
         for index, records in sorted(later.items())
     ]
 

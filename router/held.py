@@ -84,7 +84,7 @@ class HeldLogs:
             source = batch.origin.source
             logs, key = self._logs[source], batch.reader or batch.origin.key
             log = logs.get(key)
-            if (log is None and not batch.lines) or not chains.holds(batch):
+            if (log is None and not len(batch)) or not chains.holds(batch):
                 logs.pop(key, None)
                 continue
             if log is None:

@@ -75,7 +75,7 @@ async def reading(histories: Sequence[History], past: Past) -> AsyncIterator[Asy
                     if not opened:
                         opened = True
                         opening.release()
-                    if batch.lines:
+                    if len(batch):
                         await send.send(batch)
 
                 await history.read(past, take)

@@ -121,7 +121,7 @@ class _Looking:
                     for batch in batches:
                         if follow:
                             seam.read(batch)
-                        if (made := await self._way.through(batch)).lines:
+                        if len(made := await self._way.through(batch)):
                             shown.append(made)
                             if follow:
                                 seam.shown(made)
@@ -158,7 +158,7 @@ class _Looking:
             for item in await now.receive():
                 if isinstance(item, Batch):
                     item = self._seam.new(item)
-                    if not item.lines:
+                    if not len(item):
                         continue
                 items.append(item)
             if items:
@@ -213,7 +213,7 @@ class _Way:
         """What processors hold at the end; where the router holds something of a log, that comes yet."""
         ended = [origin for origin in self._held.values() if not router.holds(origin)]
         made = [await self.through(settling(origin, BEGINNING, None)) for origin in ended]
-        return [batch for batch in made if batch.lines]
+        return [batch for batch in made if len(batch)]
 
     async def through(self, batch: Batch) -> Batch:
         memo: Memo = {}

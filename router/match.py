@@ -64,7 +64,7 @@ class Condition:
     def mask(self, look: Look) -> int:
         """Of the stream: all else is known."""
         passing = {s for s in STREAMS if self.holds(look.origin, s)}
-        return mask_of(record.stream in passing for record in look.lines)
+        return mask_of(map(passing.__contains__, look.streams))
 
     def regexes(self) -> Iterator[Regex]:
         return iter(())
@@ -102,7 +102,7 @@ class RecordCondition:
             return self._message_mask(look)
         if self.path == "level":
             passes = _Levels(self.tests)
-            return mask_of(map(passes.__getitem__, [record.level for record in look.lines]))
+            return mask_of(map(passes.__getitem__, look.levels))
         get, origin, tests = self.get, look.origin, self.tests
         return mask_of(
             any(test.passes(value) for value in scalars(get(origin, record)) for test in tests)

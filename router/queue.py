@@ -175,7 +175,7 @@ class Queue:
         """The first of what waits in memory of each origin, and is not done with."""
         found: dict[str, Batch] = {}
         for batch in self._in_memory(group for group in self._in_flight if not group.finished):
-            if batch.lines:
+            if len(batch):
                 found.setdefault(batch.origin.key, batch)
         return list(found.values())
 
@@ -211,10 +211,10 @@ class Queue:
         records = 0
         size = 0
         for batch in batches:
-            if not batch.lines:
+            if not len(batch):
                 self.put_dropped([batch])
                 continue
-            records += len(batch.lines)
+            records += len(batch)
             size += batch.size_bytes
             self._batches.append(batch)
             if self._dropped_last:
@@ -328,7 +328,7 @@ class Queue:
 
     def _shrink(self, taken: Sequence[Batch]) -> int:
         """These were taken out of `_batches`; how many records they have."""
-        records = sum(len(batch.lines) for batch in taken)
+        records = sum(len(batch) for batch in taken)
         self._records -= records
         self._bytes -= total_size_bytes(taken)
         if not self._batches:
@@ -353,7 +353,7 @@ class Queue:
         if not group.damaged:
             # What is delivered of it has positions all the same.
             group.batches = [*left, *group.hollow]
-            group.records = sum(len(batch.lines) for batch in left)
+            group.records = sum(len(batch) for batch in left)
         self._returned.append(group)
         self._returned = deque(each for each in self._in_flight if each in self._returned)
         self._arrived.set()
@@ -361,7 +361,7 @@ class Queue:
     def give_back_all(self) -> None:
         """Nobody is delivering any more."""
         for group in list(self._in_flight):
-            self.give_back(group, [batch for batch in group.batches if batch.lines])
+            self.give_back(group, [batch for batch in group.batches if len(batch)])
 
     def _settle(self) -> None:
         while self._in_flight and self._in_flight[0].finished:
@@ -511,7 +511,7 @@ class Queue:
 
 
 def _first_time(batches: Iterable[Batch]) -> str:
-    return next((full_time(batch.lines[0].time) for batch in batches if batch.lines), "")
+    return next((full_time(batch.first_time) for batch in batches if len(batch)), "")
 
 
 def _first(batches: deque[Batch], max_bytes: int, max_records: int) -> list[Batch]:
@@ -521,7 +521,7 @@ def _first(batches: deque[Batch], max_bytes: int, max_records: int) -> list[Batc
     while batches:
         batch = batches[0]
         size += batch.size_bytes
-        records += len(batch.lines)
+        records += len(batch)
         if taken and (size > max_bytes or records > max_records):
             break
         taken.append(batches.popleft())

@@ -385,6 +385,7 @@ class Batch:
         self._ready = ready
 
     def __len__(self) -> int:
+        """How many records; to ask this makes none of what is in columns."""
         return len(self.lines)
 
     @property
@@ -425,6 +426,15 @@ class Batch:
     @property
     def times(self) -> list[str]:
         return [record.time for record in self.lines]
+
+    @property
+    def levels(self) -> Sequence[str | None]:
+        return [record.level for record in self.lines]
+
+    @property
+    def first_time(self) -> str:
+        """Of the first of them, of which there is one."""
+        return self.lines[0].time
 
     @property
     def last_time(self) -> str:

@@ -262,12 +262,12 @@ class Route:
             if batch.origin.truncates:
                 self._count_truncated(batch)
         if self.gone is not None:
-            records = sum(len(batch.lines) for batch in batches)
+            records = sum(len(batch) for batch in batches)
             books.received += records
             books.drop("gone", records)
             return
         if sheds and self.settings.when_full == "drop_newest" and queue.full:
-            records = sum(len(batch.lines) for batch in batches)
+            records = sum(len(batch) for batch in batches)
             books.received += records
             books.drop("full", records)
             queue.put_dropped(batches)
@@ -454,7 +454,7 @@ class Route:
         books = self._books
         rejected = delivered.rejected
         self._letters.bury(delivered.letters)
-        done = group.records - sum(len(batch.lines) for batch in left)
+        done = group.records - sum(len(batch) for batch in left)
         books.delivered += done - rejected - delivered.duplicates
         books.duplicates += delivered.duplicates
         books.rejected += rejected

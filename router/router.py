@@ -262,7 +262,7 @@ class Router:
             if self.views:
                 self.views.show_route(route.name, parts)
             # Where nothing was held, its end moves nothing.
-            if parts := [part for part in parts if part.lines or not part.settled]:
+            if parts := [part for part in parts if len(part) or not part.settled]:
                 route.put(parts)
         self.held.note(batches, processed)
         await trio.lowlevel.checkpoint()
@@ -276,8 +276,8 @@ class Router:
         read = self.read.get(batch.origin.source)
         if read is None:
             read = self.read[batch.origin.source] = SourceBooks()
-        read.records += len(batch.lines)
-        read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch.lines)
+        read.records += len(batch)
+        read.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * len(batch)
         look: Look | None = None
         routes: Iterable[Taker] = takers.all
         only = batch.reader.routes if batch.reader is not None else None
@@ -287,7 +287,7 @@ class Router:
             self.talkers.count(batch)
             if not takers.whole:
                 look = Look(made, takers.regexes)
-                self.unmatched += len(made.lines) - _taken_by_any(takers.all, look).bit_count()
+                self.unmatched += len(made) - _taken_by_any(takers.all, look).bit_count()
             if self._apart and (apart := self._apart.get(batch.origin.key)):
                 routes = [taker for taker in takers.all if taker.route.key not in apart]
         else:
@@ -299,7 +299,7 @@ class Router:
                 batch.reader is not None
                 and self._blocks(route, batch.origin, batch.reader)
                 # What was held comes to its end: that is little, and was read before the route was full.
-                and (batch.lines or not made.settled or batch.origin.key in route.unstored)
+                and (len(batch) or not made.settled or batch.origin.key in route.unstored)
             ):
                 behind.append(self._part(batch, made, batch.reader, route))
                 continue

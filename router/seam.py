@@ -103,7 +103,7 @@ class Seam:
 
     def read(self, batch: Batch) -> None:
         """This is read as history; processors have not seen it yet."""
-        if not batch.lines:
+        if not len(batch):
             return
         last = batch.records[-1]
         # A copy: the record is a processor's to change.
@@ -112,13 +112,13 @@ class Seam:
         if end is None:
             end = self._ends[batch.origin.key] = _End(last)
         end.last, end.reached = last, batch.reached
-        end.records, end.some_out = len(batch.lines), True
+        end.records, end.some_out = len(batch), True
 
     def shown(self, batch: Batch) -> None:
         """This is shown of what was read last."""
         if (end := self._ends.get(batch.origin.key)) is not None:
             end.shown.extend(map(_identity, batch.records))
-            end.some_out = len(batch.lines) < end.records
+            end.some_out = len(batch) < end.records
 
     def read_to(self) -> dict[str, ReadTo]:
         """How far each log was read, by its origin's key."""

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from logroute.router.column_batch import ColumnBatch
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
 from logroute.router.regex import Regex, RegexSet
 
@@ -53,12 +54,15 @@ class Look:
         self._parts: dict[Selector, Batch] = {}
 
     def __len__(self) -> int:
-        return len(self._batch.lines)
+        return len(self._batch)
 
     @property
-    def lines(self) -> Sequence[Record]:
-        """The records, maybe with their newlines still and with their times trimmed."""
-        return self._batch.lines
+    def streams(self) -> Sequence[Stream]:
+        return self._batch.streams
+
+    @property
+    def levels(self) -> Sequence[str | None]:
+        return self._batch.levels
 
     @property
     def records(self) -> Sequence[Record]:
@@ -69,11 +73,8 @@ class Look:
     def messages(self) -> Sequence[str]:
         """Without the newlines that end them."""
         if self._messages is None:
-            lines = self._batch.lines
-            if self._batch.newlines:
-                self._messages = [record.message[:-1] for record in lines]
-            else:
-                self._messages = [record.message for record in lines]
+            messages = self._batch.messages
+            self._messages = [message[:-1] for message in messages] if self._batch.newlines else messages
         return self._messages
 
     def found(self, regex: Regex) -> int:
@@ -81,7 +82,7 @@ class Look:
         if self._found is None:
             assert self._regexes is not None
             batch = self._batch
-            messages = [record.message for record in batch.lines] if batch.newlines else self.messages
+            messages = batch.messages if batch.newlines else self.messages
             self._found = self._regexes.masks(messages, newlines=batch.newlines)
         return int.from_bytes(self._found[regex], "little")
 
@@ -96,7 +97,7 @@ class Look:
         """The mask of the records of these."""
         if len(streams) == len(STREAMS):
             return ones(len(self))
-        return mask_of(record.stream in streams for record in self.lines)
+        return mask_of(map(streams.__contains__, self.streams))
 
     def batch_of(self, selector: Selector) -> Batch:
         """The batch with the records that it takes only; itself where that is all of them."""
@@ -108,17 +109,19 @@ class Look:
     def cut(self, mask: int) -> Batch:
         """The batch with the records of a mask only; likewise."""
         batch, count = self._batch, mask.bit_count()
-        if count == len(batch.lines):
+        if count == len(batch):
             return batch
         if not count:
             return batch.with_records([], 0)
-        taken = mask.to_bytes(len(batch.lines), "little")
+        taken = mask.to_bytes(len(batch), "little")
+        if isinstance(batch, ColumnBatch) and (chosen := batch.chosen(taken)) is not None:
+            return chosen
         kept: list[Record] | None = None
-        if batch.newlines and count * FEW <= len(batch.lines):
-            kept = batch.made_ready(list(compress(range(len(batch.lines)), taken)))
+        if batch.newlines and count * FEW <= len(batch):
+            kept = batch.made_ready(list(compress(range(len(batch)), taken)))
         if kept is None:
             kept = list(compress(batch.records, taken))
-        return batch.with_records(kept, batch.size_bytes * count // len(batch.lines))
+        return batch.with_records(kept, batch.size_bytes * count // len(batch))
 
 
 class Selector(msgspec.Struct, frozen=True):

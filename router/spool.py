@@ -209,10 +209,10 @@ _decode = msgspec.msgpack.Decoder(list[_Stored]).decode
 
 def pack(id_: int, batches: Sequence[Batch], origins: StoredOrigins) -> Packed:
     """These batches as a row. On the trio thread: a sink may be making the same records ready."""
-    filled = [batch for batch in batches if batch.lines]
+    filled = [batch for batch in batches if len(batch)]
     stored = [_Stored.of(batch, origins.number(batch.origin)) for batch in filled]
-    first = min((full_time(batch.lines[0].time) for batch in filled), default="")
-    records = sum(len(batch.lines) for batch in filled)
+    first = min((full_time(batch.first_time) for batch in filled), default="")
+    records = sum(len(batch) for batch in filled)
     try:
         body = _encode(stored)
     except Exception:  # whatever a processor, or somebody's JSON, has put there: one record must not stop it

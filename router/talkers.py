@@ -59,7 +59,7 @@ class Talkers:
             talker = self._of[origin.key] = Talker(display_name(origin), origin.id, origin.source)
             if len(self._of) > 2 * MOST:
                 self._let_go(talker)
-        records = len(batch.lines)
+        records = len(batch)
         talker.records += records
         talker.bytes += batch.size_bytes - RECORD_OVERHEAD_BYTES * records
 

@@ -76,12 +76,12 @@ class View:
 
     def show(self, batch: Batch) -> None:
         """Hold it, or as much of it as there is room for; and count the rest."""
-        if not self._records or not batch.lines or not self._chooser.takes(batch.origin):
+        if not self._records or not len(batch) or not self._chooser.takes(batch.origin):
             return
         room = HELD_BYTES - self._held_bytes
         if self._skipped or batch.size_bytes > room:
-            count = 0 if self._skipped else len(batch.lines) * max(0, room) // batch.size_bytes
-            self._skipped += len(batch.lines) - count
+            count = 0 if self._skipped else len(batch) * max(0, room) // batch.size_bytes
+            self._skipped += len(batch) - count
             if count:
                 self._hold(batch.parted(count)[0])
             self._came.set()
@@ -124,11 +124,11 @@ class View:
                 self._held_news -= 1
             elif isinstance(item, Batch):
                 if item.size_bytes > room:
-                    count = len(item.lines) * room // item.size_bytes
+                    count = len(item) * room // item.size_bytes
                     if not count and items:
                         self._items.appendleft(item)
                         break
-                    if max(1, count) < len(item.lines):
+                    if max(1, count) < len(item):
                         item, rest = item.parted(max(1, count))
                         self._items.appendleft(rest)
                 room -= item.size_bytes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from logroute.router.record import Batch, Stream, all_plain
+from logroute.router.record import Batch, Stream
 from logroute.router.times import COARSE, are_times
 
 BYTES = "latin-1"
@@ -86,7 +86,9 @@ def plain(batch: Batch, few: int = FEW) -> Plain | None:
     times = batch.plain_times()
     newlines = times is not None
     if times is None:
-        if not all_plain(batch.records):
+        if not batch.ready:
+            _ = batch.records
+        if not batch.plain:
             return None
         times = batch.times
         if COARSE in "".join(times):

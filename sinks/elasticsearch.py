@@ -274,7 +274,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             await client.close()
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        parts = self._by_index([batch for batch in batches if batch.lines])
+        parts = self._by_index([batch for batch in batches if len(batch)])
         if not parts:
             return DELIVERED
         names = {name for name, _ in parts}
@@ -286,7 +286,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         except Refused as error:
             if count > 1 or self.options.dead_letter_index is None:
                 raise
-            batch = next(number for number, each in enumerate(batches) if each.lines)
+            batch = next(number for number, each in enumerate(batches) if len(each))
             return await self._too_large(Rejected(batch, batches[batch].records[0], str(error)), batches)
         left = len(found.rejected) + len(found.postponed)
         self._created += count - left - found.duplicates
@@ -429,7 +429,7 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             if len(divided) == 1:
                 parts.append((legal_index(divided[0][0]), batch))
                 continue
-            size = batch.size_bytes // len(batch.lines)
+            size = batch.size_bytes // len(batch)
             parts += [
                 (legal_index(name), batch.with_records(list(records), size * len(records)))
                 for name, records in divided

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from logroute.router.json_text import depth, nested_text
-from logroute.router.record import Batch, DetailedRecord, Record, all_plain
+from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.sinks.columns import BYTES, woven
 from logroute.sinks.failures import excerpt
 from logroute.sinks.record_json import JsonColumns, json_columns, json_lines, without_surrogates
@@ -101,7 +101,7 @@ def _may_be_deep(fields: str) -> bool:
 
 def _shallow(batch: Batch) -> Batch:
     """The same, with JSON as text where fields are too deep."""
-    if all_plain(batch.lines):
+    if batch.plain:
         return batch
     records = batch.records
     if not any(record.fields and depth(record.fields, DEEPEST) > DEEPEST for record in records):

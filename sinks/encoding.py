@@ -73,19 +73,19 @@ def expressible(text: str) -> str:
 
 
 def encode_raw(origin: Origin, records: Sequence[Record]) -> bytes:
+    return _raw([record.message for record in records])
+
+
+def _raw(messages: Sequence[str]) -> bytes:
     """The messages: one join and one encoding, 0.05 µs a record."""
-    messages = [record.message for record in records]
-    if not messages:
-        return b""
-    messages.append("")
-    return "\n".join(messages).encode("utf-8", "replace")
+    return "\n".join([*messages, ""]).encode("utf-8", "replace")
 
 
 def _encode_raw_batch(batch: Batch) -> bytes:
     """Lines as the source gave them still have their newlines; times and sequences do not matter here."""
     if batch.newlines:
         return "".join(batch.messages).encode("utf-8", "replace")
-    return encode_raw(batch.origin, batch.lines)
+    return _raw(batch.messages)
 
 
 def encode_text(origin: Origin, records: Sequence[Record]) -> bytes:

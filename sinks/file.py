@@ -258,7 +258,7 @@ class FileSink(Sink[FileOptions]):
         everywhere, bound = self._everywhere, self._bound
         encode = self._encode
         for index, batch in enumerate(batches):
-            if not batch.lines:
+            if not len(batch):
                 continue
             place = everywhere or bound.get(batch.origin) or self._bind(batch.origin)
             runs = [(place, batch)] if isinstance(place, _Target) else self._split(place, batch)
@@ -268,7 +268,7 @@ class FileSink(Sink[FileOptions]):
                     continue
                 job = jobs.get(target.path)
                 if job is None:
-                    began = full_time(run.lines[0].time)
+                    began = full_time(run.first_time)
                     job = jobs[target.path] = Job(target.path, target.family, began)
                 job.pieces.append(encode(run))
                 job.batches.append((index, run))
@@ -396,7 +396,7 @@ class FileSink(Sink[FileOptions]):
             target = self._targets.get(path) or self._target(path, place.families.render(run[0]))
             runs.append((target, batch if len(run) == len(records) else batch.with_records(list(run))))
         if deciding:
-            place.last_time, place.last_target = runs[-1][1].lines[0].time[:deciding], runs[-1][0]
+            place.last_time, place.last_target = runs[-1][1].first_time[:deciding], runs[-1][0]
         return runs
 
     def _target(self, path: str, family: str) -> _Target:

@@ -190,7 +190,7 @@ class LokiEncoding(ProtocolEncoding):
         for batch in batches:
             for labels, part in self._streams(batch):
                 # Without the brackets of the array, so that lists of several batches become one.
-                streams.setdefault(self._admitted(labels, len(part.lines), now), []).append(
+                streams.setdefault(self._admitted(labels, len(part), now), []).append(
                     _encode_entries(self._entries(part))[1:-1]
                 )
         if not streams:
@@ -221,7 +221,7 @@ class LokiEncoding(ProtocolEncoding):
         if (labels := bound.of_stream) is not None:
             streams = set(batch.streams)
             if len(streams) == 1 or labels["stdout"] == labels["stderr"]:
-                yield labels[batch.lines[0].stream], batch
+                yield labels[batch.streams[0]], batch
                 return
             for stream in STREAMS:
                 yield labels[stream], batch.of_streams(frozenset((stream,)))

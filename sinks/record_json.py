@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from logroute.router.column_batch import ColumnBatch
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, all_plain
 from logroute.router.times import COARSE, are_times
 from logroute.sinks.columns import BYTES, FEW, Plain, plain, woven
@@ -29,6 +30,7 @@ _json = msgspec.json.Encoder(enc_hook=str)
 _encode_lines = _json.encode_lines
 _encode = _json.encode
 _decode = msgspec.json.Decoder().decode
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -99,37 +101,79 @@ def id_prefixes(origin: Origin) -> dict[Stream, str]:
     return {stream: _encode(prefix)[1:-1].decode(BYTES) for stream, prefix in origin.id_prefix.items()}
 
 
+class _Known(msgspec.Struct):
+    """What is known of a batch's records, a column of each; empty where it is nothing, of none of them."""
+
+    levels: Sequence[str | None]
+    fields: Sequence[Any]
+    """Dicts, or what JSON is made of likewise; None or an empty dict: none."""
+    logged: Sequence[str]
+    at_root: Sequence[bool]
+    truncated: Sequence[bool] = ()
+    errors: Sequence[str] = ()
+    ids: Sequence[str] = ()
+    """The whole stable ids, where they are not all the origin's prefix and the engine's time."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Known:
+        count = len(batch)
+        if isinstance(batch, ColumnBatch) and (details := batch.details) is not None:
+            return cls(
+                details.levels or [None] * count,
+                details.fields.values() if details.fields is not None else (),
+                details.logged or (),
+                [True] * count if details.at_root else (),
+            )
+        origin, records = batch.origin, batch.records
+        special = any(_column(records, "sequence")) or any(_column(records, "part"))
+        return cls(
+            _column(records, "level"),
+            _some(_column(records, "fields")),
+            _some(_column(records, "logged")),
+            _some(_column(records, "at_root")),
+            _some(_column(records, "truncated")),
+            _some(_column(records, "error")),
+            [*map(origin.record_id, records)]
+            if special or _column(records, "place").count(None) < count
+            else (),
+        )
+
+
+def _column(records: Sequence[Record], name: str) -> list[Any]:
+    return [*map(attrgetter(name), records)]
+
+
+def _some(column: list[Any]) -> list[Any]:
+    return column if any(column) else []
+
+
 def _detailed(batch: Batch) -> JsonColumns | None:
     """Records of which some have more than their lines. Raises UnicodeEncodeError."""
-    origin, records = batch.origin, batch.records
-    times, streams = batch.times, batch.streams
-    logged = _column(records, "logged")
-    has_logged = any(logged)
-    engines = [own or time for own, time in zip(logged, times, strict=True)] if has_logged else times
-    if not are_times(times) or (has_logged and not are_times(engines)):
+    origin, known = batch.origin, _Known.of(batch)
+    times, streams, logged = batch.times, batch.streams, known.logged
+    engines = [own or time for own, time in zip(logged, times, strict=True)] if logged else times
+    if not are_times(times) or (logged and not are_times(engines)):
         return None
     texts = Plain(times, streams, batch.messages, newlines=False).texts()
-    found = _behind_texts(origin, records, streams)
+    found = _behind_texts(origin, streams, known)
     if found is None:
         return None
     behind, fields = found
-    if _ids_are_times(records, engines):
-        prefixes, ids = id_prefixes(origin), engines
+    if not known.ids and COARSE in "".join(engines):
+        known.ids = [*map(origin.record_id, batch.records)]
+    if known.ids:
+        prefixes, ids = dict.fromkeys(STREAMS, ""), _texts(known.ids)
     else:
-        prefixes, ids = dict.fromkeys(STREAMS, ""), _texts(list(map(origin.record_id, records)))
+        prefixes, ids = id_prefixes(origin), engines
     documents = ['{"@timestamp":"', times, '","message":', texts, *behind]
     documents += ['"event":{"id":"', [prefixes[stream] for stream in streams], ids]
-    if not has_logged:
+    if not logged:
         documents.append('"}}\n')
     elif all(logged):
         documents += ['","created":"', logged, '"}}\n']
     else:
         documents.append([f'","created":"{own}"}}}}\n' if own else '"}}\n' for own in logged])
     return JsonColumns(documents, streams, prefixes, ids, fields)
-
-
-def _column(records: Sequence[Record], name: str) -> list[Any]:
-    return [*map(attrgetter(name), records)]
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
@@ -139,46 +183,53 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def _behind_texts(
-    origin: Origin, records: Sequence[Record], streams: Sequence[Stream]
+    origin: Origin, streams: Sequence[Stream], known: _Known
 ) -> tuple[list[str | Sequence[str]], Sequence[str]] | None:
     """Columns of what stands between the messages and the events; and the fields that there are.
 
     None where fields are nothing that fits in a line.
     """
-    constant = _Constant.of(origin)
-    kinds = [*zip(streams, _column(records, "level"), _column(records, "truncated"), strict=True)]
+    constant, errors = _Constant.of(origin), known.errors
+    kinds = [*zip(streams, known.levels, known.truncated or [False] * len(streams), strict=True)]
     begins: dict[Any, str] = {}
     ends: dict[Any, str] = {}
     for kind in {*kinds}:
         begin, behind = _log(*kind, constant)
         begins[kind], ends[kind] = f'","stream":{begin.decode(BYTES)}', _between(behind)
-    fields, errors = _column(records, "fields"), _column(records, "error")
-    given = [each for each in fields if each]
-    if not given and not any(errors):
+    if not known.fields and not errors:
         whole = {kind: begin + ends[kind] for kind, begin in begins.items()}
         return [[whole[kind] for kind in kinds]], ()
     columns: list[str | Sequence[str]] = [[begins[kind] for kind in kinds]]
-    texts = _encode_lines(given).decode(BYTES).split("\n")
-    del texts[-1]
-    if len(texts) != len(given):
-        return None
-    at_root = _column(records, "at_root")
-    if len(texts) < len(fields) or any(at_root):
-        left = iter(texts)
+    texts: Sequence[str] = ()
+    if known.fields:
+        texts = _encode_lines([each for each in known.fields if each]).decode(BYTES).split("\n")[:-1]
+        made = _fields_texts(known.fields, texts, known.at_root)
+        if made is None:
+            return None
+        columns += made
+    if errors:
         columns.append(
-            [
-                _fields_text(each, next(left), root) if each else ""
-                for each, root in zip(fields, at_root, strict=True)
-            ]
-        )
-    else:
-        columns += [',"fields":', texts]
-    if any(errors):
-        columns.append(
-            [f',"error":{_encode({"message": error}).decode(BYTES)}' if error else "" for error in errors]
+            [f',"error":{_encode({"message": each}).decode(BYTES)}' if each else "" for each in errors]
         )
     columns.append([ends[kind] for kind in kinds] if len({*ends.values()}) > 1 else ends[kinds[0]])
     return columns, texts
+
+
+def _fields_texts(
+    fields: Sequence[Any], texts: Sequence[str], at_root: Sequence[bool]
+) -> list[str | Sequence[str]] | None:
+    """Columns of what stands there of fields, of which the texts are known, with a comma before."""
+    given = [each for each in fields if each]
+    if len(texts) != len(given):
+        return None
+    if len(given) == len(fields) and not at_root:
+        return [',"fields":', texts]
+    left = iter(texts)
+    if not at_root:
+        return [[f',"fields":{next(left)}' if each else "" for each in fields]]
+    return [
+        [_fields_text(next(left), root) if each else "" for each, root in zip(fields, at_root, strict=True)]
+    ]
 
 
 def _between(behind: bytes) -> str:
@@ -186,23 +237,13 @@ def _between(behind: bytes) -> str:
     return f",{behind.decode(BYTES)}," if behind else ","
 
 
-def _fields_text(fields: dict[str, Any], text: str, at_root: bool) -> str:
-    """What stands there of fields, of which the text is known, with a comma before."""
+def _fields_text(text: str, at_root: bool) -> str:
     if not at_root:
         return f',"fields":{text}'
+    fields = _decode_raw(text.encode(BYTES))
     if OWN_KEYS.isdisjoint(fields):
         return f",{text[1:-1]}"
     return "".join([f",{part.decode(BYTES)}" for part in _root(fields)])
-
-
-def _ids_are_times(records: Sequence[Record], engines: Sequence[str]) -> bool:
-    """Whether ids are nothing but the origin's prefix and the engine's time."""
-    return (
-        not any(_column(records, "sequence"))
-        and not any(_column(records, "part"))
-        and _column(records, "place").count(None) == len(records)
-        and COARSE not in "".join(engines)
-    )
 
 
 # --- one by one ---------------------------------------------------------------------------------------

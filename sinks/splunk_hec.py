@@ -128,7 +128,7 @@ class SplunkEncoding(ProtocolEncoding):
     # --- events ---------------------------------------------------------------------------------------
 
     def encode(self, batches: Sequence[Batch]) -> bytes:
-        return b"".join([self._encode(batch) for batch in batches if batch.lines])
+        return b"".join([self._encode(batch) for batch in batches if len(batch)])
 
     def _encode(self, batch: Batch) -> bytes:
         origin = batch.origin
