@@ -24,6 +24,8 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """Bytes from the beginning of the file, uncompressed."""
     tail: bytes = b""
     """Up to 64 bytes that stand before the offset: verified before the place is used again."""
+    inode: int = 0
+    """A hint, where several files are alike up to the offset; 0 where it is not known."""
 
 
 class Anchor(msgspec.Struct, frozen=True, gc=False):

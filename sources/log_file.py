@@ -525,7 +525,7 @@ class LogFile:
             first = self._segments[0]
             first.offset = lowest[1]
             self._tail = first.tail_before(first.offset)
-            end = Place(first.identity, first.offset, self._tail)
+            end = Place(first.identity, first.offset, self._tail, first.inode)
             parts: dict[Stream, StreamPosition] = {}
             for stream in STREAMS:
                 # Sequences and discarding go on where the pair that is furthest behind left them.
@@ -645,6 +645,7 @@ class LogFile:
                 bytes(memoryview(buffer)[skip:end]),
                 spot,
                 segment.identity,
+                segment.inode,
                 tail,
                 self._tail,
                 acknowledged,

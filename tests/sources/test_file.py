@@ -177,6 +177,22 @@ async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
     assert not routes.losses
 
 
+@pytest.mark.parametrize("header", ["# fields: time message\n", "# a\n# b\n"])
+async def test_files_that_all_begin_with_the_same_lines_are_told_apart(log: Path, header: str) -> None:
+    routes = Routes()
+    append(log, f"{header}one\n")
+    lines = header.count("\n")
+    async with reading(routes, log):
+        await routes.until(lines + 1)
+        os.rename(log, f"{log}.1")
+        append(log, header)
+        await routes.until(2 * lines + 1)
+    async with reading(routes, log):
+        append(log, "two\n")
+        await routes.until(2 * lines + 2)
+    assert routes.messages == [*f"{header}one\n{header}two".split("\n")]
+
+
 async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, log: Path) -> None:
     routes = Routes()
     append(log, "1\n2\n")
