@@ -39,6 +39,10 @@ def fingerprint(first_line: bytes) -> str:
     return blake2b(first_line[:FINGERPRINT_LINE_BYTES], digest_size=12).hexdigest()
 
 
+FileId = tuple[int, int]
+"""Device and inode: of an open file nobody else's."""
+
+
 class Segment(msgspec.Struct, eq=False):
     """One open file of a chain, read forward."""
 
@@ -59,6 +63,10 @@ class Segment(msgspec.Struct, eq=False):
     """Its size and time when they were looked at last, and since when, on a clock that nobody sets."""
     _stream: gzip.GzipFile | None = None
     _raw: BinaryIO | None = None
+
+    @property
+    def id(self) -> FileId:
+        return self.device, self.inode
 
     def read_into(self, buffer: bytearray, offset: int) -> int:
         """Fill the buffer from `offset`; how many bytes there were. Raises OSError."""

@@ -193,6 +193,52 @@ async def test_files_that_all_begin_with_the_same_lines_are_told_apart(log: Path
     assert routes.messages == [*f"{header}one\n{header}two".split("\n")]
 
 
+@pytest.mark.parametrize("next_file", [True, False])
+@pytest.mark.parametrize("linger_s", [0.2, 0.0], ids=["held", "left"])
+async def test_a_file_whose_new_name_matches_as_well_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_file: bool, linger_s: float
+) -> None:
+    monkeypatch.setattr(module, "MISSING_S", 0.2)
+    monkeypatch.setattr("logroute.sources.log_file.LINGER_S", linger_s)
+    routes = Routes()
+    log, renamed = tmp_path / "app.log", tmp_path / "app-2026-11-27.log"
+    append(log, "1\n2\n")
+    expected = ["1", "2", "3", "5", "6"]
+    async with reading(routes, tmp_path / "*.log"):
+        await routes.until(2)
+        log.rename(renamed)
+        append(renamed, "3\n")  # by who has not been told yet
+        await routes.until(3)
+        if next_file:
+            append(log, "4\n")
+            expected.insert(3, "4")
+        await routes.until(len(expected) - 2)
+        await routes.until_met(renamed)
+        append(renamed, "5\n")  # somebody goes on with it
+        await routes.until(len(expected) - 1)
+    async with reading(routes, tmp_path / "*.log"):
+        append(renamed, "6\n")
+        await routes.until(len(expected))
+    assert routes.messages == expected
+
+
+async def test_another_file_of_a_name_that_was_given_to_one_that_is_read_has_its_own_lines(
+    tmp_path: Path,
+) -> None:
+    routes = Routes()
+    log, renamed = tmp_path / "app.log", tmp_path / "old.log"
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*.log"):
+        await routes.until(1)
+        log.rename(renamed)
+        append(log, "2\n")
+        await routes.until(2)
+        append(tmp_path / "new", "3\n")
+        (tmp_path / "new").rename(renamed)
+        await routes.until(3)
+    assert routes.messages == ["1", "2", "3"]
+
+
 async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, log: Path) -> None:
     routes = Routes()
     append(log, "1\n2\n")
