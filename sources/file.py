@@ -72,6 +72,8 @@ _POD_LABELS = {
     "container": "io.kubernetes.container.name",
 }
 """As the container has them."""
+_PACKED = (".bz2", ".lz4", ".xz", ".Z", ".zip", ".zst")
+"""How names of compressed files end that cannot be read."""
 _DOCKER_LOG = re.compile(r"/([0-9a-f]{64})-json\.log$")
 
 
@@ -156,6 +158,7 @@ class FileSource(Source[FileSourceOptions]):
         self._ended: dict[str, Position] = {}
         """Paths whose file was read to its end and is gone, and to where. Another one there has nothing to do
         with it, unless that was only renamed."""
+        self._said_packed = False
         self._renamed: dict[str, _Renamed] = {}
         """Paths that a file was given that is read already: it is a file of its own when that is over."""
 
@@ -262,7 +265,18 @@ class FileSource(Source[FileSourceOptions]):
         """Begin with what is new, end with what is gone."""
         matching = await self._patterns.matching()
         known = matching.keys() | self._files.keys()
-        paths = {path: first for path, first in matching.items() if not is_rotated_name(path, known)}
+        if not self._said_packed and (packed := [path for path in matching if path.endswith(_PACKED)]):
+            self._said_packed = True
+            self._log.warning(
+                "compressed files are left out: of these only .gz can be read",
+                path=packed[0],
+                files=len(packed),
+            )
+        paths = {
+            path: first
+            for path, first in matching.items()
+            if not (path.endswith(_PACKED) or is_rotated_name(path, known))
+        }
         now = trio.current_time()
         self._renamed = {path: renamed for path, renamed in self._renamed.items() if path in paths}
         fresh = [

@@ -29,9 +29,11 @@ DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 ATTEMPTS = 20
 """How often the files of a log are opened anew, because rotation renamed them meanwhile."""
 
-# What rotation appends: json-file's and logrotate's numbers, logrotate's dates, the compressors' endings.
+# What rotation appends: json-file's and logrotate's numbers, logrotate's dates, those of Python and log4j
+# (2026-11-27_20-15), the compressors' endings.
+_DATE = r"\d{8}(?:[-T]?\d{2,6}Z?)?|\d{4}-\d{2}-\d{2}(?:[-_T]\d{2}(?:-\d{2}){0,2})?"
 _NUMBERED = re.compile(r"\.(\d{1,4})(\.gz)?$")
-_DATED = re.compile(r"[.-](\d{8}(?:[-T]?\d{2,6}Z?)?)(?:-\d+)?(\.gz)?$")
+_DATED = re.compile(rf"[.-]({_DATE})(?:[-.]\d+)?(\.gz)?$")
 
 
 def fingerprint(first_line: bytes) -> str:

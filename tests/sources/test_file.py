@@ -346,6 +346,48 @@ async def test_a_pattern_reads_no_rotated_file_as_another_one(tmp_path: Path) ->
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "app.log.2026-11-26",  # Python's TimedRotatingFileHandler, log4j
+        "app.log.2026-11-26_20",
+        "app.log.2026-11-26-20-15",
+        "app.log.2026-11-26_20-15-07",
+        "app.log-20261126",
+        "app.log.2026-11-26.1",
+    ],
+)
+async def test_dates_that_programs_append_to_names_are_rotations(
+    tmp_path: Path, log: Path, name: str
+) -> None:
+    routes = Routes()
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(1)
+    append(log, "2\n")
+    os.rename(log, tmp_path / name)
+    append(log, "3\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(3)
+    assert routes.messages == ["1", "2", "3"]
+    assert not routes.losses
+
+
+async def test_compressed_files_that_cannot_be_read_are_left_out(
+    tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routes = Routes()
+    for name in ("app.log.1.xz", "other.zst", "app.log.2026-11-26.bz2"):
+        append(tmp_path / name, "garbage\n")
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(1)
+        append(log, "2\n")
+        await routes.until(2)
+    assert routes.messages == ["1", "2"]
+    assert capsys.readouterr().out.count("compressed files are left out") == 1
+
+
 async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -> None:
     routes = Routes()
     append(Path(f"{log}.1"), "old\n")
