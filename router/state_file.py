@@ -118,7 +118,7 @@ class StateFile:
         try:
             try:
                 return self._load()
-            except (sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
+            except (sqlite3.Error, ValueError, TypeError, msgspec.MsgspecError) as error:
                 # The statements are always the same: one that is wrong has met tables that are not ours.
                 damage = not isinstance(error, sqlite3.Error) or is_damage(error)
                 if not damage and error_code(error) != sqlite3.SQLITE_ERROR:

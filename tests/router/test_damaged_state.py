@@ -31,7 +31,15 @@ from tests.router.test_state import WEB, opened, stored
 T = TypeVar("T")
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "middle", "position", "version", "details"])
+def at(offset: int) -> str:
+    """A position, as it is stored."""
+    return f'{{"stdout": {{"place": {{"file": "f", "offset": {offset}}}}}}}'
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["garbage", "cut", "middle", "position", "negative", "huge", "version", "details", "list", "length"],
+)
 async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,7 +57,11 @@ async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
         change = {
             "position": "update checkpoints set position = '{' where origin = 'docker:7'",
             "version": "update meta set value = 'seven' where key = 'version'",
+            "negative": f"update checkpoints set position = '{at(-1)}' where origin = 'docker:7'",
+            "huge": f"update checkpoints set position = '{at(1 << 63)}' where origin = 'docker:7'",
             "details": "insert into files values ('/a', 'f', 1, 1, '{')",
+            "list": "insert into files values ('/a', 'f', 1, 1, '[1]')",
+            "length": "insert into files values ('/a', 'f', 1, -1, null)",
         }[damage]
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(change)
@@ -62,8 +74,8 @@ async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
             assert 0 < len(kept) < 299
             assert "docker:150" not in kept
         else:
-            assert len(kept) == 299 - (damage == "position")
-        assert (state.born == 0.0) == (damage not in ("version", "details"))
+            assert len(kept) == 299 - (damage in ("position", "negative", "huge"))
+        assert (state.born == 0.0) == (damage not in ("version", "details", "list", "length"))
         state.note(WEB, position(1))
         await state.commit()
     async with opened(tmp_path) as state:
