@@ -13,6 +13,8 @@ from logroute.sources import Start
 def first_position(route: Route, start: Start) -> Position:
     """Where a route begins that has no checkpoint of it."""
     wanted = route.settings.start
+    if start.read:
+        return start.position
     if not route.state.born:  # it had a damaged state, and has forgotten what it had read
         return BEGINNING
     # It came after the route: maybe while we were away, and all of it is wanted.

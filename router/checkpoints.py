@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from logroute.router.position import Position, Reached
+from logroute.router.position import MOST_BYTES, Position, Reached
 from logroute.sinks import FileLength
 
 SCHEMA = """
@@ -31,6 +31,15 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 _encode = msgspec.json.Encoder().encode
 decode_position = msgspec.json.Decoder(Position).decode
 """What is in the column `position`. Raises MsgspecError."""
+_decode_details = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def file_length(fingerprint: str, fingerprint_bytes: int, length: int, details: str | None) -> FileLength:
+    """What is in the other columns of `files`. Raises ValueError, TypeError or MsgspecError."""
+    if not (0 <= fingerprint_bytes < MOST_BYTES and 0 <= length < MOST_BYTES):
+        raise ValueError(f"no file has {length} bytes, of which {fingerprint_bytes} are known")
+    known = _decode_details(details) if details else None
+    return FileLength(fingerprint, fingerprint_bytes, length, known)
 
 
 class Stored(msgspec.Struct):
@@ -53,10 +62,8 @@ def load(database: sqlite3.Connection, now: float) -> Stored:
         {_text(origin): decode_position(position) for origin, position, _ in stored},
         {_text(origin): gone for origin, _, gone in stored if gone is not None},
         {
-            _text(path): FileLength(
-                fingerprint, size, length, msgspec.json.decode(details) if details else None
-            )
-            for path, fingerprint, size, length, details in database.execute(
+            _text(path): file_length(*row)
+            for path, *row in database.execute(
                 "select path, fingerprint, fingerprint_bytes, length, details from files"
             )
         },

@@ -124,20 +124,34 @@ class MadeRoutes:
         """Have one no longer; how many records it had that were not delivered.
 
         They are delivered within the grace period, and what is left stays in its spool, for one that is made
-        with its name. With `drop` they are dropped with the spool. Raises CannotReload, StateError.
+        with its name. With `drop` they are dropped with the spool. A pause ends with the route that it was
+        for. Raises CannotReload, StateError; then nothing has changed.
         """
         daemon = self._daemon
         async with daemon.changing():
             check(daemon.planned(name))
             await trio.to_thread.run_sync(self._own.remove_route, name)
-            self._remembered.routes.pop(name, None)
-            self.refused.pop(name, None)
+            before = self._remembered.routes.pop(name, None)
             route = daemon.router.routes.get(name) or daemon.router.unopened.get(name)
             left = route.undelivered if route is not None else 0
             if drop and route is not None:
                 route.abandoned = True
             rest = [each for each in daemon.plan.routes if each.settings.name != name]
-            await daemon.go_over(msgspec.structs.replace(daemon.plan, routes=rest))
+            try:
+                await daemon.go_over(msgspec.structs.replace(daemon.plan, routes=rest))
+            except BaseException:
+                there = (
+                    daemon.planned(name) is not None
+                )  # else it went wrong when this one was removed already
+                if route is not None and there:
+                    route.abandoned = False
+                if before is not None and (route is None or there):
+                    with trio.CancelScope(shield=True):
+                        await self._take_back(name, before)
+                raise
+            self.refused.pop(name, None)
+            if self._remembered.paused.pop(name, None) is not None:
+                await trio.to_thread.run_sync(self._own.set_paused, name, None)
             return left
 
     async def pause(self, name: str) -> None:

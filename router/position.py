@@ -7,7 +7,7 @@ another way. Nothing here is ever changed: to have gone on is to have another on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -15,15 +15,21 @@ if TYPE_CHECKING:
     from logroute.router.record import Record, Stream
 
 
+MOST_BYTES = 1 << 62
+"""No file is as long: a stored offset that says more is damaged, and no call to the system takes it."""
+
+
 class Place(msgspec.Struct, frozen=True, gc=False):
     """Where in a log file: everything before it has been read."""
 
     file: str
     """The file's fingerprint: a hash of its first line; empty when there was no line yet."""
-    offset: int
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=MOST_BYTES)]
     """Bytes from the beginning of the file, uncompressed."""
     tail: bytes = b""
     """Up to 64 bytes that stand before the offset: verified before the place is used again."""
+    inode: int = 0
+    """A hint, where several files are alike up to the offset; 0 where it is not known."""
 
 
 class Anchor(msgspec.Struct, frozen=True, gc=False):

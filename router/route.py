@@ -472,7 +472,7 @@ class Route:
         for letter in (*delivered.letters, *delivered.kept):
             self.warn(
                 "a record was rejected",
-                container=letter.origin.name,
+                container=letter.origin.name or letter.origin.file,
                 time=letter.record.time,
                 reason=letter.reason,
             )

@@ -570,10 +570,10 @@ class RouteState:
         origins: Mapping[int, tuple[str, str]],
     ) -> tuple[list[spool.Row], bool]:
         """One transaction. The rows; and whether there is more unused space to be given back."""
+        self._file.keep()
         database = self._database
         assert database is not None
         now = self._clock()
-        self._file.keep()
         rows = [row.compressed() for row in packed]
         with transaction(database):
             checkpoints.store(database, changes.positions, changes.gone, changes.forgotten, now)

@@ -118,7 +118,7 @@ class StateFile:
         try:
             try:
                 return self._load()
-            except (sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
+            except (sqlite3.Error, ValueError, TypeError, msgspec.MsgspecError) as error:
                 # The statements are always the same: one that is wrong has met tables that are not ours.
                 damage = not isinstance(error, sqlite3.Error) or is_damage(error)
                 if not damage and error_code(error) != sqlite3.SQLITE_ERROR:
@@ -137,7 +137,10 @@ class StateFile:
             database.close()
 
     def keep(self) -> None:
-        """Have what `durable` says now, before a transaction."""
+        """Have what `durable` says now, and a file that has its name, before a transaction."""
+        if self.path is not None and self.database is not None and not self.path.exists():
+            with _turn(self.path):
+                self._write_again(self.path, self.database)
         if self._kept_durable != self.durable and self.path is not None and self.database is not None:
             set_durable(self.database, durable=self.durable)
             self._kept_durable = self.durable
@@ -151,6 +154,22 @@ class StateFile:
             self.close()
             raise StateError.of("make anew", self.path, failure) from failure
         return Recovered(contents, f"it was damaged ({error}), and is made anew")
+
+    def _write_again(self, path: Path, database: sqlite3.Connection) -> None:
+        """Somebody has removed the file: what is stored in it from now on would be gone with this process.
+
+        All that it holds can still be read. Under another name until it is whole, because who opens a state
+        takes what has its name.
+        """
+        whole = self._beside(".again")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole.unlink(missing_ok=True)
+        database.execute("vacuum into ?", (str(whole),))
+        whole.rename(path)
+        self.close()
+        self.database = connect(path)
+        prepare(self.database, durable=self.durable)
+        self._log.error("the route's state was removed while we run: written again", path=str(path))
 
     # --- opening ----------------------------------------------------------------------------------------
 

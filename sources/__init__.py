@@ -49,6 +49,8 @@ class Start(msgspec.Struct, frozen=True):
     """Where to begin with one that is older: what the source's `start` says."""
     new: bool = False
     """It came while the source ran: routes that are there begin at its first line, whatever clocks say."""
+    read: bool = False
+    """It was read up to `position` as a part of something else: who has never met it begins there."""
 
 
 class Behind(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -42,7 +42,7 @@ from logroute.sources.corrupt_lines import CorruptLines
 from logroute.sources.disks import PATIENCE_S
 from logroute.sources.histories import FileHistory
 from logroute.sources.letting_go import let_go, unfound
-from logroute.sources.log_chain import is_rotated_name
+from logroute.sources.log_chain import FileId, is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.log_formats import FormatName
 from logroute.sources.patterns import Patterns
@@ -72,6 +72,8 @@ _POD_LABELS = {
     "container": "io.kubernetes.container.name",
 }
 """As the container has them."""
+_PACKED = (".bz2", ".lz4", ".xz", ".Z", ".zip", ".zst")
+"""How names of compressed files end that cannot be read."""
 _DOCKER_LOG = re.compile(r"/([0-9a-f]{64})-json\.log$")
 
 
@@ -122,6 +124,17 @@ class _File(msgspec.Struct, eq=False):
     """Since when no name leads to it, on trio's clock."""
 
 
+class _Renamed(msgspec.Struct, frozen=True):
+    """What a path now leads to, and whoever reads it under the name that it had before."""
+
+    reader: LogFile
+    file: FileId
+
+    @property
+    def is_read(self) -> bool:
+        return not self.reader.closed and self.file in self.reader.files
+
+
 @SOURCES.register(FileSourceOptions)
 class FileSource(Source[FileSourceOptions]):
     """The files that some patterns match, now and later."""
@@ -145,6 +158,9 @@ class FileSource(Source[FileSourceOptions]):
         self._ended: dict[str, Position] = {}
         """Paths whose file was read to its end and is gone, and to where. Another one there has nothing to do
         with it, unless that was only renamed."""
+        self._said_packed = False
+        self._renamed: dict[str, _Renamed] = {}
+        """Paths that a file was given that is read already: it is a file of its own when that is over."""
 
     async def run(self, emit: Emit, checkpoints: Checkpoints, *, task_status: trio.TaskStatus[None]) -> None:
         self._checkpoints = checkpoints
@@ -215,6 +231,10 @@ class FileSource(Source[FileSourceOptions]):
 
     # --- files ----------------------------------------------------------------------------------------
 
+    @property
+    def _logs(self) -> Iterator[LogFile]:
+        return (file.log for file in self._files.values())
+
     async def _scan_on(self) -> None:
         while True:
             missing = any(each.missing_since < math.inf for each in self._files.values())
@@ -245,13 +265,26 @@ class FileSource(Source[FileSourceOptions]):
         """Begin with what is new, end with what is gone."""
         matching = await self._patterns.matching()
         known = matching.keys() | self._files.keys()
-        paths = {path: first for path, first in matching.items() if not is_rotated_name(path, known)}
+        if not self._said_packed and (packed := [path for path in matching if path.endswith(_PACKED)]):
+            self._said_packed = True
+            self._log.warning(
+                "compressed files are left out: of these only .gz can be read",
+                path=packed[0],
+                files=len(packed),
+            )
+        paths = {
+            path: first
+            for path, first in matching.items()
+            if not (path.endswith(_PACKED) or is_rotated_name(path, known))
+        }
         now = trio.current_time()
+        self._renamed = {path: renamed for path, renamed in self._renamed.items() if path in paths}
         fresh = [
             path
             for path in paths
             if path not in self._files
             and path not in self._stuck
+            and not (path in self._renamed and self._renamed[path].is_read)
             and now >= self._failed_at.get(path, now)
             and self._known(path)
         ]
@@ -314,6 +347,8 @@ class FileSource(Source[FileSourceOptions]):
         """Read these; of each, whether it was there before we ran."""
         opened: dict[Origin, LogFile] = {}
         starts: dict[Origin, Start] = {}
+        readers = {file: log for log in self._logs for file in log.files}
+        readers |= {log.left[0]: log for log in self._logs if log.left is not None}
         for path, first in paths.items():
             try:
                 found = await trio.to_thread.run_sync(
@@ -330,11 +365,24 @@ class FileSource(Source[FileSourceOptions]):
                 continue
             log, position, born = found
             self._failed_at.pop(path, None)
+            file = log.files[-1]
+            renamed = self._renamed.pop(path, None)
+            reader = readers.get(file)
+            if renamed is None and reader is not None and not await self._leads_to(reader.path, file):
+                # Rotation that keeps the ending of a name: `app-2026-11-27.log`.
+                renamed = _Renamed(reader, file)
+            if renamed is not None and renamed.is_read:
+                self._renamed[path] = renamed
+                log.close()
+                continue
             first = first or path in self._there_before
             self._there_before.discard(path)
             opened[log.origin] = log
-            # One that came while we ran is read from its first line.
-            starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING, new=True)
+            if renamed is not None and await self._goes_on(log, left := renamed.reader.left_at(file)):
+                starts[log.origin] = Start(born, left, read=True)
+            else:
+                # One that came while we ran is read from its first line.
+                starts[log.origin] = Start(born, position) if first else Start(born, BEGINNING, new=True)
         checkpoints = await self._checkpoints.meet(starts)
         for origin, log in opened.items():
             known = checkpoints[origin]
@@ -345,6 +393,19 @@ class FileSource(Source[FileSourceOptions]):
                 known = {"": BEGINNING}
             await self._read(log, known or {"": starts[origin].position})
             self._log.debug("reading", path=log.path, format=self.options.format)
+
+    async def _goes_on(self, log: LogFile, position: Position) -> bool:
+        return await trio.to_thread.run_sync(log.has, position, limiter=self._threads, abandon_on_cancel=True)
+
+    async def _leads_to(self, path: str, file: FileId) -> bool:
+        def leads() -> bool:
+            try:
+                status = os.stat(path)
+            except OSError:
+                return False
+            return (status.st_dev, status.st_ino) == file
+
+        return await trio.to_thread.run_sync(leads, limiter=self._threads, abandon_on_cancel=True)
 
     async def _read(
         self, log: LogFile, checkpoints: Mapping[str, Position], near_bytes: int = NEAR_BYTES

@@ -42,7 +42,7 @@ class LogBatches:
         before = self.reached
         if before.stdout_place is not None and not before.stdout_place.file and chunk.spot[1] == 0:
             # It was empty when reading began there; now it can be recognised.
-            begin = Place(chunk.file, 0)
+            begin = Place(chunk.file, 0, inode=chunk.inode)
             before = msgspec.structs.replace(before, stdout_place=begin, stderr_place=begin)
         size = len(chunk.data)
         lines, newlines = self._format.parse(chunk)
@@ -68,7 +68,7 @@ class LogBatches:
         reached = self.reached
         size = len(chunk.data)
         index, offset = chunk.spot
-        place = self._end = Place(chunk.file, offset + size, chunk.tail_at(size))
+        place = self._end = Place(chunk.file, offset + size, chunk.tail_at(size), chunk.inode)
         streams = [line.stream for line in lines]
         stdout = last_anchor(lines, streams, "stdout", reached.stdout)
         stderr = last_anchor(lines, streams, "stderr", reached.stderr)
@@ -79,7 +79,8 @@ class LogBatches:
             # Begun in an earlier file or chunk: its place is what was reached already.
             begun_in, begun_at = open_.start
             if begun_in == index and begun_at >= offset:
-                places[stream] = Place(chunk.file, begun_at, chunk.tail_at(begun_at - offset))
+                tail = chunk.tail_at(begun_at - offset)
+                places[stream] = Place(chunk.file, begun_at, tail, chunk.inode)
             else:
                 places[stream] = reached.stdout_place if stream == "stdout" else reached.stderr_place
             if self._format.pieces:

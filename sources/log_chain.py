@@ -29,14 +29,20 @@ DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 ATTEMPTS = 20
 """How often the files of a log are opened anew, because rotation renamed them meanwhile."""
 
-# What rotation appends: json-file's and logrotate's numbers, logrotate's dates, the compressors' endings.
+# What rotation appends: json-file's and logrotate's numbers, logrotate's dates, those of Python and log4j
+# (2026-11-27_20-15), the compressors' endings.
+_DATE = r"\d{8}(?:[-T]?\d{2,6}Z?)?|\d{4}-\d{2}-\d{2}(?:[-_T]\d{2}(?:-\d{2}){0,2})?"
 _NUMBERED = re.compile(r"\.(\d{1,4})(\.gz)?$")
-_DATED = re.compile(r"[.-](\d{8}(?:[-T]?\d{2,6}Z?)?)(?:-\d+)?(\.gz)?$")
+_DATED = re.compile(rf"[.-]({_DATE})(?:[-.]\d+)?(\.gz)?$")
 
 
 def fingerprint(first_line: bytes) -> str:
     """Identity of a log file: a hash of its first line (at most 4 KiB of it, without the newline)."""
     return blake2b(first_line[:FINGERPRINT_LINE_BYTES], digest_size=12).hexdigest()
+
+
+FileId = tuple[int, int]
+"""Device and inode: of an open file nobody else's."""
 
 
 class Segment(msgspec.Struct, eq=False):
@@ -59,6 +65,10 @@ class Segment(msgspec.Struct, eq=False):
     """Its size and time when they were looked at last, and since when, on a clock that nobody sets."""
     _stream: gzip.GzipFile | None = None
     _raw: BinaryIO | None = None
+
+    @property
+    def id(self) -> FileId:
+        return self.device, self.inode
 
     def read_into(self, buffer: bytearray, offset: int) -> int:
         """Fill the buffer from `offset`; how many bytes there were. Raises OSError."""

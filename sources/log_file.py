@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from logroute.router.position import Anchor, Place, Position, StreamPosition
+from logroute.router.position import BEGINNING, Anchor, Place, Position, StreamPosition
 from logroute.router.record import STREAMS, Batch, Origin, Reader, Record, Stream, settling
 from logroute.router.times import full_time
 from logroute.sources import Lost
@@ -27,6 +27,7 @@ from logroute.sources.log_ahead import AheadRoutes
 from logroute.sources.log_batches import LogBatches
 from logroute.sources.log_chain import (
     TAIL_BYTES,
+    FileId,
     Segment,
     close_all,
     newer_segments,
@@ -90,6 +91,7 @@ class LogFile:
         "closed",
         "complete",
         "forks",
+        "left",
         "limit",
         "names",
         "origin",
@@ -124,6 +126,8 @@ class LogFile:
         """Read no further now: there is the reader before it, or the log has another name from there on."""
         self.names: tuple[Name, ...] = ()
         """Of the live reader: how its origin was named anew, as long as somebody may have to know."""
+        self.left: tuple[FileId, Place] | None = None
+        """The file that was read to its end last, while there was a newer one, and to where."""
         self._segments: list[Segment] = []
         self.stranded: Mapping[str, Position] = {}
         """Where routes are for which a fork is to be made, and is not yet."""
@@ -168,6 +172,18 @@ class LogFile:
         """The disk that it is on; 0 while it is not open."""
         segments = self._segments[:1]
         return segments[0].device if segments else 0
+
+    @property
+    def files(self) -> list[FileId]:
+        """Those that it has open and has not read to their end, oldest first."""
+        return [segment.id for segment in self._segments]
+
+    def left_at(self, file: FileId) -> Position:
+        """How far it has read a file that it has left: from there on somebody else may read it."""
+        place = self.left[1] if self.left is not None and self.left[0] == file else self.position.stdout.place
+        if place is None or place.inode != file[1]:
+            return BEGINNING
+        return Position(StreamPosition(place), StreamPosition(place))
 
     @property
     def has_losses(self) -> bool:
@@ -525,7 +541,7 @@ class LogFile:
             first = self._segments[0]
             first.offset = lowest[1]
             self._tail = first.tail_before(first.offset)
-            end = Place(first.identity, first.offset, self._tail)
+            end = Place(first.identity, first.offset, self._tail, first.inode)
             parts: dict[Stream, StreamPosition] = {}
             for stream in STREAMS:
                 # Sequences and discarding go on where the pair that is furthest behind left them.
@@ -645,6 +661,7 @@ class LogFile:
                 bytes(memoryview(buffer)[skip:end]),
                 spot,
                 segment.identity,
+                segment.inode,
                 tail,
                 self._tail,
                 acknowledged,
@@ -660,7 +677,9 @@ class LogFile:
             # The writer has closed it: what has no newline gets none.
             if unterminated:
                 self.statistics.corrupt_lines += 1
-            self._spent += (self._segments.pop(0),)
+            spent = self._segments.pop(0)
+            self.left = spent.id, Place(spent.identity, spent.offset, self._tail, spent.inode)
+            self._spent += (spent,)
             self._passed += 1
             self._tail = b""
             return True

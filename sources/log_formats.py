@@ -37,6 +37,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Where it begins."""
     file: str = ""
     """The file's fingerprint."""
+    inode: int = 0
     tail: bytes = b""
     """Up to 64 bytes before it, in the same file."""
     end_tail: bytes = b""

@@ -110,12 +110,19 @@ def _before_mark(
 
 
 def _verified(segments: Sequence[Segment], place: Place) -> Spot | None:
-    for index, segment in enumerate(segments):
-        if not place.file or segment.identity != place.file:
-            continue
-        if segment.tail_before(place.offset) == place.tail:
-            return index, place.offset
-    return None
+    """The spot of a place in the file that it is in.
+
+    Programs may begin each of their files with the same lines. Among those that read alike up to there the
+    inode tells; where it does not, it is the oldest: rather twice than never.
+    """
+    alike = [
+        index
+        for index, segment in enumerate(segments)
+        if place.file and segment.identity == place.file and segment.tail_before(place.offset) == place.tail
+    ]
+    if not alike:
+        return None
+    return next((i for i in alike if segments[i].inode == place.inode), alike[0]), place.offset
 
 
 def first_time(segments: Sequence[Segment], format: LineFormat) -> str:
@@ -184,7 +191,7 @@ def end_position(segments: Sequence[Segment], format: LineFormat) -> Position:
     # Just rotated, the newest file is empty: its beginning is the end of the one before.
     last = next((s for s in reversed(segments) if s.size()), segments[-1])
     offset, line = last_line(last)
-    place = Place(last.identify(), offset, last.tail_before(offset))
+    place = Place(last.identify(), offset, last.tail_before(offset), last.inode)
     anchor = None
     position = StreamPosition(place)
     if line:
@@ -254,7 +261,7 @@ def position_before_last(segments: Sequence[Segment], lines: int) -> Position:
         else:
             count, offset = _lines_back(segment, lines)
         if count >= lines:
-            place = Place(segment.identity, offset, segment.tail_before(offset))
+            place = Place(segment.identity, offset, segment.tail_before(offset), segment.inode)
             return Position(StreamPosition(place), StreamPosition(place))
         lines -= count
     return BEGINNING

@@ -21,6 +21,7 @@ from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.own_state import OwnState
+from logroute.router.plan import CannotReload
 from logroute.simulator.engine import SimulatedEngine
 from tests.api.running import client_of, until
 from tests.sinks.datagram_receiver import udp_socket
@@ -205,11 +206,34 @@ async def test_what_a_removed_route_had_is_kept_or_dropped(
         state = tmp_path / "state/routes/mine.db"
         await until(lambda: "mine" not in r.daemon._route_tasks)
         assert state.exists() == (queued == "drain")
+        # The pause was for the one that is gone.
+        made = await r.ask("PUT", "/v1/routes/mine", to_file(out))
+        assert "paused" not in made.json()
         if queued == "drain":
-            await r.ask("POST", "/v1/routes/mine/resume")
-            await r.ask("PUT", "/v1/routes/mine", to_file(out))
-            await r.ask("POST", "/v1/routes/mine/resume")
             await until(lambda: lines(out) == ["1", "2"])
+        else:
+            say(engine, "3")
+            await until(lambda: lines(out)[-1:] == ["3"])
+
+
+async def test_a_route_that_cannot_be_removed_is_there_as_before(
+    tmp_path: Path, engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.log"
+
+    async def refuse(_: object) -> None:
+        raise CannotReload("another route cannot be opened")
+
+    async with rig(tmp_path, engine) as r:
+        await r.ask("PUT", "/v1/routes/mine", to_file(out))
+        with monkeypatch.context() as patched:
+            patched.setattr(r.daemon, "go_over", refuse)
+            assert (await r.ask("DELETE", "/v1/routes/mine?queued=drop")).status_code == 503
+        assert (await r.ask("GET", "/v1/routes/mine")).json()["stored"]
+        assert not r.daemon.router.routes["mine"].abandoned
+    async with rig(tmp_path, engine) as r:
+        say(engine, "1")
+        await until(lambda: lines(out) == ["1"])
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,15 @@ from tests.router.test_state import WEB, opened, stored
 T = TypeVar("T")
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "middle", "position", "version", "details"])
+def at(offset: int) -> str:
+    """A position, as it is stored."""
+    return f'{{"stdout": {{"place": {{"file": "f", "offset": {offset}}}}}}}'
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["garbage", "cut", "middle", "position", "negative", "huge", "version", "details", "list", "length"],
+)
 async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,7 +57,11 @@ async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
         change = {
             "position": "update checkpoints set position = '{' where origin = 'docker:7'",
             "version": "update meta set value = 'seven' where key = 'version'",
+            "negative": f"update checkpoints set position = '{at(-1)}' where origin = 'docker:7'",
+            "huge": f"update checkpoints set position = '{at(1 << 63)}' where origin = 'docker:7'",
             "details": "insert into files values ('/a', 'f', 1, 1, '{')",
+            "list": "insert into files values ('/a', 'f', 1, 1, '[1]')",
+            "length": "insert into files values ('/a', 'f', 1, -1, null)",
         }[damage]
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(change)
@@ -62,8 +74,8 @@ async def test_a_damaged_state_is_moved_aside_with_a_loud_word(
             assert 0 < len(kept) < 299
             assert "docker:150" not in kept
         else:
-            assert len(kept) == 299 - (damage == "position")
-        assert (state.born == 0.0) == (damage not in ("version", "details"))
+            assert len(kept) == 299 - (damage in ("position", "negative", "huge"))
+        assert (state.born == 0.0) == (damage not in ("version", "details", "list", "length"))
         state.note(WEB, position(1))
         await state.commit()
     async with opened(tmp_path) as state:
@@ -193,6 +205,32 @@ async def test_a_kill_while_a_state_is_made_anew_leaves_one_that_is_whole(tmp_pa
         assert len(state.positions) == 299
 
 
+@pytest.mark.parametrize("removed", ["file", "folder"])
+async def test_a_state_that_somebody_removes_while_we_run_is_written_again(
+    tmp_path: Path, removed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = await spooled(tmp_path, 3)
+    async with opened(tmp_path) as state:
+        state.bury([Letter(origin(), Record("bad", "stdout", iso_time(7)), "no")])
+        await state.commit()
+        if removed == "file":
+            path.unlink()
+        else:
+            shutil.rmtree(path.parent)
+        state.note(WEB, position(9))
+        await state.commit()
+        state.note(WEB, position(10))
+        await state.commit()
+        # As after kill -9, with what SQLite keeps beside it.
+        shutil.copytree(path.parent, tmp_path / "later" / "routes")
+    for folder in (tmp_path / "later", tmp_path):
+        async with opened(folder) as state:
+            assert state.positions[WEB] == position(10)
+            assert state.newest_letter == 1
+            assert await drained(state) == ([0, 1, 2], 0)
+    assert capsys.readouterr().out.count("was removed while we run") == 1
+
+
 async def test_a_state_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     path = await stored(tmp_path)
     with closing(sqlite3.connect(path)) as database, database:
@@ -307,7 +345,7 @@ async def test_two_never_make_the_same_file_anew_at_once(
     first, second = RouteState("all", tmp_path), RouteState("all", tmp_path)
     with pytest.raises(StateError, match="has not answered"):
         await first.open(within_s=0.05)
-    assert held.began.is_set()
+    assert held.began.wait(10)
     with trio.move_on_after(0.05):
         await first.close()
     with pytest.raises(StateError, match="has not answered"):

@@ -26,7 +26,7 @@ from logroute.router.database import StateError
 from logroute.router.overflow import PATIENCE_S
 from logroute.router.position import BEGINNING
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
-from logroute.router.record import Batch, DetailedRecord
+from logroute.router.record import Batch, DetailedRecord, Origin
 from logroute.router.route import COMMIT_EVERY_S, END_WITHIN_S, Route, RouteSettings
 from logroute.router.state import RouteState
 from logroute.sinks import (
@@ -426,6 +426,17 @@ async def test_rejected_records_are_counted_and_said_and_the_others_acknowledged
     said = capsys.readouterr().out
     assert said.count("a record was rejected") == 1  # said once a minute, counted always
     assert "no even ones" in said
+
+
+async def test_a_rejected_record_of_a_file_names_its_file(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def reject(sink: StandInSink, batches: Sequence[Batch]) -> Outcome:
+        return [Rejected(index, each.records[0], "no") for index, each in enumerate(batches)]
+
+    async with running(route := make([reject])):
+        route.put(numbers(1, Origin("file:/a.log", "files", file="/a.log")))
+    assert "container=/a.log" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [SinkGone("closed"), ExceptionGroup("", [SinkGone("closed")])])

@@ -87,6 +87,8 @@ class Routes:
         for origin, start in starts.items():
             self.began[origin.file] = start
             found[origin] = {"all": self.positions.setdefault(origin.key, start.position)}
+        self._arrived.set()
+        self._arrived = trio.Event()
         return found
 
     def gone(self, origin: Origin) -> None:
@@ -103,6 +105,11 @@ class Routes:
     @property
     def messages(self) -> list[str]:
         return [record.message for _, record in self.records]
+
+    async def until_met(self, path: Path) -> None:
+        with trio.fail_after(20):
+            while str(path) not in self.began:
+                await self._arrived.wait()
 
     async def until(self, count: int) -> list[str]:
         """Wait until so many records have come; all of their messages."""

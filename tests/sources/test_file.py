@@ -177,6 +177,68 @@ async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
     assert not routes.losses
 
 
+@pytest.mark.parametrize("header", ["# fields: time message\n", "# a\n# b\n"])
+async def test_files_that_all_begin_with_the_same_lines_are_told_apart(log: Path, header: str) -> None:
+    routes = Routes()
+    append(log, f"{header}one\n")
+    lines = header.count("\n")
+    async with reading(routes, log):
+        await routes.until(lines + 1)
+        os.rename(log, f"{log}.1")
+        append(log, header)
+        await routes.until(2 * lines + 1)
+    async with reading(routes, log):
+        append(log, "two\n")
+        await routes.until(2 * lines + 2)
+    assert routes.messages == [*f"{header}one\n{header}two".split("\n")]
+
+
+@pytest.mark.parametrize("next_file", [True, False])
+@pytest.mark.parametrize("linger_s", [0.2, 0.0], ids=["held", "left"])
+async def test_a_file_whose_new_name_matches_as_well_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_file: bool, linger_s: float
+) -> None:
+    monkeypatch.setattr(module, "MISSING_S", 0.2)
+    monkeypatch.setattr("logroute.sources.log_file.LINGER_S", linger_s)
+    routes = Routes()
+    log, renamed = tmp_path / "app.log", tmp_path / "app-2026-11-27.log"
+    append(log, "1\n2\n")
+    expected = ["1", "2", "3", "5", "6"]
+    async with reading(routes, tmp_path / "*.log"):
+        await routes.until(2)
+        log.rename(renamed)
+        append(renamed, "3\n")  # by who has not been told yet
+        await routes.until(3)
+        if next_file:
+            append(log, "4\n")
+            expected.insert(3, "4")
+        await routes.until(len(expected) - 2)
+        await routes.until_met(renamed)
+        append(renamed, "5\n")  # somebody goes on with it
+        await routes.until(len(expected) - 1)
+    async with reading(routes, tmp_path / "*.log"):
+        append(renamed, "6\n")
+        await routes.until(len(expected))
+    assert routes.messages == expected
+
+
+async def test_another_file_of_a_name_that_was_given_to_one_that_is_read_has_its_own_lines(
+    tmp_path: Path,
+) -> None:
+    routes = Routes()
+    log, renamed = tmp_path / "app.log", tmp_path / "old.log"
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*.log"):
+        await routes.until(1)
+        log.rename(renamed)
+        append(log, "2\n")
+        await routes.until(2)
+        append(tmp_path / "new", "3\n")
+        (tmp_path / "new").rename(renamed)
+        await routes.until(3)
+    assert routes.messages == ["1", "2", "3"]
+
+
 async def test_what_was_rotated_while_nobody_read_is_read_first(tmp_path: Path, log: Path) -> None:
     routes = Routes()
     append(log, "1\n2\n")
@@ -282,6 +344,48 @@ async def test_a_pattern_reads_no_rotated_file_as_another_one(tmp_path: Path) ->
         ("a.log", "a.log"),
         ("b.log.1", "b.log.1"),
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "app.log.2026-11-26",  # Python's TimedRotatingFileHandler, log4j
+        "app.log.2026-11-26_20",
+        "app.log.2026-11-26-20-15",
+        "app.log.2026-11-26_20-15-07",
+        "app.log-20261126",
+        "app.log.2026-11-26.1",
+    ],
+)
+async def test_dates_that_programs_append_to_names_are_rotations(
+    tmp_path: Path, log: Path, name: str
+) -> None:
+    routes = Routes()
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(1)
+    append(log, "2\n")
+    os.rename(log, tmp_path / name)
+    append(log, "3\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(3)
+    assert routes.messages == ["1", "2", "3"]
+    assert not routes.losses
+
+
+async def test_compressed_files_that_cannot_be_read_are_left_out(
+    tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routes = Routes()
+    for name in ("app.log.1.xz", "other.zst", "app.log.2026-11-26.bz2"):
+        append(tmp_path / name, "garbage\n")
+    append(log, "1\n")
+    async with reading(routes, tmp_path / "*"):
+        await routes.until(1)
+        append(log, "2\n")
+        await routes.until(2)
+    assert routes.messages == ["1", "2"]
+    assert capsys.readouterr().out.count("compressed files are left out") == 1
 
 
 async def test_start_with_a_duration_begins_with_files_of_that_time(log: Path) -> None:
