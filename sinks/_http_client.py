@@ -90,8 +90,8 @@ class HttpClient:
                 return Answer(response.status_code, said, body, whole)
             finally:
                 await response.aclose()
-        # An address that httpx cannot use, or what no HTTP is: the receiver's, and may be put right.
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # What no HTTP is, an address that httpx cannot use, a name that none can be: that may be put right.
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise Retryable(_reason(error)) from error
 
     async def close(self) -> None:

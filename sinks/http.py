@@ -35,7 +35,6 @@ from logroute.sinks import (
     SinkContext,
     SinkOptions,
 )
-from logroute.sinks.failures import cause_in_words
 from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
 from logroute.sinks.http_encoding import (
@@ -51,13 +50,12 @@ from logroute.sinks.http_lanes import Lane, Strayed
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
+from logroute.sinks.streams import connecting
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
-REACH_S = 10.0
-"""How long connecting may take at the start, names included."""
 _PORTS = {"http": 80, "https": 443}
 
 SHARES_S = 10.0
@@ -248,14 +246,9 @@ class HttpSink(Sink[HttpOptions]):
         parts = urlsplit(self._url)
         host = parts.hostname or ""
         if not self._asks_a_proxy(parts.scheme, host):
-            try:
-                with trio.fail_after(REACH_S):
-                    stream = await trio.open_tcp_stream(host, parts.port or _PORTS[parts.scheme])
-                    await trio.aclose_forcefully(stream)
-            except trio.TooSlowError:
-                raise Retryable(f"{shown(self._url)}: not connected within {REACH_S:g} s") from None
-            except OSError as error:
-                raise Retryable(f"{shown(self._url)}: cannot connect: {cause_in_words(error)}") from error
+            with connecting(shown(self._url)):
+                stream = await trio.open_tcp_stream(host, parts.port or _PORTS[parts.scheme])
+                await trio.aclose_forcefully(stream)
         self._reached = True
 
     def _asks_a_proxy(self, scheme: str, host: str) -> bool:

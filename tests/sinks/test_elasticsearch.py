@@ -403,6 +403,13 @@ async def test_where_nobody_listens_is_told(tmp_path: Path) -> None:
     await sink.close()
 
 
+async def test_what_can_be_no_name_is_told(tmp_path: Path) -> None:
+    sink = sink_to("http://a..example:9200", tmp_path)
+    with pytest.raises(Retryable, match=r"http://a\.\.example:9200: its name cannot be one: "):
+        await sink.deliver([batch(1)])
+    await sink.close()
+
+
 async def test_requests_can_be_compressed(server: HttpServer, tmp_path: Path) -> None:
     server.behaviours.append(says(CREATED))
     sink = sink_to(server.url, tmp_path, compress="gzip")

@@ -587,6 +587,23 @@ async def test_a_name_that_nobody_knows(sink_to: Making) -> None:
     )
 
 
+NO_NAMES = ["a..example", "a" * 64 + ".example"]
+"""What the resolver never sees: a part of a name has 1 to 63 characters (RFC 1035, 2.3.4)."""
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+async def test_what_can_be_no_name_is_told_without_a_record(sink_to: Making, name: str) -> None:
+    with pytest.raises(Retryable, match=r"/in: cannot connect: its name cannot be one: .*label .*too long"):
+        await sink_to(f"http://{name}/in")
+
+
+@pytest.mark.usefixtures("reached")
+@pytest.mark.parametrize("name", NO_NAMES)
+async def test_what_can_be_no_name_is_told(sink_to: Making, name: str) -> None:
+    sink = await sink_to(f"http://{name}/in")
+    assert "POST failed: its name cannot be one: " in str(await failure(sink))
+
+
 @pytest.mark.usefixtures("reached")
 async def test_a_server_that_never_accepts_has_ten_seconds(
     sink_to: Making, autojump_clock: trio.testing.MockClock
