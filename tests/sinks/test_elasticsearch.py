@@ -6,11 +6,12 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -110,7 +111,12 @@ def test_whatever_is_said_is_two_lines_of_json(message: str, field: str, place: 
     assert document["message"] == message.encode("utf-8", "replace").decode()
 
 
-@given(st.text(max_size=400))
+ANY_TEXT = st.text(st.characters(codec=None, categories=("L", "N", "P", "S", "Z", "C")), max_size=400)
+"""With halves of surrogate pairs, which JSON can say."""
+
+
+@given(ANY_TEXT)
+@example("\ud800")
 def test_every_name_of_an_index_is_legal(name: str) -> None:
     made = legal_index(name)
     assert 0 < len(made.encode()) <= 255
@@ -146,7 +152,13 @@ def test_an_answer_without_errors_needs_no_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"{}", b'{"errors":1}', b'{"errors":true,"items":[{"create"']
+    "body",
+    [
+        *(b"", b"<html>", b"{}", b'{"errors":1}', b'{"errors":true,"items":[{"create"'),
+        b'{"more":' + b"[" * 100_000,
+        b'{"errors":true,"more":%b%b}' % (b"[" * 100_000, b"]" * 100_000),
+    ],
+    ids=itemgetter(slice(20)),
 )
 def test_what_is_no_bulk_answer_is_told(body: bytes) -> None:
     with pytest.raises(BulkError, match="answered no bulk answer"):
