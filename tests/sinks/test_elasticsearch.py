@@ -369,6 +369,11 @@ async def test_what_speaks_of_the_record_is_a_rejection(
         (says(b"<html>hello</html>"), Retryable, "answered no bulk answer: <html>hello</html>"),
         (says(b'{"errors":tr'), Retryable, "answered no bulk answer"),
         (answer(200, b"<html>", content_type="text/html"), Retryable, "answered no bulk answer"),
+        # Of what stands before it: also of a type that Elasticsearch's library does not know.
+        (answer(413, b'{"title":"too large"}', content_type="application/problem+json"), Refused, "413"),
+        (answer(503, b"<e/>", content_type="application/xml"), Retryable, "503 Service Unavailable: <e/>"),
+        (answer(502, content_type="?"), Retryable, "502 Bad Gateway"),
+        (answer(200, b"\0", content_type="image/png"), Retryable, "answered no bulk answer"),
     ],
 )
 async def test_a_request_that_fails_as_a_whole_is_told(
