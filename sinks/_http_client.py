@@ -87,6 +87,8 @@ class HttpClient:
                 hand_over_at_once(stream.get_extra_info("socket"))
                 said = {name.lower(): value for name, value in response.headers.items()}
                 body, whole = await self._beginning(response)
+                if _says_more(response):
+                    await _give_up(stream)
                 return Answer(response.status_code, said, body, whole)
             finally:
                 await response.aclose()
@@ -112,6 +114,24 @@ class HttpClient:
                     reading.cancel()
             whole = left > 0
         return b"".join(parts), whole
+
+
+def _says_more(response: httpx.Response) -> bool:
+    """Whether something has come behind an answer that is read, which httpx would take for the next one.
+
+    It must not be (RFC 9112, 6.3): nothing was asked yet. There is no public way to learn of it: httpx's
+    stream is around httpcore's, and that has the connection with its h11, until it is closed.
+    """
+    found: Any = response.stream
+    for name in ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        found = getattr(found, name, None)
+    return found is not None and bool(found.trailing_data[0])
+
+
+async def _give_up(stream: Any) -> None:
+    """Have the connection not used again: a socket from which nothing can be read is one that has ended."""
+    with suppress(OSError):
+        stream.get_extra_info("socket").shutdown(trio.socket.SHUT_RDWR)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -328,6 +328,24 @@ async def test_a_status_counts_though_its_body_is_cut_short(server: HttpServer, 
     assert str(await failure(sink)).endswith("answered 503 Service Unavailable: half")
 
 
+NO_BODY = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"{}", b"\r\n"])
+@pytest.mark.parametrize("first", [NO_BODY, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK"])
+async def test_what_is_said_before_it_was_asked_is_no_answer(
+    server: HttpServer, sink_to: Making, first: bytes, more: bytes
+) -> None:
+    async def say_both(stream: trio.SocketStream, _: Request) -> None:
+        await stream.send_all(first + more)
+
+    server.behaviours += [say_both, answer(503)]
+    sink = await sink_to()
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert "answered 503" in str(await failure(sink, "b"))
+    assert [request.connection for request in server.requests] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
