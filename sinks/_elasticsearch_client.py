@@ -27,6 +27,7 @@ from logroute.sinks._http_client import HttpClient
 from logroute.sinks.elasticsearch_bulk import FILTER
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
+from logroute.sinks.http_proxies import proxy_for
 from logroute.sinks.tls import client_context
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class _Node(BaseAsyncNode):
         super().__init__(config)
         self._http = HttpClient(
             config.ssl_context,
+            proxy_for(self.base_url),
             connections=config.connections_per_node,
             answer_bytes=ANSWER_BYTES,
             answer_s=math.inf,

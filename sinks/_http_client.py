@@ -24,7 +24,6 @@ moment has an unknown outcome."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """How much of an answer's body is read, and for how long, where its status has said all that counts."""
-NO_PROXY = "none"
 
 
 class HttpClient:
@@ -39,10 +38,7 @@ class HttpClient:
         answer_bytes: int | None = None,
         answer_s: float | None = None,
     ) -> None:
-        """`proxy` is a URL, `none`, or None for what the environment says.
-
-        Raises Retryable where the environment names a proxy that cannot be used.
-        """
+        """`proxy` is its URL, or None. Raises Retryable for one of the environment that is of no use."""
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
         self.over: object = None
@@ -59,8 +55,8 @@ class HttpClient:
                 ),
                 follow_redirects=False,
                 cookies=_NoCookies(),
-                proxy=None if proxy == NO_PROXY else proxy,
-                trust_env=proxy is None,
+                proxy=proxy,
+                trust_env=False,
             )
         # Their words may hold the proxy's password. A proxy of SOCKS needs a package that we do not have.
         except (ImportError, ValueError, httpx.InvalidURL) as error:

@@ -31,6 +31,7 @@ from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
 from logroute.sinks.http import HttpOptions, HttpSink
 from logroute.sinks.http_answers import Answer, usual_meaning
 from logroute.sinks.http_encoding import JsonArrayEncoding
+from logroute.sinks.http_proxies import is_excepted
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import Behaviour, Close, HttpServer, Request, answer, say
 
@@ -184,6 +185,43 @@ async def test_a_proxy_is_taken_from_the_environment(
     (request,) = server.requests
     assert request.target == "http://logs.invalid/in"
     assert request.headers["host"] == "logs.invalid"
+
+
+async def test_what_asks_no_proxy_is_connected_to_and_nothing_else(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a server is there is only seen where it is asked itself: one decision for both."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", ".logs.invalid,127.0.0.0/8")
+    sink = await sink_to("http://logs.invalid/in")
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    sink = await sink_to("/in")
+    assert await sink.deliver([batch("b")]) == DELIVERED
+    assert [request.target for request in server.requests] == ["http://logs.invalid/in", "/in"]
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "excepted", "others"),
+    [
+        ("", [], ["logs.test", "10.1.2.3"]),
+        ("*", ["logs.test", "10.1.2.3", "::1"], []),
+        (
+            "a.test, Logs.Test ,",
+            ["logs.test", "eu.logs.test", "LOGS.test", "logs.test."],
+            ["mylogs.test", "test"],
+        ),
+        (".logs.test", ["eu.logs.test"], ["logs.test", "mylogs.test"]),
+        ("*.logs.test", ["eu.logs.test"], ["logs.test"]),
+        ("10.0.0.0/8,fd00::/8", ["10.1.2.3", "fd12::1"], ["11.1.2.3", "fe80::1", "10.test"]),
+        ("10.1.2.3,::1", ["10.1.2.3", "::1", "0:0::1"], ["10.1.2.4", "::2"]),
+        ("logs.test:443,10.0.0.0/8:443,[::1]:443", ["logs.test", "10.1.2.3", "::1"], ["other.test"]),
+        ("logs.test:80,[::1]:80,10.1.2.3:80", [], ["logs.test", "::1", "10.1.2.3"]),
+        ("10.0.0.0/99,/,:,[,::1]:,10.0.0.0/8/8", [], ["10.1.2.3", "logs.test"]),
+    ],
+)
+def test_whom_no_proxy_is_asked_for(no_proxy: str, excepted: list[str], others: list[str]) -> None:
+    found = [host for host in [*excepted, *others] if is_excepted(host, 443, no_proxy)]
+    assert found == excepted
 
 
 @pytest.mark.parametrize(
