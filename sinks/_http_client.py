@@ -85,7 +85,8 @@ class HttpClient:
                 body, whole = await self._beginning(response)
                 if _says_more(response):
                     await _give_up(stream)
-                return Answer(response.status_code, said, body, whole)
+                cookies = response.headers.get_list("set-cookie") if "set-cookie" in said else ()
+                return Answer(response.status_code, said, body, whole, cookies)
             finally:
                 await response.aclose()
         # What no HTTP is, an address that httpx cannot use, a name that none can be: that may be put right.
@@ -146,7 +147,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _NoCookies(CookieJar):
-    """Takes none. They would not be sent, and to look for them is a tenth of what a request costs."""
+    """Takes none: to look for them is a tenth of what a request costs. Lanes that want some see to it."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         pass

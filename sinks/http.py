@@ -239,7 +239,7 @@ class HttpSink(Sink[HttpOptions]):
             answer_bytes=encoding.answer_bytes,
             answer_s=encoding.answer_s,
         )
-        return Lane(client, self._headers, encoding.name_lane())
+        return Lane(client, self._headers, encoding.name_lane(), sticky=encoding.sticky)
 
     async def _reach(self) -> None:
         """Connect once, and ask for nothing: that a server is down is said before there are records.
