@@ -14,7 +14,7 @@ import trio
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words, excerpt
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.streams import hand_over_at_once
+from logroute.sinks.streams import hand_over_at_once, name_in_tls
 
 CONNECT_S = 10.0
 """How long connecting may take, names and TLS included. What follows has the router's deadline."""
@@ -41,6 +41,7 @@ class HttpClient:
         """`proxy` is its URL, or None. Raises Retryable for one of the environment that is of no use."""
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
+        self._by_proxy = proxy is not None
         self.over: object = None
         """The connection over which the last answer came, to compare."""
         try:
@@ -75,7 +76,12 @@ class HttpClient:
             # A request with a stream of ours has no headers but ours.
             address = httpx.URL(url)
             own = {"host": address.netloc.decode("ascii"), "content-length": str(len(body))}
-            request = httpx.Request(method, address, headers={**own, **headers}, stream=_Body(body))
+            # Not where a proxy is asked: its certificate is looked at by the same name then.
+            absolute = address.host.endswith(".") and not self._by_proxy
+            more = {"sni_hostname": name_in_tls(address.host)} if absolute else {}
+            request = httpx.Request(
+                method, address, headers={**own, **headers}, stream=_Body(body), extensions=more
+            )
             response = await self._client.send(request, stream=True)
             try:
                 # httpx tells of a connection only once there is an answer on it.

@@ -717,6 +717,30 @@ async def test_tls_verifies_by_default(nursery: trio.Nursery, sink_to: Making, t
     assert await sink.deliver([batch("a")]) == DELIVERED
 
 
+class Here(NoNames):
+    """Every name is this host's."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        return [(trio.socket.AF_INET, trio.socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+
+@pytest.mark.parametrize(("host", "accepted"), [("logs.test.", True), ("other.test.", False)])
+async def test_a_certificate_has_a_name_without_the_dot_that_makes_it_absolute(
+    nursery: trio.Nursery, sink_to: Making, tmp_path: Path, host: str, accepted: bool
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Here())
+    secure = Secure(tmp_path, "logs.test")
+    url = (await secure.serve(nursery)).replace("127.0.0.1", host)
+    sink = await sink_to(url, tls={"ca": str(secure.ca_file)})
+    if accepted:
+        assert await sink.deliver([batch("a")]) == DELIVERED
+    else:
+        words = (
+            "its certificate is not accepted: Hostname mismatch, certificate is not valid for 'other.test'"
+        )
+        assert words in str(await failure(sink))
+
+
 async def test_tls_verifies_the_host(nursery: trio.Nursery, sink_to: Making, tmp_path: Path) -> None:
     secure = Secure(tmp_path, "other.test")
     sink = await sink_to(await secure.serve(nursery), tls={"ca": str(secure.ca_file)})
