@@ -20,6 +20,7 @@ from logroute.router.chain import Chains
 from logroute.router.database import StateError
 from logroute.router.ending import FAILED, Ending
 from logroute.router.made_routes import MadeRoutes
+from logroute.router.names import look_names_up_apart
 from logroute.router.plan import Api, CannotReload, Plan, RoutePlan
 from logroute.router.route import END_WITHIN_S, Route
 from logroute.router.router import Router
@@ -108,6 +109,7 @@ class Daemon:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
         """Run until stopped, or with `once` until all is delivered; the exit code."""
+        look_names_up_apart()
         try:
             with sole_user_of(self.plan.state_dir), self._listening() as api, self.watch.watching():
                 if not self.plan.once:

@@ -27,6 +27,7 @@ from logroute.sinks._http_client import HttpClient
 from logroute.sinks.elasticsearch_bulk import FILTER
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
+from logroute.sinks.http_proxies import proxy_for
 from logroute.sinks.tls import client_context
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ ANSWER_BYTES = 64 << 20
 """More than any answer has; one that is longer is cut, and so none."""
 CONNECTIONS = 8
 
-_TYPES = ("application/json", "application/x-ndjson", "text/html", "text/plain")
+_TYPE = "application/json"
+"""What each answer is to the library, which hands on its bytes as they are."""
 
 
 class _Response(NamedTuple):
@@ -56,6 +58,7 @@ class _Node(BaseAsyncNode):
         super().__init__(config)
         self._http = HttpClient(
             config.ssl_context,
+            proxy_for(self.base_url),
             connections=config.connections_per_node,
             answer_bytes=ANSWER_BYTES,
             answer_s=math.inf,
@@ -80,7 +83,8 @@ class _Node(BaseAsyncNode):
             duration=time.perf_counter() - began,
             http_version="1.1",
             status=answer.status,
-            headers=HttpHeaders(answer.headers),
+            # The library reads no answer of a type that it has no serializer for, and would hide its status.
+            headers=HttpHeaders({**answer.headers, "content-type": _TYPE}),
         )
         return _Response(meta, answer.body)
 
@@ -131,7 +135,7 @@ class Client:
                 retry_on_timeout=False,
                 request_timeout=None,
                 meta_header=False,
-                serializers=dict.fromkeys(_TYPES, _Bytes()),
+                serializers={_TYPE: _Bytes(), "application/x-ndjson": _Bytes()},
                 **more,
             )
         return cls(client, where, options)

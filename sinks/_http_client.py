@@ -14,7 +14,7 @@ import trio
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words, excerpt
 from logroute.sinks.http_answers import Answer
-from logroute.sinks.streams import hand_over_at_once
+from logroute.sinks.streams import hand_over_at_once, name_in_tls
 
 CONNECT_S = 10.0
 """How long connecting may take, names and TLS included. What follows has the router's deadline."""
@@ -24,7 +24,6 @@ moment has an unknown outcome."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """How much of an answer's body is read, and for how long, where its status has said all that counts."""
-NO_PROXY = "none"
 
 
 class HttpClient:
@@ -39,12 +38,10 @@ class HttpClient:
         answer_bytes: int | None = None,
         answer_s: float | None = None,
     ) -> None:
-        """`proxy` is a URL, `none`, or None for what the environment says.
-
-        Raises Retryable where the environment names a proxy that cannot be used.
-        """
+        """`proxy` is its URL, or None. Raises Retryable for one of the environment that is of no use."""
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
+        self._by_proxy = proxy is not None
         self.over: object = None
         """The connection over which the last answer came, to compare."""
         try:
@@ -59,8 +56,8 @@ class HttpClient:
                 ),
                 follow_redirects=False,
                 cookies=_NoCookies(),
-                proxy=None if proxy == NO_PROXY else proxy,
-                trust_env=proxy is None,
+                proxy=proxy,
+                trust_env=False,
             )
         # Their words may hold the proxy's password. A proxy of SOCKS needs a package that we do not have.
         except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -79,7 +76,12 @@ class HttpClient:
             # A request with a stream of ours has no headers but ours.
             address = httpx.URL(url)
             own = {"host": address.netloc.decode("ascii"), "content-length": str(len(body))}
-            request = httpx.Request(method, address, headers={**own, **headers}, stream=_Body(body))
+            # Not where a proxy is asked: its certificate is looked at by the same name then.
+            absolute = address.host.endswith(".") and not self._by_proxy
+            more = {"sni_hostname": name_in_tls(address.host)} if absolute else {}
+            request = httpx.Request(
+                method, address, headers={**own, **headers}, stream=_Body(body), extensions=more
+            )
             response = await self._client.send(request, stream=True)
             try:
                 # httpx tells of a connection only once there is an answer on it.
@@ -87,11 +89,14 @@ class HttpClient:
                 hand_over_at_once(stream.get_extra_info("socket"))
                 said = {name.lower(): value for name, value in response.headers.items()}
                 body, whole = await self._beginning(response)
-                return Answer(response.status_code, said, body, whole)
+                if _says_more(response):
+                    await _give_up(stream)
+                cookies = response.headers.get_list("set-cookie") if "set-cookie" in said else ()
+                return Answer(response.status_code, said, body, whole, cookies)
             finally:
                 await response.aclose()
-        # An address that httpx cannot use, or what no HTTP is: the receiver's, and may be put right.
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # What no HTTP is, an address that httpx cannot use, a name that none can be: that may be put right.
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise Retryable(_reason(error)) from error
 
     async def close(self) -> None:
@@ -114,6 +119,24 @@ class HttpClient:
         return b"".join(parts), whole
 
 
+def _says_more(response: httpx.Response) -> bool:
+    """Whether something has come behind an answer that is read, which httpx would take for the next one.
+
+    It must not be (RFC 9112, 6.3): nothing was asked yet. There is no public way to learn of it: httpx's
+    stream is around httpcore's, and that has the connection with its h11, until it is closed.
+    """
+    found: Any = response.stream
+    for name in ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        found = getattr(found, name, None)
+    return found is not None and bool(found.trailing_data[0])
+
+
+async def _give_up(stream: Any) -> None:
+    """Have the connection not used again: a socket from which nothing can be read is one that has ended."""
+    with suppress(OSError):
+        stream.get_extra_info("socket").shutdown(trio.socket.SHUT_RDWR)
+
+
 class _Body(httpx.AsyncByteStream):
     """A body in one piece. httpx's own is a generator, which a cancelled request leaves to the garbage."""
 
@@ -130,7 +153,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _NoCookies(CookieJar):
-    """Takes none. They would not be sent, and to look for them is a tenth of what a request costs."""
+    """Takes none: to look for them is a tenth of what a request costs. Lanes that want some see to it."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         pass

@@ -34,7 +34,7 @@ DEEPEST = 20
 """How deep a `flattened` field may be (`depth_limit`)."""
 LONGEST_INDEX_BYTES = 255
 
-_ILLEGAL = re.compile(r'[\x00-\x20"#*,/:<>?\\|\x7f]')
+_ILLEGAL = re.compile(r'[\x00-\x20"#*,/:<>?\\|\x7f\ud800-\udfff]')
 _WAITS = (401, 403, 404, 408, 429)
 """Statuses of an item that speak of its index: people unblock it, make it, or let us write there."""
 _WAITS_400 = {
@@ -126,14 +126,17 @@ def _flattened(record: Record) -> Record:
 
 
 def escape_index(value: str) -> str:
-    """A value from a stranger as a part of an index's name: it makes no illegal one."""
+    """A value from a stranger as a part of an index's name: it makes no illegal one.
+
+    Half of a surrogate pair cannot be sent; what stands for it elsewhere, `?`, is illegal here.
+    """
     return _ILLEGAL.sub("_", value.lower())
 
 
 def legal_index(name: str) -> str:
     """The name as an index may have it: small letters, nothing special, so long."""
     name = escape_index(name).lstrip("-_+.") or "unknown"
-    data = name.encode("utf-8", "replace")
+    data = name.encode()
     if len(data) <= LONGEST_INDEX_BYTES:
         return data.decode()
     digest = blake2b(data, digest_size=8).hexdigest()
@@ -202,7 +205,7 @@ def verdict(body: bytes, count: int, sent: bytes = b"") -> Verdict:
             answered = len(items)
             if not _are_of(items, sent):
                 raise BulkError(_FOREIGN)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BulkError(f"answered no bulk answer: {excerpt(body[:200]) or 'nothing'}") from error
     if answered != count:
         raise BulkError(f"answered for {answered} records, and {count} were sent")

@@ -30,6 +30,8 @@ def cause_in_words(error: BaseException) -> str:
             return f"its certificate is not accepted: {found.verify_message}"
         if isinstance(found, socket.gaierror):
             return f"its name cannot be resolved: {found.strerror}"
+        if isinstance(found, UnicodeError):  # of who encodes names (IDNA)
+            return f"its name cannot be one: {excerpt(str(found))}"
         if isinstance(found, ssl.SSLError) and found.reason in _CERTIFICATE_ALERTS:
             return f"{CERTIFICATE_REFUSED} ({found.reason}): set `tls.cert` and `tls.key`"
         if isinstance(found, ssl.SSLError):

@@ -35,7 +35,6 @@ from logroute.sinks import (
     SinkContext,
     SinkOptions,
 )
-from logroute.sinks.failures import cause_in_words
 from logroute.sinks.gelf_message import GelfEncoding, GelfHttpOptions
 from logroute.sinks.http_answers import Answer, StatusOptions, usual_meaning
 from logroute.sinks.http_encoding import (
@@ -48,17 +47,16 @@ from logroute.sinks.http_encoding import (
 )
 from logroute.sinks.http_headers import checked_headers, is_value
 from logroute.sinks.http_lanes import Lane, Strayed
+from logroute.sinks.http_proxies import NO_PROXY, PORTS, proxy_for
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
+from logroute.sinks.streams import connecting
 from logroute.sinks.tls import TlsOptions, client_context
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch
 
-REACH_S = 10.0
-"""How long connecting may take at the start, names included."""
-_PORTS = {"http": 80, "https": 443}
 
 SHARES_S = 10.0
 """A delivery of many requests ends after so long, within its deadline, so that what was delivered is known to
@@ -118,7 +116,7 @@ class HttpOptions(SinkOptions):
     @field_validator("proxy")
     @classmethod
     def _proxy_is_one(cls, proxy: str | None) -> str | None:
-        return proxy if proxy in (None, "none") else _checked_url(proxy)
+        return proxy if proxy in (None, NO_PROXY) else _checked_url(proxy)
 
     @field_validator("headers")
     @classmethod
@@ -163,7 +161,7 @@ def _checked_url(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as error:  # whose text may hold the password
         raise ValueError(f"{shown(url)!r} is no URL") from error
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in PORTS:
         raise ValueError("must begin with http:// or https://")
     if not host:
         raise ValueError("names no host")
@@ -183,7 +181,7 @@ ENCODINGS: dict[str, tuple[type[Encoding], Callable[[HttpOptions], Encoding]]] =
 }
 """What there is, and how it is made. A further one is a module with its class, and a line here and below."""
 
-SHORT = {f"{name}+{scheme}": name for name, (kind, _) in ENCODINGS.items() if kind.port for scheme in _PORTS}
+SHORT = {f"{name}+{scheme}": name for name, (kind, _) in ENCODINGS.items() if kind.port for scheme in PORTS}
 """Short forms of URIs, and the encoding that each means."""
 
 
@@ -236,9 +234,12 @@ class HttpSink(Sink[HttpOptions]):
         context = await client_context(self.options.tls) if self._url.startswith("https:") else None
         encoding = self._encoding
         client = HttpClient(
-            context, self.options.proxy, answer_bytes=encoding.answer_bytes, answer_s=encoding.answer_s
+            context,
+            proxy_for(self._url, self.options.proxy),
+            answer_bytes=encoding.answer_bytes,
+            answer_s=encoding.answer_s,
         )
-        return Lane(client, self._headers, encoding.name_lane())
+        return Lane(client, self._headers, encoding.name_lane(), sticky=encoding.sticky)
 
     async def _reach(self) -> None:
         """Connect once, and ask for nothing: that a server is down is said before there are records.
@@ -246,25 +247,11 @@ class HttpSink(Sink[HttpOptions]):
         Not where a proxy is asked instead, which decides that itself. Raises Retryable.
         """
         parts = urlsplit(self._url)
-        host = parts.hostname or ""
-        if not self._asks_a_proxy(parts.scheme, host):
-            try:
-                with trio.fail_after(REACH_S):
-                    stream = await trio.open_tcp_stream(host, parts.port or _PORTS[parts.scheme])
-                    await trio.aclose_forcefully(stream)
-            except trio.TooSlowError:
-                raise Retryable(f"{shown(self._url)}: not connected within {REACH_S:g} s") from None
-            except OSError as error:
-                raise Retryable(f"{shown(self._url)}: cannot connect: {cause_in_words(error)}") from error
+        if proxy_for(self._url, self.options.proxy) is None:
+            with connecting(shown(self._url)):
+                stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or PORTS[parts.scheme])
+                await trio.aclose_forcefully(stream)
         self._reached = True
-
-    def _asks_a_proxy(self, scheme: str, host: str) -> bool:
-        if self.options.proxy is not None:
-            return self.options.proxy != "none"
-        from urllib.request import getproxies, proxy_bypass
-
-        proxies = getproxies()
-        return not proxy_bypass(host) and (scheme in proxies or "all" in proxies)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         """A request for each share. What is delivered before one fails is not sent again with it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -40,6 +40,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Its beginning."""
     whole: bool = True
     """Whether that is all of it."""
+    cookies: Sequence[str] = ()
+    """What each `Set-Cookie` says: a comma may stand in one."""
 
     def after_s(self, now: float) -> float | None:
         """What `Retry-After` asks for (RFC 9110, 10.2.3); `now` in seconds since the epoch."""

@@ -108,6 +108,8 @@ class Encoding(ABC):
     batch_wait_s: float | None = None
     concurrency: int = 1
     """How many deliveries there are at a time: several only where order does not matter."""
+    sticky: bool = False
+    """Whether later requests have to come to the receiver that had the first (`http_lanes`)."""
 
     @property
     def headers(self) -> Mapping[str, str]:

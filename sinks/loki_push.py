@@ -46,6 +46,9 @@ JSON_BATCH_BYTES = 1 << 20
 twice as much, or with many labels six times as much. What is over BODY_BYTES is encoded again, in parts."""
 TOO_LARGE = "larger than max"
 """In the words of gRPC: "received message larger than max (5500312 vs. 4194304)"."""
+MOST_REFUSALS = 50
+"""So much of what an answer says is heeded at a time, because each is held against each record. Of one stream
+Loki says two or three."""
 VALUE_BYTES = 2048
 """Loki takes no longer ones (`max_label_value_length`)."""
 
@@ -303,12 +306,14 @@ class LokiEncoding(ProtocolEncoding):
                 raise Retryable(f"Loki does not answer so, {error}; is that its address?") from None
         if answer.status != 400:
             return None
-        left_out = refusals(answer.text)
-        if not left_out:
+        said = refusals(answer.text)
+        if not said:
             return None
+        left_out = said[:MOST_REFUSALS]
         outcome = self._rejected(left_out, batches)
         # What the ingester says hides what the distributor has said, and a long answer is read in part.
-        if outcome.rejected and (not answer.whole or any(each.total for each in left_out)):
+        whole = answer.whole and len(said) == len(left_out)
+        if outcome.rejected and (not whole or any(each.total for each in left_out)):
             return _and_the_rest_again(outcome.rejected, batches)
         return outcome
 

@@ -59,7 +59,10 @@ class LeftOut(msgspec.Struct, frozen=True):
         return time_ns in self.at_ns
 
 
-_STREAM = r"stream:? '?(?P<stream>\{(?:[^{}\"]|\"(?:[^\"\\]|\\.)*\")*\})'?"
+# Each of these takes time in proportion to the text, whatever that is. So a backslash stands within quotes
+# only, else braces could all be within quotes for who begins at any of them; and names are read from their
+# beginning.
+_STREAM = r"stream:? '?(?P<stream>\{(?:[^{}\"\\]|\"(?:[^\"\\]|\\.)*\")*\})'?"
 _TIME = r"(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9:]+))"
 _OLD = re.compile(rf"(?:for {_STREAM} )?has timestamp too old: \S+ oldest acceptable timestamp is: {_TIME}")
 _NEW = re.compile(rf"(?:for {_STREAM} )?has timestamp too new: {_TIME}")
@@ -76,7 +79,7 @@ _WHOLE_STREAM = re.compile(
     rf"|[0-9]+ label names|duplicate label name|structured metadata too large|too many structured metadata)"
 )
 _TOTAL = re.compile(rf"total ignored: (?P<count>[0-9]+) out of [0-9]+ for {_STREAM}")
-_PAIR = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_PAIR = re.compile(r'(?<![a-zA-Z0-9_])([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
 
 def refusals(text: str) -> list[LeftOut]:

@@ -117,6 +117,7 @@ class SplunkEncoding(ProtocolEncoding):
         # Events have their times, and an indexer says that it has them seconds after it took them.
         self._own_channels = options.ack and options.channel is None
         self.concurrency = WAITING if self._own_channels else 1
+        self.sticky = options.ack
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ async def open_stream(host: str, port: int, peer: str, context: ssl.SSLContext |
     if context is None:
         return Opened(tcp, tcp.socket)
     # A receiver that ends without TLS's farewell has ended all the same.
-    stream = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+    stream = trio.SSLStream(tcp, context, server_hostname=name_in_tls(host), https_compatible=True)
     try:
         with shaking_hands(peer, "the TLS handshake is not finished"):
             await stream.do_handshake()
@@ -48,6 +48,11 @@ async def open_stream(host: str, port: int, peer: str, context: ssl.SSLContext |
         await trio.aclose_forcefully(stream)
         raise
     return Opened(stream, tcp.socket)
+
+
+def name_in_tls(host: str) -> str:
+    """A host's name as certificates have it: without the dot that makes it absolute (RFC 6066, 3)."""
+    return host.removesuffix(".")
 
 
 async def open_unix_stream(path: str, peer: str) -> Opened:

@@ -6,11 +6,12 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -110,7 +111,12 @@ def test_whatever_is_said_is_two_lines_of_json(message: str, field: str, place: 
     assert document["message"] == message.encode("utf-8", "replace").decode()
 
 
-@given(st.text(max_size=400))
+ANY_TEXT = st.text(st.characters(codec=None, categories=("L", "N", "P", "S", "Z", "C")), max_size=400)
+"""With halves of surrogate pairs, which JSON can say."""
+
+
+@given(ANY_TEXT)
+@example("\ud800")
 def test_every_name_of_an_index_is_legal(name: str) -> None:
     made = legal_index(name)
     assert 0 < len(made.encode()) <= 255
@@ -146,7 +152,13 @@ def test_an_answer_without_errors_needs_no_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"{}", b'{"errors":1}', b'{"errors":true,"items":[{"create"']
+    "body",
+    [
+        *(b"", b"<html>", b"{}", b'{"errors":1}', b'{"errors":true,"items":[{"create"'),
+        b'{"more":' + b"[" * 100_000,
+        b'{"errors":true,"more":%b%b}' % (b"[" * 100_000, b"]" * 100_000),
+    ],
+    ids=itemgetter(slice(20)),
 )
 def test_what_is_no_bulk_answer_is_told(body: bytes) -> None:
     with pytest.raises(BulkError, match="answered no bulk answer"):
@@ -357,6 +369,11 @@ async def test_what_speaks_of_the_record_is_a_rejection(
         (says(b"<html>hello</html>"), Retryable, "answered no bulk answer: <html>hello</html>"),
         (says(b'{"errors":tr'), Retryable, "answered no bulk answer"),
         (answer(200, b"<html>", content_type="text/html"), Retryable, "answered no bulk answer"),
+        # Of what stands before it: also of a type that Elasticsearch's library does not know.
+        (answer(413, b'{"title":"too large"}', content_type="application/problem+json"), Refused, "413"),
+        (answer(503, b"<e/>", content_type="application/xml"), Retryable, "503 Service Unavailable: <e/>"),
+        (answer(502, content_type="?"), Retryable, "502 Bad Gateway"),
+        (answer(200, b"\0", content_type="image/png"), Retryable, "answered no bulk answer"),
     ],
 )
 async def test_a_request_that_fails_as_a_whole_is_told(
@@ -399,6 +416,13 @@ async def test_an_answer_that_does_not_say_what_is_wrong_delivers_nothing(
 async def test_where_nobody_listens_is_told(tmp_path: Path) -> None:
     sink = sink_to("http://127.0.0.1:9", tmp_path)
     with pytest.raises(Retryable, match=r"http://127\.0\.0\.1:9: Connection refused"):
+        await sink.deliver([batch(1)])
+    await sink.close()
+
+
+async def test_what_can_be_no_name_is_told(tmp_path: Path) -> None:
+    sink = sink_to("http://a..example:9200", tmp_path)
+    with pytest.raises(Retryable, match=r"http://a\.\.example:9200: its name cannot be one: "):
         await sink.deliver([batch(1)])
     await sink.close()
 

@@ -31,6 +31,7 @@ from logroute.sinks import DELIVERED, Refused, Retryable, _http_client
 from logroute.sinks.http import HttpOptions, HttpSink
 from logroute.sinks.http_answers import Answer, usual_meaning
 from logroute.sinks.http_encoding import JsonArrayEncoding
+from logroute.sinks.http_proxies import is_excepted
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import Behaviour, Close, HttpServer, Request, answer, say
 
@@ -186,6 +187,43 @@ async def test_a_proxy_is_taken_from_the_environment(
     assert request.headers["host"] == "logs.invalid"
 
 
+async def test_what_asks_no_proxy_is_connected_to_and_nothing_else(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a server is there is only seen where it is asked itself: one decision for both."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", ".logs.invalid,127.0.0.0/8")
+    sink = await sink_to("http://logs.invalid/in")
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    sink = await sink_to("/in")
+    assert await sink.deliver([batch("b")]) == DELIVERED
+    assert [request.target for request in server.requests] == ["http://logs.invalid/in", "/in"]
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "excepted", "others"),
+    [
+        ("", [], ["logs.test", "10.1.2.3"]),
+        ("*", ["logs.test", "10.1.2.3", "::1"], []),
+        (
+            "a.test, Logs.Test ,",
+            ["logs.test", "eu.logs.test", "LOGS.test", "logs.test."],
+            ["mylogs.test", "test"],
+        ),
+        (".logs.test", ["eu.logs.test"], ["logs.test", "mylogs.test"]),
+        ("*.logs.test", ["eu.logs.test"], ["logs.test"]),
+        ("10.0.0.0/8,fd00::/8", ["10.1.2.3", "fd12::1"], ["11.1.2.3", "fe80::1", "10.test"]),
+        ("10.1.2.3,::1", ["10.1.2.3", "::1", "0:0::1"], ["10.1.2.4", "::2"]),
+        ("logs.test:443,10.0.0.0/8:443,[::1]:443", ["logs.test", "10.1.2.3", "::1"], ["other.test"]),
+        ("logs.test:80,[::1]:80,10.1.2.3:80", [], ["logs.test", "::1", "10.1.2.3"]),
+        ("10.0.0.0/99,/,:,[,::1]:,10.0.0.0/8/8", [], ["10.1.2.3", "logs.test"]),
+    ],
+)
+def test_whom_no_proxy_is_asked_for(no_proxy: str, excepted: list[str], others: list[str]) -> None:
+    found = [host for host in [*excepted, *others] if is_excepted(host, 443, no_proxy)]
+    assert found == excepted
+
+
 @pytest.mark.parametrize(
     ("encoding", "size", "wait_s"),
     [("ndjson", 4 << 20, 0), ("json", 4 << 20, 0), ("text", 4 << 20, 0), ("otlp", 3 << 20, 0),
@@ -326,6 +364,24 @@ async def test_a_status_counts_though_its_body_is_cut_short(server: HttpServer, 
     server.behaviours.append(say(b"HTTP/1.1 503 Busy\r\ncontent-length: 10\r\n\r\nhalf"))
     assert await sink.deliver([batch("a")]) == DELIVERED
     assert str(await failure(sink)).endswith("answered 503 Service Unavailable: half")
+
+
+NO_BODY = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"{}", b"\r\n"])
+@pytest.mark.parametrize("first", [NO_BODY, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK"])
+async def test_what_is_said_before_it_was_asked_is_no_answer(
+    server: HttpServer, sink_to: Making, first: bytes, more: bytes
+) -> None:
+    async def say_both(stream: trio.SocketStream, _: Request) -> None:
+        await stream.send_all(first + more)
+
+    server.behaviours += [say_both, answer(503)]
+    sink = await sink_to()
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    assert "answered 503" in str(await failure(sink, "b"))
+    assert [request.connection for request in server.requests] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -587,6 +643,23 @@ async def test_a_name_that_nobody_knows(sink_to: Making) -> None:
     )
 
 
+NO_NAMES = ["a..example", "a" * 64 + ".example"]
+"""What the resolver never sees: a part of a name has 1 to 63 characters (RFC 1035, 2.3.4)."""
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+async def test_what_can_be_no_name_is_told_without_a_record(sink_to: Making, name: str) -> None:
+    with pytest.raises(Retryable, match=r"/in: cannot connect: its name cannot be one: .*label .*too long"):
+        await sink_to(f"http://{name}/in")
+
+
+@pytest.mark.usefixtures("reached")
+@pytest.mark.parametrize("name", NO_NAMES)
+async def test_what_can_be_no_name_is_told(sink_to: Making, name: str) -> None:
+    sink = await sink_to(f"http://{name}/in")
+    assert "POST failed: its name cannot be one: " in str(await failure(sink))
+
+
 @pytest.mark.usefixtures("reached")
 async def test_a_server_that_never_accepts_has_ten_seconds(
     sink_to: Making, autojump_clock: trio.testing.MockClock
@@ -642,6 +715,30 @@ async def test_tls_verifies_by_default(nursery: trio.Nursery, sink_to: Making, t
     assert await sink.deliver([batch("a")]) == DELIVERED
     sink = await sink_to(url, tls={"verify": False})
     assert await sink.deliver([batch("a")]) == DELIVERED
+
+
+class Here(NoNames):
+    """Every name is this host's."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        return [(trio.socket.AF_INET, trio.socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+
+@pytest.mark.parametrize(("host", "accepted"), [("logs.test.", True), ("other.test.", False)])
+async def test_a_certificate_has_a_name_without_the_dot_that_makes_it_absolute(
+    nursery: trio.Nursery, sink_to: Making, tmp_path: Path, host: str, accepted: bool
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Here())
+    secure = Secure(tmp_path, "logs.test")
+    url = (await secure.serve(nursery)).replace("127.0.0.1", host)
+    sink = await sink_to(url, tls={"ca": str(secure.ca_file)})
+    if accepted:
+        assert await sink.deliver([batch("a")]) == DELIVERED
+    else:
+        words = (
+            "its certificate is not accepted: Hostname mismatch, certificate is not valid for 'other.test'"
+        )
+        assert words in str(await failure(sink))
 
 
 async def test_tls_verifies_the_host(nursery: trio.Nursery, sink_to: Making, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record, Stream
-from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
+from logroute.sinks import DELIVERED, Outcome, Refused, Retryable, loki_push
 from logroute.sinks.loki_push import BODY_BYTES, FORGOTTEN_S, LokiEncoding, LokiOptions
 from logroute.sinks.loki_refusals import parse_labels, refusals
 from tests.servers.loki import Loki
@@ -390,6 +390,39 @@ async def test_what_is_no_loki_delivers_nothing(server: HttpServer, sink_to: Mak
 def test_no_words_of_a_receiver_make_reading_them_fail(text: str) -> None:
     refusals(text)
     refusals(f"{IGNORED.format(1)} total ignored: 1 out of 2 for stream: {{{text}}}")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            'for stream {"\\" ',
+            'total ignored: 1 out of 1 for stream {"\\" ',
+            "stream: '{",
+            'stream {a="b"}  ',
+        ),
+        *("has timestamp too old: ", "total ignored: 1", IGNORED.format(1), "a", 'a="\\"', "9"),
+    ],
+)
+def test_no_words_of_a_receiver_take_long_to_read(unit: str) -> None:
+    """They are read on the thread that everything else is done on."""
+    text = (unit * LokiEncoding.answer_bytes)[: LokiEncoding.answer_bytes]
+    began = time.process_time()
+    refusals(text)
+    refusals(f"total ignored: 1 out of 1 for stream {{{text}}}")
+    assert time.process_time() - began < 2  # before: up to minutes; now a hundredth of a second
+
+
+async def test_what_an_answer_says_is_heeded_up_to_a_bound(
+    server: HttpServer, sink_to: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is held against each record. What is not heeded is heard of again."""
+    monkeypatch.setattr(loki_push, "MOST_REFUSALS", 2)
+    limits = [f"Max entry size '{size}' bytes exceeded;" for size in (30, 20, 10)]
+    given = batch(line("a" * 35), line("b" * 25), line("c" * 15), line("d"))
+    outcome = await told(server, sink_to, 400, " ".join(limits), given)
+    assert [message[0] for _, message in rejected(outcome)] == ["a", "b"]
+    assert [each.record.message[0] for each in outcome.postponed] == ["c", "d"]
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,5}", fullmatch=True), st.text(max_size=10), max_size=4))

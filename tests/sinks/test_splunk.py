@@ -25,6 +25,7 @@ from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.sinks import DELIVERED, Outcome, Refused, Retryable
 from logroute.sinks._http_client import KEEP_ALIVE_S
+from logroute.sinks.http_lanes import MOST_COOKIES, Cookies
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from tests.sinks.conftest import Making
 from tests.sinks.http_server import HttpServer, Request, answer
@@ -466,10 +467,21 @@ class Balanced:
         self.closes_before_it_is_asked: set[str] = set()
         self.closes = False
         """Each connection is closed after an answer."""
+        self.cookies = False
+        """It is a balancer of requests, which go where their cookie says, or in turn."""
+        self._turn = 0
         server.otherwise = self.behave
 
+    def indexer(self, request: Request) -> int:
+        if not self.cookies:
+            return request.connection % 2
+        self._turn += 1
+        return int(
+            dict(re.findall(r"(\w+)=(\w+)", request.headers.get("cookie", ""))).get("way", self._turn % 2)
+        )
+
     async def behave(self, stream: trio.SocketStream, request: Request) -> None:
-        indexer, channel = request.connection % 2, request.headers["x-splunk-request-channel"]
+        indexer, channel = self.indexer(request), request.headers["x-splunk-request-channel"]
         if "/ack" in request.target:
             given = [event for *way, event in self.given if way == [indexer, channel]]
             acks = {
@@ -485,7 +497,9 @@ class Balanced:
             await trio.sleep(0.6 if event in self.late else 0)
             said = {"text": "Success", "code": 0, "ackId": ack_id}
             close = self.closes or event in self.closes_before_it_is_asked
-        await answer(200, json.dumps(said).encode(), close=close)(stream, request)
+        expires = "Expires=Fri, 27 Nov 2099 20:06:26 GMT; Path=/"
+        more = {"set_cookie": f"way={indexer}; {expires}", "Set_Cookie": "a=b"} if self.cookies else {}
+        await answer(200, json.dumps(said).encode(), close=close, **more)(stream, request)
 
 
 def saying(text: str) -> Batch:
@@ -505,6 +519,34 @@ async def test_what_another_indexer_has_acknowledged_is_not_taken_for_it(
         with pytest.raises(Retryable, match="not confirmed within 20 s"):
             await sink.deliver([saying("second")])
     assert {indexer for indexer, _, _ in balanced.given} == {0, 1}
+
+
+@pytest.mark.parametrize("channel", [None, "a7c1a51b-51a6-4d43-b5a6-3a51f3a2d9f4"])
+async def test_a_balancer_of_requests_gets_its_cookie_back(
+    server: HttpServer, sink_to: Making, autojump_clock: trio.testing.MockClock, channel: str | None
+) -> None:
+    balanced = Balanced(server)
+    balanced.cookies = True
+    sink = await sink_to(server.url, encoding="splunk", splunk={"ack": True, "channel": channel})
+    for text in "abc":
+        assert await sink.deliver([saying(text)]) == DELIVERED
+    assert len({(indexer, channel) for indexer, channel, _ in balanced.given}) == 1
+    assert len(server.requests) == 6
+    assert "cookie" not in server.requests[0].headers
+    assert {request.headers["cookie"] for request in server.requests[1:]} == {"way=1; a=b"}
+
+
+def test_cookies_are_those_that_the_server_has_said_last() -> None:
+    cookies = Cookies()
+    assert cookies.header == {}
+    cookies.take(["a=1", "b=x=y; Path=/; HttpOnly", " c=2 ", "a=3;Max-Age=60"])
+    assert cookies.header == {"cookie": "b=x=y; c=2; a=3"}
+    cookies.take(["b=; Max-Age=0; Path=/", "c=2; max-age=-1"])
+    assert cookies.header == {"cookie": "a=3"}
+    cookies.take(["", "=1", "x", "n=\u00e9", "n=1\r\nx: y", "n=a b", "n=" + "x" * 5000])
+    assert cookies.header == {"cookie": "a=3"}
+    cookies.take([f"n{number}=1" for number in range(1000)])
+    assert len(cookies.header["cookie"].split(";")) == MOST_COOKIES
 
 
 @pytest.mark.parametrize("channel", [None, "a7c1a51b-51a6-4d43-b5a6-3a51f3a2d9f4"])

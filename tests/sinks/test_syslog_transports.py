@@ -551,6 +551,32 @@ async def test_a_receiver_whose_certificate_is_not_right_gets_nothing(
     assert receiver.received == [b""]
 
 
+class Here(trio.abc.HostnameResolver):
+    """Every name is this host's."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_certificate_has_a_name_without_the_dot_that_makes_it_absolute(
+    context: Counting, authority: Authority
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Here())
+    receiver = TlsReceiver(reads_tls(authority.context()))
+    sink = sink_to(f"tls://localhost.:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch("a")]) == DELIVERED
+    await sink.close()
+    sink = sink_to(f"tls://logs.test.:{receiver.port}", context, tls={"ca": str(authority.ca_file)})
+    with pytest.raises(Retryable, match=r"Hostname mismatch, certificate is not valid for 'logs\.test'"):
+        await sink.deliver([batch("b")])
+    await sink.close()
+    receiver.close()
+    assert [bool(data) for data in receiver.received] == [True, False]
+
+
 # A handshake ends on our side before the receiver has looked at our certificate.
 
 REFUSED = "the receiver refuses our TLS certificate"
