@@ -26,12 +26,15 @@ Check = Callable[[bytes, int, int], int]
 class Sensitive:
     """One thing that is looked for."""
 
-    def __init__(self, name: str, where: str, what: str, check: Check | None = None) -> None:
-        """Raises RegexError."""
+    def __init__(
+        self, name: str, where: str, what: str, check: Check | None = None, inside: str = ""
+    ) -> None:
+        """Where the check finds none, none begins in what `inside` matches there either. Raises RegexError."""
         self.name = name
         self.where = Regex(where)
         self._what = _re2(what)
         self._check = check
+        self._inside = re.compile(inside.encode(), re.ASCII).match
         self._plain = _PLAIN.get(name, bytes)
         self._groups = range(1, self._what.groups + 1) or (0,)
 
@@ -54,6 +57,8 @@ class Sensitive:
             if (end := check(data, start, end)) > 0:
                 yield start, end, plain(data[start:end])
                 at = end
+            elif (inside := self._inside(data, start)) is not None:  # a line may be nothing but digits
+                at = max(start + 1, inside.end())
             else:
                 at = start + 1
 
@@ -261,11 +266,16 @@ def _stands_alone(data: bytes, start: int, end: int) -> int:
 # RFC 7519, 3: header, claims, signature (RFC 7516: five parts), base64url; a JSON object begins with `eyJ`.
 _JWT = r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){2,4}"
 _JWT_WHERE = r"eyJ[A-Za-z0-9_-]{8}"
+MOST_BEGINNINGS = 16
+"""By chance `eyJ` stands once in 256 KiB of base64url."""
 
 
 def _is_jwt(data: bytes, start: int, end: int) -> int:
     """Its header says an algorithm (RFC 7515, 4.1.1: `alg` must be present)."""
     header = data[start : data.index(b".", start)]
+    # Each of them would be decoded with all that is behind it. One may be a token's, so all of it goes.
+    if header.count(b"eyJ") > MOST_BEGINNINGS:
+        return end
     try:
         said = msgspec.json.decode(base64.urlsafe_b64decode(header + b"=" * (-len(header) % 4)))
     except (binascii.Error, ValueError, RecursionError):
@@ -273,14 +283,21 @@ def _is_jwt(data: bytes, start: int, end: int) -> int:
     return end if isinstance(said, dict) and "alg" in said else 0
 
 
-_TABLE: dict[str, tuple[tuple[str, str, Check | None], ...]] = {
-    "card": ((_CARD_WHERE, _CARD, _is_card),),
-    "iban": ((_IBAN_WHERE, _IBAN, _is_iban),),
-    "email": ((_EMAIL_WHERE, _EMAIL, None),),
-    "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4), (_IPV6_WHERE, _IPV6, _is_ipv6)),
-    "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token),),
-    "aws": ((_AWS_ID_WHERE, _AWS_ID, _stands_alone), (_AWS_SECRET_WHERE, _AWS_SECRET, _stands_alone)),
-    "jwt": ((_JWT_WHERE, _JWT, _is_jwt),),
+# None begins within a number or a word; an IPv6 address has at most two colons at its beginning.
+_NUMBER, _WORD, _NUMBERS = r"\d++", r"[A-Za-z0-9]++", r"[\d.]++"
+_IN_IPV6 = rf"{_WORD}|:*(?=::)"
+
+_TABLE: dict[str, tuple[tuple[str, str, Check | None, str], ...]] = {
+    "card": ((_CARD_WHERE, _CARD, _is_card, _NUMBER),),
+    "iban": ((_IBAN_WHERE, _IBAN, _is_iban, _WORD),),
+    "email": ((_EMAIL_WHERE, _EMAIL, None, ""),),
+    "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4, _NUMBERS), (_IPV6_WHERE, _IPV6, _is_ipv6, _IN_IPV6)),
+    "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token, ""),),
+    "aws": (
+        (_AWS_ID_WHERE, _AWS_ID, _stands_alone, _WORD),
+        (_AWS_SECRET_WHERE, _AWS_SECRET, _stands_alone, ""),
+    ),
+    "jwt": ((_JWT_WHERE, _JWT, _is_jwt, ""),),
 }
 
 
