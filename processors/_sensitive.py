@@ -29,7 +29,7 @@ class Sensitive:
     def __init__(
         self, name: str, where: str, what: str, check: Check | None = None, inside: str = ""
     ) -> None:
-        """Where the check finds none, none begins in what `inside` matches there either. Raises RegexError."""
+        """Where the check finds none, none begins in what `inside` matches there. Raises RegexError."""
         self.name = name
         self.where = Regex(where)
         self._what = _re2(what)
@@ -67,6 +67,8 @@ _PLAIN: dict[str, Callable[[bytes], bytes]] = {
     "card": lambda number: number.translate(None, b" -"),
     "iban": lambda number: number.translate(None, b" -").upper(),
     "email": lambda address: address.replace(b"%40", b"@"),
+    "bearer": lambda token: token.replace(b"\\/", b"/"),
+    "aws": lambda key: key.replace(b"\\/", b"/"),
 }
 """What people write in several ways is one value."""
 
@@ -84,7 +86,17 @@ def _re2(pattern: str) -> Any:
         raise RegexError(f"/{pattern}/ cannot be searched in linear time: {text}") from error
 
 
+# A line of JSON that nobody has parsed has escapes: `"to\nDE89…"`, `"\u003cada@example.com"`.
+_ESCAPED = r"u[0-9A-Fa-f]{4}|[bfnrt]"
+_is_escaped = re.compile(_ESCAPED.encode()).match
+
+
 def _before(data: bytes, start: int) -> bytes:
+    """The character before it; of an escape none, as its letters belong to no word."""
+    for length in (1, 5):
+        at = start - length
+        if data[max(0, at - 1) : at] == b"\\" and (found := _is_escaped(data, at)) and found.end() == start:
+            return b""
     return data[max(0, start - 1) : start]
 
 
@@ -204,6 +216,13 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = rf"[A-Za-z0-9_]{_ATOM}{{0,63}}(?:@|%40)(?:{_LABEL}\.){{1,10}}[A-Za-z][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]"
 _EMAIL_WHERE = _ATOM + r"(?:@|%40)[A-Za-z0-9-]+\.[A-Za-z0-9]"
 
+
+def _is_email(data: bytes, start: int, end: int) -> int:
+    """In JSON it begins behind an escape. Elsewhere `EXAMPLE\\nina@example.com` is a user's name."""
+    escapes = data[:1] == b"{" and data[max(0, start - 2) : start]
+    return 0 if escapes and escapes[-1:] == b"\\" != escapes[-2:-1] and _is_escaped(data, start) else end
+
+
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _IPV4_WHERE = r"\d\.\d{1,3}\.\d{1,3}\.\d"
 _IPV6 = r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9A-Fa-f]{0,4})"
@@ -242,8 +261,9 @@ def _is_ipv6(data: bytes, start: int, end: int) -> int:
 # --- tokens ---------------------------------------------------------------------------------------------
 
 # RFC 6750, 2.1: `b64token`.
-_BEARER = r"(?i:bearer)[ \t]{1,8}([A-Za-z0-9._~+/-]{8,}=*)"
-_BEARER_WHERE = r"(?i:bearer)[ \t]{1,8}[A-Za-z0-9._~+/-]{8}"
+# In JSON a `/` may be `\/`, as PHP writes it.
+_BEARER = r"(?i:bearer)[ \t]{1,8}((?:[A-Za-z0-9._~+/-]|\\/){8,}=*)"
+_BEARER_WHERE = r"(?i:bearer)[ \t]{1,8}(?:[A-Za-z0-9._~+/-]|\\/){8}"
 _WORDS = re.compile(rb"[A-Za-z]{1,19}(?:[.-][A-Za-z]{0,19})?")
 
 
@@ -255,8 +275,8 @@ def _is_bearer_token(data: bytes, start: int, end: int) -> int:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
 _AWS_ID = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}"
 _AWS_ID_WHERE = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}"
-_AWS_SECRET = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}([A-Za-z0-9/+]{40})"
-_AWS_SECRET_WHERE = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}[A-Za-z0-9/+]{8}"
+_AWS_SECRET = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}((?:[A-Za-z0-9/+]|\\/){40})"
+_AWS_SECRET_WHERE = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}(?:[A-Za-z0-9/+]|\\/){8}"
 
 
 def _stands_alone(data: bytes, start: int, end: int) -> int:
@@ -290,7 +310,7 @@ _IN_IPV6 = rf"{_WORD}|:*(?=::)"
 _TABLE: dict[str, tuple[tuple[str, str, Check | None, str], ...]] = {
     "card": ((_CARD_WHERE, _CARD, _is_card, _NUMBER),),
     "iban": ((_IBAN_WHERE, _IBAN, _is_iban, _WORD),),
-    "email": ((_EMAIL_WHERE, _EMAIL, None, ""),),
+    "email": ((_EMAIL_WHERE, _EMAIL, _is_email, _ESCAPED),),
     "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4, _NUMBERS), (_IPV6_WHERE, _IPV6, _is_ipv6, _IN_IPV6)),
     "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token, ""),),
     "aws": (

@@ -139,7 +139,7 @@ class RedactProcessor(Processor[RedactOptions]):
             return value if changed == text else changed
         if isinstance(value, str):
             return self._redacted(value, self._sensitive)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             text = str(value)
             changed = self._redacted(text, self._sensitive)
             return value if changed == text else changed
@@ -203,12 +203,12 @@ class _Found:
 
 
 def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text in a value, and its whole numbers: the number of a card may well be one."""
+    """Every text in a value, and its numbers: that of a card may well be one, or one with `.0` behind."""
     if depth == DEEPEST and isinstance(value, dict | list | tuple):
         yield _as_text(value)
     elif isinstance(value, str):
         yield value
-    elif isinstance(value, int):
+    elif isinstance(value, int | float):
         yield str(value)
     elif isinstance(value, dict):
         for below in value.values():

@@ -78,6 +78,14 @@ def redacted(text: str, **options: Any) -> str:
         (f"aws_secret_access_key = {SECRET}", "aws_secret_access_key = [aws]"),
         ("ünïcode ada@example.com ünïcode 10.1.2.3", "ünïcode [email] ünïcode [ip]"),
         ("half \ud800 ada@example.com", "half ? [email]"),
+        (r'{"a":"to\nDE89 3704 0044 0532 0130 00"}', r'{"a":"to\n[iban]"}'),
+        (r'{"a":"by\tAKIAIOSFODNN7EXAMPLE, \n2001:db8::1"}', r'{"a":"by\t[aws], \n[ip]"}'),
+        (r'{"a":"\u003cDE89370400440532013000\u003e"}', r'{"a":"\u003c[iban]\u003e"}'),
+        (r'{"a":"\u003cada@example.com\u003e\nnina@example.com"}', r'{"a":"\u003c[email]\u003e\n[email]"}'),
+        (r'{"a":"EXAMPLE\\nina@example.com"}', r'{"a":"EXAMPLE\\[email]"}'),
+        (r"EXAMPLE\nina@example.com", r"EXAMPLE\[email]"),
+        (r'{"a":"Bearer abcDEF12\/3-._~+\/==","b":"c"}', '{"a":"Bearer [bearer]","b":"c"}'),
+        (json.dumps({"SecretAccessKey": SECRET}).replace("/", r"\/"), '{"SecretAccessKey": "[aws]"}'),
     ],
 )
 def test_what_is_sensitive_is_masked(said: str, left: str) -> None:
@@ -190,19 +198,19 @@ def test_lines_as_the_source_gave_them_are_redacted_as_records_are() -> None:
 def test_fields_are_redacted_however_deep_and_those_of_others_are_not_changed(apply: Apply) -> None:
     fields = {
         "user": {"mail": "ada@example.com", "ok": True, "n": 7},
-        "cards": [{"number": 4111111111111111}, "x"],
+        "cards": [{"number": 4111111111111111}, {"number": 4111111111111111.0, "n": 0.5}, "x"],
         "plain": {"a": "b"},
     }
     given = record("hello", fields=fields, level="info", sequence=3)
     [found] = apply("redact", given, kinds=["email", "card"])
     assert found.fields == {
         "user": {"mail": "[email]", "ok": True, "n": 7},
-        "cards": [{"number": "[card]"}, "x"],
+        "cards": [{"number": "[card]"}, {"number": "[card].0", "n": 0.5}, "x"],
         "plain": {"a": "b"},
     }
     assert (found.message, found.level, found.sequence) == ("hello", "info", 3)
     assert given.fields is fields
-    assert fields["cards"] == [{"number": 4111111111111111}, "x"]
+    assert fields["cards"][0] == {"number": 4111111111111111}  # type: ignore[index]
     assert found.fields["plain"] is fields["plain"]
 
 
@@ -285,6 +293,7 @@ def test_hashes_are_the_same_for_the_same_value_and_depend_on_the_key() -> None:
     for said, other in (
         ("ada@example.com", "ada%40example.com"),
         ("DE89 3704 0044 0532 0130 00", "de89370400440532013000"),
+        ("Bearer abcDEF12/3-", r"Bearer abcDEF12\/3-"),
     ):
         assert redacted(said, **{"with": "hash", "key": KEY}) == redacted(
             other, **{"with": "hash", "key": KEY}
