@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import pytest
 import trio.testing
 from hypothesis import given
@@ -221,6 +223,28 @@ def test_what_is_deeper_than_anybody_nests_is_one_text(apply: Apply) -> None:
         text = json.dumps(found.fields)
         assert "ada" not in text
         assert "[email]" in text
+
+
+class Mail(msgspec.Struct):
+    address: str
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"ada@example.com"}, Mail("ada@example.com"), ValueError("ada@example.com"), Decimal(4111111111111111)],
+)
+@pytest.mark.parametrize("depth", [0, 63, 64, 70])
+def test_what_a_function_has_put_into_fields_is_looked_at_as_sinks_write_it(
+    value: object, depth: int, apply: Apply
+) -> None:
+    fields: dict[str, Any] = {"a": value, "same": Decimal(1)}
+    for _ in range(depth):
+        fields = {"a": fields}
+    [found] = apply("redact", record(fields=fields), kinds=["email", "card"])
+    written = encode_json(WEB, [found])
+    assert b"[email]" in written or b"[card]" in written
+    assert b"ada" not in written
+    assert b"4111" not in written
 
 
 def test_message_and_fields_of_one_record(apply: Apply) -> None:
