@@ -174,8 +174,17 @@ def _of_route(route: str, expected: list[dict[str, Any]], got: Taken) -> Iterato
         else:
             for name, value in wanted.items():
                 found = value_of(name, *there)
-                if found != value:
+                if not _same(found, value):
                     yield Difference(route, number, name, value, found)
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether both are the same JSON. To Python true is 1 as well."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return found.keys() == wanted.keys() and all(_same(found[key], wanted[key]) for key in wanted)
+    if isinstance(found, list | tuple) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_same, found, wanted))
+    return isinstance(found, bool) == isinstance(wanted, bool) and bool(found == wanted)
 
 
 def value_of(name: str, origin: Origin, record: Record) -> Any:

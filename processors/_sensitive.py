@@ -26,12 +26,15 @@ Check = Callable[[bytes, int, int], int]
 class Sensitive:
     """One thing that is looked for."""
 
-    def __init__(self, name: str, where: str, what: str, check: Check | None = None) -> None:
-        """Raises RegexError."""
+    def __init__(
+        self, name: str, where: str, what: str, check: Check | None = None, inside: str = ""
+    ) -> None:
+        """Where the check finds none, none begins in what `inside` matches there. Raises RegexError."""
         self.name = name
         self.where = Regex(where)
         self._what = _re2(what)
         self._check = check
+        self._inside = re.compile(inside.encode(), re.ASCII).match
         self._plain = _PLAIN.get(name, bytes)
         self._groups = range(1, self._what.groups + 1) or (0,)
 
@@ -54,6 +57,8 @@ class Sensitive:
             if (end := check(data, start, end)) > 0:
                 yield start, end, plain(data[start:end])
                 at = end
+            elif (inside := self._inside(data, start)) is not None:  # a line may be nothing but digits
+                at = max(start + 1, inside.end())
             else:
                 at = start + 1
 
@@ -62,6 +67,8 @@ _PLAIN: dict[str, Callable[[bytes], bytes]] = {
     "card": lambda number: number.translate(None, b" -"),
     "iban": lambda number: number.translate(None, b" -").upper(),
     "email": lambda address: address.replace(b"%40", b"@"),
+    "bearer": lambda token: token.replace(b"\\/", b"/"),
+    "aws": lambda key: key.replace(b"\\/", b"/"),
 }
 """What people write in several ways is one value."""
 
@@ -79,7 +86,17 @@ def _re2(pattern: str) -> Any:
         raise RegexError(f"/{pattern}/ cannot be searched in linear time: {text}") from error
 
 
+# A line of JSON that nobody has parsed has escapes: `"to\nDE89…"`, `"\u003cada@example.com"`.
+_ESCAPED = r"u[0-9A-Fa-f]{4}|[bfnrt]"
+_is_escaped = re.compile(_ESCAPED.encode()).match
+
+
 def _before(data: bytes, start: int) -> bytes:
+    """The character before it; of an escape none, as its letters belong to no word."""
+    for length in (1, 5):
+        at = start - length
+        if data[max(0, at - 1) : at] == b"\\" and (found := _is_escaped(data, at)) and found.end() == start:
+            return b""
     return data[max(0, start - 1) : start]
 
 
@@ -199,6 +216,13 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = rf"[A-Za-z0-9_]{_ATOM}{{0,63}}(?:@|%40)(?:{_LABEL}\.){{1,10}}[A-Za-z][A-Za-z0-9-]{{0,61}}[A-Za-z0-9]"
 _EMAIL_WHERE = _ATOM + r"(?:@|%40)[A-Za-z0-9-]+\.[A-Za-z0-9]"
 
+
+def _is_email(data: bytes, start: int, end: int) -> int:
+    """In JSON it begins behind an escape. Elsewhere `EXAMPLE\\nina@example.com` is a user's name."""
+    escapes = data[:1] == b"{" and data[max(0, start - 2) : start]
+    return 0 if escapes and escapes[-1:] == b"\\" != escapes[-2:-1] and _is_escaped(data, start) else end
+
+
 _IPV4 = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
 _IPV4_WHERE = r"\d\.\d{1,3}\.\d{1,3}\.\d"
 _IPV6 = r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9A-Fa-f]{0,4})"
@@ -237,8 +261,9 @@ def _is_ipv6(data: bytes, start: int, end: int) -> int:
 # --- tokens ---------------------------------------------------------------------------------------------
 
 # RFC 6750, 2.1: `b64token`.
-_BEARER = r"(?i:bearer)[ \t]{1,8}([A-Za-z0-9._~+/-]{8,}=*)"
-_BEARER_WHERE = r"(?i:bearer)[ \t]{1,8}[A-Za-z0-9._~+/-]{8}"
+# In JSON a `/` may be `\/`, as PHP writes it.
+_BEARER = r"(?i:bearer)[ \t]{1,8}((?:[A-Za-z0-9._~+/-]|\\/){8,}=*)"
+_BEARER_WHERE = r"(?i:bearer)[ \t]{1,8}(?:[A-Za-z0-9._~+/-]|\\/){8}"
 _WORDS = re.compile(rb"[A-Za-z]{1,19}(?:[.-][A-Za-z]{0,19})?")
 
 
@@ -250,8 +275,8 @@ def _is_bearer_token(data: bytes, start: int, end: int) -> int:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
 _AWS_ID = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16}"
 _AWS_ID_WHERE = r"A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}"
-_AWS_SECRET = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}([A-Za-z0-9/+]{40})"
-_AWS_SECRET_WHERE = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}[A-Za-z0-9/+]{8}"
+_AWS_SECRET = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}((?:[A-Za-z0-9/+]|\\/){40})"
+_AWS_SECRET_WHERE = r"(?i:secret_?(?:access_?)?key)[\"'\\ \t:=]{1,17}(?:[A-Za-z0-9/+]|\\/){8}"
 
 
 def _stands_alone(data: bytes, start: int, end: int) -> int:
@@ -261,11 +286,16 @@ def _stands_alone(data: bytes, start: int, end: int) -> int:
 # RFC 7519, 3: header, claims, signature (RFC 7516: five parts), base64url; a JSON object begins with `eyJ`.
 _JWT = r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){2,4}"
 _JWT_WHERE = r"eyJ[A-Za-z0-9_-]{8}"
+MOST_BEGINNINGS = 16
+"""By chance `eyJ` stands once in 256 KiB of base64url."""
 
 
 def _is_jwt(data: bytes, start: int, end: int) -> int:
     """Its header says an algorithm (RFC 7515, 4.1.1: `alg` must be present)."""
     header = data[start : data.index(b".", start)]
+    # Each of them would be decoded with all that is behind it. One may be a token's, so all of it goes.
+    if header.count(b"eyJ") > MOST_BEGINNINGS:
+        return end
     try:
         said = msgspec.json.decode(base64.urlsafe_b64decode(header + b"=" * (-len(header) % 4)))
     except (binascii.Error, ValueError, RecursionError):
@@ -273,14 +303,21 @@ def _is_jwt(data: bytes, start: int, end: int) -> int:
     return end if isinstance(said, dict) and "alg" in said else 0
 
 
-_TABLE: dict[str, tuple[tuple[str, str, Check | None], ...]] = {
-    "card": ((_CARD_WHERE, _CARD, _is_card),),
-    "iban": ((_IBAN_WHERE, _IBAN, _is_iban),),
-    "email": ((_EMAIL_WHERE, _EMAIL, None),),
-    "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4), (_IPV6_WHERE, _IPV6, _is_ipv6)),
-    "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token),),
-    "aws": ((_AWS_ID_WHERE, _AWS_ID, _stands_alone), (_AWS_SECRET_WHERE, _AWS_SECRET, _stands_alone)),
-    "jwt": ((_JWT_WHERE, _JWT, _is_jwt),),
+# None begins within a number or a word; an IPv6 address has at most two colons at its beginning.
+_NUMBER, _WORD, _NUMBERS = r"\d++", r"[A-Za-z0-9]++", r"[\d.]++"
+_IN_IPV6 = rf"{_WORD}|:*(?=::)"
+
+_TABLE: dict[str, tuple[tuple[str, str, Check | None, str], ...]] = {
+    "card": ((_CARD_WHERE, _CARD, _is_card, _NUMBER),),
+    "iban": ((_IBAN_WHERE, _IBAN, _is_iban, _WORD),),
+    "email": ((_EMAIL_WHERE, _EMAIL, _is_email, _ESCAPED),),
+    "ip": ((_IPV4_WHERE, _IPV4, _is_ipv4, _NUMBERS), (_IPV6_WHERE, _IPV6, _is_ipv6, _IN_IPV6)),
+    "bearer": ((_BEARER_WHERE, _BEARER, _is_bearer_token, ""),),
+    "aws": (
+        (_AWS_ID_WHERE, _AWS_ID, _stands_alone, _WORD),
+        (_AWS_SECRET_WHERE, _AWS_SECRET, _stands_alone, ""),
+    ),
+    "jwt": ((_JWT_WHERE, _JWT, _is_jwt, ""),),
 }
 
 

@@ -86,11 +86,14 @@ def _seconds(times: Sequence[str]) -> set[str]:
 @lru_cache(maxsize=16)
 def _is_utc(text: str) -> bool:
     """Whether it is `2026-11-23T20:06:26.` that can be stored. Many lines have the same."""
+    # Python takes weeks (`2026-W48-1T20:06:26`) and zones that are as long for one, too.
+    if not are_times([text], len(_SECOND)):
+        return False
     try:
         datetime.fromisoformat(text[:19])
     except ValueError:
         return False
-    return text[10] == "T" and text.isascii() and "1970" <= text[:4] <= "2261"
+    return "1970" <= text[:4] <= "2261"
 
 
 def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str | None:

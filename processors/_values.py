@@ -14,8 +14,19 @@ ValueType = Literal["int", "float", "bool", "text"]
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
+def _written(text: str) -> str:
+    """The text, if not Python alone takes it for a number: `10_000` may be an id."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return text
+
+
+def _int(text: str) -> int:
+    return int(_written(text))
+
+
 def _float(text: str) -> float:
-    number = float(text)
+    number = float(_written(text))
     if not math.isfinite(number):  # JSON has none
         raise ValueError(text)
     return number
@@ -27,7 +38,7 @@ def _bool(text: str) -> bool:
     return truth
 
 
-CONVERT: dict[str, Callable[[str], Any]] = {"int": int, "float": _float, "bool": _bool, "text": str}
+CONVERT: dict[str, Callable[[str], Any]] = {"int": _int, "float": _float, "bool": _bool, "text": str}
 """Each raises ValueError for a text that means none."""
 
 

@@ -6,6 +6,7 @@ A thread of its own reads it, so that a disk that hangs holds up nobody: records
 from __future__ import annotations
 
 import csv
+import io
 import os
 import threading
 import weakref
@@ -222,7 +223,8 @@ def from_csv(file: str, text: str) -> Table:
 
     RFC 4180; of lines with the same key the last one counts.
     """
-    rows = csv.reader(text.splitlines(keepends=True), strict=True)
+    # Not `splitlines`, to which more than a newline ends a line.
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     table: Table = {}
     try:
         names = next(rows, [])

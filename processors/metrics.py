@@ -183,7 +183,11 @@ class MetricsProcessor(Processor[MetricsOptions]):
         return found
 
     def _add(self, to: _Sum, value: float, count: int) -> None:
-        to.value += value
+        total = to.value + value
+        if not math.isfinite(total):  # it would be infinite for ever
+            self.books.failed += count
+            return
+        to.value = total
         to.count += count
         if self._buckets:
             to.buckets[bisect_left(self._buckets, value)] += 1

@@ -138,8 +138,9 @@ class RedactProcessor(Processor[RedactOptions]):
             changed = self._redacted(text, self._sensitive)
             return value if changed == text else changed
         if isinstance(value, str):
-            return self._redacted(value, self._sensitive)
-        if isinstance(value, int) and not isinstance(value, bool):
+            changed = self._redacted(value, self._sensitive)
+            return value if changed == value else changed
+        if isinstance(value, int | float) and not isinstance(value, bool):
             text = str(value)
             changed = self._redacted(text, self._sensitive)
             return value if changed == text else changed
@@ -149,7 +150,11 @@ class RedactProcessor(Processor[RedactOptions]):
         if isinstance(value, list | tuple):
             items = [self._value(each, depth + 1) for each in value]
             return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
-        return value
+        if value is None or isinstance(value, bool):
+            return value
+        plain = _plain(value)
+        changed = self._value(plain, depth)
+        return value if changed is plain else changed
 
     def _found(self, texts: list[str], *, newlines: bool = False) -> _Found:
         masks = self._regexes.masks(texts, newlines=newlines)
@@ -203,12 +208,12 @@ class _Found:
 
 
 def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text in a value, and its whole numbers: the number of a card may well be one."""
+    """Every text in a value, and its numbers: that of a card may well be one, or one with `.0` behind."""
     if depth == DEEPEST and isinstance(value, dict | list | tuple):
         yield _as_text(value)
     elif isinstance(value, str):
         yield value
-    elif isinstance(value, int):
+    elif isinstance(value, int | float):
         yield str(value)
     elif isinstance(value, dict):
         for below in value.values():
@@ -216,6 +221,13 @@ def texts_in(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for below in value:
             yield from texts_in(below, depth + 1)
+    elif value is not None:
+        yield from texts_in(_plain(value), depth)
+
+
+def _plain(value: Any) -> Any:
+    """What sinks write of a value that some function has put there: a set, a dataclass, a Decimal."""
+    return msgspec.to_builtins(value, enc_hook=str)
 
 
 def _as_text(value: Any) -> str:

@@ -102,6 +102,24 @@ def test_a_test_that_fails_shows_what_differs(tmp_path: Path) -> None:
     assert done.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("fields", "same"),
+    [
+        ("{b: true, n: 1.0, l: [1, {x: false}]}", True),
+        ("{b: 1, n: 1, l: [1, {x: false}]}", False),
+        ("{b: true, n: 1, l: [1, {x: 0}]}", False),
+        ("{b: true, n: 1, l: [1]}", False),
+        ("{b: true, n: true, l: [1, {x: false}]}", False),
+    ],
+)
+def test_true_is_not_the_number_one(fields: str, same: bool, tmp_path: Path) -> None:
+    given = """'{"b":true,"n":1,"l":[1,{"x":false}]}'"""
+    expect = f"{{search: [{{fields: {fields.replace('{b', '{team: pay, b')}}}]}}"
+    tests = f"tests: [{{name: t, given: {{container: api-1, line: {given}}}, expect: {expect}}}]\n"
+    result = logroute(tmp_path, CONFIG + tests, "test")
+    assert (result.exit_code == 0) == same
+
+
 def test_validate_tells_of_tests_that_fail(tmp_path: Path) -> None:
     done = logroute(tmp_path, CONFIG + FAILS, "validate", "--format", "json")
     assert done.exit_code == 2

@@ -74,6 +74,9 @@ def test_values_mean_what_types_say_or_stay_texts_with_a_mark() -> None:
     assert found.error == "bad: is no int"
     assert parsed("nan=NaN", types=types).fields == {"nan": "NaN"}
     assert "no int" in parsed("n=" + "9" * 5000, types=types).error
+    for said in ("1_000", "١٢"):  # Python takes these; the first may be an id
+        assert parsed(f"n={said}", types=types).fields == {"n": said}
+        assert parsed(f"f={said}", types=types).fields == {"f": said}
 
 
 def test_the_message_can_be_kept() -> None:

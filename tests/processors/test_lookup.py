@@ -121,6 +121,11 @@ def test_a_thread_looks_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     del file
 
 
+def test_only_a_newline_ends_a_line() -> None:
+    text = 'ip,name\r\n1,a\u2028b\r\n2,"c\r\nd"\r\n\r\n3,e\x0c\x85\n'
+    assert from_csv("a.csv", text) == {"1": "a\u2028b", "2": "c\r\nd", "3": "e\x0c\x85"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

@@ -61,6 +61,17 @@ def test_values_are_added_and_what_is_no_number_is_counted_as_failed() -> None:
     assert processor.books.failed == 5
 
 
+@pytest.mark.parametrize("kind", ["counter", "histogram"])
+def test_what_a_stranger_writes_makes_no_sum_infinite(kind: str) -> None:
+    processor = made("metrics", name="n", kind=kind, value="fields.n")
+    processor.apply(batch(*said({"n": 1e308}, {"n": 1e308}, {"n": 1})))
+    metric = processor.metric()
+    assert metric is not None
+    assert series(metric) == [({}, 1e308)]
+    assert metric.series[0].count == (2 if kind == "histogram" else None)
+    assert processor.books.failed == 1
+
+
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
     given = said({"n": 0.1}, {"n": 1}, {"n": "1.5"}, {"n": 7}, {"n": -1})
     [found] = counted(*given, kind="histogram", value="fields.n", buckets=[1, 2]).series

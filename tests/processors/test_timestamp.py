@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logroute.processors._layouts import USUAL, Layout, Layouts
-from logroute.processors._times import parse_time
+from logroute.processors._times import parse_time, parse_times
 from logroute.router.record import Record
 from tests.processors.conftest import TIME, batch, made, record
 
@@ -61,6 +61,15 @@ def test_usual_times_are_known(said: Any) -> None:
 )
 def test_numbers_mean_what_was_written(said: float | str, part: str) -> None:
     assert parsed(said).time == f"2026-11-23T20:06:25.{part}Z"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["2026-W48-1T20:06:26.5Z", "2026-11-23T20:06+01.5Z", "2026-11-23T200626.1.5Z", "2026-11-23T20:06:٢٦.5Z"],
+)
+def test_what_only_python_takes_for_a_time_is_none(said: str) -> None:
+    assert parse_time(said) is None
+    assert parse_times([said, said]) is None
 
 
 @given(
