@@ -550,6 +550,7 @@ async def test_it_notices_that_its_reader_is_gone_while_nothing_is_said(tmp_path
         (["-l", "grave"], b"there is no level 'grave'"),
         (["--since", "yesterday"], b"--since: 'yesterday' is no time"),
         (["--since", "2999-01-01"], b"in the future"),
+        (["--since", "9999-12-31T23:59:59-23:00"], b"is no time"),
         (["-i", "("], b"'(' is no regular expression"),
         (["-m", "levl=warn"], b'did you mean "level"?'),
         (["-o", "xml"], b"there is no format 'xml'"),
