@@ -411,6 +411,11 @@ async def test_a_name_that_no_container_has_is_said(tmp_path: Path, daemon: bool
                     later.start()
                     later.write(b"here\n")
                     assert (await process.stdout.receive_some()).startswith(b"later | here")
+                    # Also where nobody looks at a terminal: whoever keeps stderr wants to know, too.
+                    later.exit()
+                    while b"- later ended\n" not in said:
+                        said += await process.stderr.receive_some()
+                    assert b"+ later started\n" in said
                 process.terminate()
 
 
