@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.routing import Route as Path
 
 from logroute.api import (
@@ -103,9 +104,13 @@ def _problem(problem: Problem, hide: Callable[[str], str] = str) -> Response:
 async def _of_starlette(request: Request, error: Exception) -> Response:
     """An unknown path, or a method that a path does not have."""
     assert isinstance(error, HTTPException)
-    what = "there is nothing at" if error.status_code == 404 else f"{request.method} is not possible at"
-    problem = Problem(error.status_code, f"{what} {request.url.path}", headers=dict(error.headers or {}))
-    return _problem(problem)
+    if error.status_code == 404:
+        return _problem(Problem(404, f"there is nothing at {request.url.path}"))
+    # Starlette's own header has the methods of the first endpoint at this path only.
+    there = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
+    methods = ", ".join(sorted({method for each in there for method in each.methods}))
+    detail = f"{request.method} is not possible at {request.url.path}, but {methods}"
+    return _problem(Problem(error.status_code, detail, headers={"allow": methods}))
 
 
 class _Guard:
@@ -131,9 +136,8 @@ class _Guard:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pages of any site may open one: those of another are refused, whatever a browser sends along."""
         headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        own = not origin or origin.partition("://")[2] == headers.get(b"host", b"").decode("latin-1")
-        if scope["path"] != "/v1/logs" or not own or self._objection(headers) is not None:
+        foreign = _is_from_elsewhere(headers)
+        if scope["path"] != "/v1/logs" or foreign or self._objection(headers) is not None:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
@@ -151,7 +155,16 @@ class _Guard:
         elif not self._address.path and not _is_this_host(headers.get(b"host", b"").decode("latin-1")):
             # A name that leads here although it is somebody else's: DNS rebinding, from a page in a browser.
             return Problem(421, "the Host header names another host: ask for 127.0.0.1 or localhost")
+        elif _is_from_elsewhere(headers):
+            # A browser posts what any page wants, and only keeps the answer from it: a route would be paused.
+            return Problem(403, "the Origin header names another site: its pages may not ask")
         return None
+
+
+def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
+    """Whether a browser says that a page of another site asks."""
+    origin = headers.get(b"origin", b"")
+    return bool(origin) and origin.partition(b"://")[2] != headers.get(b"host", b"")
 
 
 def _is_this_host(host: str) -> bool:

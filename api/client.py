@@ -21,6 +21,13 @@ ANSWER_WITHIN_S = 30.0
 class NoDaemon(Exception):
     """Nobody listens there; the text says where."""
 
+    def __init__(
+        self, text: str, advice: str = "start one with `logroute run`, or say with --api where it is"
+    ) -> None:
+        """`advice`: what to do, for commands that know no better."""
+        super().__init__(text)
+        self.advice = advice
+
 
 class ApiError(Exception):
     """The daemon has answered that it cannot; the text is its own."""
@@ -115,7 +122,7 @@ def find_address(given: str | None, token_file: str | None = None) -> tuple[Addr
     text = given or os.environ.get("LOGROUTE_API")
     address = Address.parse(text) if text else default_address()
     if address is None:
-        raise NoDaemon("there is no folder for a default socket: say where the daemon is with --api")
+        raise NoDaemon("there is no folder for a default socket", "say where the daemon is with --api")
     token = ""
     if token_file:
         try:
@@ -132,6 +139,9 @@ def _knock(address: Address) -> None:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(address.path)
+            except PermissionError as error:
+                text = f"the daemon at {address} cannot be asked: {error.strerror}"
+                raise NoDaemon(text, "the owner and the group of its socket may (sudo?)") from error
             except OSError as error:
                 raise NoDaemon(f"no daemon answers at {address}: {error.strerror or error}") from error
 

@@ -116,8 +116,8 @@ def query_of(request: HTTPConnection) -> Query:
         raise Problem(400, f"until: {until} is before since", path="until")
     follow = truth(request, "follow")
     lines = _lines(given.get("lines"))
-    if (seen := request.headers.get("last-event-id")) and (found := _ID_TIME.search(seen)):
-        since, lines = _earlier(found[1], RESUME_S), None
+    if resumed := _resumed(request.headers.get("last-event-id", "")):
+        since, lines = resumed, None
     if lines is None and not since and not follow:
         lines = LINES
     past = Past(since=since, until=until, last=lines) if since or lines else None
@@ -171,10 +171,16 @@ def _time(text: str | None, name: str, now: float) -> str:
         raise Problem(400, f"{name} is a time such as {wanted}, not {text[:100]!r}", path=name) from None
 
 
-def _earlier(text: str, seconds: float) -> str:
+def _resumed(last: str) -> str:
+    """Where a reader goes on whose last event had this id; empty where the id says no time."""
     from logroute.sources.engine_answers import time_ns
 
-    return iso_time(max(0, time_ns(text) - int(seconds * 1e9)))
+    if (found := _ID_TIME.search(last)) is None:
+        return ""
+    try:
+        return iso_time(max(0, time_ns(found[1]) - int(RESUME_S * 1e9)))
+    except ValueError:  # none of ours: there is no such day
+        return ""
 
 
 def _lines(text: str | None) -> int | None:

@@ -12,8 +12,15 @@ from logroute.sources.engine_answers import time_ns, utc_time
 def point_in_time(text: str, now: float) -> str:
     """`10m` before `now` (seconds since 1970), a time as RFC 3339 has it, or seconds since 1970.
 
-    Nine digits, UTC. Raises ValueError.
+    Nine digits, UTC; at the earliest 1970. Raises ValueError.
     """
+    try:
+        return max(_point(text, now), iso_time(0))
+    except OverflowError as error:  # in UTC it is before the year 1, or after 9999
+        raise ValueError(text) from error
+
+
+def _point(text: str, now: float) -> str:
     if re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
         whole, _, rest = text.partition(".")
         return iso_time(int(whole) * 10**9 + int(f"{rest:0<9}"))
@@ -27,4 +34,4 @@ def point_in_time(text: str, now: float) -> str:
         if not found.endswith("Z"):
             raise ValueError(text)
         return found
-    return iso_time(int((now - parse_duration(text)) * 1e9))
+    return iso_time(max(0, int((now - parse_duration(text)) * 1e9)))

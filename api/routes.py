@@ -135,15 +135,17 @@ async def _remove(daemon: Daemon, request: Request) -> Any:
 
 
 async def _pause(daemon: Daemon, request: Request) -> Any:
-    name = _plan(daemon, request).settings.name
-    await daemon.made.pause(name)
-    return _answer(daemon, name)
+    known = _plan(daemon, request)
+    _check_tag(daemon, known, request)
+    await daemon.made.pause(known.settings.name)
+    return _answer(daemon, known.settings.name)
 
 
 async def _resume(daemon: Daemon, request: Request) -> Any:
-    name = _plan(daemon, request).settings.name
-    await daemon.made.resume(name)
-    return _answer(daemon, name)
+    known = _plan(daemon, request)
+    _check_tag(daemon, known, request)
+    await daemon.made.resume(known.settings.name)
+    return _answer(daemon, known.settings.name)
 
 
 # --- what is asked ------------------------------------------------------------------------------------
@@ -167,12 +169,12 @@ def _check_ours(plan: RoutePlan) -> None:
 
 def _check_tag(daemon: Daemon, plan: RoutePlan | None, request: Request) -> None:
     """`If-Match`: whoever changes a route has seen what it is now."""
-    wanted = request.headers.get("if-match")
-    if wanted is None:
+    wanted = request.headers.getlist("if-match")
+    if not wanted:
         return
     tag = _tag(daemon, plan) if plan is not None else ""
-    tags = [each.strip().removeprefix("W/") for each in wanted.split(",")]
-    if plan is None or (wanted.strip() != "*" and tag not in tags):
+    tags = [each.strip().removeprefix("W/") for line in wanted for each in line.split(",")]
+    if plan is None or (tags != ["*"] and tag not in tags):
         raise Problem(412, "somebody has changed the route meanwhile: look at it again")
 
 
@@ -336,7 +338,7 @@ ENDPOINTS = [
         _pause,
         "Deliver nothing until it is resumed, also after a restart.",
         gives=RouteFacts,
-        problems=(404, 409, 503),
+        problems=(404, 409, 412, 503),
     ),
-    Endpoint("POST", _ONE + "/resume", _resume, "Go on.", gives=RouteFacts, problems=(404, 409, 503)),
+    Endpoint("POST", _ONE + "/resume", _resume, "Go on.", gives=RouteFacts, problems=(404, 409, 412, 503)),
 ]

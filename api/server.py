@@ -146,6 +146,9 @@ class ApiServer:
 
         class Connection(TCPServer):
             async def _read_data(self) -> None:
+                # Any: neither name is of hypercorn's interface.
+                http1: Any = self.protocol.protocol
+                http1._check_protocol = _stays
                 await super()._read_data()
                 # hypercorn lets a connection that is closed wait for the end of its idle time.
                 await self.idle_task.stop()
@@ -154,6 +157,14 @@ class ApiServer:
             return Connection(app, config, context, ConnectionState(LifespanState()), stream).run()
 
         return serve
+
+
+async def _stays(request: object) -> None:
+    """HTTP/1.1 goes on, whatever a client offers.
+
+    By HTTP/2 one connection has as many requests as it likes, and who does not read an answer is waited for
+    before anything is sent: neither `CONNECTIONS` nor `SEND_WITHIN_S` would mean anything.
+    """
 
 
 class _Bounded:

@@ -60,7 +60,10 @@ def ask(api: str | None, token_file: str | None, question: Callable[[Client], T]
     try:
         with find_daemon(api, token_file) as client:
             return question(client)
-    except (NoDaemon, ApiError, LookupError) as error:
+    except NoDaemon as error:
+        click.echo(visible(f"{error}; {error.advice}"), err=True)
+        sys.exit(1)
+    except (ApiError, LookupError) as error:
         click.echo(visible(str(error)), err=True)
         sys.exit(2 if isinstance(error, ApiError) and error.is_mistake else 1)
     except ValueError as error:

@@ -534,7 +534,7 @@ class _Tail:
             self._tell(f"{display_name(item.origin)} cannot be read: {item.reason}", always=True)
         elif isinstance(item, News) and self._says:
             mark = {"started": "+", "renamed": "~"}.get(item.event, "-")
-            self._tell(f"{mark} {display_name(item.origin)} {item.event}", mark="")
+            self._tell(f"{mark} {display_name(item.origin)} {item.event}", always=True, mark="")
 
     def _there(self, found: Sequence[tuple[Any, str]]) -> None:
         """Of these containers, with why one is not read, which are meant? Says which names mean none."""
@@ -561,7 +561,7 @@ class _Tail:
                 self._tell(text, always=True)
 
     def _tell(self, text: str, *, always: bool = False, mark: str = "* ") -> None:
-        """On stderr: stdout is for what containers say."""
+        """On stderr: stdout is for what containers say. Without `always`, for who looks at a terminal."""
         if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)

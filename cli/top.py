@@ -105,7 +105,10 @@ def command(
             _print(asker, first, every, count or 1, output)
             asker.close()
             return
-    except (NoDaemon, ApiError) as error:
+    except NoDaemon as error:
+        click.echo(visible(f"{error}; {error.advice}"), err=True)
+        sys.exit(1)
+    except ApiError as error:
         click.echo(visible(str(error)), err=True)
         sys.exit(1)
     except ValueError as error:

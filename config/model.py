@@ -124,6 +124,8 @@ def _check_name(name: str) -> str:
         raise PydanticCustomError("name", "a name must not be empty")
     if not name.isprintable() or any(character in " ,/" for character in name):
         raise PydanticCustomError("name", "a name has no spaces, commas or slashes")
+    if name in (".", ".."):  # in a URL these mean another place
+        raise PydanticCustomError("name", "a name is more than dots")
     if len(quote(name, safe="")) > LONGEST_NAME:
         raise PydanticCustomError("name", "the name is too long")
     return name

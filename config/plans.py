@@ -102,7 +102,11 @@ def parse_route(name: str, body: Any) -> RoutePlan:
     except ValidationError as error:
         raise RouteRefused(
             [
-                (dotted(found.loc[2:]) if found.loc[:1] == ("routes",) else dotted(found.loc), found.text)
+                # What is wrong at the route itself is its name: its body is a mapping.
+                (
+                    dotted(found.loc[2:]) or "name" if found.loc[:1] == ("routes",) else dotted(found.loc),
+                    found.text,
+                )
                 for found in mistakes(error.errors(include_url=False), data)
             ]
         ) from error

@@ -137,7 +137,8 @@ class Overflow:
         """Whenever the queue is full for longer than the computer's own pace explains, fall behind.
 
         While the processor is busy the queue is full because delivering is work: then the readers wait, and
-        nobody loses by it. What counts is the time in which there is nothing to compute.
+        nobody loses by it. What counts is the time in which there is nothing to compute; of a route that
+        delivers nothing, all time: on a host that is short of processors there may be no other for hours.
         """
         queue, idle_s = self._queue, 0.0
         while True:
@@ -154,7 +155,8 @@ class Overflow:
             if queue.full:
                 # Some is forgiven: waiting for a receiver's answers now and then is not being behind.
                 forgiven_s = IDLE_SHARE * passed_s
-                idle_s = max(0.0, idle_s + passed_s - max(0.0, load.busy_s() - busy) - forgiven_s)
+                computed_s = 0.0 if self._owner.why_not_up else max(0.0, load.busy_s() - busy)
+                idle_s = max(0.0, idle_s + passed_s - computed_s - forgiven_s)
             else:
                 idle_s = max(0.0, idle_s - passed_s)
 

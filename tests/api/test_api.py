@@ -605,6 +605,62 @@ async def test_without_a_token_a_name_that_is_not_this_hosts_is_refused(state: P
             assert (await client.get("/v1/stats", headers={"host": host})).status_code == status
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1"])
+async def test_a_page_of_another_site_changes_nothing(state: Path, port: int, origin: str) -> None:
+    """A browser sends what needs no body of JSON without asking; the Host header is the right one then."""
+    address = Address(host="127.0.0.1", port=port)
+    async with daemon_with(state, {"r": picky()}, address=address) as daemon, client_of(address) as client:
+        for path in ("/v1/routes/r/pause", "/v1/reload"):
+            answer = await client.post(path, headers={"origin": origin, "content-type": "text/plain"})
+            assert answer.status_code == 403
+            assert "Origin" in answer.json()["detail"]
+        assert not daemon.made.paused
+        answer = await client.post("/v1/routes/r/pause", headers={"origin": f"http://{address}"})
+        assert answer.status_code == 200
+
+
+async def test_who_knows_the_token_may_ask_from_any_page(state: Path, port: int) -> None:
+    """A proxy may serve the page under a name of its own."""
+    address = Address(host="127.0.0.1", port=port)
+    headers = {"origin": "https://logs.example", "authorization": "Bearer x"}
+    async with daemon_with(state, {"r": picky()}, address=address, token="x"), client_of(address) as client:
+        assert (await client.get("/v1/stats", headers=headers)).status_code == 200
+
+
+async def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(
+    state: Path, address: Address
+) -> None:
+    async with daemon_with(state, {"r": picky()}, address=address), client_of(address) as client:
+        for path, methods in (
+            ("/v1/routes/r", "DELETE, GET, HEAD, PATCH, PUT"),
+            ("/v1/routes", "GET, HEAD, POST"),
+            ("/v1/reload", "POST"),
+        ):
+            answer = await client.options(path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+            assert methods in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+        b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+    ],
+)
+async def test_http_2_which_puts_many_requests_on_a_connection_is_not_spoken(
+    state: Path, address: Address, begun: bytes
+) -> None:
+    async with daemon_with(state, {"r": picky()}, address=address):
+        stream = await trio.open_unix_socket(address.path)
+        async with stream:
+            await stream.send_all(begun)
+            with trio.fail_after(10):
+                answer = bytes(await stream.receive_some(10_000))
+    assert answer.startswith(b"HTTP/1.1 200 " if begun.startswith(b"GET") else b"HTTP/1.1 4"), answer
+
+
 async def test_a_socket_needs_no_token(state: Path, address: Address) -> None:
     async with daemon_with(state, {"r": picky()}, address=address, token="x"), client_of(address) as client:
         assert (await client.get("/v1/stats")).status_code == 200

@@ -304,6 +304,16 @@ async def test_events_have_the_ids_of_records_and_go_on_behind_the_last(tmp_path
             "/v1/logs", headers={"accept": "text/event-stream", "last-event-id": ids[1]}
         )
         assert "line 3" in again.text
+        strange = {"accept": "text/event-stream", "last-event-id": "x-o2026-02-30T00:00:00.000000000Z"}
+        assert (await r.client.get("/v1/logs?lines=1", headers=strange)).text.count("data: ") == 1
+
+
+@pytest.mark.parametrize("since", ["1969-07-20", "0001-01-01", "800000h"])
+async def test_what_was_before_all_times_begins_at_the_beginning(tmp_path: Path, since: str) -> None:
+    async with rig(tmp_path) as r:
+        say(r.container(), 1, 3)
+        await r.read(3)
+        assert await r.messages(f"since={since}") == said(1, 3)
 
 
 async def test_who_reads_slowly_is_told_what_went_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +388,8 @@ async def test_only_so_many_may_look(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("since=2999-01-01", 400, "is in the future"),
         ("since=yesterday", 400, "10m"),
+        ("since=9999-12-31T23:59:59-23:00", 400, "10m"),
+        ("since=0001-01-01T00:00:00%2B23:00", 400, "10m"),
         ("lines=-1", 400, "whole number"),
         ("follow=perhaps", 400, "true or false"),
         ("fields.status=%3E%3Dx", 400, "fields.status"),

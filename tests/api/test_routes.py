@@ -162,7 +162,27 @@ async def test_who_has_not_seen_a_change_undoes_none(tmp_path: Path, engine: Sim
         assert (
             await r.ask("PUT", "/v1/routes/mine", {"sink": "null:"}, if_none_match="*")
         ).status_code == 412
+        for verb in ("pause", "resume"):
+            assert (await r.ask("POST", f"/v1/routes/mine/{verb}", if_match=tag)).status_code == 412
         assert (await r.ask("DELETE", "/v1/routes/mine", if_match=changed.headers["etag"])).status_code == 200
+
+
+async def test_tags_may_stand_in_several_lines(tmp_path: Path, engine: SimulatedEngine) -> None:
+    async with rig(tmp_path, engine) as r:
+        tag = (await r.ask("PUT", "/v1/routes/mine", {"sink": "null:"})).headers["etag"]
+        headers = [("if-match", '"other"'), ("if-match", tag)]
+        answer = await r.client.post("/v1/routes/mine/pause", headers=headers)
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "..", ".", "x" * 300, "a\n"])
+async def test_a_name_that_no_route_can_have_is_the_mistake(
+    tmp_path: Path, engine: SimulatedEngine, name: str
+) -> None:
+    """`..` in a URL is another place: who made such a route could not remove it."""
+    async with rig(tmp_path, engine) as r:
+        answer = await r.ask("POST", "/v1/routes", {"name": name, "sink": "null:"})
+        assert (answer.status_code, answer.json()["path"]) == (422, "name")
 
 
 async def test_a_paused_route_keeps_what_comes_and_nobody_else_notices(

@@ -325,3 +325,23 @@ def test_bash_completes_with_the_script(folder: Path) -> None:
     (folder / "logroute").chmod(0o755)
     done = process("bash", "-c", program, PYTHON=sys.executable, PATH=f"{folder}:{os.environ['PATH']}")
     assert (done.stdout, done.stderr) == ("validate\n", "")
+
+
+@pytest.mark.parametrize("command", [["explain", "web-1"], ["ps"], ["routes"], ["health"]])
+def test_without_a_daemon_it_is_said_what_to_do(command: list[str]) -> None:
+    result = answer(*command, "--api", "unix:///nowhere/l.sock")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no daemon answers at unix:///nowhere/l.sock: No such file" in result.stderr
+    assert "start one with `logroute run`, or say with --api where it is" in result.stderr
+
+
+def test_who_may_not_ask_is_told_who_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may connect to any socket, so that its refusal is said here."""
+
+    def refuse(self: object, path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("logroute.api.client.socket.socket.connect", refuse)
+    result = answer("ps", "--api", "unix:///run/l.sock")
+    assert result.exit_code == 1
+    assert "unix:///run/l.sock cannot be asked: Permission denied; the owner and the group" in result.stderr

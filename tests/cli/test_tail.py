@@ -411,6 +411,11 @@ async def test_a_name_that_no_container_has_is_said(tmp_path: Path, daemon: bool
                     later.start()
                     later.write(b"here\n")
                     assert (await process.stdout.receive_some()).startswith(b"later | here")
+                    # Also where nobody looks at a terminal: whoever keeps stderr wants to know, too.
+                    later.exit()
+                    while b"- later ended\n" not in said:
+                        said += await process.stderr.receive_some()
+                    assert b"+ later started\n" in said
                 process.terminate()
 
 
@@ -550,6 +555,7 @@ async def test_it_notices_that_its_reader_is_gone_while_nothing_is_said(tmp_path
         (["-l", "grave"], b"there is no level 'grave'"),
         (["--since", "yesterday"], b"--since: 'yesterday' is no time"),
         (["--since", "2999-01-01"], b"in the future"),
+        (["--since", "9999-12-31T23:59:59-23:00"], b"is no time"),
         (["-i", "("], b"'(' is no regular expression"),
         (["-m", "levl=warn"], b'did you mean "level"?'),
         (["-o", "xml"], b"there is no format 'xml'"),

@@ -524,6 +524,7 @@ async def test_json_has_rates_and_books_and_as_many_looks_as_were_asked_for(tmp_
     ("arguments", "code", "said"),
     [
         (["--api", "unix:///nowhere/l.sock"], 1, "no daemon answers at unix:///nowhere/l.sock"),
+        (["--api", "unix:///nowhere/l.sock"], 1, "start one with `logroute run`"),
         (["--api", "nonsense::"], 2, "nonsense"),
         (["--every", "10ms"], 2, "from 500ms to 1h, not 10ms"),
         (["--every", "soon"], 2, "soon"),

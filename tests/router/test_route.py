@@ -1187,6 +1187,21 @@ async def test_a_route_that_is_slow_because_the_processor_is_busy_is_not_behind(
     assert len(sink.messages) == 100
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_route_whose_sink_takes_nothing_holds_up_nobody_however_busy_the_processor_is(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    """On a host that is short of processors all routes stood still for as long as one receiver was down."""
+    monkeypatch.setattr(load, "busy_s", trio.current_time)
+    down = [] if paused else [Retryable("down")] * 5
+    route = make(down, when_full="drop_newest", retry_initial_s=1e9, retry_max_s=20, **FULL)
+    async with running(route):
+        if paused:
+            route.pause(0.0)
+        assert await feed(route, numbers(100)) < 2 * PATIENCE_S
+        route.resume()
+
+
 async def test_a_slow_sink_makes_a_route_fall_behind_and_hold_up_nobody(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
