@@ -51,6 +51,11 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if "://" in args[0]:  # as logspout takes it; it may hold a password
+                from logroute.config.uri import shown
+
+                what = f"A URI follows a command: logroute run {shown(args[0])}"
+                raise click.UsageError(what, ctx) from None
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error

@@ -72,6 +72,8 @@ def test_without_a_command_the_help_is_shown_as_a_usage_error() -> None:
         ("RUN", f"No such command 'RUN'. There are: {', '.join(COMMANDS)}."),
         ("__init__", f"No such command '__init__'. There are: {', '.join(COMMANDS)}."),
         ("log", f"No such command 'log'. There are: {', '.join(COMMANDS)}."),
+        ("syslog+tls://h:514", "A URI follows a command: logroute run syslog+tls://h:514"),
+        ("https://ada:secret@h/x", "A URI follows a command: logroute run https://ada:***@h/x"),
     ],
 )
 def test_a_command_that_is_not_known_is_told_with_the_one_that_was_meant(word: str, said: str) -> None:
