@@ -127,6 +127,16 @@ def test_the_sdist_builds_the_same_wheel(built: Built) -> None:
         assert all(one.read(name) == other.read(name) for name in modules())
 
 
+def test_the_sdist_has_what_is_installed_beside_the_program(built: Built) -> None:
+    """It had two of the tests, which cannot run there, and neither the unit nor a page of the docs."""
+    beside = {name for name in tracked() if name.partition("/")[0] in ("deploy", "docs", "examples")}
+    beside |= {"CHANGELOG.md", "LICENSE", "README.md", "benchmarks/RESULTS.md"}
+    assert "deploy/logroute.service" in beside
+    there = {str(path.relative_to(built.unpacked)) for path in built.unpacked.rglob("*") if path.is_file()}
+    assert beside <= there
+    assert not [name for name in there if name.startswith("tests/")]
+
+
 def test_the_wheel_runs_away_from_the_repository(built: Built, tmp_path: Path) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         archive.extractall(tmp_path / "site")
