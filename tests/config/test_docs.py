@@ -150,6 +150,12 @@ def test_every_page_is_linked() -> None:
     assert {*PAGES[1:], ROOT / "CHANGELOG.md"} - readme == maintainers
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_names_are_there(page: Path) -> None:
+    for name in re.findall(r"`([a-z_/]+\.py)`", page.read_text()):
+        assert (ROOT / name).exists() or [*ROOT.glob(f"*/{name}")], name
+
+
 # --- command lines ------------------------------------------------------------------------------------
 
 INLINE = re.compile(r"`(logroute [^`\n]+)`")
