@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from typing import Any, NoReturn
 
 import click
@@ -93,4 +94,18 @@ def program(name: str | None = None) -> NoReturn:
         main(prog_name=name)
     except SystemExit as ended:
         process.end(ended.code)
+    except OSError as error:
+        if not _of_standard_output(error):
+            raise
+        click.echo(f"cannot write to standard output: {error.strerror}", err=True)
+        sys.stdout = None  # nothing more is tried there
+        process.end(1)
     process.end(0)
+
+
+def _of_standard_output(error: OSError) -> bool:
+    """Whether click could not write what a command says: onto a full disk, perhaps."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__") == "click.utils"
