@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from typing import Any, NoReturn
 
 import click
@@ -51,6 +52,11 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if "://" in args[0]:  # as logspout takes it; it may hold a password
+                from logroute.config.uri import shown
+
+                what = f"A URI follows a command: logroute run {shown(args[0])}"
+                raise click.UsageError(what, ctx) from None
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error
@@ -88,4 +94,18 @@ def program(name: str | None = None) -> NoReturn:
         main(prog_name=name)
     except SystemExit as ended:
         process.end(ended.code)
+    except OSError as error:
+        if not _of_standard_output(error):
+            raise
+        click.echo(f"cannot write to standard output: {error.strerror}", err=True)
+        sys.stdout = None  # nothing more is tried there
+        process.end(1)
     process.end(0)
+
+
+def _of_standard_output(error: OSError) -> bool:
+    """Whether click could not write what a command says: onto a full disk, perhaps."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__") == "click.utils"

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from logroute.config.checks import CheckOptions
 from logroute.config.components import PROCESSORS, SINKS, SOURCES, Options, Registry
 from logroute.config.documentation import default_of, document, models_in, type_of
 from logroute.config.model import Config, RouteOptions
@@ -60,7 +61,12 @@ def config_schema() -> Schema:
             processors["items"] = {"anyOf": alternatives(PROCESSORS)}
     sources = {"anyOf": [{"type": "null"}, *alternatives(SOURCES)]}
     root["properties"]["sources"]["additionalProperties"] = sources
-    definitions |= {"match": _match(), "variable": _VARIABLE}
+    given = definition(CheckOptions)["properties"]["given"]
+    description = given.pop("description")
+    given |= {"description": description, "anyOf": [given["items"], dict(given)]}
+    for keyword in ("items", "minItems", "type"):
+        del given[keyword]
+    definitions |= {"match": _match(), "expression": _EXPRESSION, "variable": _VARIABLE}
     return {"$schema": DIALECT, **root, "title": "logroute.yaml", "$defs": dict(sorted(definitions.items()))}
 
 
@@ -93,7 +99,7 @@ def _improve(definition: Schema, model: type[BaseModel]) -> None:
             # YAML reads {type: null} as nothing at all.
             assertion = {"enum": ["null", None]} if field.default == "null" else assertion
         elif type_of(field) == "match":
-            assertion = {"$ref": "#/$defs/match"}
+            assertion = {"anyOf": [{"$ref": "#/$defs/match"}, {"$ref": "#/$defs/expression"}]}
         else:
             assertion = _or_variable(assertion)
         below = models_in(field.annotation)
@@ -131,10 +137,12 @@ def _takes_any_text(assertion: Schema) -> bool:
 
 # --- matches ----------------------------------------------------------------------------------------------
 
-MATCH_KEYS = (
-    *("container", "image", "label", "stream"),
-    *(path.name for path in PATHS.values() if path.constant),
-)
+MATCH_KEYS = ("container", "image", "label", "fields", *PATHS)
+_EXPRESSION: Schema = {
+    "type": "string",
+    "description": "The same as an expression.",
+    "examples": ['container ~ "web-*" and level >= warn'],
+}
 
 
 def _match() -> Schema:
@@ -143,7 +151,7 @@ def _match() -> Schema:
     value = {"type": ["string", "number", "boolean", "array", "object"]}
     return {
         "type": "object",
-        "description": "Conditions: keys are and, a list of values is or. `label.NAME` is a key, too.",
+        "description": "Conditions: keys are and, a list of values is or; `label.K`, `fields.K` too.",
         "properties": {
             "any": {"description": "One of these matches holds.", **several},
             "all": {"description": "All of these matches hold.", **several},

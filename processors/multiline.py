@@ -43,9 +43,9 @@ class MultilineOptions(ProcessorOptions):
     type: Literal["multiline"] = "multiline"
     preset: Preset | None = None
     """Stack traces of this language, with the line that was logged right before one."""
-    start: str | None = Field(default=None, examples=[r"^\\d{4}-\\d\\d-\\d\\d "])
+    start: str | None = Field(default=None, examples=[r"^\d{4}-\d\d-\d\d "])
     """A regular expression that is found in the first line of each record, and in no other."""
-    continue_: str | None = Field(default=None, alias="continue", examples=[r"^\\s"])
+    continue_: str | None = Field(default=None, alias="continue", examples=[r"^\s"])
     """A regular expression that is found in every further line. With `start` only behind a line that has
     that: all others stand alone."""
     max_lines: int = Field(default=500, ge=2, le=100_000)

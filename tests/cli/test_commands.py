@@ -59,6 +59,13 @@ def test_help_fits_80_columns(command: tuple[str, ...], option: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("words", [["version"], ["schema"], ["completion", "bash"], ["--help"]])
+def test_a_full_disk_under_standard_output_is_told_in_a_line(words: list[str]) -> None:
+    done = process("sh", "-c", f"{sys.executable} -m logroute {' '.join(words)} > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "cannot write to standard output: No space left on device\n"
+
+
 def test_without_a_command_the_help_is_shown_as_a_usage_error() -> None:
     result = answer()
     assert (result.exit_code, result.stdout) == (2, "")
@@ -72,6 +79,8 @@ def test_without_a_command_the_help_is_shown_as_a_usage_error() -> None:
         ("RUN", f"No such command 'RUN'. There are: {', '.join(COMMANDS)}."),
         ("__init__", f"No such command '__init__'. There are: {', '.join(COMMANDS)}."),
         ("log", f"No such command 'log'. There are: {', '.join(COMMANDS)}."),
+        ("syslog+tls://h:514", "A URI follows a command: logroute run syslog+tls://h:514"),
+        ("https://ada:secret@h/x", "A URI follows a command: logroute run https://ada:***@h/x"),
     ],
 )
 def test_a_command_that_is_not_known_is_told_with_the_one_that_was_meant(word: str, said: str) -> None:

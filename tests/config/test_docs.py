@@ -20,11 +20,14 @@ from pathlib import Path
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
 from logroute.cli import COMMANDS, main
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError
+from logroute.config.schema import config_schema
 from tests.config.conftest import Folder
+from tests.config.json_schema import errors
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,6 +87,16 @@ def test_a_yaml_block_is_a_configuration(folder: Folder, third_parties: None, pl
         pytest.fail(f"{place}:\n{error}\nin\n{text}", pytrace=False)
 
 
+def test_the_schema_takes_what_the_docs_show() -> None:
+    """Editors underlined matches that are expressions, and the `given` of tests."""
+    schema = config_schema()
+    yaml = YAML(typ="safe", pure=True)
+    examples = {"examples/logroute.yaml": ("", (ROOT / "examples/logroute.yaml").read_text())}
+    for place, block in (CONFIGURATIONS | examples).items():
+        if not place.startswith("docs/extending.md"):  # components that are not registered here
+            assert errors(yaml.load(completed(*block)), schema, schema) == [], place
+
+
 def test_the_blocks_are_found() -> None:
     pages = {place.partition(":")[0] for place in CONFIGURATIONS}
     assert {"README.md", "docs/files.md", "docs/matching.md", "docs/options.md"} <= pages
@@ -109,6 +122,38 @@ def test_the_blocks_are_found() -> None:
 )
 def test_a_fragment_is_completed_with_what_it_leaves_out(words: str, text: str, whole: str) -> None:
     assert completed(words, text) == whole
+
+
+# --- links ----------------------------------------------------------------------------------------------
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links to it, as GitHub has it."""
+    headings = HEADING.findall(re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for name, anchor in LINK.findall(page.read_text()):
+        meant = (page.parent / name).resolve() if name else page
+        assert meant.exists(), name
+        assert not anchor or anchor in anchors(meant), f"{name}#{anchor}"
+
+
+def test_every_page_is_linked() -> None:
+    readme = {(ROOT / name).resolve() for name, _ in LINK.findall(PAGES[0].read_text())}
+    maintainers = {ROOT / "docs" / "engine-facts.md"}  # linked from docs/architecture.md
+    assert {*PAGES[1:], ROOT / "CHANGELOG.md"} - readme == maintainers
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_names_are_there(page: Path) -> None:
+    for name in re.findall(r"`([a-z_/]+\.py)`", page.read_text()):
+        assert (ROOT / name).exists() or [*ROOT.glob(f"*/{name}")], name
 
 
 # --- command lines ------------------------------------------------------------------------------------

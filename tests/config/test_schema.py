@@ -136,6 +136,12 @@ ALL = "routes: {all: {sink: 'null:'}}\n"
         "routes: {all: {sink: 'null:', match: {any: [{container: 5}, {label: {a: [b, c]}}]}}}",
         "routes: {all: {sink: 'null:', match: {all: [{image: x}, {label: y}], label.z: true}}}",
         "routes: {all: {sink: 'null:', match: {not: [{label.x: y}, {compose: {project: z}}]}}}",
+        "routes: {all: {sink: 'null:', match: 'level >= warn and not container ~ \"noisy-*\"'}}",
+        "routes: {all: {sink: 'null:', match: {level: '>=warn', message: /x/, fields: {status: 500}}}}",
+        ALL + "sources: {docker: {include: 'label.team'}}",
+        ALL + "processors: [{type: json, when: label.json}, {type: filter, match: 'fields.a = 1'}]",
+        ALL + "tests: [{name: x, given: {line: a}, expect: {all: [{message: a}]}}]",
+        ALL + "tests: [{name: x, given: [{line: [a, b]}], expect: {all: []}}]",
         'routes: {all: {sink: "${SINK}", start: "${S:-2h}", queue: {memory: "${M:-1MiB}"}}}',
         'routes: {all: {sink: {type: file, path: /x, max_open: "${N:-3}", fsync: "${F:-true}"}}}',
         'routes: {all: {sink: {type: file, path: /x, compress: "${C:-zstd}", rotate: {size: "1.5 KiB"}}}}',
@@ -173,6 +179,8 @@ def test_what_the_daemon_takes_the_schema_takes(schema: Any, folder: Folder, tex
         "routes: {all: {sink: 'null:', start: yesterday}}",
         "routes: {all: {sink: 'null:', batch: {records: 0}}}",
         "routes: {all: {sink: 'null:', match: [x]}}",
+        "routes: {all: {sink: 'null:', match: {any: [level >= warn]}}}",
+        ALL + "tests: [{name: x, given: [], expect: {all: []}}]",
         "routes: {all: {sink: 'null:', match: {any: {container: x}}}}",
         "routes: {all: {sink: 'null:', match: {any: []}}}",
         "routes: {all: {sink: 'null:', match: {container: null}}}",
@@ -207,9 +215,10 @@ def test_defaults_and_examples_validate(schema: Any) -> None:
 
 
 def test_the_keys_of_a_match_are_those_that_a_match_takes(schema: Any) -> None:
+    values = {"level": "warn", "time": ">=2026-11-23", "fields": {"status": 500}}
     for key in MATCH_KEYS:
         assert key in schema["$defs"]["match"]["properties"]
-        Match.parse({key: "stdout"})
+        Match.parse({key: values.get(key, "stdout")})
 
 
 def test_the_checker_knows_each_keyword_that_asserts(schema: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -591,6 +592,15 @@ def test_a_record_that_is_not_for_it_passes_and_ends_what_is_held() -> None:
     joins = processor(**{"continue": "^ "})
     made = joins.hold(batch(said("a", " b", " c", " d"), settled=ALL_STREAMS), "web", bytes([1, 1, 0, 1]))
     assert [record.message for record in made.records] == ["a\n b", " c", " d"]
+
+
+def test_the_examples_of_the_options_find_what_they_are_for() -> None:
+    """Their backslashes were doubled: the reference page showed patterns that join nothing."""
+    fields = MultilineOptions.model_fields
+    (start,) = fields["start"].examples or ()
+    (further,) = fields["continue_"].examples or ()
+    assert re.search(start, "2026-11-23 20:06:26 began")
+    assert re.search(further, "\tat shop.Orders.pay(Orders.java:17)")
 
 
 @pytest.mark.parametrize(

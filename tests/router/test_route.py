@@ -259,7 +259,7 @@ async def test_the_receiver_is_given_the_time_that_it_asks_for(
     assert gaps(sink.called("deliver")) == [pytest.approx(7), pytest.approx(4)]
 
 
-async def test_ten_thousand_failures_are_no_more_than_one(
+async def test_three_thousand_failures_are_no_more_than_one(
     autojump_clock: trio.testing.MockClock, longest: list[float]
 ) -> None:
     route = make([Retryable("refused")] * 3000)
