@@ -457,7 +457,7 @@ class _Tail:
             _together(*wanted) or EVERYTHING,
             past=None if asked.lines == 0 and not asked.since else past,
             follow=asked.follow,
-            news=self._says,
+            news=self._says and asked.follow,
             ended=bool(asked.since or asked.patterns or not asked.follow),
         )
         await from_engine(
@@ -534,7 +534,7 @@ class _Tail:
             self._tell(f"{display_name(item.origin)} cannot be read: {item.reason}", always=True)
         elif isinstance(item, News) and self._says:
             mark = {"started": "+", "renamed": "~"}.get(item.event, "-")
-            self._tell(f"{mark} {display_name(item.origin)} {item.event}", mark="")
+            self._tell(f"{mark} {display_name(item.origin)} {item.event}", always=True, mark="")
 
     def _there(self, found: Sequence[tuple[Any, str]]) -> None:
         """Of these containers, with why one is not read, which are meant? Says which names mean none."""
@@ -561,7 +561,7 @@ class _Tail:
                 self._tell(text, always=True)
 
     def _tell(self, text: str, *, always: bool = False, mark: str = "* ") -> None:
-        """On stderr: stdout is for what containers say."""
+        """On stderr: stdout is for what containers say. Only on a terminal what merely says where one is."""
         if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
