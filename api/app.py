@@ -149,7 +149,8 @@ class _Guard:
             if not hmac.compare_digest(given, self._expected):
                 return Problem(
                     401,
-                    "this API needs the token of api.token_file: Authorization: Bearer …",
+                    "this API needs the token of api.token_file: Authorization: Bearer …; commands take it "
+                    "from --token-file FILE, or $LOGROUTE_TOKEN_FILE",
                     headers={"www-authenticate": "Bearer"},
                 )
         elif not self._address.path and not _is_this_host(headers.get(b"host", b"").decode("latin-1")):

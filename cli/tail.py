@@ -457,7 +457,7 @@ class _Tail:
             _together(*wanted) or EVERYTHING,
             past=None if asked.lines == 0 and not asked.since else past,
             follow=asked.follow,
-            news=self._says,
+            news=self._says and asked.follow,
             ended=bool(asked.since or asked.patterns or not asked.follow),
         )
         await from_engine(

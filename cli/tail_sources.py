@@ -213,6 +213,8 @@ async def from_daemon(
                     await raw(data)
                 else:
                     await show(decoder.feed(data))
+        except httpx.RemoteProtocolError as error:  # a daemon that ends breaks off what never ends
+            raise CannotLook(f"the daemon at {address} has ended") from error
         except httpx.HTTPError as error:
             raise CannotLook(f"the daemon at {address} has ended the answer: {_words(error)}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -31,6 +31,9 @@ from logroute.router.watch import Watch
 FIRST_ANSWERS_WITHIN_S = 5.0
 """How long after the start it is said which routes are down."""
 
+IN_MEMORY = "everything is kept in memory, and a restart knows nothing of it: --state-dir DIR stores it"
+"""What is said where there is no state directory."""
+
 OPEN_WITHIN_S = 10.0
 """A route whose state is not open after so long is opened later, and nobody waits for it."""
 OPEN_AGAIN_S = 5.0
@@ -272,10 +275,12 @@ class Daemon:
             nursery.cancel_scope.cancel()
 
     def _say_started(self, started: _Once) -> None:
+        state_dir = self.plan.state_dir
         self._log.info(
             "started",
             routes=sorted(self.router.routes),
-            state_dir=str(self.plan.state_dir) if self.plan.state_dir else None,
+            state_dir=str(state_dir) if state_dir else None,
+            **({} if state_dir else {"note": IN_MEMORY}),
         )
         started.started()
         self._started.set()

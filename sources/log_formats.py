@@ -174,7 +174,13 @@ class DockerFormat(JoinedFormat):
             lines = _decode_lines(chunk.data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             lines = None
-        if lines is not None and not self.unfinished and _all_whole(lines):
+        # Where all of a chunk is within the limit, as ever by default, no line need be measured.
+        if (
+            lines is not None
+            and not self.unfinished
+            and _all_whole(lines)
+            and (len(chunk.data) <= self.limit or max(len(line.message) for line in lines) - 1 <= self.limit)
+        ):
             return lines, True
         return self._join(chunk), False
 

@@ -257,4 +257,5 @@ async def test_over_tcp_the_token_comes_from_a_file(folder: Path) -> None:
         code, _, err = await typed("health", "--api", f"http://{address}")
         assert code == 1
         assert "needs the token" in err
+        assert "--token-file" in err
         assert (await typed("health", "--api", f"http://{address}", "--token-file", "token"))[0] == 0

@@ -163,6 +163,19 @@ def test_stdout_is_data_and_stderr_the_programs_own_log_as_json(engine: Engine, 
     assert len(messages((folder / "out.ndjson").read_text())) == LINES
 
 
+def test_it_says_in_words_that_everything_is_kept_in_memory(engine: Engine, folder: Path) -> None:
+    (folder / "logroute.yaml").write_text("state_dir: null\nroutes: {all: {sink: 'null:'}}\n")
+    for arguments, in_memory in (
+        (["null:"], True),
+        (["-c", "logroute.yaml"], True),
+        (["null:", "--state-dir", str(folder / "state")], False),
+    ):
+        done = logroute("run", "--once", *arguments, DOCKER_HOST=engine.host)
+        (started,) = [event for event in events(done.stderr) if event["event"] == "started"]
+        assert ("kept in memory" in started.get("note", "")) is in_memory
+        assert ("--state-dir DIR" in started.get("note", "")) is in_memory
+
+
 def test_the_log_is_as_it_was_asked_for(engine: Engine) -> None:
     environ = {"DOCKER_HOST": engine.host}
     done = logroute("run", "--once", "--log-format", "text", "null:", **environ)

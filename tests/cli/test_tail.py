@@ -521,6 +521,50 @@ async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -
             os.close(master)
 
 
+@BOTH
+async def test_what_becomes_of_containers_is_told_where_stderr_is_no_terminal_either(
+    tmp_path: Path, daemon: bool
+) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e, trio.open_nursery() as nursery:
+        command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "0"]
+        process = await nursery.start(
+            partial(trio.run_process, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        )
+        with trio.fail_after(30):
+            async with process.stderr, process.stdout:
+                seen = b""
+                while not seen:
+                    e.web.write(b"hello\n")
+                    with trio.move_on_after(0.2):
+                        seen = await process.stdout.receive_some()
+                e.db.exit()
+                told = b""
+                while not told.endswith(b"\n"):
+                    told += await process.stderr.receive_some()
+                process.send_signal(signal.SIGINT)
+                await process.wait()
+        assert told == b"- db ended\n"
+
+
+async def test_it_says_in_a_few_words_that_the_daemon_has_ended(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        async with an_engine(tmp_path, daemon=True) as e:
+            command = [sys.executable, "-c", MAIN, "tail", *e.where]
+            process = await nursery.start(
+                partial(
+                    trio.run_process, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
+                )
+            )
+            e.web.write(b"hello\n")
+            with trio.fail_after(30):
+                assert await process.stdout.receive_some() == b"web | hello\n"
+        with trio.fail_after(30):
+            async with process.stderr, process.stdout:
+                said = b"".join([part async for part in process.stderr])
+    assert said == f"logroute tail: the daemon at {e.api} has ended\n".encode()
+    assert process.returncode == 1
+
+
 async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
     async with an_engine(tmp_path, daemon=False) as e:
         e.web.write_many([f"line {number}".encode() for number in range(20_000)])

@@ -368,6 +368,17 @@ def test_a_line_beyond_the_limit_is_truncated_and_marked(path: Path) -> None:
     assert first.truncated
 
 
+@pytest.mark.parametrize("beside", [b"", line(1, text="in ", end="") + line(1, text="pieces")])
+def test_a_line_of_one_piece_beyond_the_limit_is_truncated_whatever_is_read_with_it(
+    path: Path, beside: bytes
+) -> None:
+    path.write_bytes(line(1, text="x" * 1024) + line(2, text="y" * 1025) + line(3, text="short") + beside)
+    reader = Reader(path, limit=1024)
+    assert reader.read()[:3] == ["x" * 1024, "y" * 1024, "short"]
+    records = [record for batch in reader.batches for record in batch.records]
+    assert [record.truncated for record in records[:3]] == [False, True, False]
+
+
 def test_a_torn_line_harms_no_other(path: Path) -> None:
     path.write_bytes(line(1) + b'{"log":"torn' + line(2) + b"\0\0\0\n" + line(3))
     reader = Reader(path)
