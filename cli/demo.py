@@ -7,6 +7,7 @@ anywhere.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -21,19 +22,16 @@ import trio
 
 from logroute.cli import log, process
 from logroute.cli.demo_containers import LABEL, real_containers
+from logroute.cli.screen import Screen, Style
 from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
-from logroute.router.record import Batch, Origin
+from logroute.router.record import Batch
 from logroute.router.route import Route, RouteSettings
 from logroute.router.system import stop_on_signals
-from logroute.router.visible import visible
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
-from logroute.sinks.encoding import display_name
 from logroute.sources import SourceContext
-
-COLOURS = (36, 33, 35, 32, 34, 31)
 
 
 class LiveOptions(SinkOptions):
@@ -43,42 +41,24 @@ class LiveOptions(SinkOptions):
 
 
 class LiveView(Sink[LiveOptions]):
-    """One line a record: the container's name in its colour, then the message."""
+    """Records as `logroute tail` shows them."""
 
     def __init__(self, options: LiveOptions, context: Any) -> None:
         super().__init__(options, context)
-        self._colours: dict[str, int] = {}
-        self._in_colour = sys.stdout.isatty()
-        self._width = shutil.get_terminal_size().columns if self._in_colour else 200
+        terminal = sys.stdout.isatty()
+        colour = terminal and not os.environ.get("NO_COLOR")
+        columns = shutil.get_terminal_size((80, 24)).columns
+        self._screen = Screen(Style(colour=colour, terminal=terminal, width=columns), levels=colour)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
-        lines = [
-            self._line(_short_name(batch.origin), record.stream, record.message)
-            for batch in batches
-            for record in batch.records
-        ]
-        await trio.to_thread.run_sync(self._print, "".join(lines))
+        text = self._screen.render(batches)
+        await trio.to_thread.run_sync(self._print, text)
         return DELIVERED
 
-    def _line(self, name: str, stream: str, message: str) -> str:
-        mark = "!" if stream == "stderr" else " "
-        text = visible(message)[: max(20, self._width - 14)]
-        if not self._in_colour:
-            return f"{name:<10}{mark} {text}\n"
-        colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
-        if stream == "stderr":
-            text = f"\x1b[31m{text}\x1b[0m"
-        return f"\x1b[{colour}m{name:<10}\x1b[0m{mark} {text}\n"
-
     @staticmethod
-    def _print(text: str) -> None:
-        sys.stdout.write(text)
+    def _print(text: bytes) -> None:
+        sys.stdout.buffer.write(text)
         sys.stdout.flush()
-
-
-def _short_name(origin: Origin) -> str:
-    """`web` of `logroute-demo-web-4711`."""
-    return str(origin.compose.get("service") or display_name(origin))
 
 
 @click.command("demo")
