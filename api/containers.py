@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from logroute.router.books import OfOrigin
-from logroute.router.hints import ROUTES, allowed
+from logroute.router.hints import ROUTES, allowed, nonsense
 from logroute.router.paths import image_reference
 from logroute.router.position import Position
 from logroute.router.record import ALL_STREAMS, STREAMS, Origin
@@ -100,6 +100,8 @@ class ContainerFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Time of the last record that was read; left out: of none yet."""
     corrupt_lines: int = 0
     """Lines that were left out since it is read, because they are not what the format of its log says."""
+    labels: list[str] = []
+    """What of its labels makes no sense, and changes nothing: a sentence each."""
     routes: dict[str, RouteOfContainer] = {}
 
     @property
@@ -167,6 +169,7 @@ def facts_of(daemon: Daemon, known: Known) -> ContainerFacts:
         reason=daemon.hidden.without(known.reason),
         last_record=_last(known.position),
         corrupt_lines=known.corrupt_lines,
+        labels=nonsense(origin, sorted(daemon.router.routes | daemon.router.unopened)),
         routes={
             name: _route(daemon, route, known)
             for name, route in (daemon.router.routes | daemon.router.unopened).items()

@@ -61,6 +61,10 @@ class Explanation:
         what = ", ".join(filter(None, (facts.id[:12], facts.image, facts.state)))
         found += self._wrapped(f"{facts.name}" + (f" ({what})" if what else ""), "")
         found += self._wrapped(self._reading(), "  ")
+        for text in facts.labels:
+            found += self._wrapped(
+                f"- a label makes no sense, and changes nothing: {text}", "  ", hanging="    "
+            )
         if facts.read == "ignored":
             return found
         for name, route in sorted(facts.routes.items(), key=lambda item: (not item[1].takes, item[0])):

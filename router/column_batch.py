@@ -159,6 +159,10 @@ class ColumnBatch(Batch):
         return [None] * len(self) if known is None else known
 
     @property
+    def truncated(self) -> Sequence[bool]:
+        return [False] * len(self) if self._columns is not None else super().truncated
+
+    @property
     def first_time(self) -> str:
         return self._columns[2][0] if self._columns is not None else super().first_time
 

@@ -432,6 +432,10 @@ class Batch:
         return [record.level for record in self.lines]
 
     @property
+    def truncated(self) -> Sequence[bool]:
+        return [record.truncated for record in self.lines]
+
+    @property
     def first_time(self) -> str:
         """Of the first of them, of which there is one."""
         return self.lines[0].time

@@ -279,7 +279,7 @@ class Route:
             self._overflow.filled()
 
     def _count_truncated(self, batch: Batch) -> None:
-        if records := sum([record.truncated for record in batch.lines]):
+        if records := sum(batch.truncated):
             self._books.truncated += records
             name = batch.origin.name or batch.origin.file
             self.warn("records are truncated: their lines are too long", container=name, records=records)

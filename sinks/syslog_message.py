@@ -244,10 +244,16 @@ class SyslogEncoder:
         if batch.plain:
             of_stream = self._head_of_stream
             return [of_stream[stream] for stream in batch.streams], messages
-        lines = batch.lines
-        heads = [self._heads[SEVERITIES.get(r.level or "", OF_STREAM[r.stream])] for r in lines]
-        marks = [TRUNCATED if r.truncated else "" for r in lines]
-        return heads, list(map(add, messages, marks))
+        of_level = self._heads
+        heads = [
+            of_level[SEVERITIES.get(level or "", OF_STREAM[stream])]
+            for level, stream in zip(batch.levels, batch.streams, strict=True)
+        ]
+        truncated = batch.truncated
+        if any(truncated):
+            marks = [TRUNCATED if each else "" for each in truncated]
+            messages = list(map(add, messages, marks))
+        return heads, messages
 
     def _times(self, times: list[str]) -> tuple[list[str], str, int]:
         """The times as the format has them, what stands behind each, and how long each is (0: it varies)."""

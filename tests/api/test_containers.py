@@ -242,6 +242,15 @@ async def test_a_log_that_the_engine_cannot_read_is_told_for_good(tmp_path: Path
         assert "configured logging driver does not support reading" in " ".join(explained.output.split())
 
 
+async def test_a_label_that_makes_no_sense_is_explained(tmp_path: Path) -> None:
+    async with rig(tmp_path, route("search")) as r:
+        r.engine.create("web", labels={"logroute.routes": "serach"}).start()
+        await until(lambda: len(r.daemon.sources.running["docker"].known()) == 1)
+        explained = " ".join((await r.run(explain.command, "web")).output.split())
+        assert "a label makes no sense, and changes nothing: logroute.routes: there is no route" in explained
+        assert '"serach"; did you mean "search"?' in explained
+
+
 async def test_ignored_ones_are_listed_with_the_reason_when_asked_for(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.engine.create("web").start()
