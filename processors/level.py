@@ -12,7 +12,7 @@ from logroute.processors._fields import MISSING, FieldName
 from logroute.processors._level_text import LevelText
 from logroute.processors._objects import LEVEL_KEYS, level_of
 from logroute.router.column_batch import ColumnBatch, Details
-from logroute.router.record import Batch, Record
+from logroute.router.record import Batch, Record, owned_records
 
 
 class LevelOptions(ProcessorOptions):
@@ -45,6 +45,8 @@ class LevelProcessor(ColumnProcessor[LevelOptions]):
         return batch.with_columns((messages, batch.streams, batch.times), Details(levels))
 
     def by_record(self, batch: Batch) -> Batch:
+        if self.options.text:
+            batch = batch.with_records(owned_records(batch.records, copied=False))
         left = [record for record in batch.records if record.level is None]
         if any(record.fields for record in left):
             left = [record for record in left if not self._by_field(record)]

@@ -7,7 +7,8 @@ of a surrogate pair) becomes `?`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
@@ -151,25 +152,27 @@ def _detailed(batch: Batch) -> JsonColumns | None:
     """Records of which some have more than their lines. Raises UnicodeEncodeError."""
     origin, known = batch.origin, _Known.of(batch)
     times, streams, logged = batch.times, batch.streams, known.logged
-    engines = [own or time for own, time in zip(logged, times, strict=True)] if logged else times
+    all_logged = bool(logged) and all(logged)
+    engines: Sequence[str] = logged if all_logged else times
+    if logged and not all_logged:
+        engines = [own or time for own, time in zip(logged, times, strict=True)]
     if not are_times(times) or (logged and not are_times(engines)):
         return None
     texts = Plain(times, streams, batch.messages, newlines=False).texts()
-    found = _behind_texts(origin, streams, known)
-    if found is None:
-        return None
-    behind, fields = found
     if not known.ids and COARSE in "".join(engines):
         known.ids = [*map(origin.record_id, batch.records)]
     if known.ids:
         prefixes, ids = dict.fromkeys(STREAMS, ""), _texts(known.ids)
     else:
         prefixes, ids = id_prefixes(origin), engines
-    documents = ['{"@timestamp":"', times, '","message":', texts, *behind]
-    documents += ['"event":{"id":"', [prefixes[stream] for stream in streams], ids]
+    found = _behind_texts(origin, streams, known, prefixes)
+    if found is None:
+        return None
+    behind, fields = found
+    documents = ['{"@timestamp":"', times, '","message":', texts, *behind, ids]
     if not logged:
         documents.append('"}}\n')
-    elif all(logged):
+    elif all_logged:
         documents += ['","created":"', logged, '"}}\n']
     else:
         documents.append([f'","created":"{own}"}}}}\n' if own else '"}}\n' for own in logged])
@@ -183,46 +186,53 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def _behind_texts(
-    origin: Origin, streams: Sequence[Stream], known: _Known
+    origin: Origin, streams: Sequence[Stream], known: _Known, prefixes: Mapping[Stream, str]
 ) -> tuple[list[str | Sequence[str]], Sequence[str]] | None:
-    """Columns of what stands between the messages and the events; and the fields that there are.
+    """Columns of what stands between the messages and the ids; and the fields that there are.
 
     None where fields are nothing that fits in a line.
     """
     constant, errors = _Constant.of(origin), known.errors
-    kinds = [*zip(streams, known.levels, known.truncated or [False] * len(streams), strict=True)]
+
+    def kinds() -> Iterable[tuple[Stream, str | None, bool]]:
+        # Made anew each time: so zip uses one tuple for all.
+        return zip(streams, known.levels, known.truncated or repeat(False))  # noqa: B905
+
     begins: dict[Any, str] = {}
     ends: dict[Any, str] = {}
-    for kind in {*kinds}:
+    for kind in {*kinds()}:
         begin, behind = _log(*kind, constant)
-        begins[kind], ends[kind] = f'","stream":{begin.decode(BYTES)}', _between(behind)
+        begins[kind] = f'","stream":{begin.decode(BYTES)}'
+        ends[kind] = f'{_between(behind)}"event":{{"id":"{prefixes[kind[0]]}'
     if not known.fields and not errors:
         whole = {kind: begin + ends[kind] for kind, begin in begins.items()}
-        return [[whole[kind] for kind in kinds]], ()
-    columns: list[str | Sequence[str]] = [[begins[kind] for kind in kinds]]
+        return [[*map(whole.__getitem__, kinds())]], ()
+    columns: list[str | Sequence[str]] = [[*map(begins.__getitem__, kinds())]]
     texts: Sequence[str] = ()
     if known.fields:
-        texts = _encode_lines([each for each in known.fields if each]).decode(BYTES).split("\n")[:-1]
-        made = _fields_texts(known.fields, texts, known.at_root)
-        if made is None:
+        given = known.fields if all(known.fields) else [each for each in known.fields if each]
+        texts = _encode_lines(given).decode(BYTES).split("\n")
+        del texts[-1]
+        if len(texts) != len(given):
             return None
-        columns += made
+        columns += _fields_texts(known.fields, texts, known.at_root)
     if errors:
         columns.append(
             [f',"error":{_encode({"message": each}).decode(BYTES)}' if each else "" for each in errors]
         )
-    columns.append([ends[kind] for kind in kinds] if len({*ends.values()}) > 1 else ends[kinds[0]])
+    of_stream = {kind[0]: end for kind, end in ends.items()}
+    if len({*ends.values()}) == len(of_stream):
+        columns.append([*map(of_stream.__getitem__, streams)])
+    else:
+        columns.append([*map(ends.__getitem__, kinds())])
     return columns, texts
 
 
 def _fields_texts(
     fields: Sequence[Any], texts: Sequence[str], at_root: Sequence[bool]
-) -> list[str | Sequence[str]] | None:
+) -> list[str | Sequence[str]]:
     """Columns of what stands there of fields, of which the texts are known, with a comma before."""
-    given = [each for each in fields if each]
-    if len(texts) != len(given):
-        return None
-    if len(given) == len(fields) and not at_root:
+    if len(texts) == len(fields) and not at_root:
         return [',"fields":', texts]
     left = iter(texts)
     if not at_root:
