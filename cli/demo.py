@@ -27,10 +27,11 @@ from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
-from logroute.router.record import Batch
+from logroute.router.record import Batch, Origin
 from logroute.router.route import Route, RouteSettings
 from logroute.router.system import stop_on_signals
 from logroute.sinks import DELIVERED, Outcome, Sink, SinkOptions
+from logroute.sinks.encoding import display_name
 from logroute.sources import SourceContext
 
 
@@ -48,7 +49,8 @@ class LiveView(Sink[LiveOptions]):
         terminal = sys.stdout.isatty()
         colour = terminal and not os.environ.get("NO_COLOR")
         columns = shutil.get_terminal_size((80, 24)).columns
-        self._screen = Screen(Style(colour=colour, terminal=terminal, width=columns), levels=colour)
+        style = Style(colour=colour, terminal=terminal, width=columns)
+        self._screen = Screen(style, levels=colour, name=_short_name)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         text = self._screen.render(batches)
@@ -59,6 +61,11 @@ class LiveView(Sink[LiveOptions]):
     def _print(text: bytes) -> None:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()
+
+
+def _short_name(origin: Origin) -> str:
+    """`web` of `logroute-demo-web-4711`."""
+    return str(origin.compose.get("service") or display_name(origin))
 
 
 @click.command("demo")

@@ -87,8 +87,11 @@ class Style(msgspec.Struct, frozen=True):
 class Screen:
     """Makes text of batches. Names are aligned to the widest that was there so far."""
 
-    def __init__(self, style: Style, *, levels: bool = False) -> None:
-        """`levels`: look for them in text where nobody has."""
+    def __init__(
+        self, style: Style, *, levels: bool = False, name: Callable[[Origin], str] = display_name
+    ) -> None:
+        """`levels`: look for them in text where nobody has. `name`: what is shown of an origin."""
+        self._named = name
         self._style = style
         self._levels = levels
         self._width = 0
@@ -121,7 +124,11 @@ class Screen:
     def names(self, origins: Sequence[Origin]) -> None:
         """These will be shown: align to them."""
         for origin in origins:
-            self._width = max(self._width, min(self._widest, cells(_name(origin))))
+            self._width = max(self._width, min(self._widest, cells(self._name(origin))))
+
+    def _name(self, origin: Origin) -> str:
+        r"""On one line: a file's path may have `\n`."""
+        return visible(self._named(origin)).replace("\n", "\\n").replace("\t", "\\t")
 
     # --- the default format -----------------------------------------------------------------------------
 
@@ -274,7 +281,7 @@ class Screen:
 
     def _prefix(self, origin: Origin) -> tuple[int, dict[str, str]]:
         """How many columns a name and its bar take, and both for each stream."""
-        name = _name(origin)
+        name = self._name(origin)
         known = self._prefixes.get(name)
         if known is None or known[0] != self._width:
             self._width = max(self._width, min(self._widest, cells(name)))
@@ -297,11 +304,6 @@ class Screen:
         if self._style.many_colours:
             return f"\x1b[38;5;{COLOURS[number % len(COLOURS)]}m"
         return f"\x1b[{FEW_COLOURS[number % len(FEW_COLOURS)]}m"
-
-
-def _name(origin: Origin) -> str:
-    r"""On one line: a file's path may have `\n`."""
-    return visible(display_name(origin)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _processor(name: str) -> Any:
