@@ -155,8 +155,12 @@ class LevelText:
         """What each line says of its level. Depends on nothing but the line."""
         if "\x1b" in "".join(lines):
             lines = [without_sequences(line[:COLOURED_HEAD]) if "\x1b" in line else line for line in lines]
-        heads = [line[:HEAD] for line in lines]
-        told = self._by_place(heads)
+        heads = [line[:HEAD] for line in lines] if max(map(len, lines), default=0) > HEAD else lines
+        told = _behind_times(heads)
+        if told is None:
+            told = self._by_place(heads)
+        elif None not in told:
+            return told
         if told is None:
             found = [level_at_beginning(head) for head in heads]
         else:
@@ -217,6 +221,37 @@ class LevelText:
                         at = mine.find(1, at + 1)
             open_ &= ~(reduce(or_, of_levels) * 0xFF)
         return told
+
+
+def _behind_times(heads: Sequence[str]) -> list[str | None] | None:
+    """A program's lines begin alike: `2026-11-23 20:06:26 INFO x`. A level behind that, in the first tier.
+
+    None for a line of which this does not tell it; None where they do not begin so.
+    """
+    if len(heads) < FEW or (found := _header(heads[len(heads) // 2], 0, HEAD)) is None:
+        return None
+    begin = found["prefix"]
+    if not begin or not begin.isascii():
+        return None
+    # Digits apart it is the same for all: so what is matched of each is the same as well.
+    width = len(begin)
+    shape = begin.translate(_ZEROS)
+    if "".join([head[:width] for head in heads]).translate(_ZEROS) != shape * len(heads):
+        return None
+    words = [head[width : width + _WINDOW] for head in heads]
+    known = {word: _surely(begin, word) for word in {*words}}
+    return [*map(known.__getitem__, words)]
+
+
+_ZEROS = str.maketrans("123456789", "000000000")
+_WINDOW = 7
+"""So many characters behind the time tell most levels, and are few different ones."""
+
+
+def _surely(begin: str, word: str) -> str | None:
+    """The level that a line says that begins so, whatever comes then; None if that may depend on it."""
+    found = _header(begin + word)
+    return level_at_beginning(begin + word) if found is not None and found["behind"] else None
 
 
 def level_at_beginning(line: str) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logroute.processors import _level_text
 from logroute.processors._level_text import _CAPITALS, FEW, LevelText
 from logroute.router.levels import LEVELS, NAMES
 from tests.processors.conftest import Apply, batch, made, record
@@ -194,6 +195,56 @@ def test_a_level_in_its_usual_place_is_what_the_line_alone_says(
     before, _, behind = usual
     lines = [f"{before}{each}{behind}" for each in WORDS[:3] * 6] + ["".join(usual)] * FEW + others
     assert TOGETHER.levels(lines) == [ALONE.levels([line])[0] for line in lines]
+
+
+TIMES = [
+    "2026-11-23 20:06:26.{:03d} ",
+    "[{:08d}] ",
+    "2026-11-23T20:06:26.{:03d}Z ",
+    "{:02d}:04 UTC | ",
+    "<{:02d}>\t",
+]
+AT_TIMES = [
+    *WORDS,
+    "WARNING",
+    "warn:",
+    "ERR,",
+    "FATAL",
+    "INF",
+    "INFOx",
+    "T12",
+    "12",
+    " INFO",
+    "trace1",
+    "É",
+    "ERROR\u2028",
+]
+
+
+@given(
+    time=st.sampled_from(TIMES),
+    words=st.lists(st.sampled_from(AT_TIMES), min_size=1, max_size=9),
+    behind=st.sampled_from([*BEHIND, "", "!", "x", "[0000]", " at 12:03 ERROR"]),
+    others=st.lists(LINE, max_size=2),
+)
+def test_a_level_behind_a_time_is_what_the_line_alone_says(
+    time: str, words: list[str], behind: str, others: list[str]
+) -> None:
+    lines = [time.format(n % 100) + words[n % len(words)] + behind for n in range(2 * FEW)] + others
+    assert TOGETHER.levels(lines) == [ALONE.levels([line])[0] for line in lines]
+
+
+def test_lines_with_a_level_behind_a_time_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[str] = []
+    at_beginning = _level_text.level_at_beginning
+    monkeypatch.setattr(
+        _level_text, "level_at_beginning", lambda line: alone.append(line) or at_beginning(line)
+    )
+    lines = [
+        f"2026-11-23 20:06:26.{n:03d} {('INFO ', 'WARN ', 'error')[n % 3]} order {n}" for n in range(9 * FEW)
+    ]
+    assert LevelText().levels(lines) == ["info", "warn", "error"] * (3 * FEW)
+    assert len(alone) == 3
 
 
 def test_lines_with_a_level_in_its_usual_place_are_looked_at_together(
