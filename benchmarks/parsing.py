@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.engine import engine_process
-from benchmarks.throughput import NULL, Pipeline, Result, in_turns
+from benchmarks.throughput import JSON, NULL, Pipeline, Result, in_turns
 from benchmarks.workload import BEGIN_NS, messages
 from logroute.router.times import iso_time
 
@@ -75,6 +75,8 @@ def trace_line(chance: random.Random, time_ns: int, words: str) -> str:
 
 KINDS: tuple[tuple[Pipeline, Line], ...] = (
     (Pipeline("12 fields → json → null", {"n": NULL}, 4.5, processors="{type: json}"), json_line),
+    # What it may cost is our own idea: json's limit, and what a line costs that is written (of twice the size).
+    (Pipeline("12 fields → json → JSON file", {"n": JSON}, 8.5, processors="{type: json}"), json_line),
     (Pipeline("12 fields → logfmt → null", {"n": NULL}, 12, processors="{type: logfmt}"), logfmt_line),
     (Pipeline("nginx → null", {"n": NULL}, 8, processors="{type: format, name: nginx}"), nginx_line),
     (Pipeline("level by text → null", {"n": NULL}, 4.5, processors="{type: level}"), level_line),
