@@ -75,7 +75,7 @@ def trace_line(chance: random.Random, time_ns: int, words: str) -> str:
 
 KINDS: tuple[tuple[Pipeline, Line], ...] = (
     (Pipeline("12 fields → json → null", {"n": NULL}, 4.5, processors="{type: json}"), json_line),
-    # What it may cost is our own idea: json's limit, and what a line costs that is written (of twice the size).
+    # The limit is our own: json's, and what writing costs a line of twice the usual size.
     (Pipeline("12 fields → json → JSON file", {"n": JSON}, 8.5, processors="{type: json}"), json_line),
     (Pipeline("12 fields → logfmt → null", {"n": NULL}, 12, processors="{type: logfmt}"), logfmt_line),
     (Pipeline("nginx → null", {"n": NULL}, 8, processors="{type: format, name: nginx}"), nginx_line),
