@@ -83,6 +83,11 @@ class RowFields:
             self._others = ()
         return self._rows
 
+    def column(self, name: str) -> Sequence[Any] | None:
+        if (attribute := self._names.get(name)) is not None:
+            return [*map(attrgetter(attribute), self._rows)]
+        return None if name.partition(".")[0] in self._names else [None] * len(self._rows)
+
     def chosen(self, taken: bytes) -> RowFields:
         return RowFields([*compress(self._rows, taken)], self._names, self._others)
 

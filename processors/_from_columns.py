@@ -48,6 +48,13 @@ class ColumnFields:
     def values(self) -> Sequence[Any]:
         return self.objects()
 
+    def column(self, name: str) -> Sequence[Any] | None:
+        if (column := self._columns.get(name)) is None:
+            return [None] * len(next(iter(self._columns.values())))
+        return (
+            [None if value == self._absent else value for value in column] if name in self._some else column
+        )
+
     def chosen(self, taken: bytes) -> ColumnFields:
         chosen = {name: [*compress(column, taken)] for name, column in self._columns.items()}
         return ColumnFields(chosen, self._some, self._absent)

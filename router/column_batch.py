@@ -29,6 +29,12 @@ class Fields(Protocol):
     def values(self) -> Sequence[Any]:
         """What JSON is made of; None or an empty object: none."""
 
+    def column(self, name: str) -> Sequence[Any] | None:
+        """What each record has under a name (`user.name` may be below `user`), or None.
+
+        None at all where only the objects tell.
+        """
+
     def chosen(self, taken: bytes) -> Fields:
         """Those of the records that have a 1 there."""
 
@@ -124,6 +130,14 @@ class ColumnBatch(Batch):
     def details(self) -> Details | None:
         """What more is known of the records; None where that is nothing, or they are no columns any more."""
         return self._details
+
+    def field(self, name: str) -> Sequence[Any] | None:
+        """Of each record the field of a name, or None; None at all where only records tell."""
+        if self._columns is None:
+            return None
+        if self._details is None or self._details.fields is None:
+            return [None] * len(self)
+        return self._details.fields.column(name)
 
     @property
     def plain(self) -> bool:
@@ -293,6 +307,15 @@ class _JoinedFields:
     def values(self) -> list[Any]:
         given = [[None] * count if part is None else part.values() for part, count in self._parts]
         return [*chain.from_iterable(given)]
+
+    def column(self, name: str) -> Sequence[Any] | None:
+        found: list[Any] = []
+        for part, count in self._parts:
+            column = [None] * count if part is None else part.column(name)
+            if column is None:
+                return None
+            found += column
+        return found
 
     def chosen(self, taken: bytes) -> Fields:
         parts, start = list[tuple[Fields | None, int]](), 0

@@ -13,7 +13,7 @@ is known, and `False and unknown` is already False. So most of it is decided onc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,11 +103,22 @@ class RecordCondition:
         if self.path == "level":
             passes = _Levels(self.tests)
             return mask_of(map(passes.__getitem__, look.levels))
-        get, origin, tests = self.get, look.origin, self.tests
-        return mask_of(
-            any(test.passes(value) for value in scalars(get(origin, record)) for test in tests)
-            for record in look.records
-        )
+        return mask_of(self._pass(look.values(self.path, self.get)))
+
+    def _pass(self, values: Iterable[Any]) -> Iterator[bool]:
+        """Whether each does. Many are the same: these are tested once."""
+        tests = self.tests
+        known: dict[Any, bool] = {}
+        for value in values:
+            key = value.__class__, value  # 1 and true are not the same
+            try:
+                passes = known.get(key)
+            except TypeError:  # a list or an object
+                yield any(test.passes(scalar) for scalar in scalars(value) for test in tests)
+                continue
+            if passes is None:
+                passes = known[key] = any(test.passes(scalar) for scalar in scalars(value) for test in tests)
+            yield passes
 
     def _message_mask(self, look: Look) -> int:
         mask = 0

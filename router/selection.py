@@ -7,7 +7,7 @@ searched for in one pass, when the first asks (`Look`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from logroute.router.column_batch import ColumnBatch
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
 from logroute.router.regex import Regex, RegexSet
 
+FIELDS = "fields."
 FEW = 4
 """Where no more than every fourth record is taken, the others need not be made ready."""
 
@@ -68,6 +69,15 @@ class Look:
     def records(self) -> Sequence[Record]:
         """The records, ready."""
         return self._batch.records
+
+    def values(self, path: str, get: Callable[[Origin, Record], Any]) -> Sequence[Any]:
+        """What each record has at a path; None where it has nothing. `get` asks one of them for it."""
+        if path.startswith(FIELDS) and isinstance(self._batch, ColumnBatch):
+            known = self._batch.field(path.removeprefix(FIELDS))
+            if known is not None:
+                return known
+        origin = self.origin
+        return [get(origin, record) for record in self.records]
 
     @property
     def messages(self) -> Sequence[str]:

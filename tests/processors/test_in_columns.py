@@ -196,3 +196,29 @@ def test_a_level_that_json_says_is_compared_in_columns() -> None:
     assert [r.fields["status"] for r in kept.records if r.fields] == [
         200 + n % 3 for n in range(2 * PIECE) if n % 3
     ]
+
+
+PATHS = ("status", "user.name", "user", "none", "nothing", "nothing.below", "bytes", "n", "level", "path")
+
+
+@kinds
+@pytest.mark.parametrize("path", PATHS)
+def test_a_field_is_compared_in_columns_as_in_records(
+    line: Callable[[int], str], options: dict[str, Any], path: str
+) -> None:
+    lines = [line(number) for number in range(2 * PIECE)]
+    for wanted in ("201", ">=201", "*", "ü7", "*/7", '/"name"/'):
+        result = through_chain(as_read(lines), stage(options))
+        chooser = Chooser(Match.parse({f"fields.{path}": wanted}))
+        in_columns_ = chooser.batch_of(result).messages
+        of_records = result.with_records(result.records)
+        assert in_columns_ == chooser.batch_of(of_records).messages
+
+
+def test_records_that_a_match_leaves_out_are_never_made() -> None:
+    lines = [json_line(number) for number in range(2 * PIECE)]
+    result = through_chain(as_read(lines), stage({"type": "json"}))
+    kept = Chooser(Match.parse({"fields.status": ">=202"})).batch_of(result)
+    assert isinstance(result, ColumnBatch)
+    assert result.details is not None
+    assert kept.messages == [f"order {n}" for n in range(2 * PIECE) if n % 3 == 2]
