@@ -29,6 +29,8 @@ PATIENCE_BEHIND_S = 0.025
 LOOK_EVERY_S = 0.05
 """How often a full queue is looked at meanwhile. Of a healthy route it is full all the time."""
 LOOK_EVERY_BEHIND_S = 0.025
+STANDS_S = 2.0
+"""Who has delivered nothing for so long, with a full queue, has a sink that hangs."""
 IDLE_SHARE = 0.25
 """With less idle time than this the processor is busy."""
 DISK_AGAIN_S = 5.0
@@ -141,10 +143,12 @@ class Overflow:
         delivers nothing, all time: on a host that is short of processors there may be no other for hours.
         """
         queue, idle_s = self._queue, 0.0
+        progress, moved_at = self._books.progress, trio.current_time()
         while True:
             if not queue.full and not idle_s:
                 self._filled = trio.Event()
                 await self._filled.wait()
+                moved_at = trio.current_time()
             if queue.full and idle_s >= self._patience_s:
                 idle_s = 0.0
                 await self._give_way()
@@ -155,7 +159,10 @@ class Overflow:
             if queue.full:
                 # Some is forgiven: waiting for a receiver's answers now and then is not being behind.
                 forgiven_s = IDLE_SHARE * passed_s
-                computed_s = 0.0 if self._owner.why_not_up else max(0.0, load.busy_s() - busy)
+                if progress != self._books.progress:
+                    progress, moved_at = self._books.progress, trio.current_time()
+                stands = self._owner.why_not_up or trio.current_time() - moved_at >= STANDS_S
+                computed_s = 0.0 if stands else max(0.0, load.busy_s() - busy)
                 idle_s = max(0.0, idle_s + passed_s - computed_s - forgiven_s)
             else:
                 idle_s = max(0.0, idle_s - passed_s)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from logroute.router import load
 from logroute.router.database import StateError
-from logroute.router.overflow import PATIENCE_S
+from logroute.router.overflow import PATIENCE_S, STANDS_S
 from logroute.router.position import BEGINNING
 from logroute.router.queue import BATCH_OVERHEAD_BYTES, QueueStatistics
 from logroute.router.record import Batch, DetailedRecord, Origin
@@ -1200,6 +1200,15 @@ async def test_a_route_whose_sink_takes_nothing_holds_up_nobody_however_busy_the
             route.pause(0.0)
         assert await feed(route, numbers(100)) < 2 * PATIENCE_S
         route.resume()
+
+
+async def test_a_sink_that_hangs_holds_up_nobody_however_busy_the_processor_is(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "busy_s", trio.current_time)
+    route = make([1e9], when_full="drop_newest", deadline_s=60, **FULL)
+    async with running(route):
+        assert await feed(route, numbers(100)) < STANDS_S + 2 * PATIENCE_S
 
 
 async def test_a_slow_sink_makes_a_route_fall_behind_and_hold_up_nobody(
