@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import repeat
 from struct import pack
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +22,9 @@ import msgspec
 
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream
 from logroute.router.times import COARSE, TIME_LENGTH
+from logroute.sinks.columns import FEW
 from logroute.sinks.epoch import runs
+from logroute.sinks.record_json import OWN_KEYS, Known
 
 _SECONDS = len("2026-11-23T20:06:26")
 _NANOSECONDS = slice(_SECONDS + 1, _SECONDS + 10)
@@ -31,7 +34,10 @@ _LAST_SECOND = (1 << 32) - 1
 """EventTime counts seconds in 32 bits: until 2106."""
 
 _MAP = 0x80
-"""A map with up to 15 keys has their number in its first byte. A record has at most 11."""
+_MOST_IN_A_BYTE = 15
+"""A map with up to 15 keys has their number in its first byte. More are there only with fields at the root."""
+_LARGE_MAP = b"\xdf"
+"""A map with any number of them, which follows in four bytes."""
 _ENTRY = msgspec.Raw(b"\x92")
 """An array of two."""
 _EXT = b"\xd7\x00"
@@ -40,16 +46,21 @@ _ARRAY = b"\xdd"
 """An array, whose length follows in four bytes."""
 
 _pack = msgspec.msgpack.Encoder(enc_hook=str).encode
-_json_encode = msgspec.json.Encoder(enc_hook=str).encode
-_json_decode = msgspec.json.Decoder().decode
+_json_encoder, _json_decoder = msgspec.json.Encoder(enc_hook=str), msgspec.json.Decoder()
+_json_encode, _json_encode_lines = _json_encoder.encode, _json_encoder.encode_lines
+_json_decode, _json_decode_lines = _json_decoder.decode, _json_decoder.decode_lines
 _decode_raws = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_integers = msgspec.json.Decoder(list[int]).decode
 
 _TIME = _pack("@timestamp")
 _MESSAGE = _pack("message")
 _ID = msgspec.Raw(_pack("event") + b"\x81" + _pack("id"))
+_ID_OF_TWO = msgspec.Raw(_pack("event") + b"\x82" + _pack("id"))
+_CREATED = _pack("created")
+_NOTHING = msgspec.Raw(b"")
 _STREAMS = {stream: _pack("stream") + _pack(stream) for stream in STREAMS}
 _LOG, _FIELDS = _pack("log"), _pack("fields")
+_FIELDS_RAW = msgspec.Raw(_FIELDS)
 
 _OWN_KEYS = 4
 """Keys that every record has: @timestamp, message, stream, event."""
@@ -85,7 +96,8 @@ class EntryEncoder:
         """All records of a batch, in order, one entry behind the other. No text makes it fail."""
         times = batch.plain_times() if batch.newlines else None
         if times is None:
-            return self.encode_records(batch.origin, batch.records)
+            made = self._detailed(batch) if len(batch) >= FEW and not batch.plain else None
+            return self.encode_records(batch.origin, batch.records) if made is None else made
         streams, prefix = batch.streams, batch.origin.id_prefix
         ids = [prefix[stream] + time for stream, time in zip(streams, times, strict=True)]
         return self._plain(batch.origin, streams, times, [message[:-1] for message in batch.messages], ids)
@@ -106,7 +118,42 @@ class EntryEncoder:
         before = [_before_the_message(origin, constant, record) for record in records]
         maps = [_map(each.keys) for each in before]
         raws = [msgspec.Raw(each.data) for each in before]
-        return _woven(_exts(event_times(times)), maps, times, raws, messages, ids)
+        logged = [record.logged for record in records]
+        return _woven(_exts(event_times(times)), maps, times, [raws], messages, ids, logged)
+
+    def _detailed(self, batch: Batch) -> memoryview | None:
+        """The same of records of which more is known, in columns; None where one is to be looked at alone."""
+        known, origin, times, streams = Known.of(batch), batch.origin, batch.times, batch.streams
+        if any(known.errors) or any(known.at_root):
+            return None
+        kinds = [*zip(streams, known.levels, known.truncated or repeat(False))]  # noqa: B905
+        begins: dict[Any, msgspec.Raw] = {}
+        ends: dict[Any, msgspec.Raw] = {}
+        keys: dict[Any, int] = {}
+        for kind in {*kinds}:
+            begin, constant = _log(origin, self._constant(origin), *kind)
+            begins[kind], ends[kind] = msgspec.Raw(begin), msgspec.Raw(constant.data + _MESSAGE)
+            keys[kind] = _OWN_KEYS + bool(kind[1] or kind[2]) + constant.keys
+        before: list[list[msgspec.Raw]] = [[begins[kind] for kind in kinds]]
+        count = [keys[kind] for kind in kinds]
+        if known.fields:
+            try:
+                fields = _fields(known.fields)
+            except (UnicodeEncodeError, OverflowError, msgspec.DecodeError):
+                return None
+            count = [each + bool(field) for each, field in zip(count, known.fields, strict=True)]
+            before += [[_FIELDS_RAW if each else _NOTHING for each in known.fields], fields]
+        before.append([ends[kind] for kind in kinds])
+        of_count = {each: _map(each) for each in {*count}}
+        engines = known.engines(times)
+        ids: Sequence[str] = known.ids
+        if not ids and COARSE in "".join(engines):
+            ids = [*map(origin.record_id, batch.records)]
+        if not ids:
+            prefix = origin.id_prefix
+            ids = [prefix[stream] + time for stream, time in zip(streams, engines, strict=True)]
+        maps = [of_count[each] for each in count]
+        return _woven(_exts(event_times(times)), maps, times, before, batch.messages, ids, known.logged)
 
     def _plain(
         self, origin: Origin, streams: list[Stream], times: list[str], messages: list[str], ids: list[str]
@@ -116,7 +163,7 @@ class EntryEncoder:
         before = {stream: msgspec.Raw(_STREAMS[stream] + constant.data + _MESSAGE) for stream in STREAMS}
         maps = [_map(_OWN_KEYS + constant.keys)] * len(times)
         raws = [before[stream] for stream in streams]
-        return _woven(_exts(event_times(times)), maps, times, raws, messages, ids)
+        return _woven(_exts(event_times(times)), maps, times, [raws], messages, ids)
 
     def _constant(self, origin: Origin) -> Constant:
         constant = self._constants.get(origin)
@@ -131,28 +178,61 @@ def _constant(values: dict[str, Any]) -> Constant:
 
 def _before_the_message(origin: Origin, constant: Constant, record: Record) -> Constant:
     """What stands between a record's time and its message, and how many keys its map has."""
+    begin, constant = _log(origin, constant, record.stream, record.level, record.truncated)
+    parts = [begin]
+    keys = _OWN_KEYS + bool(record.level or record.truncated) + constant.keys
+    fields = record.fields or {}
+    if record.at_root:
+        for key, value in fields.items():
+            if key not in OWN_KEYS:
+                parts += [_pack(encodable(key)), _pack_as_json(value)]
+                keys += 1
+        fields = {key: value for key, value in fields.items() if key in OWN_KEYS}
+    if fields:
+        parts += [_FIELDS, _pack_as_json(fields)]
+    if record.error:
+        parts.append(_pack("error") + _pack({"message": encodable(record.error)}))
+    parts += [constant.data, _MESSAGE]
+    return Constant(keys + bool(fields) + bool(record.error), b"".join(parts))
+
+
+def _log(
+    origin: Origin, constant: Constant, stream: Stream, level: str | None, truncated: bool
+) -> tuple[bytes, Constant]:
+    """The stream and the map `log`, if there is anything in it; and what is constant behind that."""
     log: dict[str, Any] = {}
-    if record.level:
-        log["level"] = encodable(record.level)
-    if record.truncated:
+    if level:
+        log["level"] = encodable(level)
+    if truncated:
         log["truncated"] = True
-    if log and origin.file:
+    if not log:
+        return _STREAMS[stream], constant
+    if origin.file:
         # The constant part says `log` as well: they become one map.
         values = _json_decode(b"{" + origin.json + b"}")
         log |= values.pop("log")
         constant = _constant(values)
-    parts = [_STREAMS[record.stream]]
-    if log:
-        parts += [_LOG, _pack(log)]
-    if record.fields:
-        parts += [_FIELDS, _pack_as_json(record.fields)]
-    parts += [constant.data, _MESSAGE]
-    return Constant(_OWN_KEYS + bool(log) + bool(record.fields) + constant.keys, b"".join(parts))
+    return _STREAMS[stream] + _LOG + _pack(log), constant
+
+
+def _fields(given: Sequence[Any]) -> list[msgspec.Raw]:
+    """Fields as their JSON has them (`_pack_as_json`), by a few calls. Raises what one of them raises."""
+    there = [each for each in given if each]
+    objects = _json_decode_lines(_json_encode_lines(there))
+    if len(objects) != len(there):
+        raise msgspec.DecodeError("one is no JSON of one line")
+    packed = _decode_raws(_pack(objects))
+    if len(there) == len(given):
+        return packed
+    left = iter(packed)
+    return [next(left) if each else _NOTHING for each in given]
 
 
 def _map(keys: int) -> msgspec.Raw:
     """The beginning of a record's map with so many keys, up to its first value."""
-    return msgspec.Raw(bytes([_MAP | keys]) + _TIME)
+    if keys <= _MOST_IN_A_BYTE:
+        return msgspec.Raw(bytes([_MAP | keys]) + _TIME)
+    return msgspec.Raw(_LARGE_MAP + keys.to_bytes(4, "big") + _TIME)
 
 
 def _exts(event_times: bytes) -> list[msgspec.Raw]:
@@ -169,13 +249,20 @@ def _woven(
     exts: list[msgspec.Raw],
     maps: list[msgspec.Raw],
     times: list[str],
-    before: list[msgspec.Raw],
+    before: Sequence[list[msgspec.Raw]],
     messages: list[str],
-    ids: list[str],
+    ids: Sequence[str],
+    logged: Sequence[str] = (),
 ) -> memoryview:
-    """Entries, from one column for each part of them."""
+    """Entries, from one column for each part of them, and some for what stands before messages."""
     count = len(times)
-    columns: list[list[Any]] = [[_ENTRY] * count, exts, maps, times, before, messages, [_ID] * count, ids]
+    columns: list[Sequence[Any]] = [[_ENTRY] * count, exts, maps, times, *before, messages]
+    if any(logged):
+        columns += [[_ID_OF_TWO if each else _ID for each in logged], ids]
+        created = {each: msgspec.Raw(_CREATED + _pack(encodable(each))) for each in {*logged} if each}
+        columns.append([created[each] if each else _NOTHING for each in logged])
+    else:
+        columns += [[_ID] * count, ids]
     woven: list[Any] = [None] * (len(columns) * count)
     for index, column in enumerate(columns):
         woven[index :: len(columns)] = column

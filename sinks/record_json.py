@@ -102,7 +102,7 @@ def id_prefixes(origin: Origin) -> dict[Stream, str]:
     return {stream: _encode(prefix)[1:-1].decode(BYTES) for stream, prefix in origin.id_prefix.items()}
 
 
-class _Known(msgspec.Struct):
+class Known(msgspec.Struct):
     """What is known of a batch's records, a column of each; empty where it is nothing, of none of them."""
 
     levels: Sequence[str | None]
@@ -116,7 +116,7 @@ class _Known(msgspec.Struct):
     """The whole stable ids, where they are not all the origin's prefix and the engine's time."""
 
     @classmethod
-    def of(cls, batch: Batch) -> _Known:
+    def of(cls, batch: Batch) -> Known:
         count = len(batch)
         if isinstance(batch, ColumnBatch) and (details := batch.details) is not None:
             return cls(
@@ -139,6 +139,15 @@ class _Known(msgspec.Struct):
             else (),
         )
 
+    def engines(self, times: Sequence[str]) -> Sequence[str]:
+        """The engine's times: where records have others of their own, these are the times that they were
+        `logged` at."""
+        if not self.logged:
+            return times
+        if all(self.logged):
+            return self.logged
+        return [own or time for own, time in zip(self.logged, times, strict=True)]
+
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:
     return [*map(attrgetter(name), records)]
@@ -150,12 +159,9 @@ def _some(column: list[Any]) -> list[Any]:
 
 def _detailed(batch: Batch) -> JsonColumns | None:
     """Records of which some have more than their lines. Raises UnicodeEncodeError."""
-    origin, known = batch.origin, _Known.of(batch)
+    origin, known = batch.origin, Known.of(batch)
     times, streams, logged = batch.times, batch.streams, known.logged
-    all_logged = bool(logged) and all(logged)
-    engines: Sequence[str] = logged if all_logged else times
-    if logged and not all_logged:
-        engines = [own or time for own, time in zip(logged, times, strict=True)]
+    engines = known.engines(times)
     if not are_times(times) or (logged and not are_times(engines)):
         return None
     texts = Plain(times, streams, batch.messages, newlines=False).texts()
@@ -172,7 +178,7 @@ def _detailed(batch: Batch) -> JsonColumns | None:
     documents = ['{"@timestamp":"', times, '","message":', texts, *behind, ids]
     if not logged:
         documents.append('"}}\n')
-    elif all_logged:
+    elif engines is logged:
         documents += ['","created":"', logged, '"}}\n']
     else:
         documents.append([f'","created":"{own}"}}}}\n' if own else '"}}\n' for own in logged])
@@ -186,7 +192,7 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def _behind_texts(
-    origin: Origin, streams: Sequence[Stream], known: _Known, prefixes: Mapping[Stream, str]
+    origin: Origin, streams: Sequence[Stream], known: Known, prefixes: Mapping[Stream, str]
 ) -> tuple[list[str | Sequence[str]], Sequence[str]] | None:
     """Columns of what stands between the messages and the ids; and the fields that there are.
 
@@ -221,7 +227,7 @@ def _behind_texts(
             [f',"error":{_encode({"message": each}).decode(BYTES)}' if each else "" for each in errors]
         )
     of_stream = {kind[0]: end for kind, end in ends.items()}
-    if len({*ends.values()}) == len(of_stream):
+    if all(end == of_stream[kind[0]] for kind, end in ends.items()):
         columns.append([*map(of_stream.__getitem__, streams)])
     else:
         columns.append([*map(ends.__getitem__, kinds())])

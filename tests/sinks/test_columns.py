@@ -173,10 +173,16 @@ def as_json_makes_them(count: int) -> list[Record]:
     ]
 
 
-@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+DETAILED_TOO = ENCODINGS | {"forward": OTHERS["forward"]}
+
+
+@pytest.mark.parametrize("encode", DETAILED_TOO.values(), ids=DETAILED_TOO)
 @pytest.mark.parametrize("origin", [ORIGIN, NOBODY, LOG_FILE], ids=["container", "nobody", "file"])
 @given(others=st.lists(DETAILED, max_size=4), alike=st.booleans())
 @example(others=[], alike=True)
+@example(
+    others=[DetailedRecord("m", "stdout", "2026-11-23T20:06:26.1Z", level="info", place="p")], alike=False
+)
 def test_a_batch_says_what_is_known_of_each_of_its_records(
     encode: Callable[[Batch], bytes], origin: Origin, others: list[Record], alike: bool
 ) -> None:

@@ -16,6 +16,7 @@ from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
 from logroute.router.times import full_time
 from logroute.sinks.encoding import FORMATS, encoder, logfmt_value
+from logroute.sinks.record_json import OWN_KEYS
 
 TIME = "2026-11-23T20:06:26.123456789Z"
 ID = "3b74a877e0f9" + "0" * 52
@@ -146,10 +147,18 @@ def reference(origin: Origin, records: Sequence[Record]) -> bytes:
         constants = origin.constants()
         if log:
             line["log"] = log | constants.pop("log", {})
-        if record.fields:
-            line["fields"] = record.fields
+        fields = record.fields or {}
+        if record.at_root:
+            line |= {key: value for key, value in fields.items() if key not in OWN_KEYS}
+            fields = {key: value for key, value in fields.items() if key in OWN_KEYS}
+        if fields:
+            line["fields"] = fields
+        if record.error:
+            line["error"] = {"message": record.error}
         line |= constants
         line["event"] = {"id": origin.record_id(record)}
+        if record.logged:
+            line["event"]["created"] = record.logged
         out.append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
     return "".join(out).encode()
 
@@ -172,10 +181,13 @@ DETAILED = st.builds(
     TIMES,
     sequence=st.integers(0, 2),
     level=st.none() | st.sampled_from(["info", "error"]),
-    fields=st.none() | st.dictionaries(TEXT, JSON, max_size=3),
+    fields=st.none() | st.dictionaries(TEXT | st.sampled_from(["host", "user"]), JSON, max_size=3),
     truncated=st.booleans(),
     place=st.none() | TEXT,
     part=st.sampled_from(["", ".1"]),
+    logged=st.sampled_from(["", TIME, "2026-11-23T20:06:26.000000000Z"]),
+    error=st.just("") | TEXT,
+    at_root=st.booleans(),
 )
 ORIGINS = st.builds(
     Origin,
