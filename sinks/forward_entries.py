@@ -35,7 +35,7 @@ _LAST_SECOND = (1 << 32) - 1
 
 _MAP = 0x80
 _MOST_IN_A_BYTE = 15
-"""A map with up to 15 keys has their number in its first byte. More are there only with fields at the root."""
+"""A map with up to 15 keys has their number in its first byte. Only fields at the root make it larger."""
 _LARGE_MAP = b"\xdf"
 """A map with any number of them, which follows in four bytes."""
 _ENTRY = msgspec.Raw(b"\x92")
