@@ -167,10 +167,10 @@ def _detailed(batch: Batch) -> JsonColumns | None:
     texts = Plain(times, streams, batch.messages, newlines=False).texts()
     if not known.ids and COARSE in "".join(engines):
         known.ids = [*map(origin.record_id, batch.records)]
+    ids: Sequence[str] = engines
+    prefixes = id_prefixes(origin)
     if known.ids:
         prefixes, ids = dict.fromkeys(STREAMS, ""), _texts(known.ids)
-    else:
-        prefixes, ids = id_prefixes(origin), engines
     found = _behind_texts(origin, streams, known, prefixes)
     if found is None:
         return None
