@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
 import time
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 LINES = 10
 """Of each container to begin with, where nothing else is said."""
 INTERRUPTED = 130
+REST_WITHIN_S = 1.0
+"""What waits to be merged is still shown after ctrl-C, if the terminal takes it within this time."""
 BY_HOST = "from --host"
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.@/-]*)=(?![=~])(.*)", re.DOTALL)
 _PATH_LEVEL = "level"
@@ -337,6 +341,7 @@ class _Tail:
         gone = False
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_interrupted)
                 if stat.S_ISFIFO(os.fstat(1).st_mode):
                     nursery.start_soon(_until_gone)
                 if self._order is not None:
@@ -345,7 +350,8 @@ class _Tail:
                     await self._look()
                 finally:
                     if self._order is not None:
-                        with trio.CancelScope(shield=True):
+                        ends_now = trio.current_effective_deadline() == -math.inf
+                        with trio.move_on_after(REST_WITHIN_S if ends_now else math.inf, shield=True):
                             await self._write(self._screen.render(self._order.take(all=True)))
                 nursery.cancel_scope.cancel()
         except* _Gone:
@@ -565,6 +571,30 @@ class _Tail:
         if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
+
+
+async def _until_interrupted() -> None:
+    """Raises KeyboardInterrupt after ctrl-C; a second one ends the process at once.
+
+    Python would raise it wherever it is at that moment: in a callback of a weak reference nobody hears it.
+    """
+    interrupted = trio.Event()
+    soon = trio.lowlevel.current_trio_token().run_sync_soon
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as of what a script starts in the background
+        return
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        soon(interrupted.set)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        await interrupted.wait()
+    except trio.Cancelled:
+        signal.signal(signal.SIGINT, before)
+        raise
+    raise KeyboardInterrupt
 
 
 async def _until_gone() -> None:

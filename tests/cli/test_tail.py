@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta, timezone
@@ -519,6 +522,72 @@ async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -
             process.kill()
             process.wait()
             os.close(master)
+
+
+IN_A_CALLBACK = """
+import os, signal, weakref
+import logroute.cli.tail as tail
+
+class Seen:
+    pass
+
+def interrupt(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(100):
+        pass
+
+async def show(self, items, show=tail._Tail.show):
+    if items:
+        seen = Seen()
+        seen_no_more = weakref.ref(seen, interrupt)
+        del seen
+    await show(self, items)
+
+tail._Tail.show = show
+"""
+
+
+@BOTH
+async def test_an_interrupt_ends_it_also_where_python_would_raise_it_and_nobody_would_hear(
+    tmp_path: Path, daemon: bool
+) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        e.web.write(b"hello\n")
+        command = [sys.executable, "-c", f"{IN_A_CALLBACK}{MAIN}", "tail", *e.where]
+        with trio.fail_after(30):
+            ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize("order", [[], ["--order", "100ms"]], ids=["", "merged"])
+async def test_an_interrupt_ends_it_where_the_terminal_takes_nothing(
+    tmp_path: Path, order: list[str]
+) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        for _ in range(2000):
+            e.web.write(b"a line of this length, so often that no terminal takes them all at once\n")
+        reader, writer = os.pipe()
+        command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "2000", *order]
+        process = subprocess.Popen(command, stdout=writer)  # noqa: ASYNC220  # only its end is waited for
+        os.close(writer)
+        try:
+            with trio.fail_after(60):
+                while _held(reader) < 60_000:  # noqa: ASYNC110  # a process of its own fills it
+                    await trio.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            with trio.fail_after(20):
+                assert await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True) == 130
+        finally:
+            process.kill()
+            process.wait()
+            os.close(reader)
+
+
+def _held(pipe: int) -> int:
+    """Bytes in a pipe."""
+    size = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
 
 
 @BOTH
