@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -24,6 +26,9 @@ from logroute.sources.sweep import Sweep
 FILE_DRIVERS = ("json-file",)
 FIRST_BYTES = 4 << 10
 """How much of the engine's answer is read at a time, until it holds a log's first record."""
+
+ENOUGH = 8
+"""So many logs of a folder are the engine's: then all are."""
 
 
 class ContainerFiles:
@@ -47,6 +52,8 @@ class ContainerFiles:
         self._log = structlog.get_logger("logroute.sources").bind(source=context.name)
         self._expected: dict[str, LogFile] = {}
         """Logs of containers that were created and not started yet, by container."""
+        self._compared: dict[str, float] = {}
+        """How many logs of a folder were the engine's; less than none where one was not."""
         self._unreadable: dict[str, int] = {}
         """How often what was the reason not to read a file."""
 
@@ -138,30 +145,48 @@ class ContainerFiles:
         )
 
     async def _strange(self, logs: Mapping[Container, LogFile]) -> list[Container]:
-        """Those whose file is not the log that the engine has."""
+        """Those whose file is not the log that the engine has: in a container a path may be another file.
+
+        Of a folder in which some were the engine's, and none was not, no others are compared: that would be a
+        request for each container of a host.
+        """
         strange: list[Container] = []
 
         async def compare(container: Container) -> None:
-            if not await self._is_its_log(container, logs[container]):
+            log = logs[container]
+            its = await self._is_its_log(container, log)
+            if its is None:
+                return
+            root = _root(log)
+            if its:
+                self._compared[root] = self._compared.get(root, 0) + 1
+            else:
+                self._compared[root] = -math.inf
                 strange.append(container)
 
-        await share(compare, list(logs))
+        by_root: dict[str, list[Container]] = {}
+        for container, log in logs.items():
+            by_root.setdefault(_root(log), []).append(container)
+        for root, rest in by_root.items():
+            while rest and self._compared.get(root, 0) < ENOUGH:
+                await share(compare, rest[:ENOUGH])
+                del rest[:ENOUGH]
         return strange
 
-    async def _is_its_log(self, container: Container, log: LogFile) -> bool:
-        """Whether the file's first record is the engine's: in a container the path may be another file."""
+    async def _is_its_log(self, container: Container, log: LogFile) -> bool | None:
+        """Whether the file's first record is the engine's; None where that cannot be told."""
         try:
             ours = await trio.to_thread.run_sync(
                 log.first_record, limiter=self._threads, abandon_on_cancel=True
             )
         except OSError:
-            return True  # whoever reads it says so
+            return None  # whoever reads it says so
         if ours is None:
-            return True  # empty as yet; its path holds the container's whole id
+            return None  # empty as yet; its path holds the container's whole id
         try:
             theirs = await self.oldest(container.details)
         except EngineRefused:
-            return True  # removed meanwhile, or not readable by API at all: the file is what there is
+            return None  # removed meanwhile, or not readable by API at all: the file is what there is
         if theirs is None:
             return False
         # The engine rotates under our eyes: what it has now may begin later than what we hold.
@@ -178,6 +203,11 @@ class ContainerFiles:
                 if records := decoder.feed(data):
                     return records[0]
         return next(iter(decoder.finish()), None)
+
+
+def _root(log: LogFile) -> str:
+    """The folder in which each container of an engine has one."""
+    return os.path.dirname(os.path.dirname(log.path))
 
 
 def _open_files(logs: Mapping[Container, LogFile]) -> dict[Container, str]:

@@ -17,11 +17,12 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from logroute.router.record import ALL_STREAMS, Batch, Origin, Stream
+from logroute.router.record import ALL_STREAMS, Batch, Origin, Record, Stream
 from logroute.router.router import Router
 from logroute.simulator import Quirks, SimulatedContainer, SimulatedEngine
 from logroute.sources import Checkpoints, Emit, SourceContext
 from logroute.sources.docker import DockerOptions, DockerSource
+from logroute.sources.docker_files import ENOUGH
 from logroute.sources.docker_readers import ContainerReaders
 from logroute.sources.engine import Engine, EngineAway
 from logroute.sources.log_file import LogFile
@@ -646,3 +647,40 @@ async def test_a_loss_is_told_to_a_route_that_was_removed_and_came_back(
         await engine.start()
         await trio.sleep(60)
         assert back.lost
+
+
+@pytest.mark.parametrize("strange", [False, True])
+async def test_a_few_logs_tell_whether_a_folder_is_the_engines(
+    engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch, strange: bool
+) -> None:
+    """One of them is another file: then each is compared."""
+    containers = [engine.create(f"c{number}") for number in range(30)]
+    for container in containers:
+        container.start()
+        container.write("said\n")
+    other = containers[-4].id  # the engine lists the newest first
+    asked: list[str] = []
+    logs, first_record = Engine.logs, LogFile.first_record
+
+    def counted(self: Engine, id: str, *args: Any, **options: Any) -> Any:
+        asked.append(id)
+        return logs(self, id, *args, **options)
+
+    def replaced(log: LogFile) -> Record | None:
+        if strange and other in log.path:
+            return Record("of another engine", "stdout", "2999-01-01T00:00:00.000000000Z")
+        return first_record(log)
+
+    monkeypatch.setattr(Engine, "logs", counted)
+    monkeypatch.setattr(LogFile, "first_record", replaced)
+    routes = Routes()
+    source = source_of(engine, read="auto")
+    async with reading(source, routes, routes):
+        assert await routes.until(30) == ["said"] * 30
+        assert len(set(asked)) == (30 if strange else ENOUGH)
+        # What is started later is not compared either, or is.
+        later = engine.create("later")
+        later.start()
+        later.write("said\n")
+        await routes.until(31)
+        assert (asked[-1] == later.id) == strange
