@@ -6,6 +6,7 @@ are named; nothing else is imported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -23,11 +24,12 @@ from logroute.config.components import (
     Registry,
     UnknownComponent,
 )
-from logroute.config.problems import did_you_mean, kind_of
+from logroute.config.problems import Loc, did_you_mean, kind_of
 from logroute.config.types import Duration, MatchField, Named, Parsed, Size, Start
 from logroute.processors import ProcessorOptions
 from logroute.router.match import EVERYTHING
 from logroute.sinks import SinkOptions
+from logroute.sinks.one_writer import collisions
 from logroute.sources import SourceOptions
 
 MIB = 1 << 20
@@ -69,11 +71,23 @@ def parse_component(registry: Registry, value: Any) -> Options:
 _EXAMPLES = {"sink": "{type: file}", "source": "{type: docker}", "processor": "{type: json}"}
 
 
-def _at(path: tuple[str | int, ...], message: str, value: Any) -> ValidationError:
-    details = InitErrorDetails(
-        type=PydanticCustomError("component", "{message}", {"message": message}), loc=path, input=value
+def _at(path: Loc, message: str, value: Any) -> ValidationError:
+    return _mistakes([(path, message, value)])
+
+
+def _mistakes(found: Sequence[tuple[Loc, str, Any]]) -> ValidationError:
+    """Each with its place, in words, and what is wrong there."""
+    return ValidationError.from_exception_data(
+        "component",
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("component", "{message}", {"message": message}),
+                loc=path,
+                input=value,
+            )
+            for path, message, value in found
+        ],
     )
-    return ValidationError.from_exception_data("component", [details])
 
 
 def _nested(registry: Registry, value: Any) -> Any:
@@ -254,6 +268,14 @@ class Config(Options):
     """Bounds of the whole daemon."""
     tests: list[CheckOptions] = Field(default=[])
     """What the routes shall deliver of given lines: [how to write them](checking.md)."""
+
+    @model_validator(mode="after")
+    def _write_apart(self) -> Config:
+        found = collisions((name, route.match, route.sink) for name, route in self.routes.items())
+        mistakes = [(("routes", each.route, "sink", each.option), str(each), each.route) for each in found]
+        if mistakes:
+            raise _mistakes(mistakes)
+        return self
 
     @model_validator(mode="after")
     def _expect_of_routes(self) -> Config:

@@ -7,7 +7,7 @@ is stored first; if the daemon cannot go over to it, that is taken back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import trio
 from logroute.router.own_state import OwnState, Remembered
 from logroute.router.plan import CannotReload, Plan, RoutePlan, RouteRefused
 from logroute.router.route import Route
+from logroute.sinks.one_writer import collisions
 
 if TYPE_CHECKING:
     from logroute.router.daemon import Daemon
@@ -26,6 +27,14 @@ Check = Callable[[RoutePlan | None], None]
 
 
 def _no_check(_: RoutePlan | None) -> None: ...
+
+
+def _check_place(made: RoutePlan, others: Sequence[RoutePlan]) -> None:
+    """Raises RouteRefused where another route certainly writes to the same place."""
+    routes = [(each.settings.name, each.settings.match, each.options) for each in (*others, made)]
+    found = [each for each in collisions(routes) if each.route == made.settings.name]
+    if found:
+        raise RouteRefused([(f"sink.{each.option}", str(each)) for each in found])
 
 
 class MadeRoutes:
@@ -98,13 +107,14 @@ class MadeRoutes:
         async with daemon.changing():
             known = daemon.planned(name)
             check(known)
+            others = [each for each in daemon.plan.routes if each.settings.name != name]
+            _check_place(made, others)
             if known is not None and known.by_api and known.body == body:
                 return False
             before = self._remembered.routes.get(name)
             await trio.to_thread.run_sync(self._own.set_route, name, body)
             self._remembered.routes[name] = body
             try:
-                others = [each for each in daemon.plan.routes if each.settings.name != name]
                 await daemon.go_over(msgspec.structs.replace(daemon.plan, routes=[*others, made]))
             except BaseException:
                 with trio.CancelScope(shield=True):

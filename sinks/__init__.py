@@ -14,6 +14,7 @@ from urllib.parse import SplitResult
 import msgspec
 
 from logroute.config.components import Options
+from logroute.sinks.one_writer import OneWriter
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch, Record
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class SinkOptions(Options):
     """What every sink's options have in common. The `type` field of a subclass names the sink."""
+
+    def one_writer(self) -> OneWriter | None:
+        """Where no other route may write, as far as the options tell; None: wherever it likes."""
+        return None
 
 
 OptionsT = TypeVar("OptionsT", bound=SinkOptions)

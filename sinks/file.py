@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import SplitResult, unquote
 from weakref import WeakValueDictionary
@@ -38,6 +39,7 @@ from logroute.sinks import (
     SinkStatistics,
 )
 from logroute.sinks.encoding import encoder
+from logroute.sinks.file_owners import OWNERS, Owned
 from logroute.sinks.finished_files import (
     Compress,
     FinishedFiles,
@@ -46,6 +48,7 @@ from logroute.sinks.finished_files import (
     at_low_priority,
 )
 from logroute.sinks.folders import Tree
+from logroute.sinks.one_writer import OneWriter
 from logroute.sinks.open_files import Job, OpenFiles, Writing
 from logroute.sinks.recorded_files import Changes, Repairs, family_of_entry, is_closed
 from logroute.sinks.rotation import family_of, name_problem
@@ -116,6 +119,16 @@ class FileOptions(SinkOptions):
                 raise ValueError("{time} would make a file for every record; write {time:%Y-%m-%d}")
         return path
 
+    def one_writer(self) -> OneWriter | None:
+        parts = Template.parse(self.path).parts
+        open_parts = [part for part in parts if isinstance(part, PathPart)]
+        if any(part.found.of_origin is None for part in open_parts):
+            return None  # each record decides, and processors have a say
+        head = parts[0]
+        if isinstance(head, str):
+            parts = (head.removeprefix("./"), *parts[1:])
+        return OneWriter(("file", parts), "path", always=not open_parts)
+
     @field_validator("format")
     @classmethod
     def _format_is_known(cls, format_: str) -> str:
@@ -185,6 +198,10 @@ class FileSink(Sink[FileOptions]):
         """The one closed file of each family that is remembered."""
         self._placed = False
         """It is known where the path leads: the disk was asked, which may hang."""
+        self._uncertain = True
+        """How the last delivery has ended is not known, and what of it stands in the files."""
+        self._waiting = False
+        """The last delivery would have written to a file of another route."""
 
     def _place(self, template: Template, base: str, *, fixed: bool) -> None:
         """Once, before anything else is asked of it: the path is what `_resolved` has found."""
@@ -203,8 +220,10 @@ class FileSink(Sink[FileOptions]):
             mode=options.mode,
             exact_mode="mode" in options.model_fields_set,
             fixed=fixed,
+            makes=_pattern_of(template),
         )
-        self._files = OpenFiles(tree, writing, self._clock)
+        context = self.context
+        self._files = OpenFiles(context.route, context.state_dir, tree, writing, self._clock)
         self._finished = FinishedFiles(tree, self._retention, options.compress, self._clock, fixed=fixed)
         # One for all where the path names nothing of the container, nor of the record but its time.
         shared = not any(isinstance(part, PathPart) for part in template.parts)
@@ -246,11 +265,15 @@ class FileSink(Sink[FileOptions]):
         self._closed = {
             family_of_entry(path, entry): path for path, entry in files.items() if is_closed(entry)
         }
-        repairs = await self._blocking(self._files.recover, dict(files), self._fixed_path)
+        recover = partial(self._files.recover, waiting=self._waiting)
+        repairs = await self._blocking(recover, dict(files), self._fixed_path)
         self._report(repairs)
         if repairs.changes:
             await self._store(repairs.changes)
+        self._uncertain = False
         self._tidy_soon(_families(files))
+        if self._fixed_path is not None:
+            await self._blocking(self._files.claim, self._fixed_path)
 
     async def deliver(self, batches: Sequence[Batch]) -> Outcome:
         jobs: dict[str, Job] = {}
@@ -275,10 +298,15 @@ class FileSink(Sink[FileOptions]):
         if not jobs:
             return Outcome(rejected) if rejected else DELIVERED
         remaining = list(jobs.values())
+        self._uncertain = True
         while True:
-            outcome = await self._blocking(
-                self._files.write, remaining, self.context.files, trio.current_time()
-            )
+            try:
+                outcome = await self._blocking(
+                    self._files.write, remaining, self.context.files, trio.current_time()
+                )
+            except Owned:
+                self._waiting = True
+                raise
             self._report(outcome)
             for job, reason in outcome.refused:
                 for index, run in job.batches:
@@ -291,6 +319,7 @@ class FileSink(Sink[FileOptions]):
             self._tidy_soon(outcome.finished | begun)
         # From here on nothing may await: lengths and checkpoints change together.
         self.context.files.update(outcome.written)
+        self._uncertain = self._waiting = False
         return Outcome(rejected) if rejected else DELIVERED
 
     async def idle(self) -> None:
@@ -324,7 +353,7 @@ class FileSink(Sink[FileOptions]):
 
     async def close(self) -> None:
         if self._placed:
-            await self._blocking(self._files.close)
+            await self._blocking(self._files.end, dict(self.context.files) if self._uncertain else None)
 
     # --- between the threads ----------------------------------------------------------------------------
 
@@ -350,6 +379,9 @@ class FileSink(Sink[FileOptions]):
             # What is not surely stored must not look as if it were.
             self._apply(before)
             raise
+        forgotten = [path for path in changes if (entry := files.get(path)) is None or is_closed(entry)]
+        if forgotten:
+            await self._blocking(self._files.forgotten, forgotten)
 
     def _apply(self, changes: Changes) -> None:
         """Change the route's `files`; of each family remember at most one closed file."""
@@ -431,7 +463,9 @@ class FileSink(Sink[FileOptions]):
 
     async def _tidy(self, families: set[str]) -> None:
         files = self.context.files
-        live = frozenset(path for path, entry in files.items() if not is_closed(entry))
+        live = OWNERS.of_others(self.context.route).union(
+            path for path, entry in files.items() if not is_closed(entry)
+        )
         stop = threading.Event()
 
         def work() -> Tidied:
@@ -465,6 +499,21 @@ def _thread_of(route: str) -> trio.CapacityLimiter:
     if thread is None:
         thread = threads[route] = trio.CapacityLimiter(1)
     return thread
+
+
+def _pattern_of(template: Template) -> re.Pattern[str]:
+    """What its paths match, and hardly any others."""
+    return re.compile(
+        "".join(
+            re.escape(part)
+            if isinstance(part, str)
+            else ".*"
+            if "/" in (part.format if isinstance(part, TimePart) else part.default or "")
+            else "[^/]*"
+            for part in template.parts
+        ),
+        re.DOTALL,
+    )
 
 
 def _families(files: dict[str, FileLength]) -> set[str]:

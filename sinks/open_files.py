@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from logroute.router.record import Batch
 from logroute.sinks import FileLength, Retryable
+from logroute.sinks.file_owners import OWNERS, Inode, Owned, inode_of
 from logroute.sinks.folders import BAD_PATH, WRITE_FLAGS, BadPath, NotRegular, Tree, refused
 from logroute.sinks.recorded_files import (
     FINGERPRINT_BYTES,
     Changes,
     Repairs,
+    changed,
     details_of,
     family_of_entry,
     fingerprint,
@@ -54,7 +57,7 @@ class OpenFile(msgspec.Struct):
 
     path: str
     fd: int
-    inode: int
+    inode: Inode
     length: int
     head: bytes
     fingerprint: str
@@ -107,12 +110,18 @@ class Writing(msgspec.Struct, frozen=True):
     """The mode was asked for: the umask must not change it."""
     fixed: bool
     """The path has no placeholder."""
+    makes: re.Pattern[str]
+    """What every path matches that the template makes now."""
 
 
 class OpenFiles:
     """The files that a route writes to. All methods block."""
 
-    def __init__(self, tree: Tree, writing: Writing, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, route: str, state_dir: str | None, tree: Tree, writing: Writing, clock: Callable[[], float]
+    ) -> None:
+        self._route = route
+        self._state_dir = state_dir
         self._tree = tree
         self._writing = writing
         self._clock = clock
@@ -125,7 +134,20 @@ class OpenFiles:
 
     def close(self) -> None:
         while self._open:
-            os.close(self._open.popitem()[1].fd)
+            self._shut(self._open.popitem()[1])
+
+    def end(self, entries: Mapping[str, FileLength] | None) -> None:
+        """The route writes nothing any more. `entries`: nobody knows how the last delivery has ended.
+
+        What of it is not acknowledged is taken back now, because then the files may be another route's.
+        """
+        try:
+            self.close()
+            if entries is not None:
+                with contextlib.suppress(Retryable):  # then the next start does it, or whoever may not
+                    self.recover(entries)
+        finally:
+            OWNERS.release_all(self._route)
 
     # --- a delivery -----------------------------------------------------------------------------------
 
@@ -193,7 +215,19 @@ class OpenFiles:
         return None
 
     def _opened(self, path: str, entry: FileLength | None, now: float, outcome: Outcome) -> OpenFile:
-        """Open a file that is not open. What differs from `entry` is reported and taken as it is."""
+        """Open a file that is not open. What differs from `entry` is reported and taken as it is.
+
+        Raises Owned where another route, or another process, writes to it.
+        """
+        OWNERS.claim(path, self._route)
+        try:
+            return self._opened_as_owner(path, entry, now, outcome)
+        except BaseException:
+            if entry is None:
+                OWNERS.release([path], self._route)
+            raise
+
+    def _opened_as_owner(self, path: str, entry: FileLength | None, now: float, outcome: Outcome) -> OpenFile:
         try:
             fd, found, made = self._open_fd(path)
         except OSError as error:
@@ -204,6 +238,13 @@ class OpenFiles:
                 ) from None
             raise refused(error, path, "open") from error
         try:
+            OWNERS.open(fd, found, path, self._route)
+        except BaseException:
+            os.close(fd)
+            raise
+        try:
+            # Somebody else may have written to it until a moment ago.
+            found = os.fstat(fd)
             head = os.pread(fd, FINGERPRINT_BYTES, 0)
             details: dict[str, Any] = {"inode": found.st_ino}
             if entry is not None and (found.st_size != entry.length or not matches(fd, found, entry)):
@@ -223,12 +264,13 @@ class OpenFiles:
                 )
         except BaseException:
             os.close(fd)
+            OWNERS.close(inode_of(found))
             raise
         file = OpenFile(
-            path, fd, found.st_ino, found.st_size, head, fingerprint(head), details, torn, now, now
+            path, fd, inode_of(found), found.st_size, head, fingerprint(head), details, torn, now, now
         )  # fmt: skip
         while len(self._open) >= self._writing.max_open:
-            os.close(self._open.popitem(last=False)[1].fd)
+            self._shut(self._open.popitem(last=False)[1])
         self._open[path] = file
         return file
 
@@ -342,12 +384,18 @@ class OpenFiles:
                     os.ftruncate(fd, length)
             finally:
                 os.close(fd)
+                if file is not None:
+                    OWNERS.close(file.inode)
 
     # --- between deliveries ---------------------------------------------------------------------------
 
-    def recover(self, entries: Mapping[str, FileLength], file: str | None = None) -> Repairs:
+    def recover(
+        self, entries: Mapping[str, FileLength], file: str | None = None, *, waiting: bool = False
+    ) -> Repairs:
         """After a start, and after a delivery whose outcome is unknown; `file` is the only path, if fixed.
 
+        `waiting`: for a file of another route. Where that waits for one of ours, one of both has to give way,
+        and that is the one whose name comes later.
         Raises Retryable, also where it is certain that nothing can be written.
         """
         self.close()
@@ -355,16 +403,74 @@ class OpenFiles:
             self._tree.check(file)
         except OSError as error:
             raise refused(error, file or self._tree.base, "write to") from error
-        return recover(self._tree, entries, fsync=self._writing.fsync, remember=self._writing.remember)
+        ours: dict[str, FileLength] = {}
+        taken: list[str] = []
+        for path, entry in entries.items():
+            try:
+                if not is_closed(entry):
+                    OWNERS.claim(path, self._route)
+                ours[path] = entry
+            except Owned:
+                taken.append(path)
+        others: dict[str, list[FileLength]] | None = None
+
+        def may_cut(fd: int, found: os.stat_result, entry: FileLength) -> bool:
+            nonlocal others
+            if others is None:
+                from logroute.router.stored_files import recorded_by_others
+
+                others = recorded_by_others(self._state_dir, self._route, ours)
+            path = next(path for path, each in ours.items() if each is entry)
+            # Lengths of a file only grow: who has recorded more of it has written after us.
+            after_us = any(
+                entry.length < other.length <= found.st_size and matches(fd, found, other)
+                for other in others.get(path, ())
+            )
+            return not after_us and OWNERS.may_cut(fd, found, self._route)
+
+        writing = self._writing
+        repairs = recover(self._tree, ours, may_cut, fsync=writing.fsync, remember=writing.remember)
+        for path in taken:
+            repairs.foreign(changed("taken", path, entries[path]))
+            repairs.changes[path] = remembered(path, entries[path], writing.remember)
+        wanted = OWNERS.wanted_from(self._route) if waiting else {}
+        for path, entry in ours.items():
+            # Of another template, and as it was recorded: nothing more comes, and others may have it.
+            over = writing.makes.fullmatch(path) is None or wanted.get(path, self._route) < self._route
+            if over and not is_closed(entry) and path not in repairs.changes:
+                repairs.changes[path] = remembered(path, entry, writing.remember)
+        return repairs
+
+    def claim(self, file: str) -> None:
+        """Have the only path there is, before anything comes. Raises Owned."""
+        OWNERS.claim(file, self._route)
+        try:
+            OWNERS.check(os.stat(file), file, self._route)
+        except OSError:  # opening it will tell
+            pass
+        except Owned:
+            OWNERS.release([file], self._route)
+            raise
+
+    def forgotten(self, paths: Collection[str]) -> None:
+        """The route's state, as it is stored, has nothing of these any more: others may have them."""
+        OWNERS.release([path for path in paths if path not in self._open], self._route)
 
     def settle(self, entries: Mapping[str, FileLength], now: float) -> Outcome:
         """Close what nothing was written to for `idle`; say which files have to be finished or forgotten."""
         outcome = Outcome()
         wall = self._clock()
+        wanted = OWNERS.wanted_from(self._route)
+        OWNERS.release(
+            [path for path in wanted if path not in entries and path not in self._open], self._route
+        )
         for path, entry in entries.items():
             details = details_of(entry)
             file = self._open.get(path)
             if is_closed(entry) or "rename_to" in details:
+                continue
+            if file is None and path in wanted:
+                outcome.changes[path] = remembered(path, entry, self._writing.remember)
                 continue
             if file is not None:
                 if now - file.written_at < self._writing.idle_s:
@@ -385,7 +491,7 @@ class OpenFiles:
             )
             if entry.length and (overdue or (passed and self._writing.compress)):
                 outcome.barrier[path] = intent(self._tree, path, entry, wall)
-            elif passed or quiet_s >= FORGET_AFTER_S:
+            elif passed or quiet_s >= FORGET_AFTER_S or path in wanted:
                 outcome.changes[path] = remembered(path, entry, self._writing.remember)
                 outcome.finished.add(family)
         return outcome
@@ -405,4 +511,9 @@ class OpenFiles:
     def _close(self, path: str) -> None:
         file = self._open.pop(path, None)
         if file is not None:
-            os.close(file.fd)
+            self._shut(file)
+
+    @staticmethod
+    def _shut(file: OpenFile) -> None:
+        os.close(file.fd)
+        OWNERS.close(file.inode)

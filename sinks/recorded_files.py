@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -25,7 +25,9 @@ Changes = dict[str, FileLength | None]
 """What to put into the route's `files`; None: take it out."""
 Report = tuple[str, dict[str, object]]
 """Something to be said in the daemon's log."""
-State = Literal["missing", "foreign", "shorter", "equal", "longer", "shared", "cut"]
+State = Literal["missing", "foreign", "shorter", "equal", "longer", "shared", "taken", "cut"]
+MayCut = Callable[[int, os.stat_result, FileLength], bool]
+"""Whether what is behind the recorded length of an open file is certainly our own."""
 
 
 class Repairs(msgspec.Struct):
@@ -82,13 +84,13 @@ def matches(fd: int, found: os.stat_result, entry: FileLength) -> bool:
     return entry.fingerprint_bytes >= FINGERPRINT_BYTES or details_of(entry).get("inode") == found.st_ino
 
 
-def _examine(folder: int, name: str, entry: FileLength, *, cut: bool) -> tuple[State, int]:
-    """Compare a file with its entry; its state and size. `cut`: bring a longer one to its recorded length.
+def _examine(folder: int, name: str, entry: FileLength, may_cut: MayCut | None = None) -> tuple[State, int]:
+    """Compare a file with its entry; its state and size. One that is longer is cut back if it may.
 
     Only a file with the recorded fingerprint is cut back, and none that somebody else writes to as well.
     """
     try:
-        fd = os.open(name, WRITE_FLAGS if cut else READ_FLAGS, dir_fd=folder)
+        fd = os.open(name, READ_FLAGS if may_cut is None else WRITE_FLAGS, dir_fd=folder)
     except FileNotFoundError:
         return "missing", 0
     except OSError as error:
@@ -106,8 +108,10 @@ def _examine(folder: int, name: str, entry: FileLength, *, cut: bool) -> tuple[S
             return ("equal" if size == entry.length else "shorter"), size
         if details_of(entry).get("shared"):
             return "shared", size
-        if not cut:
+        if may_cut is None:
             return "longer", size
+        if not may_cut(fd, found, entry):
+            return "taken", size
         os.ftruncate(fd, entry.length)
         return "cut", size
     finally:
@@ -128,18 +132,18 @@ def intent(tree: Tree, path: str, entry: FileLength, now: float) -> FileLength:
 
 
 def finish(
-    tree: Tree, path: str, entry: FileLength, repairs: Repairs, *, fsync: bool, crashed: bool = False
+    tree: Tree, path: str, entry: FileLength, repairs: Repairs, *, fsync: bool, may_cut: MayCut | None = None
 ) -> None:
     """Rename as the stored intent says. Repeating it after a crash does what was not done yet."""
     new_name = details_of(entry)["rename_to"]
     repairs.finished.add(family_of_entry(path, entry))
     try:
         with tree.folder_of(path) as (folder, name):
-            if _examine(folder, new_name, entry, cut=False)[0] in ("equal", "longer", "shared"):
+            if _examine(folder, new_name, entry)[0] in ("equal", "longer", "shared"):
                 return  # done before the crash
-            state, _ = _examine(folder, name, entry, cut=crashed)
-            if state in ("missing", "foreign", "shorter"):
-                repairs.foreign(_changed(state, path, entry))
+            state, _ = _examine(folder, name, entry, may_cut)
+            if state in ("missing", "foreign", "shorter", "taken"):
+                repairs.foreign(changed(state, path, entry))
                 return
             try:
                 os.stat(new_name, dir_fd=folder, follow_symlinks=False)
@@ -150,7 +154,7 @@ def finish(
             if fsync:
                 os.fsync(folder)
     except FileNotFoundError:
-        repairs.foreign(_changed("missing", path, entry))
+        repairs.foreign(changed("missing", path, entry))
     except OSError as error:
         raise refused(error, path, "rotate") from error
 
@@ -158,19 +162,21 @@ def finish(
 # --- after a start, and after a delivery whose outcome is unknown -----------------------------------
 
 
-def recover(tree: Tree, entries: Mapping[str, FileLength], *, fsync: bool, remember: bool) -> Repairs:
+def recover(
+    tree: Tree, entries: Mapping[str, FileLength], may_cut: MayCut, *, fsync: bool, remember: bool
+) -> Repairs:
     """Bring every recorded file to its recorded length, and finish rotations. Raises Retryable."""
     repairs = Repairs()
     for path, entry in entries.items():
         if is_closed(entry):
             continue
         if "rename_to" in details_of(entry):
-            finish(tree, path, entry, repairs, fsync=fsync, crashed=True)
+            finish(tree, path, entry, repairs, fsync=fsync, may_cut=may_cut)
             repairs.changes[path] = remembered(path, entry, remember)
             continue
         try:
             with tree.folder_of(path) as (folder, name):
-                state, size = _examine(folder, name, entry, cut=True)
+                state, size = _examine(folder, name, entry, may_cut)
         except (FileNotFoundError, NotADirectoryError):
             state, size = "missing", 0
         except OSError as error:
@@ -184,7 +190,7 @@ def recover(tree: Tree, entries: Mapping[str, FileLength], *, fsync: bool, remem
             )
             repairs.reports.append(report)
         elif state != "equal":
-            repairs.foreign(_changed(state, path, entry))
+            repairs.foreign(changed(state, path, entry))
             repairs.changes[path] = remembered(path, entry, remember)
     return repairs
 
@@ -197,10 +203,11 @@ _CHANGED: dict[State, str] = {
     "foreign": "another file stands where one was written before: it is appended to",
     "shorter": "a file is shorter than what was written: acknowledged records are gone",
     "shared": _SHARED,
+    "taken": "somebody else writes to a file of this route now: it is left to them",
 }
 
 
-def _changed(state: State, path: str, entry: FileLength) -> Report:
+def changed(state: State, path: str, entry: FileLength) -> Report:
     return _CHANGED[state], {"path": path, "written_bytes": entry.length}
 
 

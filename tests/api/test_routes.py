@@ -293,6 +293,21 @@ async def test_a_mistake_is_a_problem_with_its_path(
         assert OwnState(tmp_path / "state").load()[0].routes == {}
 
 
+async def test_a_route_into_a_file_of_another_is_refused(tmp_path: Path, engine: SimulatedEngine) -> None:
+    async with rig(tmp_path, engine) as r:
+        body = to_file(tmp_path / "x.log")
+        assert (await r.ask("PUT", "/v1/routes/one", body)).status_code == 201
+        other = to_file(tmp_path / "x.log", match={"container": "web"})
+        answer = await r.ask("PUT", "/v1/routes/two", other)
+        assert (answer.status_code, answer.json()["path"]) == (422, "sink.path")
+        assert 'route "one" writes to the same place' in answer.json()["detail"]
+        assert (await r.ask("GET", "/v1/routes/two")).status_code == 404
+        changed = to_file(tmp_path / "x.log", match={"container": "web-*"})
+        assert (await r.ask("PUT", "/v1/routes/one", changed)).status_code == 200
+        assert (await r.ask("DELETE", "/v1/routes/one")).status_code < 300
+        assert (await r.ask("PUT", "/v1/routes/two", other)).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("sink", "refused"),
     [

@@ -439,6 +439,53 @@ def test_a_pattern_may_take_the_file_that_it_stands_in(folder: Folder) -> None:
     assert list(folder.load("include: ['*.yaml', a.yaml, '**/a.yaml']\n" + VALID).routes) == ["all", "a"]
 
 
+THERE_TOO = 'route "one" writes to the same place, which has room for one; give each its own'
+
+
+def test_two_routes_that_write_to_one_file_are_told(folder: Folder) -> None:
+    text = """
+routes:
+  one: {sink: {type: file, path: x.log}}
+  two:
+    match: {container: web}
+    sink: {type: file, path: ./x.log}
+  three: {sink: {type: file, path: y.log}}
+  four: {sink: "file:x.log"}
+"""
+    assert folder.mistakes(text) == [
+        f"logroute.yaml:6:24: routes.two.sink.path: {THERE_TOO}",
+        f"logroute.yaml:8:10: routes.four.sink.path: {THERE_TOO}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "two", "meet"),
+    [
+        ("/l/{time:%F}.log", "{container: a}", "{container: b}", True),
+        ("/l/{container.name}.log", "{container: a}", "{}", True),
+        ("/l/{container.name}.log", "{container: a}", "{container: a}", True),
+        ("/l/{container.name}.log", "{container: a}", "{container: b}", False),
+        ("/l/{level}.log", "{}", "{}", False),  # of records processors may make others
+    ],
+)
+def test_one_template_is_a_mistake_where_it_certainly_gives_one_file(
+    folder: Folder, path: str, one: str, two: str, meet: bool
+) -> None:
+    sink = f'sink: {{type: file, path: "{path}"}}'
+    text = f"routes:\n  one: {{match: {one}, {sink}}}\n  two: {{match: {two}, {sink}}}\n"
+    if meet:
+        assert folder.mistake(text).endswith(f"routes.two.sink.path: {THERE_TOO}")
+    else:
+        assert list(folder.load(text).routes) == ["one", "two"]
+
+
+def test_two_uris_of_one_file_are_told(folder: Folder) -> None:
+    assert folder.mistake(None, "file:///x", "file:///x?format=raw") == (
+        'file:///x?format=…: path: route "file" writes to the same place, which has room for one; '
+        "give each its own"
+    )
+
+
 # --- URIs ---------------------------------------------------------------------------------------------
 
 

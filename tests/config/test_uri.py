@@ -33,10 +33,11 @@ from tests.config.conftest import Folder
     ],
 )
 def test_a_uri_and_a_mapping_are_the_same_model(folder: Folder, uri: str, mapping: str) -> None:
-    config = folder.load(f"routes: {{uri: {{sink: '{uri}'}}, mapping: {{sink: {mapping}}}}}")
+    by_uri = folder.load(f"routes: {{all: {{sink: '{uri}'}}}}")
+    by_mapping = folder.load(f"routes: {{all: {{sink: {mapping}}}}}")
     by_command_line = folder.load(None, uri)
-    assert config.routes["uri"] == config.routes["mapping"]
-    assert list(by_command_line.routes.values()) == [config.routes["mapping"]]
+    assert by_uri.routes == by_mapping.routes
+    assert list(by_command_line.routes.values()) == [by_mapping.routes["all"]]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_variable_may_stand_for_anything_that_is_written_as_a_text(folder: Fol
         "ON": "true",
         "WAIT": "3s",
         "READ": "api",
-        "SINK": "file:///x",
+        "SINK": "file:///y",
     }
     config = folder.load(
         """\
@@ -64,7 +64,7 @@ routes:
     )
     sink = config.routes["a"].sink.model_dump()
     assert (sink["fsync"], sink["max_open"], sink["rotate"]["size"]) == (True, 7, 2 << 20)
-    assert config.routes["b"].sink.model_dump()["path"] == "/x"
+    assert config.routes["b"].sink.model_dump()["path"] == "/y"
     assert config.routes["b"].batch.wait == 3.0
     assert config.sources["docker"].model_dump()["read"] == "api"
 

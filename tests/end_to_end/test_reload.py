@@ -308,3 +308,55 @@ async def test_the_process_reloads_when_it_is_told_to(world: World, watch: bool)
     finally:
         process.terminate()
         assert await trio.to_thread.run_sync(process.wait) == 0
+
+
+def into(path: Path, **more: Any) -> dict[str, Any]:
+    sink = {"type": "file", "path": str(path), "format": "raw"}
+    return {"sink": sink, "start": "beginning", "retry": {"max": "50ms", "initial": "10ms"}, **more}
+
+
+async def test_a_route_waits_for_the_file_of_another_and_has_it_when_that_is_gone(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    out = world.out / "out.log"
+    (world.out / "link.log").symlink_to(out)
+    world.configure({"one": into(out)})
+    async with world.running() as daemon:
+        web.write("1\n")
+        await trio.to_thread.run_sync(wait_until, lambda: out.exists() and out.read_text() == "1\n", "1")
+        both = {"one": into(out), "two": into(world.out / "link.log")}
+        await reload(world, daemon, both)
+        two = daemon.router.routes["two"]
+        await trio.to_thread.run_sync(wait_until, lambda: bool(two.why_not_up), "the second waits")
+        assert 'route "one" writes to it' in two.why_not_up
+        web.write("2\n")
+        await trio.to_thread.run_sync(wait_until, lambda: out.read_text() == "1\n2\n", "2")
+        both["one"]["match"] = {"container": "we*"}  # its sink is another one now
+        await reload(world, daemon, both)
+        del both["one"]
+        await reload(world, daemon, both)
+        await trio.to_thread.run_sync(wait_until, lambda: out.read_text() == "1\n2\n1\n2\n", "all of it")
+        assert not two.why_not_up
+
+
+async def test_two_routes_exchange_their_files(world: World) -> None:
+    web = world.engine.create("web")
+    web.start()
+    x, y = world.out / "x.log", world.out / "y.log"
+    one, two = {"match": {"message": "a*"}}, {"match": {"message": "b*"}}
+    world.configure({"one": into(x, **one), "two": into(y, **two)})
+
+    def said() -> tuple[str, str]:
+        return (x.read_text(), y.read_text()) if y.exists() and x.exists() else ("", "")
+
+    async with world.running() as daemon:
+        web.write("a1\nb1\n")
+        await trio.to_thread.run_sync(wait_until, lambda: said() == ("a1\n", "b1\n"), "before")
+        await reload(world, daemon, {"one": into(y, **one), "two": into(x, **two)})
+        web.write("a2\nb2\n")
+        await trio.to_thread.run_sync(wait_until, lambda: said() == ("a1\nb2\n", "b1\na2\n"), "after")
+    async with world.running():
+        web.write("a3\nb3\n")
+        await trio.to_thread.run_sync(
+            wait_until, lambda: said() == ("a1\nb2\nb3\n", "b1\na2\na3\n"), "after a restart"
+        )
