@@ -33,6 +33,16 @@ class CorruptLines:
         if trio.current_time() - self._said_at >= SAY_AGAIN_S:
             self.say()
 
+    def hole(self, log: LogFile, size_bytes: int) -> None:
+        """A file began with so many NULs, which were passed over."""
+        self._context.failed("hole")
+        self._log.warning(
+            "a file begins with a hole, which is passed over: whoever writes to it does not append, "
+            "and went on where it was when the file was truncated",
+            path=log.path,
+            bytes=size_bytes,
+        )
+
     def say(self) -> None:
         """What is not said yet."""
         if not self._unsaid:

@@ -152,6 +152,7 @@ class DockerSource(Source[DockerOptions]):
             on_failed=self._failed,
             on_lost=self._tell_lost,
             on_corrupt=corrupt.found,
+            on_hole=corrupt.hole,
             on_behind=self._fell_behind,
             held_bytes=self.context.held_bytes,
         )

@@ -171,6 +171,7 @@ class FileSource(Source[FileSourceOptions]):
             on_failed=self._failed,
             on_lost=self._tell_lost,
             on_corrupt=self._corrupt.found,
+            on_hole=self._corrupt.hole,
             on_names=self._name_changed,
             held_bytes=self.context.held_bytes,
         )

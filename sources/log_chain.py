@@ -13,6 +13,7 @@ import gzip
 import os
 import re
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ FINGERPRINT_LINE_BYTES = 4096
 TAIL_BYTES = 64
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 """What a compressed file says that is cut off, or is none."""
+_NULS_AT_ONCE = 256 << 10
 ATTEMPTS = 20
 """How often the files of a log are opened anew, because rotation renamed them meanwhile."""
 
@@ -61,6 +63,8 @@ class Segment(msgspec.Struct, eq=False):
     """It is compressed, and behind so many bytes it is cut off, or not what a compressor wrote. Known once
     that was come to."""
     damage_told: bool = False
+    nuls: int = 0
+    """So many bytes at its beginning are NUL, as far as was looked."""
     _alone: tuple[int, int, float] | None = None
     """Its size and time when they were looked at last, and since when, on a clock that nobody sets."""
     _stream: gzip.GzipFile | None = None
@@ -138,10 +142,35 @@ class Segment(msgspec.Struct, eq=False):
         self._alone = status.st_size, status.st_mtime_ns, since
         return now - since
 
+    def begins_at(self, within_bytes: int = sys.maxsize) -> int | None:
+        """Where its first line begins: its end if it is all NULs; None if so many did not suffice to tell.
+
+        A program that does not append goes on where it was when its file is truncated (`copytruncate`):
+        before that is a hole then, of gigabytes perhaps, which reads as NULs.
+        """
+        if self.read(0, 1) != b"\0":
+            self.nuls = 0
+            return 0
+        while within_bytes > 0:
+            if not self.compressed:
+                size = self.size()
+                try:
+                    self.nuls = max(self.nuls, os.lseek(self.fd, self.nuls, os.SEEK_DATA))
+                except OSError as error:
+                    if error.errno == errno.ENXIO:  # nothing but the hole
+                        return size
+            data = self.read(self.nuls, _NULS_AT_ONCE)
+            rest = data.lstrip(b"\0")
+            self.nuls += len(data) - len(rest)
+            if rest or not data:
+                return self.nuls
+            within_bytes -= len(data)
+        return None
+
     def identify(self) -> str:
         """Its fingerprint, computed once there is a first line; empty until then."""
         if not self.identity:
-            head = self.read(0, FINGERPRINT_LINE_BYTES)
+            head = self.read(self.begins_at() or 0, FINGERPRINT_LINE_BYTES)
             line, newline, _ = head.partition(b"\n")
             if newline or len(head) == FINGERPRINT_LINE_BYTES:
                 self.identity = fingerprint(line)
@@ -154,7 +183,7 @@ class Segment(msgspec.Struct, eq=False):
     def forget(self) -> None:
         """The file was truncated: it is a new one under the same inode."""
         self.identity = ""
-        self.offset = 0
+        self.offset = self.nuls = 0
 
     def again(self) -> Segment:
         """The same file, open once more, from its beginning: also where no name leads to it any more."""
@@ -346,6 +375,7 @@ def _newest_first(path: str) -> Iterator[str]:
 
 def lines_of(segment: Segment, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[tuple[int, bytes]]:
     """Every complete line from `start` with its offset, without the newline. For searching, not for speed."""
+    start = max(start, segment.begins_at() or 0)
     buffer = bytearray(chunk_bytes)
     rest = b""
     while count := segment.read_into(buffer, start + len(rest)):

@@ -201,6 +201,11 @@ class LogFile:
         told, self._told_corrupt = self._told_corrupt, self.statistics.corrupt_lines
         return self._told_corrupt - told
 
+    def take_nuls(self) -> int:
+        """How many NULs at the beginnings of files were passed over since this was last called."""
+        nuls, self.statistics.nuls = self.statistics.nuls, 0
+        return nuls
+
     @property
     def position(self) -> Position:
         """Behind what has been read."""
@@ -596,6 +601,11 @@ class LogFile:
         if self.stop_at is not None and self._passed > self.stop_at[0]:
             fetched.drained = True
             return None
+        if count > skip and not buffer[skip] and not self._tail.strip(b"\0"):
+            if (begin := segment.begins_at(len(buffer))) is None:
+                return len(buffer)
+            if begin > segment.offset:
+                return self._pass_hole(segment, begin, buffer, skip, fetched)
         count = max(skip, min(count, self._limit(segment) - start))
         end = buffer.rfind(b"\n", skip, count) + 1
         if end == 0:
@@ -610,6 +620,19 @@ class LogFile:
             # The writer may have written more meanwhile; inotify will say so.
             return None
         return cut - skip
+
+    def _pass_hole(
+        self, segment: Segment, end: int, buffer: bytearray, skip: int, fetched: Fetched
+    ) -> int | None:
+        """The file begins with NULs up to `end`: go on there, once there is something."""
+        if not segment.read(end, 1):
+            return self._without_newline(segment, buffer, skip, skip, fetched)
+        end = min(end, self._limit(segment))
+        if self.routes is None:
+            self.statistics.nuls += end - segment.offset
+        segment.offset = end
+        self._tail = bytes(min(TAIL_BYTES, end))
+        return 1
 
     def _limit(self, segment: Segment) -> int:
         """How far the first file may be read now."""

@@ -79,6 +79,8 @@ class LogStatistics(msgspec.Struct, gc=False):
     """Lines that are not what the format says, and of which there is no record; each time they are read."""
     discarded: int = 0
     """Characters (text: bytes) discarded behind truncated records."""
+    nuls: int = 0
+    """NUL bytes passed over where files began with them, and not told yet."""
 
 
 class LineFormat(ABC):

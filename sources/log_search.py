@@ -237,17 +237,18 @@ def last_line(segment: Segment) -> tuple[int, bytes]:
         for start, line in lines_of(segment):  # the last one counts
             offset = start + len(line) + 1
         return offset, line
+    first = segment.begins_at() or 0
     size = segment.size()
     reach = 64 * 1024
     while True:
-        start = max(0, size - reach)
+        start = max(first, size - reach)
         data = segment.read(start, size - start)
         end = data.rfind(b"\n")
         begin = data.rfind(b"\n", 0, max(0, end)) + 1 if end >= 0 else 0
-        if end >= 0 and (begin > 0 or start == 0):
+        if end >= 0 and (begin > 0 or start == first):
             return start + end + 1, data[begin:end]
-        if start == 0:
-            return 0, b""
+        if start == first:
+            return (first if data else 0), b""
         reach *= 4
 
 

@@ -58,7 +58,8 @@ class Sweep:
 
     `on_drained(log)` is called when a log that is complete, or has a `stop_at`, was read to its end;
     `on_lost(log)` when its `losses` say that something was gone before it could be read;
-    `on_corrupt(log, lines)` when so many lines of it were left out;
+    `on_corrupt(log, lines)` when so many lines of it were left out; `on_hole(log, bytes)` when it began with
+    so many NULs;
     `on_failed(log, error)` when reading it failed: it has been taken out; `on_names(folder, name)` when a
     name appeared in or left a watched folder; `on_behind(behind)` when a route fell behind the reader of a
     batch that was offered.
@@ -73,6 +74,7 @@ class Sweep:
         on_failed: Callable[[LogFile, Exception], None],
         on_lost: Callable[[LogFile], None],
         on_corrupt: Callable[[LogFile, int], None] | None = None,
+        on_hole: Callable[[LogFile, int], None] | None = None,
         on_names: Callable[[str, str], None] | None = None,
         on_behind: Callable[[Behind], None] | None = None,
         held_bytes: int = 2 << 30,
@@ -84,6 +86,7 @@ class Sweep:
         self._on_failed = on_failed
         self._on_lost = on_lost
         self._on_corrupt = on_corrupt
+        self._on_hole = on_hole
         self._on_behind = on_behind
         self._held_bytes = held_bytes
         self._log = structlog.get_logger("logroute.sources")
@@ -356,6 +359,8 @@ class Sweep:
                 self._on_lost(log)
             if (lines := log.take_corrupt_lines()) and self._on_corrupt is not None:
                 self._on_corrupt(log, lines)
+            if (nuls := log.take_nuls()) and self._on_hole is not None:
+                self._on_hole(log, nuls)
             if not self._reads(log):
                 continue
             if log.routes is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -175,6 +176,132 @@ async def test_a_file_that_is_copied_and_truncated(log: Path) -> None:
         append(log, "3\n")
         assert await routes.until(3) == ["1", "2", "3"]
     assert not routes.losses
+
+
+HOLE = 3 << 30
+"""No disk has so much to read within the time of a test, nor this process the memory."""
+
+
+@pytest.fixture
+def holes(tmp_path: Path) -> None:
+    with (tmp_path / "probe").open("wb") as file:
+        file.truncate(HOLE)
+        try:
+            os.lseek(file.fileno(), 0, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+        pytest.skip("the file system knows no holes")
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed empty", "noticed later"])
+async def test_a_file_that_is_truncated_under_a_program_that_does_not_append(
+    log: Path, holes: None, noticed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on where it was. Before that is a hole, gigabytes of NULs: no line, and none of a line."""
+    routes = Routes()
+    with log.open("wb", buffering=0) as writer:
+        writer.write(b"0\n")
+        async with reading(routes, log) as source:
+            await routes.until(1)
+            writer.seek(HOLE)
+            os.truncate(log, 0)
+            if noticed:
+                await trio.sleep(0.2)
+            writer.write(b"1\n2\nhal")
+            assert await routes.until(3) == ["0", "1", "2"]
+            assert source.context.errors == {"hole": 1}
+        writer.write(b"f\n")
+        async with reading(routes, log) as source:
+            assert await routes.until(4) == ["0", "1", "2", "half"]
+            os.truncate(log, 0)
+            writer.write(b"3\n4\n")
+            assert await routes.until(6) == ["0", "1", "2", "half", "3", "4"]
+            assert source.context.errors == {"hole": 1}
+    assert capsys.readouterr().out.count("begins with a hole") == 2
+    assert len({origin.record_id(record) for origin, record in routes.records}) == 6
+    assert not routes.losses
+
+
+async def test_a_hole_that_came_while_nobody_read(log: Path) -> None:
+    """As logrotate does it: what was not read yet stands in the copy."""
+    routes = Routes()
+    with log.open("wb", buffering=0) as writer:
+        for round_ in range(3):
+            writer.write(b"%d\n" % (2 * round_))
+            async with reading(routes, log):
+                await routes.until(2 * round_ + 1)
+            writer.write(b"%d\n" % (2 * round_ + 1))
+            shutil.copyfile(log, f"{log}.1")
+            os.truncate(log, 0)
+            writer.seek(100_000 * (round_ + 1))
+        writer.write(b"6\n")
+        async with reading(routes, log):
+            assert await routes.until(7) == ["0", "1", "2", "3", "4", "5", "6"]
+    assert not routes.losses
+    assert len({origin.record_id(record) for origin, record in routes.records}) == 7
+
+
+@pytest.mark.parametrize("format", ["text", "json", "docker"])
+async def test_nuls_at_the_beginning_of_a_file_are_none_of_its_first_line(log: Path, format: str) -> None:
+    """Where the file system has no holes, they are read."""
+    line = '{"log":"%s\\n","stream":"stdout","time":"2026-11-23T20:06:26.1Z"}\n'
+    append(log, bytes(5_000_000))
+    routes = Routes()
+    async with reading(routes, log, format=format) as source:
+        await trio.sleep(0.3)
+        append(log, line % "one")
+        await routes.until(1)
+        append(log, line % "two" + "\0x\n")
+        await routes.until(2 if format == "docker" else 3)
+        assert source.context.errors.get("hole") == 1
+    if format != "docker":
+        assert routes.messages[-1] == "\0x"
+    assert not any("\0" in message for message in routes.messages[:2])
+    again = Routes()
+    await read_once(again, log, format=format)
+    assert again.messages == routes.messages
+    ids = [[origin.record_id(record) for origin, record in each.records] for each in (routes, again)]
+    assert ids[0] == ids[1]
+
+
+async def test_a_file_that_is_nothing_but_a_hole_ends(log: Path, holes: None) -> None:
+    with log.open("wb") as file:
+        file.truncate(HOLE)
+    routes = Routes()
+    assert await read_once(routes, log) == []
+    os.rename(log, f"{log}.1")
+    append(log, "1\n")
+    assert await read_once(routes, log) == ["1"]
+
+
+async def test_a_compressed_file_may_begin_with_nuls(log: Path) -> None:
+    append(log, bytes(3_000_000) + b"1\n")
+    os.rename(log, f"{log}.1")
+    compress(f"{log}.1")
+    append(log, "2\n")
+    assert await read_once(Routes(), log) == ["1", "2"]
+
+
+async def test_a_file_that_is_filled_from_its_front_is_read_from_there(log: Path) -> None:
+    """Room was made for it before anything was written."""
+    append(log, bytes(100_000))
+    routes = Routes()
+    async with reading(routes, log):
+        await trio.sleep(0.2)
+        with log.open("r+b") as file:
+            file.write(b"1\n2\n")
+        assert (await routes.until(2))[:2] == ["1", "2"]
+
+
+async def test_the_end_of_a_file_with_a_hole_is_found(log: Path, holes: None) -> None:
+    with log.open("wb", buffering=0) as writer:
+        writer.seek(HOLE)
+        writer.write(b"old\nunfinis")
+        routes = Routes()
+        async with reading(routes, log, start="now"):
+            writer.write(b"hed\nnew\n")
+            assert await routes.until(2) == ["unfinished", "new"]
 
 
 @pytest.mark.parametrize("header", ["# fields: time message\n", "# a\n# b\n"])
