@@ -208,7 +208,8 @@ class FileSink(Sink[FileOptions]):
         options, rotate = self.options, self.options.rotate
         self._template = template
         self._fixed_path = str(template.parts[0]) if fixed else None
-        tree = Tree(base, options.mode | (options.mode & 0o444) >> 2, options.fsync)
+        exact_mode = "mode" in options.model_fields_set
+        tree = Tree(base, options.mode | (options.mode & 0o444) >> 2, options.fsync, exact_mode)
         writing = Writing(
             max_open=options.max_open,
             size_bytes=rotate.size,
@@ -218,7 +219,7 @@ class FileSink(Sink[FileOptions]):
             remember=rotate.age is not None or options.compress != "none",
             fsync=options.fsync,
             mode=options.mode,
-            exact_mode="mode" in options.model_fields_set,
+            exact_mode=exact_mode,
             fixed=fixed,
             makes=_pattern_of(template),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 import msgspec
@@ -63,6 +64,8 @@ class Tree(msgspec.Struct, frozen=True):
     folder_mode: int
     fsync: bool = False
     """New folders have to survive power loss."""
+    exact_mode: bool = False
+    """The umask must not change `folder_mode`."""
 
     def below(self, path: str) -> tuple[str, str]:
         """Split a path into its folder below the base (may be empty) and its name."""
@@ -79,8 +82,7 @@ class Tree(msgspec.Struct, frozen=True):
         except FileNotFoundError:
             if not create:
                 raise
-            self._make_base(self.base)
-            folder = os.open(self.base, _FOLDER)
+            folder = self._made_base(self.base)
         for component in below.split("/") if below else ():
             parent = folder
             try:
@@ -89,11 +91,7 @@ class Tree(msgspec.Struct, frozen=True):
                 except FileNotFoundError:
                     if not create:
                         raise
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(component, self.folder_mode, dir_fd=parent)
-                    if self.fsync:
-                        os.fsync(parent)
-                    folder = os.open(component, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+                    folder = self._made(component, parent, os.O_NOFOLLOW)
             finally:
                 os.close(parent)
         return folder
@@ -130,9 +128,34 @@ class Tree(msgspec.Struct, frozen=True):
             number = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(number, os.strerror(number), place)
 
-    def _make_base(self, folder: str) -> None:
-        parent = os.path.dirname(folder)
-        if parent and not os.path.isdir(parent):
-            self._make_base(parent)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, self.folder_mode)
+    def _made_base(self, path: str) -> int:
+        """The base, which is not there, or one of the folders above it."""
+        above, name = os.path.split(path)
+        try:
+            parent = os.open(above, _FOLDER)
+        except FileNotFoundError:
+            parent = self._made_base(above)
+        try:
+            return self._made(name, parent)
+        finally:
+            os.close(parent)
+
+    def _made(self, name: str, parent: int, flags: int = 0) -> int:
+        """A descriptor of a folder that was not there; somebody else may make it meanwhile."""
+        try:
+            os.mkdir(name, self.folder_mode, dir_fd=parent)
+        except FileExistsError:
+            made = False
+        else:
+            made = True
+        folder = os.open(name, _FOLDER | flags, dir_fd=parent)
+        try:
+            if made and self.exact_mode:
+                inherited = os.fstat(folder).st_mode & stat.S_ISGID
+                os.fchmod(folder, self.folder_mode | inherited)
+            if self.fsync:
+                os.fsync(parent)
+        except BaseException:
+            os.close(folder)
+            raise
+        return folder

@@ -206,6 +206,32 @@ async def test_permissions_are_those_asked_for(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a" / "web").stat().st_mode) & 0o007 == 0
 
 
+async def test_the_umask_takes_nothing_from_the_permissions_that_were_asked_for(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        sink, _ = await opened(tmp_path / "a" / "{container.name}" / "x.log", mode="0664")
+        await sink.deliver([batch("x")])
+    finally:
+        os.umask(before)
+    found = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/web", "a/web/x.log")]
+    assert found == [0o775, 0o775, 0o664]
+
+
+async def test_with_fsync_every_folder_that_is_made_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, stored = os.fsync, set[str]()
+
+    def fsync(fd: int) -> None:
+        stored.add(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sink, _ = await opened(tmp_path / "a" / "b" / "{container.name}" / "x.log", fsync=True)
+    await sink.deliver([batch("x")])
+    assert stored == {".", "a", "a/b", "a/b/web"}
+
+
 # --- what fails -------------------------------------------------------------------------------------
 
 
