@@ -464,9 +464,13 @@ class FileSink(Sink[FileOptions]):
 
     async def _tidy(self, families: set[str]) -> None:
         files = self.context.files
-        live = OWNERS.of_others(self.context.route).union(
-            path for path, entry in files.items() if not is_closed(entry)
-        )
+        others = OWNERS.of_others(self.context.route)
+
+        def live(path: str) -> bool:
+            """Asked by the thread, while we go on."""
+            entry = files.get(path)
+            return (entry is not None and not is_closed(entry)) or path in others
+
         stop = threading.Event()
 
         def work() -> Tidied:

@@ -76,8 +76,12 @@ class FinishedFiles:
         self._clock = clock
         self._fixed = fixed
 
-    def tidy(self, families: Iterable[str], live: frozenset[str], stop: threading.Event) -> Tidied:
-        """One round over these families. A file in `live` is being written to, and is left alone."""
+    def tidy(self, families: Iterable[str], live: Callable[[str], bool], stop: threading.Event) -> Tidied:
+        """One round over these families. A file that is `live` is being written to, and is left alone.
+
+        Compressing takes its time, and others may begin meanwhile: so it is asked when a family's turn comes,
+        and before anything is removed.
+        """
         done = Tidied()
         folders: dict[str, dict[str, list[str]]] = {}
         with contextlib.suppress(Stopped):
@@ -90,7 +94,7 @@ class FinishedFiles:
     def _tidy_family(
         self,
         family: str,
-        live: frozenset[str],
+        live: Callable[[str], bool],
         stop: threading.Event,
         folders: dict[str, dict[str, list[str]]],
         done: Tidied,
@@ -102,7 +106,7 @@ class FinishedFiles:
         for file in found:
             if file.path.endswith(TEMPORARY):
                 self._remove(file, "an interrupted compression", done)
-            elif file.path in live:
+            elif live(file.path):
                 live_bytes += file.size_bytes
                 unfinished += 1
             elif file.path != current:
@@ -115,17 +119,17 @@ class FinishedFiles:
                 if age_s is not None and not self._fixed and self._clock() - file.modified > age_s:
                     self._remove(file, "age", done)
                     unfinished -= 1
-        finished = self._within_bounds(family, finished, live_bytes, done)
+        finished = self._within_bounds(finished, live_bytes, live, done)
         if self._compress != "none":
             finished = [self._compressed(file, stop, done) for file in finished]
             if self._retention.total_bytes is not None:
-                finished = self._within_bounds(family, finished, live_bytes, done)
+                finished = self._within_bounds(finished, live_bytes, live, done)
         compressed = self._compress == "none" or all(f.name.packed or not f.name.stamp for f in finished)
         if not (finished or unfinished) or (compressed and self._retention.age_s is None):
             done.settled.add(family)
 
     def _within_bounds(
-        self, family: str, finished: list[FinishedFile], live_bytes: int, done: Tidied
+        self, finished: list[FinishedFile], live_bytes: int, live: Callable[[str], bool], done: Tidied
     ) -> list[FinishedFile]:
         bounds = self._retention
         doomed = surplus(
@@ -137,7 +141,8 @@ class FinishedFiles:
             now=self._clock(),
         )
         for file, option in doomed:
-            self._remove(file, option, done)
+            if not live(file.path):
+                self._remove(file, option, done)
         gone = {file.path for file, _ in doomed}
         return [file for file in finished if file.path not in gone]
 
@@ -288,6 +293,8 @@ def _compress(folder: int, name: str, final: str, compressor: Compressor, stop: 
                     out.write(compressor.compress(chunk))
                 out.write(compressor.flush())
                 out.flush()
+                with contextlib.suppress(PermissionError):  # its readers' group, say: where we may
+                    os.fchown(target, found.st_uid, found.st_gid)
                 os.fchmod(target, stat.S_IMODE(found.st_mode))
                 os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
                 os.fsync(target)

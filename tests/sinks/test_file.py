@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
 from logroute.router.template import Template, TemplateError, escape_file_name
-from logroute.sinks import DELIVERED, FileLength, Rejected, Retryable
+from logroute.sinks import DELIVERED, FileLength, Rejected, Retryable, finished_files
 from logroute.sinks.file import FileOptions, FileSink
 from logroute.sinks.rotation import (
     FinishedFile,
@@ -651,6 +651,47 @@ async def test_compressing_keeps_time_and_permissions(tmp_path: Path) -> None:
     await sink.tidy()
     found = (tmp_path / "out.20261123T200626Z-0001.log.gz").stat()
     assert (found.st_mtime, stat.S_IMODE(found.st_mode)) == (2000, 0o604)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+async def test_a_compressed_file_belongs_to_whom_it_belonged(tmp_path: Path) -> None:
+    sink, _ = await rotating(tmp_path / "out.log", rotate={"size": 4}, compress="gzip")
+    await sink.deliver([batch("000")])
+    os.chown(tmp_path / "out.log", 1234, 2345)
+    await sink.deliver([batch("111")])
+    await sink.tidy()
+    found = (tmp_path / "out.20261123T200626Z-0001.log.gz").stat()
+    assert (found.st_uid, found.st_gid) == (1234, 2345)
+
+
+async def test_a_file_that_is_begun_while_others_are_compressed_is_no_finished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record comes late, into its day: `keep` went by one file too many, and removed another for it."""
+    path = tmp_path / "{container.name}" / "{time:%Y-%m-%d}.log"
+    sink, _ = await rotating(path, rotate={"keep": 1, "idle": "1ms"}, compress="zstd")
+    for name in ("a", "b"):
+        for day in (20, 21, 22):
+            await sink.deliver([batch("x", of=origin(name), at=f"2026-11-{day}T00:00:00Z")])
+    await trio.sleep(0.01)
+    await sink.idle()
+    real, begun, goes_on = finished_files._compress, threading.Event(), threading.Event()
+    compressed: list[str] = []
+
+    def compress(folder: int, *args: Any) -> int:
+        compressed.append(os.path.basename(os.readlink(f"/proc/self/fd/{folder}")))
+        begun.set()
+        goes_on.wait()
+        return real(folder, *args)
+
+    monkeypatch.setattr(finished_files, "_compress", compress)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.tidy)
+        await trio.to_thread.run_sync(begun.wait)
+        other = "b" if compressed == ["a"] else "a"
+        await sink.deliver([batch("late", of=origin(other), at="2026-11-10T00:00:00Z")])
+        goes_on.set()
+    assert list(files_in(tmp_path / other).values()) == ["late\n", "x\n"]
 
 
 async def test_an_interrupted_compression_is_cleaned_up_and_done_again(tmp_path: Path) -> None:
