@@ -4,7 +4,7 @@ Two keys, because one file may have several names (links, mounts), and one that 
 its path. A path belongs to a route while its state holds a length of it; a file (device and inode) while the
 route has it open, when the kernel's lock keeps other processes away from it as well.
 
-For worker threads; nothing waits while the lock is held.
+Nobody asks a disk while holding the lock: one that hangs holds up its own route only.
 """
 
 from __future__ import annotations
@@ -90,13 +90,16 @@ class Owners:
         """Have this file until `close`. Raises Owned."""
         with self._lock:
             self._check(status, path, route)
+            opened = self._opened.setdefault(inode_of(status), _Opened(route, path))
             # What a sink that could not be closed has left open is ours as well.
-            if not _locked(fd) and inode_of(status) not in self._opened:
-                raise Owned(
-                    f"cannot write to {path}: another process has locked it, perhaps another logroute; "
-                    f'route "{route}" waits until that lets go of it'
-                )
-            self._opened.setdefault(inode_of(status), _Opened(route, path)).descriptors += 1
+            left_open = opened.descriptors > 0
+            opened.descriptors += 1
+        if not _locked(fd) and not left_open:
+            self.close(inode_of(status))
+            raise Owned(
+                f"cannot write to {path}: another process has locked it, perhaps another logroute; "
+                f'route "{route}" waits until that lets go of it'
+            )
 
     def close(self, inode: Inode) -> None:
         with self._lock:
@@ -112,7 +115,7 @@ class Owners:
             opened = self._opened.get(inode_of(status))
             if opened is not None:
                 return opened.route == route
-            return _locked(fd)
+        return _locked(fd)
 
     def wanted_from(self, route: str) -> dict[str, str]:
         """Those of the route's paths that another route waits for, and which."""

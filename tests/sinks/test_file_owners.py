@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -316,3 +317,27 @@ async def test_what_is_finished_removes_no_file_that_another_route_writes_to(rou
     await first.open()
     await first.tidy()
     assert read(out) == "1\n2\n"
+
+
+async def test_a_disk_that_does_not_lock_holds_up_no_other_route(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = await routes.opened("slow", "slow.log")
+    fast = await routes.opened("fast", "fast.log", rotate={"keep": 1})
+    real, asked, answers = fcntl.flock, threading.Event(), threading.Event()
+
+    def flock(fd: int, operation: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("slow.log"):
+            asked.set()
+            answers.wait(20)
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow.deliver, [batch("1")])
+        await trio.to_thread.run_sync(asked.wait)
+        with trio.fail_after(10):
+            assert await fast.deliver([batch("2")]) == DELIVERED
+            await fast.tidy()
+        answers.set()
+    assert files_in(routes.folder) == {"slow.log": "1\n", "fast.log": "2\n"}
