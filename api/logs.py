@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,6 +41,9 @@ LINES = 100
 """Where neither `since`, `lines` nor `follow` is given."""
 ALIVE_EVERY_S = 15.0
 """How often an event stream says that it is still there."""
+PROBES_S = (1.0, 1.0, ALIVE_EVERY_S)
+"""When something is sent to a peer of which nothing more comes; then again and again after the last. Where a
+peer by TCP is gone, the first one is what its kernel answers with a reset, and the second what fails."""
 RESUME_S = 1.0
 """So much earlier a reader begins again that has lost its connection: records of many containers are not
 sent in the very order of their times."""
@@ -227,7 +231,7 @@ class _Stream(Response):
             await write(body)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(self._probe_when_silent, receive, write)
             nursery.start_soon(self._stay_alive, write)
             # The head goes out with the first piece of the body: who looks shall know that it is heard.
             await write(b": here\n\n" if self._events else b"")
@@ -241,11 +245,18 @@ class _Stream(Response):
             await trio.sleep(ALIVE_EVERY_S)
             await write(b": still here\n\n")
 
+    async def _probe_when_silent(self, receive: Receive, write: Any) -> None:
+        """A peer that has shut down its sending half may be gone, or only have nothing more to ask (`nc -N`).
 
-async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+        What is sent tells: where it fails, the connection ends with us. Between lines of JSON a space means
+        nothing.
+        """
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        *first, ever_after = PROBES_S
+        for wait_s in chain(first, repeat(ever_after)):
+            await trio.sleep(wait_s)
+            await write(b": still here\n\n" if self._events else b" ")
 
 
 def encoded(items: Sequence[Shown], *, events: bool, hide: Callable[[str], str] = str) -> bytes:

@@ -170,7 +170,8 @@ async def _stays(request: object) -> None:
 class _Bounded:
     """A connection as hypercorn uses it, whose peer has only so much time to read what is sent.
 
-    Then `scope` is cancelled: hypercorn would answer what else was asked, and wait for more.
+    Then `scope` is cancelled, as where the peer is gone: hypercorn would answer what else was asked, and wait
+    for more; and it tells what answers only once that nothing more comes.
     """
 
     def __init__(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
@@ -183,7 +184,11 @@ class _Bounded:
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(SEND_WITHIN_S) as attempt:
-            await self._stream.send_all(data)
+            try:
+                await self._stream.send_all(data)
+            except trio.BrokenResourceError:
+                self._scope.cancel()
+                raise
         if attempt.cancelled_caught:
             self._scope.cancel()
             raise trio.BrokenResourceError("the peer does not read")

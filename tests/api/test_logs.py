@@ -30,6 +30,7 @@ from logroute.simulator.containers import SimulatedContainer
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sources import SourceContext
 from tests.api.running import client_of, until
+from tests.servers.rsyslog import free_port
 
 
 class Rig:
@@ -64,9 +65,16 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    tmp_path: Path, *, read: str = "auto", match: Any = None, processors: Sequence[dict[str, Any]] = ()
+    tmp_path: Path,
+    *,
+    read: str = "auto",
+    match: Any = None,
+    processors: Sequence[dict[str, Any]] = (),
+    tcp: bool = False,
 ) -> AsyncIterator[Rig]:
     address = Address(path=str(tmp_path / "l.sock"))
+    if tcp:
+        address = Address(host="127.0.0.1", port=free_port(socket.SOCK_STREAM))
     async with SimulatedEngine(tmp_path / "engine", seed=1) as engine:
         source = SOURCES.options("docker").model_validate({"host": engine.host, "read": read})
         settings = RouteSettings("all", match=Match.parse(match or {}))
@@ -354,6 +362,54 @@ async def test_nobody_who_looks_holds_up_the_end(tmp_path: Path) -> None:
             await r.read(2000)
         for stream in streams:
             await stream.aclose()
+
+
+@asynccontextmanager
+async def half_closed(rig: Rig, query: str, kind: str) -> AsyncIterator[trio.SocketStream]:
+    """Somebody who has asked, and says that nothing more will be asked."""
+    stream: trio.SocketStream
+    if kind == "unix":
+        stream = await trio.open_unix_socket(rig.address.path)
+    else:
+        stream = await trio.open_tcp_stream(rig.address.host, rig.address.port)
+    async with stream:
+        await stream.send_all(f"GET /v1/logs?{query} HTTP/1.0\r\nhost: localhost\r\n\r\n".encode())
+        await stream.send_eof()
+        yield stream
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_who_has_shut_down_its_sending_half_is_answered_until_it_is_gone(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `nc -N` does. Over TCP that looks as if it were gone: only what is sent shows whether it is."""
+    monkeypatch.setattr(logs_module, "PROBES_S", (0.05, 0.05, 0.05))
+    async with rig(tmp_path, tcp=kind == "tcp") as r:
+        web = r.container()
+        views = r.daemon.router.views
+        async with half_closed(r, "follow=true&lines=0", kind) as stream:
+            await until(lambda: len(views) > 0)
+            await trio.sleep(0.3)
+            assert len(views) == 1
+            say(web, 1, 3)
+            view = Following(stream)
+            while await view.line() != b"\r":
+                pass
+            assert await view.messages(3) == said(1, 3)
+        await until(lambda: len(views) == 0)
+
+
+async def test_what_does_not_follow_comes_whole_to_who_has_shut_down_its_sending_half(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        say(r.container(), 1, 2000)
+        await r.read(2000)
+        received = b""
+        async with half_closed(r, "lines=2000", "unix") as stream:
+            with trio.fail_after(20):
+                async for data in stream:
+                    received += data
+    lines = received.partition(b"\r\n\r\n")[2].splitlines()
+    assert [msgspec.json.decode(line)["message"] for line in lines] == said(1, 2000)
 
 
 async def test_a_connection_that_is_to_be_closed_is_at_the_end(tmp_path: Path) -> None:
