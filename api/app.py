@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -34,9 +35,13 @@ from logroute.api.requests import Endpoint, json_response
 from logroute.router.database import StateError
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from logroute.router.daemon import Daemon
+
+REST_BYTES = 128 << 20
+REST_WITHIN_S = 5.0
+"""So much of a body, for so long, is taken and discarded when the answer is given already."""
 
 
 async def _metrics(daemon: Daemon, request: Request) -> Response:
@@ -131,7 +136,8 @@ class _Guard:
             return
         if (problem := self._objection(dict(scope["headers"]))) is not None:
             answer = _problem(problem)
-        await answer(scope, receive, send)
+        exchange = _Exchange(receive, send)
+        await answer(scope, exchange.receive, exchange.send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pages of any site may open one: those of another are refused, whatever a browser sends along."""
@@ -160,6 +166,43 @@ class _Guard:
             # A browser posts what any page wants, and only keeps the answer from it: a route would be paused.
             return Problem(403, "the Origin header names another site: its pages may not ask")
         return None
+
+
+class _Exchange:
+    """A request and its answer, behind which the rest of a body is taken that nobody has read.
+
+    Otherwise hypercorn waits for ever for somebody to take it. A peer that is still sending may not look at
+    the answer before it is done, so it is heard for a while; one that goes on loses its connection.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._whole = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._whole = self._whole or not message.get("more_body")
+        return message
+
+    async def send(self, message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body")
+        if not last or self._whole:
+            await self._send(message)
+            return
+        await self._send({**message, "more_body": True})
+        left = REST_BYTES
+        with trio.move_on_after(REST_WITHIN_S):
+            while not self._whole and left > 0:
+                left -= len((await self.receive()).get("body", b""))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._discard)  # what waits to be taken holds up the end
+            await self._send({"type": "http.response.body", "body": b""})
+            nursery.cancel_scope.cancel()
+
+    async def _discard(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:

@@ -16,6 +16,7 @@ import pytest
 import structlog.testing
 import trio
 
+from logroute.api import app as app_module
 from logroute.api import books as books_module
 from logroute.api import requests as requests_module
 from logroute.api import server as server_module
@@ -384,6 +385,44 @@ async def test_a_body_that_is_too_large_or_never_comes_is_refused(
             )
             with trio.fail_after(10):
                 assert b"408" in await stream.receive_some(1000)
+        async with client_of(address) as client:
+            assert (await client.get("/v1/stats")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("/nothing", "text/plain", 404),
+        ("/v1/routes/r/pause", "text/plain", 200),
+        ("/v1/routes", "text/plain", 415),
+        ("/v1/routes", "application/json", 413),
+    ],
+)
+async def test_a_body_that_nobody_reads_costs_no_place(
+    state: Path, address: Address, monkeypatch: pytest.MonkeyPatch, path: str, kind: str, status: int
+) -> None:
+    """hypercorn waited for ever for somebody to take the rest of it."""
+    monkeypatch.setattr(server_module, "CONNECTIONS", 1)
+    async with daemon_with(state, {"r": picky()}, address=address):
+        async with client_of(address, timeout=10) as client:
+            answer = await client.post(path, content=b"x" * (6 << 20), headers={"content-type": kind})
+            assert answer.status_code == status
+        async with client_of(address, timeout=10) as client:
+            assert (await client.get("/v1/stats")).status_code == 200
+
+
+async def test_a_body_that_goes_on_and_on_ends_with_the_connection(
+    state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "REST_BYTES", 1 << 20)
+    async with daemon_with(state, {"r": picky()}, address=address):
+        stream = await trio.open_unix_socket(address.path)
+        async with stream:
+            request = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n"
+            with trio.fail_after(20), suppress(trio.BrokenResourceError):
+                await stream.send_all(request)
+                while True:
+                    await stream.send_all(b"x" * (1 << 20))
         async with client_of(address) as client:
             assert (await client.get("/v1/stats")).status_code == 200
 
