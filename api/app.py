@@ -110,7 +110,11 @@ async def _of_starlette(request: Request, error: Exception) -> Response:
     """An unknown path, or a method that a path does not have."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _problem(Problem(404, f"there is nothing at {request.url.path}"))
+        path = request.scope["path"]
+        without = {**request.scope, "path": path.rstrip("/")}
+        similar = any(each.matches(without)[0] is not Match.NONE for each in request.app.routes)
+        hint = ", but there is without the slash at its end" if similar else ""
+        return _problem(Problem(404, f"there is nothing at {path[:200]}{hint}"))
     # Starlette's own header has the methods of the first endpoint at this path only.
     there = [each for each in request.app.routes if each.matches(request.scope)[0] is not Match.NONE]
     methods = ", ".join(sorted({method for each in there for method in each.methods}))
@@ -134,6 +138,8 @@ class _Guard:
             return
         if scope["type"] != "http":
             return
+        if scope["path"].lower().startswith("http://"):  # as a proxy is asked (RFC 9112, 3.2.2)
+            scope["path"] = "/" + scope["path"].partition("://")[2].partition("/")[2]
         if (problem := self._objection(dict(scope["headers"]))) is not None:
             answer = _problem(problem)
         exchange = _Exchange(receive, send)

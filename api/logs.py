@@ -17,7 +17,7 @@ import trio
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from logroute.api.moment import point_in_time
+from logroute.api.moment import advice, point_in_time
 from logroute.api.problems import Problem
 from logroute.api.requests import YES_OR_NO, Endpoint, Parameter, truth
 from logroute.router.look import Problem as Unread
@@ -111,6 +111,9 @@ def _allowed(daemon: Daemon, request: HTTPConnection) -> Query:
 def query_of(request: HTTPConnection) -> Query:
     """What is asked for. Raises Problem."""
     given = request.query_params
+    for name in _OWN:
+        if name != "match" and len(given.getlist(name)) > 1:
+            raise Problem(400, f"{name} is given twice", path=name)
     now = time.time()
     since = _time(given.get("since"), "since", now)
     until = _time(given.get("until"), "until", now)
@@ -171,8 +174,7 @@ def _time(text: str | None, name: str, now: float) -> str:
     try:
         return point_in_time(text, now)
     except ValueError:
-        wanted = "10m, 2026-11-23T20:06:26Z, or seconds since 1970"
-        raise Problem(400, f"{name} is a time such as {wanted}, not {text[:100]!r}", path=name) from None
+        raise Problem(400, f"{name}: {text[:100]!r} is no time; {advice(text)}", path=name) from None
 
 
 def _resumed(last: str) -> str:

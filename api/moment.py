@@ -12,7 +12,7 @@ from logroute.sources.engine_answers import time_ns, utc_time
 def point_in_time(text: str, now: float) -> str:
     """`10m` before `now` (seconds since 1970), a time as RFC 3339 has it, or seconds since 1970.
 
-    Nine digits, UTC; at the earliest 1970. Raises ValueError.
+    Nine digits, UTC; at the earliest 1970, which `0` is. Raises ValueError.
     """
     try:
         return max(_point(text, now), iso_time(0))
@@ -20,8 +20,15 @@ def point_in_time(text: str, now: float) -> str:
         raise ValueError(text) from error
 
 
+def advice(text: str) -> str:
+    """What may have been meant by what is no point in time."""
+    if text.isascii() and text.isdigit() and len(text) < 9:
+        return f"{text} of what? {text}s, {text}m or {text}h"
+    return "such as 10m, 2026-11-23T20:06:26Z, or seconds since 1970"
+
+
 def _point(text: str, now: float) -> str:
-    if re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
+    if text == "0" or re.fullmatch(r"\d{9,11}(\.\d{1,9})?", text):
         whole, _, rest = text.partition(".")
         return iso_time(int(whole) * 10**9 + int(f"{rest:0<9}"))
     if re.match(r"\d{4}-\d\d-\d\d", text):

@@ -92,6 +92,8 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
         }
     if endpoint.path == "/v1/health":  # not healthy is no problem of the request
         operation["responses"]["503"]["content"] = operation["responses"]["200"]["content"]
+    if endpoint.path == "/v1/routes/{route}" and endpoint.method == "GET":
+        operation["responses"]["304"] = {"description": "It is what `If-None-Match` names."}
     if endpoint.method == "PUT":
         operation["responses"]["201"] = operation["responses"]["200"]
     return operation

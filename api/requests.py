@@ -5,6 +5,7 @@ Each module of the API that answers has a list of its `Endpoint`s; `app.py` has 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 BODY_BYTES = 1 << 20
 BODY_WITHIN_S = 10.0
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""A parser may ignore one (RFC 8259, 8.1); some editors and shells begin with it."""
 LARGEST_ID = (1 << 63) - 1
 
 _encode = msgspec.json.Encoder().encode
@@ -106,16 +109,45 @@ async def body_of(request: Request, type_: type[T]) -> T:
     if kind != "application/json":
         # Also keeps out what a page of another site may send without asking (CORS' simple requests).
         raise Problem(415, "the body is JSON: content-type: application/json")
-    body = await raw_body_of(request)
+    body = (await raw_body_of(request)).removeprefix(BYTE_ORDER_MARK)
+    if not body.strip():
+        raise Problem(400, "the body is empty: it is JSON")
     try:
-        return msgspec.json.decode(body, type=type_)
+        text = body.decode()
+        made = msgspec.json.decode(text, type=type_)
+        twice = _twice(json.loads(text, object_pairs_hook=_Object, parse_int=str))
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"the body is no UTF-8: {error.reason} at byte {error.start}") from error
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `")
-        raise Problem(422, what, path=where.rstrip("`")) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # Where anything may stand, what cannot be read is not named.
+        raise Problem(422, what, path="" if "..." in where else where.rstrip("`")) from error
+    except msgspec.DecodeError as error:
         raise Problem(400, f"the body is no JSON: {error}") from error
     except RecursionError as error:
         raise Problem(400, "the body is nested too deeply") from error
+    if twice:
+        raise Problem(422, "the key is there twice", path=twice)
+    return made
+
+
+class _Object(dict[str, Any]):
+    """An object of JSON, which knows the first key that it has twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice: str | None = None
+        if len(self) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.twice = next(name for name in names if names.count(name) > 1)
+
+
+def _twice(value: Any) -> str:
+    """The path of a key that is there twice; empty if there is none. Nobody knows which of them was meant."""
+    if isinstance(value, _Object) and value.twice is not None:
+        return value.twice
+    inside = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    return next((f"{key}.{path}" for key, each in inside if (path := _twice(each))), "")
 
 
 async def raw_body_of(request: Request) -> bytearray:

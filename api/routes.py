@@ -37,6 +37,10 @@ WITHIN_S = 60.0
 """What is begun is ended, whether or not the peer waits for it; but the daemon's end does not wait longer."""
 DEEPEST = 64
 
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_TAGS = re.compile(rf"[ \t]*(?:{_TAG.pattern})?[ \t]*(?:,[ \t]*(?:{_TAG.pattern})?[ \t]*)*")
+"""RFC 9110, 8.8.3 and 5.6.1: elements of a list may be empty."""
+
 
 class Removed(msgspec.Struct, frozen=True):
     """A route that there was."""
@@ -53,7 +57,12 @@ async def _list(daemon: Daemon, request: Request) -> Any:
 
 
 async def _show(daemon: Daemon, request: Request) -> Any:
-    return _answer(daemon, _plan(daemon, request).settings.name)
+    plan = _plan(daemon, request)
+    unwanted = _tags(request, "if-none-match")
+    if unwanted is not None and _is_among(tag := _tag(daemon, plan), unwanted):
+        return Response(status_code=304, headers={"etag": tag, "cache-control": "no-store"})
+    _check_tag(daemon, plan, request)
+    return _answer(daemon, plan.settings.name)
 
 
 async def _make(daemon: Daemon, request: Request) -> Any:
@@ -77,8 +86,6 @@ async def _put(daemon: Daemon, request: Request) -> Any:
     def check(known: RoutePlan | None) -> None:
         if known is not None:
             _check_ours(known)
-            if request.headers.get("if-none-match", "").strip() == "*":
-                raise Problem(412, f"there is a route {name} already")
         _check_tag(daemon, known, request)
 
     check(daemon.planned(name))
@@ -168,14 +175,42 @@ def _check_ours(plan: RoutePlan) -> None:
 
 
 def _check_tag(daemon: Daemon, plan: RoutePlan | None, request: Request) -> None:
-    """`If-Match`: whoever changes a route has seen what it is now."""
-    wanted = request.headers.getlist("if-match")
-    if not wanted:
-        return
-    tag = _tag(daemon, plan) if plan is not None else ""
-    tags = [each.strip().removeprefix("W/") for line in wanted for each in line.split(",")]
-    if plan is None or (tags != ["*"] and tag not in tags):
-        raise Problem(412, "somebody has changed the route meanwhile: look at it again")
+    """`If-Match` and `If-None-Match` (RFC 9110, 13.1): whoever changes a route has seen what it is now.
+
+    A weak tag is taken for the strong one that it was: proxies that compress make them weak.
+    """
+    tag = _tag(daemon, plan) if plan is not None else None
+    name = request.path_params["route"]
+    if (wanted := _tags(request, "if-match")) is not None and not _is_among(tag, wanted):
+        raise Problem(
+            412,
+            f"there is no route {name}"
+            if plan is None
+            else "somebody has changed the route meanwhile: look at it again",
+        )
+    if (unwanted := _tags(request, "if-none-match")) is not None and _is_among(tag, unwanted):
+        raise Problem(
+            412,
+            f"there is a route {name} already"
+            if unwanted == ["*"]
+            else "the route is what If-None-Match names",
+        )
+
+
+def _tags(request: Request, header: str) -> list[str] | None:
+    """The tags that a condition names, or `*` alone; None without one. Raises Problem."""
+    if not (lines := request.headers.getlist(header)):
+        return None
+    text = ",".join(lines).strip()
+    if text == "*":
+        return ["*"]
+    if _TAGS.fullmatch(text) is None or not (found := _TAG.findall(text)):
+        raise Problem(400, f'{header} is *, or tags as ETag has them, with their quotes: "…"')
+    return found
+
+
+def _is_among(tag: str | None, tags: list[str]) -> bool:
+    return tag is not None and (tags == ["*"] or tag in tags)
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -296,7 +331,12 @@ ENDPOINTS = [
         problems=_BODY,
     ),
     Endpoint(
-        "GET", _ONE, _show, "One route; its `ETag` is for `If-Match`.", gives=RouteFacts, problems=(404, 409)
+        "GET",
+        _ONE,
+        _show,
+        "One route; its `ETag` is of what it says, for `If-Match` and `If-None-Match`.",
+        gives=RouteFacts,
+        problems=(400, 404, 409, 412),
     ),
     Endpoint(
         "PUT",
@@ -338,7 +378,14 @@ ENDPOINTS = [
         _pause,
         "Deliver nothing until it is resumed, also after a restart.",
         gives=RouteFacts,
-        problems=(404, 409, 412, 503),
+        problems=(400, 404, 409, 412, 503),
     ),
-    Endpoint("POST", _ONE + "/resume", _resume, "Go on.", gives=RouteFacts, problems=(404, 409, 412, 503)),
+    Endpoint(
+        "POST",
+        _ONE + "/resume",
+        _resume,
+        "Go on.",
+        gives=RouteFacts,
+        problems=(400, 404, 409, 412, 503),
+    ),
 ]

@@ -10,6 +10,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -149,6 +150,7 @@ class ApiServer:
                 # Any: neither name is of hypercorn's interface.
                 http1: Any = self.protocol.protocol
                 http1._check_protocol = _stays
+                http1._send_error_response = partial(_refuse, http1)
                 await super()._read_data()
                 # hypercorn lets a connection that is closed wait for the end of its idle time.
                 await self.idle_task.stop()
@@ -165,6 +167,26 @@ async def _stays(request: object) -> None:
     By HTTP/2 one connection has as many requests as it likes, and who does not read an answer is waited for
     before anything is sent: neither `CONNECTIONS` nor `SEND_WITHIN_S` would mean anything.
     """
+
+
+_NO_REQUEST = {
+    431: f"the header of the request is larger than {HEADER_BYTES} bytes",
+    501: "a body is sent as it is, or chunked",
+}
+
+
+async def _refuse(http1: Any, status: int) -> None:
+    """What is no request of HTTP/1.1 that makes sense is answered with a problem, too."""
+    import h11
+
+    from logroute.api.problems import MEDIA_TYPE, Problem
+
+    text = _NO_REQUEST.get(status, "this is no request of HTTP/1.1, with one Host header")
+    body = Problem(status, text).body()
+    headers = [("content-type", MEDIA_TYPE), ("content-length", str(len(body))), ("connection", "close")]
+    await http1._send_h11_event(h11.Response(status_code=status, headers=headers))
+    await http1._send_h11_event(h11.Data(data=body))
+    await http1._send_h11_event(h11.EndOfMessage())
 
 
 class _Bounded:

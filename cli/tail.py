@@ -221,7 +221,9 @@ def _moment(parse: Any, text: str | None, option: str, now: float) -> str:
     try:
         found: str = parse(text, now)
     except ValueError:
-        raise ValueError(f"{option}: {text!r} is no time; such as 10m, 2026-11-23T20:06:26Z") from None
+        from logroute.api.moment import advice
+
+        raise ValueError(f"{option}: {text!r} is no time; {advice(text)}") from None
     return found
 
 

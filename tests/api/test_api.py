@@ -681,6 +681,35 @@ async def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it
 
 
 @pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        (b"GET /v1/stats HTTP/1.1\r\n\r\n", 400, "Host"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, "HTTP/1.1"),
+        (b"GET /v1/stats HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000, 431, "16384 bytes"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "chunked"),
+        (b"GET /v1/stats/ HTTP/1.0\r\nHost: x\r\n\r\n", 404, "without the slash at its end"),
+        (b"GET http://localhost/v1/routes HTTP/1.0\r\nHost: localhost\r\n\r\n", 200, "routes"),
+        (b"GET http://localhost HTTP/1.0\r\nHost: localhost\r\n\r\n", 404, "nothing at /"),
+    ],
+)
+async def test_requests_at_the_edge_of_http(
+    state: Path, address: Address, request_: bytes, status: int, words: str
+) -> None:
+    async with daemon_with(state, {"r": picky()}, address=address):
+        stream = await trio.open_unix_socket(address.path)
+        received = b""
+        async with stream:
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                await stream.send_all(request_)
+                async for data in stream:
+                    received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), received
+    assert status == 200 or b"application/problem+json" in head
+    assert words in body.decode()
+
+
+@pytest.mark.parametrize(
     "begun",
     [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",

@@ -239,6 +239,14 @@ async def test_what_is_said_while_history_is_read_may_be_more_than_a_view_holds(
             assert await view.messages(3) == said(101, 103)
 
 
+async def test_since_0_is_the_beginning(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        say(r.container(), 1, 3)
+        await r.read(3)
+        assert await r.messages("since=0") == said(1, 3)
+        assert await r.messages("until=0") == []
+
+
 async def test_several_containers_are_in_the_order_of_time(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         names = ["a", "b", "c"]
@@ -444,6 +452,9 @@ async def test_only_so_many_may_look(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("since=2999-01-01", 400, "is in the future"),
         ("since=yesterday", 400, "10m"),
+        ("since=15", 400, "15 of what? 15s, 15m or 15h"),
+        ("since=10m&since=20m", 400, "since is given twice"),
+        ("follow=true&follow=false", 400, "follow is given twice"),
         ("since=9999-12-31T23:59:59-23:00", 400, "10m"),
         ("since=0001-01-01T00:00:00%2B23:00", 400, "10m"),
         ("lines=-1", 400, "whole number"),

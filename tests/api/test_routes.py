@@ -175,6 +175,90 @@ async def test_tags_may_stand_in_several_lines(tmp_path: Path, engine: Simulated
         assert answer.status_code == 200, answer.text
 
 
+SINK = b'{"sink": "null:"}'
+
+
+@pytest.mark.parametrize(
+    ("method", "header", "value", "status"),
+    [
+        ("PUT", "if-none-match", "*", 412),
+        ("PUT", "if-none-match", "TAG", 412),
+        ("PATCH", "if-none-match", 'W/TAG, "other"', 412),
+        ("DELETE", "if-none-match", '"other", TAG', 412),
+        ("PUT", "if-none-match", '"other"', 200),
+        ("PUT", "if-none-match", "BARE", 400),
+        ("PUT", "if-none-match", '*, "other"', 400),
+        ("GET", "if-none-match", "W/TAG", 304),
+        ("HEAD", "if-none-match", "*", 304),
+        ("GET", "if-none-match", '"other"', 200),
+        ("GET", "if-match", '"other"', 412),
+        ("GET", "if-match", "TAG", 200),
+        ("PUT", "if-match", "*", 200),
+        ("PUT", "if-match", '"a,b" ,, TAG', 200),
+        ("PUT", "if-match", "BARE", 400),
+        ("DELETE", "if-match", "", 400),
+        ("POST", "if-none-match", "TAG", 412),
+    ],
+)
+async def test_conditions_on_tags_mean_what_the_standard_says(
+    tmp_path: Path, engine: SimulatedEngine, method: str, header: str, value: str, status: int
+) -> None:
+    """RFC 9110, 13.1. A weak tag is taken for the strong one: proxies that compress make them weak."""
+    async with rig(tmp_path, engine) as r:
+        tag = (await r.ask("PUT", "/v1/routes/mine", {"sink": "null:"})).headers["etag"]
+        value = value.replace("TAG", tag).replace("BARE", tag.strip('"'))
+        path = "/v1/routes/mine" + ("/pause" if method == "POST" else "")
+        body = SINK if method in ("PUT", "PATCH") else None
+        headers = {header: value, "content-type": "application/json"}
+        answer = await r.client.request(method, path, content=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert status != 400 or '"' in answer.json()["detail"]
+        assert status != 304 or (answer.headers["etag"], answer.content) == (tag, b"")
+        there = await r.ask("GET", "/v1/routes/mine")
+        assert there.status_code == 200
+        assert "paused" not in there.json()
+
+
+async def test_of_a_route_that_there_is_not_no_tag_holds(tmp_path: Path, engine: SimulatedEngine) -> None:
+    async with rig(tmp_path, engine) as r:
+        answer = await r.ask("PUT", "/v1/routes/none", {"sink": "null:"}, if_match="*")
+        assert (answer.status_code, answer.json()["detail"]) == (412, "there is no route none")
+        assert (await r.ask("PUT", "/v1/routes/none", {"sink": "null:"}, if_none_match='"x"')).is_success
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "path", "words"),
+    [
+        (b"", 400, "", "the body is empty"),
+        (b" \n", 400, "", "the body is empty"),
+        (b"\xef\xbb\xbf" + SINK, 201, "", ""),
+        (SINK.decode().encode("utf-16"), 400, "", "UTF-8"),
+        (b'{"sink": "null:\xe9"}', 400, "", "UTF-8"),
+        (b'{"sink": "null:", "sink": "stdout:"}', 422, "sink", "twice"),
+        (b'{"sink": "null:", "s\\u0069nk": "stdout:"}', 422, "sink", "twice"),
+        (
+            b'{"sink": "null:", "match": {"any": [{}, {"level": "a", "level": "b"}]}}',
+            422,
+            "match.any.1.level",
+            "twice",
+        ),
+        (b'{"sink": "null:", "queue": {"memory": 1e999}}', 422, "", "Number out of range"),
+        (b"null", 422, "", "object"),
+    ],
+)
+async def test_bodies_at_the_edge_of_json(
+    tmp_path: Path, engine: SimulatedEngine, body: bytes, status: int, path: str, words: str
+) -> None:
+    async with rig(tmp_path, engine) as r:
+        answer = await r.client.put(
+            "/v1/routes/mine", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == status, answer.text
+        if status != 201:
+            assert words in answer.json()["detail"]
+            assert answer.json().get("path", "") == path
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "..", ".", "x" * 300, "a\n"])
 async def test_a_name_that_no_route_can_have_is_the_mistake(
     tmp_path: Path, engine: SimulatedEngine, name: str
