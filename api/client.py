@@ -59,7 +59,8 @@ class _Mistake(msgspec.Struct):
 class Client:
     """A connection to a daemon. `status` is that of the last answer."""
 
-    def __init__(self, address: Address, token: str = "") -> None:
+    def __init__(self, address: Address, token: str = "", within_s: float = ANSWER_WITHIN_S) -> None:
+        """`within_s`: how long an answer may take."""
         import httpx
 
         self.address = address
@@ -70,7 +71,7 @@ class Client:
             transport=transport,
             base_url=f"http://{host}",
             headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=ANSWER_WITHIN_S,
+            timeout=within_s,
             trust_env=False,
         )
 

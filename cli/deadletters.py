@@ -19,6 +19,7 @@ import msgspec
 from logroute.api.client import ApiError, Client, NoDaemon, find_daemon, in_path
 from logroute.api.letters import MOST_LISTED, MOST_NAMED, Dropped, Page, Replayed, Summaries, WholeLetter
 from logroute.cli.asking import Verbs
+from logroute.cli.names import route_names
 from logroute.cli.place import Place, configured_api, default_state_dir, place_of, place_options
 from logroute.cli.stored_letters import letters_in
 from logroute.cli.tables import cut, size, table, terminal_width, when
@@ -93,7 +94,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("route", required=False)
+@click.argument("route", required=False, shell_complete=route_names)
 @click.option("--after", default=0, metavar="ID", help="Only later ones.")
 @click.option("-n", "--count", type=click.IntRange(1, MOST_LISTED), default=50, show_default=True)
 @place_options
@@ -110,7 +111,7 @@ def list_letters(route: str | None, after: int, count: int, **place: Any) -> Non
 
 
 @command.command("show")
-@click.argument("route")
+@click.argument("route", shell_complete=route_names)
 @click.argument("id_", metavar="ID", type=click.IntRange(1, (1 << 63) - 1))
 @place_options
 def show(route: str, id_: int, **place: Any) -> None:
@@ -122,7 +123,7 @@ def show(route: str, id_: int, **place: Any) -> None:
 
 
 @command.command("replay")
-@click.argument("route")
+@click.argument("route", shell_complete=route_names)
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, (1 << 63) - 1))
 @click.option("--all", "all_", is_flag=True, help="All of this route.")
 @place_options
@@ -137,7 +138,7 @@ def replay(route: str, ids: tuple[int, ...], all_: bool, **place: Any) -> None:
 
 
 @command.command("drop")
-@click.argument("route")
+@click.argument("route", shell_complete=route_names)
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, (1 << 63) - 1))
 @click.option("--all", "all_", is_flag=True, help="All of this route.")
 @place_options

@@ -14,6 +14,7 @@ import msgspec
 from logroute.api.client import Client
 from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, find
 from logroute.cli.asking import ask, asking_options
+from logroute.cli.names import container_names
 from logroute.cli.tables import ago, span, when
 from logroute.router.visible import visible
 
@@ -22,7 +23,7 @@ WIDEST = 100
 
 
 @click.command("explain")
-@click.argument("container")
+@click.argument("container", shell_complete=container_names)
 @asking_options
 def command(container: str, api: str | None, token_file: str | None, output: str) -> None:
     """Say why what CONTAINER says arrives, or does not: by name, id, or the beginning of an id.

@@ -12,6 +12,7 @@ import msgspec
 from logroute.api.client import in_path
 from logroute.api.route_facts import RouteFacts, Routes
 from logroute.cli.asking import Verbs, ask, asking_options
+from logroute.cli.names import route_names
 from logroute.cli.tables import table
 from logroute.router.visible import visible
 
@@ -77,7 +78,7 @@ def _sink(route: RouteFacts) -> str:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=route_names)
 @asking_options
 def show(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """One route: what it says, without secrets, and whether it delivers."""
@@ -118,7 +119,7 @@ def add(
 
 
 @command.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=route_names)
 @click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
 @asking_options
 def set_(
@@ -147,7 +148,7 @@ def set_(
 
 
 @command.command("pause")
-@click.argument("name")
+@click.argument("name", shell_complete=route_names)
 @asking_options
 def pause(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Deliver nothing of NAME until it is resumed; what comes waits."""
@@ -155,7 +156,7 @@ def pause(name: str, api: str | None, token_file: str | None, output: str) -> No
 
 
 @command.command("resume")
-@click.argument("name")
+@click.argument("name", shell_complete=route_names)
 @asking_options
 def resume(name: str, api: str | None, token_file: str | None, output: str) -> None:
     """Go on with NAME."""
@@ -168,7 +169,7 @@ def _switch(name: str, verb: str, api: str | None, token_file: str | None, outpu
 
 
 @command.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=route_names)
 @click.option("--drop", is_flag=True, help="Drop what it has not delivered; else that is delivered, or kept.")
 @asking_options
 def remove(name: str, drop: bool, api: str | None, token_file: str | None, output: str) -> None:

@@ -18,6 +18,7 @@ import click
 import trio
 
 from logroute.cli import log, process
+from logroute.cli.names import container_names, route_names
 
 if TYPE_CHECKING:
     from logroute.api.address import Address
@@ -45,7 +46,7 @@ class _CannotWrite(Exception):
 
 
 @click.command("tail", context_settings={"max_content_width": 100})
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=container_names)
 @click.option(
     "-n",
     "--lines",
@@ -82,7 +83,12 @@ class _CannotWrite(Exception):
 @click.option("--template", metavar="TEXT", help="Such as '{time:%H:%M:%S} {container.name} {message}'.")
 @click.option("--color", "--colour", type=click.Choice(["auto", "always", "never"]), default="auto")
 @click.option("--order", metavar="TIME", help="Merge by time what comes within so much, such as 250ms.")
-@click.option("--route", metavar="NAME", help="What this route's sink is given; needs a daemon.")
+@click.option(
+    "--route",
+    metavar="NAME",
+    help="What this route's sink is given; needs a daemon.",
+    shell_complete=route_names,
+)
 @click.option("--host", metavar="URL", help="Read this engine itself: unix:///…, tcp://…, no daemon.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of containers that come and go.")
 @click.option("--api", metavar="URL", help="The daemon's API; else $LOGROUTE_API, the default socket.")
