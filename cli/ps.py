@@ -9,6 +9,7 @@ import msgspec
 
 from logroute.api.containers import ContainerFacts, Containers
 from logroute.cli.asking import ask, asking_options
+from logroute.cli.columns import fitted
 from logroute.cli.tables import ago, aligned, cut, room, terminal_width, when
 from logroute.router.visible import visible
 
@@ -18,6 +19,8 @@ SPARED = ("READ TO", "LAG", "STATE")
 """Columns that a narrow terminal goes without, these first."""
 ROUTES_CELLS = 24
 """Where routes have less, further columns are spared."""
+NAME_CELLS = 16
+"""A name has at least so many, or half of the terminal."""
 
 
 @click.command("ps")
@@ -69,6 +72,8 @@ def lines(containers: Sequence[ContainerFacts], now: str, width: int | None) -> 
 
     if width is None:
         return made(None)
+    for row in cells:  # one long name would push out of sight what is said of all
+        row["CONTAINER"] = fitted(row["CONTAINER"], max(NAME_CELLS, width // 2)).rstrip()
     widest = max(len(", ".join(names)) for names in routes)
     for spared in (None, *SPARED):
         if spared is not None:

@@ -8,7 +8,6 @@ names stand no record writes: what continues one stands below its message.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cache
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logroute.cli.columns import cells, fitted
 from logroute.config.components import PROCESSORS
 from logroute.processors._objects import LEVEL_KEYS, TIME_KEYS
 from logroute.router.record import Batch, Origin, Record, all_plain, owned_records
@@ -335,36 +335,3 @@ def _is_in(fields: Mapping[str, Any], message: str) -> bool:
 def _indented(value: str) -> str:
     """A value in a template: what continues it begins no line."""
     return value.replace("\n", _INDENT) if "\n" in value else value
-
-
-def cells(text: str) -> int:
-    """How many columns of a terminal a text takes: wide characters two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(_cells(character) for character in text)
-
-
-def _cells(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
-
-
-def fitted(text: str, width: int) -> str:
-    """The text in so many columns: filled up, or cut in its middle, as names differ at their ends."""
-    taken = cells(text)
-    if taken <= width:
-        return text + " " * (width - taken)
-    head = _within(text, width // 2)
-    tail = _within(text[::-1], width - 1 - cells(head))[::-1]
-    return head + "…" + tail + " " * (width - 1 - cells(head) - cells(tail))
-
-
-def _within(text: str, width: int) -> str:
-    """As much of its beginning as takes so many columns."""
-    used = 0
-    for index, character in enumerate(text):
-        used += _cells(character)
-        if used > width:
-            return text[:index]
-    return text

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
+from logroute.cli.columns import beginning, cells, fitted
+
 WIDTH = 80
 """Where there is no terminal."""
 
@@ -30,10 +32,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
     """Likewise, as wide as it is."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths = [max(cells(row[column]) for row in (head, *rows)) for column in range(len(head))]
     return [
         "  ".join(
-            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+            " " * (widths[column] - cells(cell)) + cell if column in right else fitted(cell, widths[column])
             for column, cell in enumerate(row)
         ).rstrip()
         for row in (head, *rows)
@@ -41,7 +43,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
 
 
 def cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return line if cells(line) <= width else beginning(line, width - 1) + "…"
 
 
 def when(time: str) -> str:
