@@ -133,7 +133,8 @@ async def test_what_nobody_has_read_yet_was_said_under_the_old_name(world: World
 async def test_what_waits_under_an_old_name_that_nobody_will_know_is_said_at_the_end(
     world: World, takes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.configure({"web": {"match": {"container": takes.split("|")}, "queue": LITTLE}})
+    queue = {"memory": "64KiB", "disk": 0}
+    world.configure({"web": {"match": {"container": takes.split("|")}, "queue": queue}})
     web = world.container("web")
     async with world.running(UNDELIVERED if takes == "web" else DONE) as daemon:
         route = daemon.router.routes["web"]
@@ -163,11 +164,11 @@ async def test_a_log_that_is_opened_anew_has_the_names_that_it_had(
         await trio.sleep(0.1)
         fetch, failed = LogFile.fetch, []
 
-        def fail_once(log: LogFile, *args: Any) -> Any:
+        def fail_once(log: LogFile, *args: Any, **options: Any) -> Any:
             if log.routes is None and not failed:
                 failed.append(log)
                 raise OSError(errno.EIO, "Input/output error")
-            return fetch(log, *args)
+            return fetch(log, *args, **options)
 
         monkeypatch.setattr(LogFile, "fetch", fail_once)
         write(web, 1011, 1020)
