@@ -1,7 +1,9 @@
-"""How far each origin is acknowledged, and how long the files are that were written: the tables.
+"""How far each origin is acknowledged, under which name, and how long written files are: the tables.
 
     checkpoints(origin, position, updated, gone)     position as JSON; gone: when the container was removed,
                                                      or was first missed
+    names(origin, name, until)                       what it was called when the route took it last; until:
+                                                     up to where, as JSON, null: it still is
     files(path, fingerprint, fingerprint_bytes, length, details)
 
 For worker threads, all but `load` within a transaction.
@@ -21,6 +23,7 @@ from logroute.sinks import FileLength
 SCHEMA = """
 create table if not exists checkpoints (
     origin text primary key, position text not null, updated real not null, gone real) without rowid;
+create table if not exists names (origin text primary key, name text not null, until text) without rowid;
 create table if not exists files (
     path text primary key, fingerprint text not null, fingerprint_bytes integer not null,
     length integer not null, details text) without rowid;
@@ -42,10 +45,24 @@ def file_length(fingerprint: str, fingerprint_bytes: int, length: int, details: 
     return FileLength(fingerprint, fingerprint_bytes, length, known)
 
 
+class Called(msgspec.Struct, frozen=True):
+    """What an origin was called when a route took it last."""
+
+    name: str
+    until: Position | None = None
+    """Up to where, if the route does not take it under the name that it got then."""
+
+
+def called(name: str, until: str | None) -> Called:
+    """What is in the columns of `names`. Raises MsgspecError."""
+    return Called(name, decode_position(until) if until is not None else None)
+
+
 class Stored(msgspec.Struct):
     """What the tables hold, by origin and by path."""
 
     positions: dict[str, Position | Reached]
+    names: dict[str, Called]
     gone: dict[str, float]
     """When their containers were removed, seconds since the epoch."""
     files: dict[str, FileLength]
@@ -56,10 +73,15 @@ def load(database: sqlite3.Connection, now: float) -> Stored:
     old = (now - FORGET_AFTER_S,)
     # A disk that is full must not keep us from starting: nothing is written that need not be.
     if database.execute("select exists(select 1 from checkpoints where gone < ?)", old).fetchone()[0]:
+        database.execute(
+            "delete from names where origin in (select origin from checkpoints where gone < ?)", old
+        )
         database.execute("delete from checkpoints where gone < ?", old)
     stored = database.execute("select origin, position, gone from checkpoints").fetchall()
+    names = database.execute("select origin, name, until from names").fetchall()
     return Stored(
         {_text(origin): decode_position(position) for origin, position, _ in stored},
+        {_text(origin): called(name, until) for origin, name, until in names},
         {_text(origin): gone for origin, _, gone in stored if gone is not None},
         {
             _text(path): file_length(*row)
@@ -80,20 +102,41 @@ def store(
     """Move checkpoints, note which origins are gone, or are back, and forget others."""
     if forgotten:
         database.executemany("delete from checkpoints where origin = ?", [(text_key(o),) for o in forgotten])
+        database.executemany("delete from names where origin = ?", [(text_key(o),) for o in forgotten])
     if positions:
         database.executemany(
             "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
             "position = excluded.position, updated = excluded.updated",
             (
-                (text_key(origin), _encode(as_position(reached)).decode(), now)
+                (texttext_key(origin), _encode(as_position(reached)).decode(), now)
                 for origin, reached in positions.items()
             ),
         )
     if gone:
         database.executemany(
             "update checkpoints set gone = ? where origin = ?",
-            [(since, text_key(origin)) for origin, since in gone.items()],
+            [(since, texttext_key(origin)) for origin, since in gone.items()],
         )
+
+
+def store_names(database: sqlite3.Connection, names: Mapping[str, Called | None]) -> None:
+    """What origins are called; None: that is of no use any more."""
+    database.executemany(
+        "insert or replace into names values (?, ?, ?)",
+        [
+            (
+                text_key(origin),
+                text_key(called.name),
+                _encode(called.until).decode() if called.until else None,
+            )
+            for origin, called in names.items()
+            if called is not None
+        ],
+    )
+    database.executemany(
+        "delete from names where origin = ?",
+        [(text_key(o),) for o, called in names.items() if called is None],
+    )
 
 
 def store_files(
@@ -101,11 +144,11 @@ def store_files(
 ) -> None:
     """Make the table hold these, where it holds the known ones."""
     changed = [(path, file) for path, file in files.items() if known.get(path) is not file]
-    removed = [(text_key(path),) for path in known if path not in files]
+    removed = [(texttext_key(path),) for path in known if path not in files]
     if changed:
         database.executemany(
             "insert or replace into files values (?, ?, ?, ?, ?)",
-            [(text_key(path), *_file_row(file)) for path, file in changed],
+            [(texttext_key(path), *_file_row(file)) for path, file in changed],
         )
     if removed:
         database.executemany("delete from files where path = ?", removed)
@@ -115,7 +158,7 @@ def as_position(reached: Position | Reached) -> Position:
     return reached if isinstance(reached, Position) else reached.position()
 
 
-def text_key(text: str) -> str | bytes:
+def texttext_key(text: str) -> str | bytes:
     """As SQLite takes it: a path that is not UTF-8 (half surrogates in Python) becomes a blob."""
     try:
         text.encode()

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router import former_names
 from logroute.router.beginning import first_position
 from logroute.router.books import Gaps
 from logroute.router.chain import Chains, Memo
@@ -462,6 +463,7 @@ class Router:
         elif reader is None:
             position = here
         route.state.met(origin.key)
+        former_names.take_late(route, origin)
         self._met[route.name].add(origin.key)
         if position == here:
             return None
@@ -601,9 +603,12 @@ class Router:
             if takers.waited and _nobody_takes(takers):
                 self._kept[origin.key] = start
                 found[origin][""] = BEGINNING
-            for route in self.routes_of(origin):
+            taking = self.routes_of(origin)
+            former_names.say_lost([each for each in self.routes.values() if each not in taking], origin)
+            for route in taking:
                 self._met[route.name].add(origin.key)
                 route.state.met(origin.key)
+                former_names.take(route, origin)
                 position = self._place(route, origin)
                 if position is None:
                     position = first_position(route, start)
@@ -616,6 +621,20 @@ class Router:
                 if not route.cannot_store:
                     nursery.start_soon(route.store)
         return found
+
+    def called(self, key: str) -> set[str]:
+        known = [route.state.called(key) for route in self.routes.values()]
+        return {called.name for called in known if called is not None and called.until is None}
+
+    def renamed(self, origin: Origin, until: Position) -> None:
+        # Not by `takers`: what is not handed on yet is of the name before, whose routes have met it.
+        wanted = allowed(origin, [*self.routes, *self.unopened])
+        taking = [
+            route
+            for route in self.routes.values()
+            if (wanted is None or route.name in wanted) and route.settings.match.decide(origin)
+        ]
+        former_names.renamed(self.routes.values(), taking, origin, until)
 
     @staticmethod
     def _place(route: Route, origin: Origin) -> Position | None:

@@ -68,6 +68,7 @@ def _a_letter(row: Row) -> None:
 
 _TABLES = (
     _Table("checkpoints", "origin", False, lambda row: checkpoints.decode_position(row[1])),
+    _Table("names", "origin", False, lambda row: checkpoints.called(*row[1:])),
     _Table("files", "path", False, lambda row: checkpoints.file_length(*row[1:])),
     _Table("origins", "id", True, lambda row: stored_origins.decode(row[2])),
     _Table("spool", "id", True, _a_row),

@@ -27,7 +27,7 @@ import structlog
 import trio
 
 from logroute.router import checkpoints, dead_letters, spool, stored_origins
-from logroute.router.checkpoints import FORGET_AFTER_S, as_position
+from logroute.router.checkpoints import FORGET_AFTER_S, Called, as_position
 from logroute.router.database import StateError, give_back_space, is_damage, transaction
 from logroute.router.dead_letters import Letter, StoredLetter
 from logroute.router.position import Position, Reached
@@ -50,6 +50,8 @@ class _Changes(msgspec.Struct):
     """What one transaction stores beside the files' lengths."""
 
     positions: dict[str, Position | Reached] = msgspec.field(default_factory=dict)
+    names: dict[str, Called | None] = msgspec.field(default_factory=dict)
+    """What origins are called; None: it is of no use any more."""
     gone: dict[str, float | None] = msgspec.field(default_factory=dict)
     """Since when an origin is gone; None where it is back."""
     forgotten: set[str] = msgspec.field(default_factory=set)
@@ -63,6 +65,7 @@ class _Changes(msgspec.Struct):
         """Both, where the newer ones win."""
         return _Changes(
             self.positions | newer.positions,
+            self.names | newer.names,
             self.gone | newer.gone,
             self.forgotten | newer.forgotten,
             self.removed | newer.removed,
@@ -101,6 +104,7 @@ class RouteState:
         self.route = route
         self.path = folder / "routes" / f"{quote(route, safe='')}.db" if folder is not None else None
         self._reached: dict[str, Position | Reached] = {}
+        self._names: dict[str, Called] = {}
         self.files: dict[str, FileLength] = {}
         self.born = 0.0
         """When the route was first seen, seconds since the epoch."""
@@ -159,6 +163,7 @@ class RouteState:
         self._tidy_at = trio.current_time() + TIDY_EVERY_S
         self.born = contents.born
         self._reached, self._gone, self.files = contents.positions, contents.gone, contents.files
+        self._names = contents.names
         self._stored_files = dict(self.files)
         self.spooled, self.spooled_since = contents.spooled, contents.spooled_since
         self.lost_records = contents.lost_records
@@ -200,7 +205,8 @@ class RouteState:
     def _take_over(self, contents: Contents) -> None:
         """The file was made anew while we ran: what we know besides is to be stored again."""
         changes = self._changes
-        self._changes = _Changes(dict(self._reached), dict(self._gone)).older_than(changes)
+        known = _Changes(dict(self._reached), dict(self._names), dict(self._gone))
+        self._changes = known.older_than(changes)
         self._stored_files = contents.files
         self._origins.store_again()
         letters = changes.letters | (self._storing.letters if self._storing is not None else {})
@@ -230,6 +236,20 @@ class RouteState:
         """The route has acknowledged this origin up to here. Stored with the next commit."""
         self._reached[origin] = self._changes.positions[origin] = position
         self._changed.set()
+
+    def called(self, origin: str) -> Called | None:
+        """What an origin was called when the route took it last; None where that is not known."""
+        return self._names.get(origin)
+
+    def call(self, origin: str, called: Called | None) -> None:
+        """It is called so, for this route; None: what it was called matters to nobody any more."""
+        if called != self._names.get(origin):
+            if called is None:
+                del self._names[origin]
+            else:
+                self._names[origin] = called
+            self._changes.names[origin] = called
+            self._changed.set()
 
     def met(self, origin: str) -> None:
         """The origin is there, whatever was said of it before."""
@@ -559,7 +579,9 @@ class RouteState:
             self._changes.gone.pop(origin, None)
             self._met.discard(origin)
             self._reached.pop(origin, None)
+            self._names.pop(origin, None)
             self._changes.positions.pop(origin, None)
+            self._changes.names.pop(origin, None)
             self._changes.forgotten.add(origin)
 
     def _store(
@@ -577,6 +599,8 @@ class RouteState:
         rows = [row.compressed() for row in packed]
         with transaction(database):
             checkpoints.store(database, changes.positions, changes.gone, changes.forgotten, now)
+            if changes.names:
+                checkpoints.store_names(database, changes.names)
             checkpoints.store_files(database, files, self._stored_files)
             if origins:
                 stored_origins.insert(database, origins)

@@ -45,6 +45,7 @@ class Contents(msgspec.Struct):
     born: float
     """When the route was first seen, seconds since the epoch; 0 where nobody knows any more."""
     positions: dict[str, Position | Reached]
+    names: dict[str, checkpoints.Called]
     gone: dict[str, float]
     files: dict[str, FileLength]
     spooled: spool.Totals
@@ -209,6 +210,7 @@ class StateFile:
         return Contents(
             born=float(wanted["born"]),
             positions=stored.positions,
+            names=stored.names,
             gone=stored.gone,
             files=stored.files,
             spooled=spool.totals(database),

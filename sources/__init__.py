@@ -8,7 +8,7 @@ one route and to no other ever, also if that is removed and there is another one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -128,6 +128,9 @@ class Emit(Protocol):
         If not, reading apart for them ends: they have `joined`, and are met anew if they take it again.
         """
 
+    def renamed(self, origin: Origin, until: Position) -> None:
+        """What is read up to there was said under the name before, what is behind it, by this origin."""
+
     def joined(self, origin: Origin, routes: Iterable[str]) -> None:
         """These routes have been given all that the live reader has read: they are with it again."""
 
@@ -186,6 +189,9 @@ class Checkpoints(Protocol):
         this returns. An origin that no route takes has no checkpoints; one that only routes will take which
         are not open yet is to be kept from its beginning (under the empty name).
         """
+
+    def called(self, key: str) -> Collection[str]:
+        """What routes knew an origin as, by its key, when they took it last: maybe before the last start."""
 
     def gone(self, origin: Origin) -> None:
         """The origin has been removed, and everything of it was emitted: forget it in time."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import msgspec
 import structlog
 import trio
 from pydantic import Field, PrivateAttr, field_validator
@@ -274,7 +275,17 @@ class DockerSource(Source[DockerOptions]):
         if container.engine_log is not None:
             apart = bool(container.places) or container.catching_up
             container.engine_log.rename(origin, at, read_apart=apart)
+            self._emit.renamed(origin, container.engine_log.position)
             await self._meet_late_by_api(container, container.engine_log)
+
+    def _name_as_before(self, container: Container) -> None:
+        """What it said before it was renamed, while nobody looked, was said under its name of then. Nobody
+        knows up to where: as if that were heard of now."""
+        origin = container.origin
+        called = self._checkpoints.called(origin.key)
+        if called and origin.name not in called:
+            container.origin = msgspec.structs.replace(origin, name=min(called), takers=None, start=None)
+            container.renamed_at = iso_time(self._engine.now_ns())
 
     async def _opened(self, container: Container) -> None:
         """It is open; what was heard of its name meanwhile counts now."""
@@ -284,12 +295,12 @@ class DockerSource(Source[DockerOptions]):
             with suppress(EngineError):  # the engine's list will tell
                 await self._renamed(container, at)
 
-    @staticmethod
-    def _name(container: Container, log: LogFile) -> None:
+    def _name(self, container: Container, log: LogFile) -> None:
         """What was read of a log that is closed had its name of then; what comes has the newest."""
         if log.newest_origin is not container.origin:
             log.rename(container.origin, log.spot, log.position)
             log.origin = container.origin
+            self._emit.renamed(container.origin, log.position)
 
     # --- containers -----------------------------------------------------------------------------------
 
@@ -327,6 +338,8 @@ class DockerSource(Source[DockerOptions]):
             origin = started.origin if started else self._origin(details)
             new = self._events.is_new(details.id)
             container = Container(details, origin, ended=not details.running, new=new)
+            self._name_as_before(container)
+            origin = container.origin
             container.ignored = self._ignored(details, origin)
             container.details = details.slim()
             self.containers[details.id] = container

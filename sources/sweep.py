@@ -241,6 +241,7 @@ class Sweep:
             end = log.spot, log.position
         if self._reads(log):  # else it is opened anew, or done
             log.rename(origin, *end)
+            self._emit.renamed(origin, end[1])
             self._at_old_names[log] = None
 
     def _is_still(self, log: LogFile) -> bool:

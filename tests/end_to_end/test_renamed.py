@@ -233,3 +233,91 @@ async def test_by_api_a_container_that_was_renamed_when_it_had_ended_is_there_fo
         await daemon.reload(make_plan(config, world.folder / "state", False))
         await world.until(10, "late")
     assert world.messages("late") == numbers(1, 10)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("running", [True, False], ids=["running", "ended"])
+async def test_what_was_said_before_a_container_was_renamed_while_the_daemon_was_down_has_the_old_name(
+    world: World, read: str, running: bool
+) -> None:
+    """A route that takes the old name alone lost all that it was behind with, without a word."""
+    configure(world, read, joins=False)
+    web = world.container("web")
+    async with world.running() as daemon:
+        write(web, 1, 10)
+        for name in ("all", "web"):
+            await world.until(10, name)
+        daemon.router.routes["web"].pause(time.time())
+        write(web, 11, 20)
+        for name in ("all", "both"):
+            await world.until(20, name)
+    write(web, 21, 25)
+    web.rename("db")
+    write(web, 26, 30)
+    if not running:
+        web.exit(0)
+    async with world.running() as daemon:
+        await world.until(30, "web")
+        await world.until(30, "all")
+        if running:
+            await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+            await trio.sleep(0.3)
+            write(web, 31, 40)
+            for name in ("all", "both"):
+                await world.until(40, name)
+        lost = daemon.router.routes["web"].lost
+    assert world.messages("web") == numbers(1, 30)
+    assert lost == {}
+    last = 40 if running else 30
+    for name in ("all", "both"):
+        records = world.records(name)
+        assert [record["message"] for record in records] == numbers(1, last)
+        assert [record["container"]["name"] for record in records] == ["web"] * 30 + ["db"] * (last - 30)
+    async with world.running() as daemon:  # nothing comes again
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        if running:
+            write(web, 41, 50)
+            for name in ("all", "both"):
+                await world.until(50, name)
+        assert daemon.router.routes["web"].lost == {}
+    assert world.messages("web") == numbers(1, 30)
+
+
+@pytest.mark.parametrize("read", ["file", "api"])
+@pytest.mark.parametrize("behind", [True, False], ids=["behind", "had all"])
+async def test_what_a_route_is_behind_with_under_a_name_that_only_an_earlier_run_knew_is_counted(
+    world: World, read: str, behind: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(world, read, joins=False)
+    web = world.container("web")
+    async with world.running(UNDELIVERED if behind else DONE) as daemon:
+        write(web, 1, 10)
+        for name in ("all", "both", "web"):
+            await world.until(10, name)
+        if behind:
+            daemon.router.routes["web"].pause(time.time())
+        write(web, 11, 20)
+        for name in ("all", "both") if behind else ("all", "both", "web"):
+            await world.until(20, name)
+        web.rename("db")
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        await trio.sleep(0.3)
+        write(web, 21, 30)
+        await world.until(30, "all")
+        if behind:
+            daemon.stop()
+            daemon.stop()
+    async with world.running() as daemon:
+        write(web, 31, 40)
+        await world.until(40, "all")
+        lost = daemon.router.routes["web"].lost
+    said = [line for line in capsys.readouterr().out.splitlines() if "container was renamed before" in line]
+    if not behind:
+        assert (lost, said) == ({}, [])
+        return
+    assert lost["renamed"].gaps == 1
+    assert "" < lost["renamed"].since < lost["renamed"].until
+    assert (lost["renamed"].bytes > 0) == (read == "file")
+    assert len(said) == 1
+    for part in ("before=web", "container=db", "reason=renamed", "routes=['web']"):
+        assert part in said[0]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from logroute.router.checkpoints import Called
 from logroute.router.match import EVERYTHING
 from logroute.router.position import BEGINNING, Position, Reached
 from logroute.router.record import Batch, Origin, Reader, Record
@@ -88,6 +89,11 @@ class Routes:
 
     def takes_over(self, reader: Reader, origin: Origin) -> None: ...
 
+    def called(self, key: str) -> Sequence[str]:
+        return ()
+
+    def renamed(self, origin: Origin, until: Position) -> None: ...
+
     async def meet(self, starts: Mapping[Origin, Start]) -> Mapping[Origin, Mapping[str, Position]]:
         found: dict[Origin, dict[str, Position]] = {}
         for origin, start in starts.items():
@@ -158,6 +164,11 @@ class Gate:
             self.place = batch.after
 
     def met(self, origin: str) -> None: ...
+
+    def called(self, origin: str) -> None:
+        return None
+
+    def call(self, origin: str, called: Called | None) -> None: ...
 
     def reached(self) -> Mapping[str, Position]:
         return {}
