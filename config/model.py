@@ -209,7 +209,8 @@ class RouteOptions(Options):
     retry: RetryOptions = RetryOptions()
     """How a failed delivery is tried again."""
     start: Start | None = Field(default=None, examples=["24h", "beginning"])
-    """Where a new route begins in the logs that are there: stronger than the source's `start`."""
+    """Where a new route begins in the logs that are there: stronger than the source's `start`, which counts
+    without it; also for a route that is made while the daemon runs."""
 
 
 class LimitOptions(Options):

@@ -10,8 +10,11 @@ from logroute.router.times import iso_time
 from logroute.sources import Start
 
 
-def first_position(route: Route, start: Start) -> Position:
-    """Where a route begins that has no checkpoint of it."""
+def first_position(route: Route, start: Start, here: Position | None = None) -> Position:
+    """Where a route begins that has no checkpoint of it; the log is read, if it is, and the reader is `here`.
+
+    Where a place is known for `now`, it is that: not every log says times.
+    """
     wanted = route.settings.start
     if start.read:
         return start.position
@@ -25,7 +28,7 @@ def first_position(route: Route, start: Start) -> Position:
     if isinstance(wanted, float | int):
         return Position(since=iso_time(int((time.time() - wanted) * 1e9)))
     if wanted == "now":
-        return Position(since=iso_time(time.time_ns()))
+        return here or Position(since=iso_time(time.time_ns()))
     return start.position
 
 

@@ -456,7 +456,9 @@ class Router:
         position = self._place(route, origin)
         if position is None:
             kept = self._kept.get(origin.key) if route.name in self._expected else None
-            position = first_position(route, kept or Start("", origin.start or here))
+            position = first_position(
+                route, kept or Start("", origin.start or here), here if kept is None else None
+            )
             if reader is None or reader.routes is not None:
                 position = here
             route.begin(origin.key, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,45 @@ def test_what_was_answered_is_there_after_kill_9(tmp_path: Path, daemon: Daemon)
         "own": False,
         "copy": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("source_start", "start", "first"),
+    [
+        ("now", None, "n 3"),
+        ("beginning", None, "n 1"),
+        ("now", "beginning", "n 1"),
+        ("beginning", "now", "n 3"),
+        ("now", "now", "n 3"),
+    ],
+)
+def test_a_route_begins_where_its_start_says_else_the_sources_and_kill_9_behind_the_answer_moves_nothing(
+    tmp_path: Path, daemon: Daemon, source_start: str, start: str | None, first: str
+) -> None:
+    """`now` is the moment of the answer, not that of the next start."""
+    daemon.kill()
+    shutil.rmtree(tmp_path / "state")
+    daemon.config.write_text(daemon.config.read_text().replace("start: beginning", f"start: {source_start}"))
+    daemon.start()
+    api, copy = Api(tmp_path), tmp_path / "copy.log"
+    lines = ["n 1"]
+
+    def say(*more: str) -> None:
+        lines.extend(more)
+        with (tmp_path / "app.log").open("a") as log:
+            log.writelines(f"{line}\n" for line in more)
+
+    say("n 2")
+    wait_until(lambda: str(api.ask("GET", "/v1/stats").json()).count("'received': ") > 0, "it runs")
+    body = {"sink": f"file://{copy}?format=raw"} | ({"start": start} if start else {})
+    assert api.ask("PUT", "/v1/routes/copy", body).status_code == 201
+    daemon.kill()
+    say("n 3")
+    daemon.start()
+    say("n 4")
+    expected = lines[lines.index(first) :]
+    wait_until(lambda: copy.exists() and copy.read_text().splitlines()[-1:] == ["n 4"], "it delivers")
+    assert copy.read_text().splitlines() == expected
 
 
 def test_what_a_route_had_accepted_outlives_kill_9(tmp_path: Path, daemon: Daemon) -> None:
