@@ -24,7 +24,7 @@ from elasticsearch import AsyncElasticsearch
 
 from logroute.sinks import Retryable
 from logroute.sinks._http_client import HttpClient
-from logroute.sinks.elasticsearch_bulk import FILTER
+from logroute.sinks.elasticsearch_bulk import FILTER, SHORT_BYTES
 from logroute.sinks.failures import excerpt
 from logroute.sinks.http_answers import Answer
 from logroute.sinks.http_proxies import proxy_for
@@ -38,12 +38,18 @@ BULK_HEADERS = {"content-type": "application/x-ndjson", "accept": "application/j
 JSON_HEADERS = {"content-type": "application/json", "accept": "application/json"}
 
 
-ANSWER_BYTES = 64 << 20
-"""More than any answer has; one that is longer is cut, and so none."""
 CONNECTIONS = 8
 
 _TYPE = "application/json"
 """What each answer is to the library, which hands on its bytes as they are."""
+
+
+class _Request(NamedTuple):
+    """What goes through the library in the place of a body."""
+
+    body: bytes
+    answer_bytes: int
+    """An answer has fewer; one that has not is none."""
 
 
 class _Response(NamedTuple):
@@ -60,7 +66,6 @@ class _Node(BaseAsyncNode):
             config.ssl_context,
             proxy_for(self.base_url),
             connections=config.connections_per_node,
-            answer_bytes=ANSWER_BYTES,
             answer_s=math.inf,
         )
 
@@ -68,14 +73,14 @@ class _Node(BaseAsyncNode):
         self,
         method: str,
         target: str,
-        body: bytes | None = None,
+        body: Any = None,
         headers: HttpHeaders | None = None,
         request_timeout: Any = None,
     ) -> Any:
         began = time.perf_counter()
         given = {**dict(self._headers), **dict(headers or {})}
         try:
-            answer = await self._http.ask(method, self.base_url + target, given, body or b"")
+            answer = await self._ask(method, self.base_url + target, given, body)
         except Retryable as error:
             raise ConnectionError(str(error), errors=(error,)) from error
         meta = ApiResponseMeta(
@@ -88,6 +93,15 @@ class _Node(BaseAsyncNode):
         )
         return _Response(meta, answer.body)
 
+    async def _ask(self, method: str, url: str, headers: dict[str, str], request: _Request) -> Answer:
+        """Raises Retryable, also where it goes on and on: a host that does so is left alone for a while."""
+        answer = await self._http.ask(method, url, headers, request.body, request.answer_bytes)
+        most = request.answer_bytes
+        if answer.status == 200 and len(answer.body) >= most:
+            said = excerpt(answer.body)
+            raise Retryable(f"what answers is no Elasticsearch: {most} bytes and more, {said}")
+        return answer
+
     async def close(self) -> None:  # type: ignore[override]
         await self._http.close()
 
@@ -98,8 +112,8 @@ class _Bytes(Serializer):
     def loads(self, data: bytes) -> bytes:
         return data
 
-    def dumps(self, data: Any) -> bytes:
-        return bytes(data)
+    def dumps(self, data: Any) -> Any:
+        return data
 
 
 class Client:
@@ -140,17 +154,24 @@ class Client:
             )
         return cls(client, where, options)
 
-    async def bulk(self, index: str, body: bytes, *, pipeline: bool) -> Answer:
-        """Raises Retryable without an answer; cancelled, it closes the connection."""
+    async def bulk(self, index: str, body: bytes, *, answer_bytes: int, pipeline: bool) -> Answer:
+        """Raises Retryable without an answer, or with one of more bytes; cancelled, closes the connection."""
         path = f"/{quote(index, safe='')}/_bulk" if index else "/_bulk"
         passing = self._pipeline if pipeline else ""
-        return await self.ask("POST", f"{path}?filter_path={FILTER}{passing}", body, self._headers)
+        target = f"{path}?filter_path={FILTER}{passing}"
+        return await self.ask("POST", target, body, self._headers, answer_bytes)
 
-    async def ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    async def ask(
+        self, method: str, target: str, body: bytes, headers: dict[str, str], answer_bytes: int = SHORT_BYTES
+    ) -> Answer:
         """One request. Raises Retryable."""
         try:
             response = await self._client.transport.perform_request(
-                method, target, body=body, headers={**self._own, **headers}, max_retries=0
+                method,
+                target,
+                body=_Request(body, answer_bytes),
+                headers={**self._own, **headers},
+                max_retries=0,
             )
         except (TransportError, ApiError) as error:
             raise Retryable(f"{self._where}: {_reason(error)}") from error

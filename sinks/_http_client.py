@@ -66,8 +66,10 @@ class HttpClient:
                 "begin with http:// or https://; set NO_PROXY, or the sink's `proxy` where it has one"
             ) from error
 
-    async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """One request and its answer.
+    async def ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, answer_bytes: int | None = None
+    ) -> Answer:
+        """One request and its answer, of which so much is read, where that is not what usually is.
 
         Raises Retryable, with only the reason for its text, where there was no answer. Cancelled, it closes
         the connection.
@@ -88,7 +90,8 @@ class HttpClient:
                 self.over = stream = response.extensions["network_stream"]
                 hand_over_at_once(stream.get_extra_info("socket"))
                 said = {name.lower(): value for name, value in response.headers.items()}
-                body, whole = await self._beginning(response)
+                most = self._answer_bytes if answer_bytes is None else answer_bytes
+                body, whole = await self._beginning(response, most)
                 if _says_more(response):
                     await _give_up(stream)
                 cookies = response.headers.get_list("set-cookie") if "set-cookie" in said else ()
@@ -102,21 +105,19 @@ class HttpClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _beginning(self, response: httpx.Response) -> tuple[bytes, bool]:
+    async def _beginning(self, response: httpx.Response, most: int) -> tuple[bytes, bool]:
         """As much of an answer's body as is read, and whether that is all; else the connection is closed."""
-        parts: list[bytes] = []
+        found = bytearray()  # no list: chunks may be as small as the server likes
         whole = False
-        left = self._answer_bytes
         # The status has been said. A body that is long, late or cut short changes nothing about it.
         with suppress(httpx.HTTPError), trio.move_on_after(self._answer_s) as reading:
             async for chunk in response.aiter_raw():
-                parts.append(chunk[:left])
-                left -= len(parts[-1])
-                if not left:
+                found += chunk[: most - len(found)]
+                if len(found) >= most:
                     # Not `break`: it would leave the generators below to the garbage collector.
                     reading.cancel()
-            whole = left > 0
-        return b"".join(parts), whole
+            whole = len(found) < most
+        return bytes(found), whole
 
 
 def _says_more(response: httpx.Response) -> bool:

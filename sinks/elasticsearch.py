@@ -38,6 +38,7 @@ from logroute.sinks import (
 from logroute.sinks.elasticsearch_bulk import (
     BulkError,
     Verdict,
+    answer_bytes,
     escape_index,
     legal_index,
     operations,
@@ -308,7 +309,8 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
         sent = body
         if self.options.compress == "gzip":  # milliseconds in which others want to go on
             body = await trio.to_thread.run_sync(_gzip, body, abandon_on_cancel=True)
-        answer = await self._client.bulk(index, body, pipeline=pipeline)
+        most = answer_bytes(sent, count)
+        answer = await self._client.bulk(index, body, answer_bytes=most, pipeline=pipeline)
         if answer.status == 200:
             try:
                 return answer, verdict(answer.body, count, sent)

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Iterator
 
 EXCERPT_CHARACTERS = 200
+_LOOKED_AT = 4096
+"""How much of a text an excerpt is made of: receivers may say megabytes."""
 CERTIFICATE_REFUSED = "the receiver refuses our TLS certificate"
 _CERTIFICATE_ALERTS = {
     "SSLV3_ALERT_BAD_CERTIFICATE",
@@ -59,6 +61,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def excerpt(text: bytes | str) -> str:
     """What a receiver said, harmless and short enough for a line of the log: no controls, no line breaks."""
+    text = text[:_LOOKED_AT]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     line = " ".join("".join([c if c.isprintable() else " " for c in text]).split())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -23,6 +26,7 @@ from logroute.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from logroute.sinks.elasticsearch_bulk import (
     BulkError,
     Verdict,
+    answer_bytes,
     escape_index,
     legal_index,
     operations,
@@ -31,7 +35,7 @@ from logroute.sinks.elasticsearch_bulk import (
 from logroute.sinks.elasticsearch_template import pattern_of
 from logroute.sources.log_chain import fingerprint
 from logroute.sources.log_formats import Chunk, LogStatistics, TextFormat
-from tests.sinks.http_server import HttpServer, answer, in_a_thread
+from tests.sinks.http_server import HttpServer, Request, answer, in_a_thread
 from tests.sinks.test_contract import Context
 
 WEB = Origin(
@@ -231,6 +235,42 @@ def test_what_a_pipeline_refuses_by_fail_is_rejected_though_that_is_answered_wit
     assert not found.postponed
 
 
+@pytest.mark.parametrize(
+    "item", [b"{}", b'{"create":{}}', b'{"create":{"status":1}}', b'{"create":{"status":1,"_id":"ab"}}']
+)
+def test_an_answer_of_many_small_items_takes_little_more_memory_than_its_bytes(item: bytes) -> None:
+    body = b'{"errors":true,"items":[%b]}' % b",".join([item] * ((1 << 20) // len(item)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BulkError):
+            verdict(body, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(body)
+
+
+def test_a_long_reason_is_looked_at_as_fast_as_it_is_read() -> None:
+    """Whether it speaks of a pipeline was asked in a time that is the square of it."""
+    reason = "pipeline with id [" * 100_000
+    error = {"type": "illegal_argument_exception", "reason": reason}
+    body = json.dumps({"errors": True, "items": [{"create": {"status": 400, "error": error}}]}).encode()
+    began = time.process_time()
+    assert len(str(verdict(body, 1).rejected[0])) < 300
+    assert time.process_time() - began < 1
+
+
+def test_there_is_room_for_an_answer_that_refuses_everything_and_quotes_it() -> None:
+    fields = {"numbers": [1] * 1000}
+    records = [DetailedRecord("said", "stdout", time_of(number), fields=fields) for number in range(100)]
+    sent = operations(batch_of(records))
+    reason = "failed to parse field [fields.numbers] of type [date]. Preview of field's value: '{}'"
+    refused = item(400, "document_parsing_exception", reason.format(fields["numbers"]))
+    refused["create"]["_id"] = ids_of(sent)[0]
+    body = json.dumps({"errors": True, "items": [refused] * 100}).encode()
+    assert len(sent) < len(body) < answer_bytes(sent, 100)
+
+
 @given(st.binary(max_size=100))
 def test_whatever_is_answered_is_read_or_told(body: bytes) -> None:
     try:
@@ -410,6 +450,29 @@ async def test_an_answer_that_does_not_say_what_is_wrong_delivers_nothing(
     with pytest.raises(Retryable, match=r"names none|were sent"):
         await sink.deliver([batch(1, 2)])
     assert sink.statistics().created == 0
+    await sink.close()
+
+
+async def test_an_answer_that_goes_on_and_on_is_read_no_further_than_one_can_be(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    written = 0
+
+    async def for_ever(stream: trio.SocketStream, _: Request) -> None:
+        nonlocal written
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while written < 64 << 20:
+            await stream.send_all(b"8000\r\n" + b"[" * 0x8000 + b"\r\n")
+            written += 0x8000
+
+    server.behaviours.append(for_ever)
+    sink = sink_to(server.url, tmp_path)
+    words = r": what answers is no Elasticsearch: \d+ bytes and more, \[\["
+    with trio.fail_after(60), pytest.raises(Retryable, match=words):
+        await sink.deliver([batch(1, 2)])
+    assert written < 16 << 20, "the rest is what the kernels of both sides take"
+    server.behaviours.append(says(CREATED))
+    assert await sink.deliver([batch(1, 2)]) == DELIVERED
     await sink.close()
 
 
