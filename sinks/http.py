@@ -2,7 +2,8 @@
 
 Owns one connection, or a few where an encoding says so (`http_lanes`), which it keeps while it is used.
 Redirects are not followed: a log goes where its owner has said. What a body is, and what is read out of an
-answer beside its status, is an encoding's (`http_encoding`). See docs/http.md.
+answer beside its status, is an encoding's (`http_encoding`). What of a delivery is still to be sent is known
+by `http_requests`. See docs/http.md.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from __future__ import annotations
 import base64
 import time
 import zlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import msgspec
 import trio
 import zstandard
 from pydantic import Field, field_validator, model_validator
@@ -27,7 +26,6 @@ from logroute.config.uri import shown
 from logroute.sinks import (
     DELIVERED,
     Outcome,
-    Postponed,
     Refused,
     Rejected,
     Retryable,
@@ -48,6 +46,7 @@ from logroute.sinks.http_encoding import (
 from logroute.sinks.http_headers import checked_headers, is_value
 from logroute.sinks.http_lanes import Lane, Strayed
 from logroute.sinks.http_proxies import NO_PROXY, PORTS, proxy_for
+from logroute.sinks.http_requests import Requests, Settled, of_delivery, postponed, together
 from logroute.sinks.loki_push import LokiEncoding, LokiOptions
 from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
@@ -279,7 +278,7 @@ class HttpSink(Sink[HttpOptions]):
             await lane.close()
 
     async def _deliver(self, batches: Sequence[Batch], lane: Lane) -> Outcome:
-        requests = _Requests(self._encoding.shares(batches))
+        requests = Requests(self._encoding.shares(batches))
         alone = len(requests.left) == 1
         outcomes: list[Outcome] = []
         refused: list[tuple[Share, Refused]] = []
@@ -303,7 +302,7 @@ class HttpSink(Sink[HttpOptions]):
                 if alone and not done:
                     raise
                 done += 1
-                requests.done(_Settled())
+                requests.done(Settled())
                 named = list(share.named())
                 if len(named) > 1:
                     refused.append((share, error))
@@ -313,37 +312,37 @@ class HttpSink(Sink[HttpOptions]):
                 if not done:
                     raise
                 await lane.close()
-                left = [each for later in requests.left for each in _postponed(later, error)]
+                left = [each for later in requests.left for each in postponed(later, error)]
                 outcomes.append(Outcome(postponed=left, after_s=error.after_s))
                 break
         if refused and not outcomes:
             raise refused[0][1]
         # Sent again without the others, they are halved if they are refused then.
-        outcomes += [Outcome(postponed=_postponed(share, error)) for share, error in refused]
-        return _together(outcomes)
+        outcomes += [Outcome(postponed=postponed(share, error)) for share, error in refused]
+        return together(outcomes)
 
-    async def _deliver_share(self, share: Share, lane: Lane) -> _Settled:
+    async def _deliver_share(self, share: Share, lane: Lane) -> Settled:
         """One request. Raises Retryable or Refused."""
         body = self._encoding.encode(share.batches)
         self._say_notes()
         if not body:
-            return _Settled()
+            return Settled()
         most = self._encoding.body_bytes
         if most is not None and len(body) > most and share.records > 1:
-            return _Settled(again=share.parts(-(-len(body) // most)), asked=False)
+            return Settled(again=share.parts(-(-len(body) // most)), asked=False)
         answer = await self._ask(body, lane)
         outcome = await self._meant(answer, share.batches, lane)
         self._say_notes()
         if isinstance(outcome, Outcome):
-            return _Settled(_of_delivery(outcome, share))
+            return Settled(of_delivery(outcome, share))
         if not outcome.reason:
             _, again = share.cut(outcome.taken)
-            return _Settled(again=[again], failure=self._failure(answer))
+            return Settled(again=[again], failure=self._failure(answer))
         before, behind = share.cut(outcome.at)
         _, again = before.cut(outcome.taken)
         record, behind = behind.cut(1)
         rejected = [Rejected(*each, outcome.reason) for each in record.named()]
-        return _Settled(Outcome(rejected), [again, behind], at=outcome.at)
+        return Settled(Outcome(rejected), [again, behind], at=outcome.at)
 
     def _say_notes(self) -> None:
         for event, details in self._encoding.take_notes():
@@ -417,81 +416,6 @@ class HttpSink(Sink[HttpOptions]):
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, longest_s)
         raise Retryable(f"{self._asked} is not confirmed within {wanted.within_s:g} s: {reason}")
-
-
-class _Settled(msgspec.Struct, frozen=True):
-    """What became of one request."""
-
-    outcome: Outcome = DELIVERED
-    """Said of the delivery's batches."""
-    again: Sequence[Share] = ()
-    """What of it is still to be sent."""
-    failure: Retryable | None = None
-    """Why not now."""
-    at: int | None = None
-    """The number of the record that stopped it."""
-    asked: bool = True
-    """Not so where its body had been too large: nothing became of it but what is still to be sent."""
-
-
-class _Requests:
-    """What of a delivery is still to be sent.
-
-    Behind a record that has stopped a request they begin small again, and double: else each such record would
-    cost sending all that is behind it.
-    """
-
-    def __init__(self, shares: Sequence[Share]) -> None:
-        self.left = deque(shares)
-        self._most: int | None = None
-
-    def next(self) -> Share:
-        """The first, no larger than the next request may be. It stays in `left` until it is done."""
-        if self._most is not None and self.left[0].records > self._most:
-            self.left.extendleft(reversed(self.left.popleft().cut(self._most)))
-        return self.left[0]
-
-    def done(self, settled: _Settled) -> None:
-        """This became of it."""
-        share = self.left.popleft()
-        self.left.extendleft([each for each in reversed(settled.again) if each.records])
-        if settled.at is not None:
-            self._most = 2 * settled.at + 1
-        elif self._most is not None:
-            self._most = 2 * share.records + 1
-
-
-def _of_delivery(outcome: Outcome, share: Share) -> Outcome:
-    """What became of a share, said of the delivery's batches."""
-    if outcome is DELIVERED:
-        return outcome
-    index = share.indexes
-    return msgspec.structs.replace(
-        outcome,
-        rejected=tuple([Rejected(index[each.batch], each.record, each.reason) for each in outcome.rejected]),
-        postponed=tuple(
-            [Postponed(index[each.batch], each.record, each.reason) for each in outcome.postponed]
-        ),
-    )
-
-
-def _postponed(share: Share, error: Exception) -> list[Postponed]:
-    return [Postponed(index, record, str(error)) for index, record in share.named()]
-
-
-def _together(outcomes: Sequence[Outcome]) -> Outcome:
-    """One outcome of all of them."""
-    told = [each for each in outcomes if each is not DELIVERED]
-    if len(told) < 2:
-        return told[0] if told else DELIVERED
-    waits = [each.after_s for each in told if each.after_s is not None]
-    return Outcome(
-        tuple([rejected for each in told for rejected in each.rejected]),
-        tuple([postponed for each in told for postponed in each.postponed]),
-        after_s=max(waits, default=None),
-        unnamed=sum([each.unnamed for each in told]),
-        unnamed_reason=next((each.unnamed_reason for each in told if each.unnamed), ""),
-    )
 
 
 def _request(options: HttpOptions, encoding: Encoding) -> tuple[str, dict[str, str]]:
