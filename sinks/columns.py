@@ -8,6 +8,7 @@ that letters that are not ASCII cost no more than others.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -43,6 +44,13 @@ def woven(count: int, columns: Sequence[str | Sequence[str]]) -> str:
     for index, column in enumerate(columns):
         pieces[index::width] = [column] * count if isinstance(column, str) else column
     return "".join(pieces)
+
+
+def as_json(values: Sequence[Any]) -> list[str]:
+    """Each of them as JSON, as bytes. Raises UnicodeEncodeError."""
+    lines = _encode_lines(values).decode(BYTES).split("\n")  # within JSON a newline is escaped
+    del lines[-1]
+    return lines
 
 
 class Plain(msgspec.Struct, frozen=True):

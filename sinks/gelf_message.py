@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -20,8 +21,10 @@ from logroute.config.components import Options
 from logroute.router.json_text import nested_text
 from logroute.router.paths import image_reference
 from logroute.router.record import STREAMS, Origin, Record, Stream
+from logroute.sinks.columns import BYTES, as_json, woven
 from logroute.sinks.encoding import expressible
 from logroute.sinks.epoch import epoch_seconds
+from logroute.sinks.field_columns import Detailed, Piece, detailed, fields_texts
 from logroute.sinks.http_encoding import Encoding, Share
 from logroute.sinks.syslog_message import OF_STREAM, SEVERITIES
 
@@ -82,6 +85,9 @@ class GelfMessages:
 
     def encode(self, batch: Batch) -> list[bytes]:
         """A message for each record, none with a newline or NUL. No text makes it fail."""
+        if (columns := detailed(batch)) is not None:
+            with suppress(UnicodeEncodeError):
+                return self._in_columns(batch.origin, columns)
         records, origin = batch.records, batch.origin
         if not records:
             return []
@@ -105,20 +111,31 @@ class GelfMessages:
             lines = _json.encode_lines(made)
         return lines.split(b"\n")[:-1]
 
+    def _in_columns(self, origin: Origin, columns: Detailed) -> list[bytes]:
+        """The same, column by column. Raises UnicodeEncodeError."""
+        known, constants = columns.known, self._constants_of(origin)
+        kinds = [*zip(columns.streams, known.levels, strict=True)]
+        levels = {kind: _level(*kind, constants).decode(BYTES) for kind in {*kinds}}
+        messages = [text if text and not text.isspace() else EMPTY for text in columns.messages]
+        parts: list[Piece] = ['{"short_message":', as_json(messages), ',"timestamp":']
+        parts += [epoch_seconds(columns.times), ',"_record_id":', as_json(columns.ids)]
+        parts.append([levels[kind] for kind in kinds])
+        if known.truncated:
+            parts.append([_TRUNCATED if each else "" for each in known.truncated])
+        if known.errors:
+            parts.append([_as_more({"_error": each}) if each else "" for each in known.errors])
+        if known.fields:
+            parts.append(fields_texts(_flat(known.fields), _are_apart, _field_column, _fields_text))
+        return woven(len(kinds), [*parts, "}\n"]).encode(BYTES).split(b"\n")[:-1]
+
     def _behind(self, record: Record, constants: Mapping[Stream, bytes]) -> bytes:
-        constant = constants[record.stream]
+        level = _level(record.stream, record.level, constants)
         if type(record) is Record:
-            return b',"level":%d%b' % (OF_STREAM[record.stream], constant)
-        level = SEVERITIES.get(record.level or "", OF_STREAM[record.stream])
-        more: dict[str, Any] = {}
-        if record.level:
-            more["_level_name"] = record.level
-        if record.truncated:
-            more["_truncated"] = "true"
+            return level
+        more = _TRUNCATED if record.truncated else ""
         if record.error:
-            more["_error"] = expressible(record.error)
-        more |= _additional(record.fields or {}, _field_name)
-        return b',"level":%d%b%b' % (level, constant, b"," + _json.encode(more)[1:-1] if more else b"")
+            more += _as_more({"_error": expressible(record.error)})
+        return level + (more + _fields_text(record.fields or {})).encode(BYTES)
 
     def _constants_of(self, origin: Origin) -> dict[Stream, bytes]:
         found = self._constants.get(origin)
@@ -146,21 +163,72 @@ class GelfMessages:
         return found
 
 
-def _additional(values: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, str | int | float]:
-    """Additional fields: nested ones by their dotted names, values as numbers or text."""
-    found: dict[str, str | int | float] = {}
+_TRUNCATED = ',"_truncated":"true"'
+
+
+def _level(stream: Stream, level: str | None, constants: Mapping[Stream, bytes]) -> bytes:
+    """What stands there of a level, and what is constant behind its number."""
+    number = SEVERITIES.get(level or "", OF_STREAM[stream])
+    name = _as_more({"_level_name": expressible(level)}) if level else ""
+    return b',"level":%d%b%b' % (number, constants[stream], name.encode(BYTES))
+
+
+def _as_more(values: Mapping[str, Any]) -> str:
+    """More of a message, behind a comma, as text of bytes."""
+    return f",{_json.encode(values)[1:-1].decode(BYTES)}" if values else ""
+
+
+# --- fields -------------------------------------------------------------------------------------------
+
+
+def _fields_text(fields: Mapping[Any, Any]) -> str:
+    """What stands there of one record's own fields."""
+    return _as_more(_additional(fields, _field_name))
+
+
+def _field_column(key: str, values: Sequence[Any]) -> Sequence[Piece]:
+    """The same of one of many records' fields, of which none is nested."""
+    begin = f',"{_field_name(key)}":'
+    if {*map(type, values)} <= {str, int, float}:
+        with suppress(UnicodeEncodeError):
+            return [begin, as_json(values)]
+    return [
+        ["" if value is None else begin + _json.encode(_flat_value(value)).decode(BYTES) for value in values]
+    ]
+
+
+def _are_apart(keys: Sequence[str]) -> bool:
+    return len({*map(_field_name, keys)}) == len(keys)
+
+
+def _flat(fields: Sequence[Any]) -> Sequence[Any]:
+    """Fields of which none is nested, if there were such."""
+    kinds = {*map(type, chain.from_iterable([each.values() for each in fields if each]))}
+    if not any(issubclass(kind, Mapping) for kind in kinds):
+        return fields
+    return [dict(_dotted(each)) if each else None for each in fields]
+
+
+def _dotted(values: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """What there is, the nested by dotted names."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _additional({f"{key}.{below}": each for below, each in value.items()}, name_of)
-            continue
-        name = name_of(str(key))
-        if isinstance(value, str):
-            found[name] = expressible(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = value
+            yield from _dotted(value, f"{above}{key}.")
         elif value is not None:
-            found[name] = nested_text(value)
-    return found
+            yield f"{above}{key}", value
+
+
+def _additional(values: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, str | int | float]:
+    """Additional fields: nested ones by their dotted names, values as numbers or text."""
+    return {name_of(key): _flat_value(value) for key, value in _dotted(values)}
+
+
+def _flat_value(value: Any) -> str | int | float:
+    if isinstance(value, str):
+        return expressible(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return nested_text(value)
 
 
 def _additional_name(key: str) -> str:

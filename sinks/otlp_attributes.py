@@ -5,15 +5,20 @@ OpenTelemetry "Semantic conventions" 1.37 (container, host, k8s, service, log); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from logroute.router.json_text import nested_text
 from logroute.router.record import Origin, Record
 from logroute.sinks.encoding import expressible
+from logroute.sinks.field_columns import OfColumn, fields_texts
+from logroute.sinks.record_json import Known
 
 Attributes = dict[str, Any]
 """Names and values: text, numbers, truths, lists and mappings of such."""
+OfOne = Callable[[Attributes], str]
+"""What stands there of one record's."""
 
 SCOPE = "logroute"
 UID, STREAM = "log.record.uid", "log.iostream"
@@ -68,21 +73,50 @@ def resource_attributes(origin: Origin) -> Attributes:
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def record_attributes(record: Record) -> Attributes:
+def record_attributes(
+    fields: Mapping[Any, Any] | None, truncated: bool = False, error: str = ""
+) -> Attributes:
     """What a record has beside its line, its stream and its id; its fields keep their names."""
-    found: Attributes = {str(name): value for name, value in (record.fields or {}).items()}
+    found: Attributes = {str(name): value for name, value in (fields or {}).items()}
     found.pop(UID, None)
     found.pop(STREAM, None)
-    if record.truncated:
+    if truncated:
         found["log.record.truncated"] = True
-    if record.error:
-        found["exception.message"] = record.error
+    if error:
+        found["exception.message"] = error
     return found
+
+
+def attributes_of(record: Record) -> Attributes:
+    return record_attributes(record.fields, record.truncated, record.error)
+
+
+def attributes_texts(known: Known, count: int, of_column: OfColumn, of_one: OfOne) -> list[str]:
+    """Of each of so many records its attributes, encoded in columns."""
+    if not (known.fields or known.truncated or known.errors):
+        return [""] * count
+    fields: Sequence[Mapping[Any, Any] | None] = known.fields or [None] * count
+    if known.truncated or known.errors:
+        more = zip(fields, known.truncated or repeat(False), known.errors or repeat(""))  # noqa: B905
+        fields = [record_attributes(*each) if each[1] or each[2] else each[0] for each in more]
+    return fields_texts(
+        fields, {UID, STREAM}.isdisjoint, of_column, lambda each: of_one(record_attributes(each))
+    )
 
 
 def severity(level: str | None) -> int:
     """The number of a level; 0, unspecified, where there is none or nobody knows it."""
     return SEVERITY_NUMBERS.get(level or "", 0)
+
+
+def simple_type(values: Sequence[Any]) -> type | None:
+    """Which one of str, int, float and bool all of them have, as the protocol can have it; else None."""
+    kind, *others = {*map(type, values)}
+    if others or kind not in (str, int, float, bool):
+        return None
+    if kind is int and not -(1 << 63) <= min(values) <= max(values) < 1 << 63:
+        return None
+    return kind
 
 
 def value_of(value: Any, above: int = 0) -> Any:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import msgspec
 
 from logroute.router.record import Origin, Record, Stream
-from logroute.sinks.columns import BYTES, Plain, woven
+from logroute.sinks.columns import BYTES, Plain, as_json, woven
 from logroute.sinks.encoding import expressible
 from logroute.sinks.epoch import epoch_ns
-from logroute.sinks.otlp_attributes import STREAM, UID, Attributes, record_attributes, severity, value_of
+from logroute.sinks.field_columns import Detailed, Piece
+from logroute.sinks.otlp_attributes import (
+    STREAM,
+    UID,
+    Attributes,
+    attributes_of,
+    attributes_texts,
+    severity,
+    simple_type,
+    value_of,
+)
 
 content_type = "application/json"
 
@@ -99,6 +110,54 @@ def plain_records(prefix: Mapping[Stream, str], columns: Plain) -> bytes:
     return woven(len(columns.times), parts)[:-1].encode(BYTES)
 
 
+def detailed_records(columns: Detailed) -> bytes:
+    """LogRecords of which more is known, column by column. Raises UnicodeEncodeError."""
+    known, count = columns.known, len(columns.times)
+    behind = {
+        stream: (b'"},"attributes":[%b,{"key":%b,"value":{"stringValue":' % (raw, _encode(UID))).decode(BYTES)
+        for stream, raw in _STREAMS.items()
+    }
+    ends = {level: _end(level) for level in {*known.levels}}
+    parts: list[Piece] = ['{"timeUnixNano":"', epoch_ns(columns.times), '","body":{"stringValue":']
+    parts += [columns.texts(), [behind[stream] for stream in columns.streams], as_json(columns.ids), "}}"]
+    parts.append(attributes_texts(known, count, _column, _attributes_text))
+    parts.append([ends[level] for level in known.levels])
+    return woven(count, parts)[:-1].encode(BYTES)
+
+
+def _end(level: str | None) -> str:
+    """What stands behind the attributes, to the comma between two records."""
+    number = f',"severityNumber":{severity(level)}' if severity(level) else ""
+    text = f',"severityText":{_encode(expressible(level)).decode(BYTES)}' if level else ""
+    return f"]{number}{text}}},"
+
+
+def _column(name: str, values: Sequence[Any]) -> Sequence[Piece]:
+    """Attributes of one name."""
+    name = value_of(name)
+    begin = f',{{"key":{_encode(name).decode(BYTES)},"value":'
+    kind = simple_type(values)
+    if kind is not None and (kind is not float or all(map(math.isfinite, values))):
+        before, behind = _SIMPLE[kind]
+        with suppress(UnicodeEncodeError):
+            return [begin + before, as_json(values), behind + "}"]
+    return [begin, [_encode(any_value(value_of(value))).decode(BYTES) for value in values], "}"]
+
+
+_SIMPLE = {
+    str: ('{"stringValue":', "}"),
+    int: ('{"intValue":"', '"}'),
+    float: ('{"doubleValue":', "}"),
+    bool: ('{"boolValue":', "}"),
+}
+
+
+def _attributes_text(attributes: Attributes) -> str:
+    """Those of one record, each behind a comma."""
+    made = [_encode(attribute(value_of(name), value_of(value))) for name, value in attributes.items()]
+    return "".join([f",{each.decode(BYTES)}" for each in made])
+
+
 def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes:
     """Any LogRecords; the slower way. Never raises."""
     return _encode(
@@ -109,7 +168,7 @@ def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) ->
                 [
                     _STREAMS[record.stream],
                     attribute(UID, expressible(origin.record_id(record))),
-                    *(attribute(value_of(k), value_of(v)) for k, v in record_attributes(record).items()),
+                    *(attribute(value_of(k), value_of(v)) for k, v in attributes_of(record).items()),
                 ],
                 severity(record.level),
                 expressible(record.level or ""),

@@ -17,6 +17,7 @@ from logroute.sinks import DELIVERED, Outcome, Rejected, Retryable, otlp_json, o
 from logroute.sinks.columns import Plain, plain
 from logroute.sinks.epoch import epoch_ns
 from logroute.sinks.failures import excerpt
+from logroute.sinks.field_columns import Detailed, detailed
 from logroute.sinks.http_answers import Answer
 from logroute.sinks.http_encoding import ProtocolEncoding
 from logroute.sinks.otlp_attributes import SCOPE, Attributes, resource_attributes
@@ -39,6 +40,8 @@ class Form(Protocol):
     def content_type(self) -> str: ...
 
     def plain_records(self, prefix: Mapping[Stream, str], columns: Plain) -> bytes: ...
+
+    def detailed_records(self, columns: Detailed) -> bytes: ...
 
     def records(self, origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) -> bytes: ...
 
@@ -85,6 +88,11 @@ class OtlpEncoding(ProtocolEncoding):
             try:
                 return form.plain_records(origin.id_prefix, columns)
             except UnicodeEncodeError:  # half of a surrogate pair
+                pass
+        elif (details := detailed(batch)) is not None:
+            try:
+                return form.detailed_records(details)
+            except UnicodeEncodeError:
                 pass
         records = batch.records
         return form.records(origin, records, epoch_ns([record.time for record in records]))

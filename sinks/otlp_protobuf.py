@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,17 @@ from logroute.router.record import Origin, Record, Stream
 from logroute.router.times import TIME_LENGTH
 from logroute.sinks.columns import BYTES, Plain, pieces, woven
 from logroute.sinks.epoch import packed_ns
-from logroute.sinks.otlp_attributes import STREAM, UID, Attributes, record_attributes, severity, value_of
+from logroute.sinks.field_columns import Detailed, Piece
+from logroute.sinks.otlp_attributes import (
+    STREAM,
+    UID,
+    Attributes,
+    attributes_of,
+    attributes_texts,
+    severity,
+    simple_type,
+    value_of,
+)
 
 content_type = "application/x-protobuf"
 
@@ -126,7 +137,7 @@ def plain_records(prefix: Mapping[Stream, str], columns: Plain) -> bytes:
     sizes = list(map(len, texts))
     alike = {size: _before(size, behind_bytes) for size in set(sizes)}
     before_time, before_message = zip(*[alike[size] for size in sizes], strict=True)
-    parts: list[str | Sequence[str]] = [
+    parts: list[Piece] = [
         before_time,
         pieces(packed_ns(times), 8),
         before_message,
@@ -148,12 +159,87 @@ def _before(message: int, behind: int) -> tuple[str, str]:
 def _before_id(stream: Stream, prefix: str) -> str:
     """What stands between a message and the time that ends its id."""
     begins = prefix.encode()
-    size = len(begins) + TIME_LENGTH
-    string = _STRING + varint(size) + begins
-    value = _VALUE + varint(len(string) + TIME_LENGTH) + string
-    key = text(_KEY, UID)
-    return (_STREAMS[stream] + _ATTRIBUTE + varint(len(key) + len(value) + TIME_LENGTH) + key + value).decode(
-        BYTES
+    string = _STRING + varint(len(begins) + TIME_LENGTH) + begins
+    return _STREAMS[stream].decode(BYTES) + _before_value(UID, string, TIME_LENGTH)
+
+
+def _before_value(name: str, begins: bytes, more: int) -> str:
+    """What stands of an attribute before its value, and how that begins; so many bytes of it are behind."""
+    value = _VALUE + varint(len(begins) + more) + begins
+    key = text(_KEY, name)
+    return (_ATTRIBUTE + varint(len(key) + len(value) + more) + key + value).decode(BYTES)
+
+
+def detailed_records(columns: Detailed) -> bytes:
+    """LogRecords of which more is known, column by column. Raises UnicodeEncodeError."""
+    known, texts, count = columns.known, columns.bare(), len(columns.times)
+    levels = {level: _severity(level).decode(BYTES) for level in {*known.levels}}
+    streams = {stream: made.decode(BYTES) for stream, made in _STREAMS.items()}
+    behind_time = [
+        [levels[level] for level in known.levels],
+        [*map({size: _before_body(size) for size in {*map(len, texts)}}.__getitem__, map(len, texts))],
+        texts,
+        [streams[stream] for stream in columns.streams],
+        *_texts_column(UID, columns.ids),
+        attributes_texts(known, count, _column, _attributes_text),
+    ]
+    # Joined first, because their length stands before the time.
+    behind = [*map("".join, zip(*behind_time, strict=True))]
+    sizes = [*map(len, behind)]
+    before = {size: _LOG_RECORD + varint(len(_TIME) + 8 + size) + _TIME for size in {*sizes}}
+    begins = {size: each.decode(BYTES) for size, each in before.items()}
+    parts: list[Piece] = [[begins[size] for size in sizes], pieces(packed_ns(columns.times), 8), behind]
+    return woven(count, parts).encode(BYTES)
+
+
+def _before_body(size: int) -> str:
+    string = _STRING + varint(size)
+    return (_BODY + varint(len(string) + size) + string).decode(BYTES)
+
+
+def _column(name: str, values: Sequence[Any]) -> Sequence[Piece]:
+    """Attributes of one name."""
+    name = value_of(name)
+    kind = simple_type(values)
+    if kind is str:
+        with suppress(UnicodeEncodeError):
+            return _texts_column(name, values)
+    if kind is float:
+        return [_before_value(name, _DOUBLE, 8), pieces(struct.pack(f"<{len(values)}d", *values), 8)]
+    if kind in (int, bool):
+        begins = _BOOL if kind is bool else _INT
+        made = {value: varint(value & (1 << 64) - 1).decode(BYTES) for value in {*values}}
+        before = {size: _before_value(name, begins, size) for size in {*map(len, made.values())}}
+        numbers = [made[value] for value in values]
+        return [[before[len(number)] for number in numbers], numbers]
+    return [[attribute(_ATTRIBUTE, name, value_of(value)).decode(BYTES) for value in values]]
+
+
+def _texts_column(name: str, values: Sequence[str]) -> Sequence[Sequence[str]]:
+    """Attributes that are texts. Raises UnicodeEncodeError."""
+    if not "".join(values).isascii():
+        values = [value.encode().decode(BYTES) for value in values]
+    sizes = [*map(len, values)]
+    before = {size: _before_value(name, _STRING + varint(size), size) for size in {*sizes}}
+    return [[before[size] for size in sizes], values]
+
+
+def _attributes_text(attributes: Attributes) -> str:
+    """Those of one record."""
+    return _attributes(attributes).decode(BYTES)
+
+
+def _attributes(attributes: Attributes) -> bytes:
+    return b"".join(
+        [attribute(_ATTRIBUTE, value_of(name), value_of(value)) for name, value in attributes.items()]
+    )
+
+
+def _severity(level: str | None) -> bytes:
+    """Its number and its text, as far as there are some."""
+    number = severity(level)
+    return (_SEVERITY_NUMBER + varint(number) if number else b"") + (
+        text(_SEVERITY_TEXT, level) if level else b""
     )
 
 
@@ -168,19 +254,16 @@ def records(origin: Origin, given: Sequence[Record], times_ns: Sequence[str]) ->
 
 
 def _record(origin: Origin, record: Record, time_ns: str) -> bytes:
-    parts = [_TIME, _fixed64(int(time_ns))]
-    if number := severity(record.level):
-        parts.append(_SEVERITY_NUMBER + varint(number))
-    if record.level:
-        parts.append(text(_SEVERITY_TEXT, record.level))
-    parts.append(delimited(_BODY, text(_STRING, record.message)))
-    parts.append(_STREAMS[record.stream])
-    parts.append(attribute(_ATTRIBUTE, UID, origin.record_id(record)))
-    parts += [
-        attribute(_ATTRIBUTE, value_of(name), value_of(value))
-        for name, value in record_attributes(record).items()
-    ]
-    return b"".join(parts)
+    return b"".join(
+        [
+            *(_TIME, _fixed64(int(time_ns))),
+            _severity(record.level),
+            delimited(_BODY, text(_STRING, record.message)),
+            _STREAMS[record.stream],
+            attribute(_ATTRIBUTE, UID, origin.record_id(record)),
+            _attributes(attributes_of(record)),
+        ]
+    )
 
 
 # --- answers ------------------------------------------------------------------------------------------

@@ -116,15 +116,21 @@ class Known(msgspec.Struct):
     """The whole stable ids, where they are not all the origin's prefix and the engine's time."""
 
     @classmethod
-    def of(cls, batch: Batch) -> Known:
+    def of(cls, batch: Batch, *, objects: bool = False) -> Known:
+        """`objects`: fields are to be dicts, each of them."""
         count = len(batch)
         if isinstance(batch, ColumnBatch) and (details := batch.details) is not None:
+            fields: Sequence[Any] = ()
+            if details.fields is not None:
+                fields = details.fields.objects() if objects else details.fields.values()
             return cls(
                 details.levels or [None] * count,
-                details.fields.values() if details.fields is not None else (),
+                fields,
                 details.logged or (),
                 [True] * count if details.at_root else (),
             )
+        if batch.plain:
+            return cls([None] * count, (), (), ())
         origin, records = batch.origin, batch.records
         special = any(_column(records, "sequence")) or any(_column(records, "part"))
         return cls(

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from logroute import __version__
 from logroute.router.column_batch import ColumnBatch
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record, Stream
+from logroute.sinks import otlp_json, otlp_protobuf
 from logroute.sinks.columns import BYTES, FEW, Plain, pieces, plain, woven
 from logroute.sinks.elasticsearch_bulk import DEEPEST, operations
 from logroute.sinks.encoding import encoder, expressible
+from logroute.sinks.epoch import epoch_ns
+from logroute.sinks.field_columns import detailed
 from logroute.sinks.forward_entries import EntryEncoder
-from logroute.sinks.otlp_logs import OtlpEncoding, OtlpOptions
+from logroute.sinks.gelf_message import GelfMessages
+from logroute.sinks.otlp_attributes import SCOPE, resource_attributes
+from logroute.sinks.otlp_logs import Form, OtlpEncoding, OtlpOptions
 from logroute.sinks.record_json import json_columns
 from logroute.sinks.splunk_hec import SplunkEncoding, SplunkOptions
 from logroute.sinks.syslog_message import HeaderTemplates, SyslogEncoder
@@ -43,6 +50,7 @@ ENCODINGS: dict[str, Callable[[Batch], bytes]] = {
 OTHERS: dict[str, Callable[[Batch], bytes]] = {
     "raw": encoder("raw"),
     "forward": lambda batch: bytes(EntryEncoder().encode(batch)),
+    "gelf": lambda batch: b"\n".join([*GelfMessages().encode(batch), b""]),
     "otlp": lambda batch: OtlpEncoding(OtlpOptions()).encode([batch]),
     "syslog": SyslogEncoder(
         "rfc5424", "octet-counting", 1, HeaderTemplates.parse("here", None, None, "-", None), 8192
@@ -173,7 +181,7 @@ def as_json_makes_them(count: int) -> list[Record]:
     ]
 
 
-DETAILED_TOO = ENCODINGS | {"forward": OTHERS["forward"]}
+DETAILED_TOO = ENCODINGS | {"forward": OTHERS["forward"], "gelf": OTHERS["gelf"]}
 
 
 @pytest.mark.parametrize("encode", DETAILED_TOO.values(), ids=DETAILED_TOO)
@@ -192,8 +200,64 @@ def test_a_batch_says_what_is_known_of_each_of_its_records(
     assert whole == one_by_one(origin, records, encode)
 
 
+ALIKE = st.dictionaries(
+    TEXTS | st.sampled_from(["log", "message", "a b", "a_b", "a.b", "log.iostream", "log.record.truncated"]),
+    st.lists(
+        VALUES | st.integers() | st.lists(TEXTS, max_size=2) | st.dictionaries(TEXTS, VALUES, max_size=2),
+        min_size=1,
+        max_size=3,
+    )
+    | st.lists(TEXTS, min_size=1, max_size=3)
+    | st.lists(st.integers(-9, 9) | st.integers(), min_size=1, max_size=3)
+    | st.lists(st.floats(), min_size=1, max_size=3)
+    | st.lists(st.booleans(), min_size=1, max_size=3),
+    max_size=4,
+)
+"""Keys that many records have, and values of each key, of which they have one after the other."""
+
+
+def with_fields(records: list[Record], fields: dict[str, list[Any]]) -> list[Record]:
+    return [
+        msgspec.structs.replace(
+            record, fields={key: values[number % len(values)] for key, values in fields.items()}
+        )
+        for number, record in enumerate(records)
+    ]
+
+
+@pytest.mark.parametrize("encode", DETAILED_TOO.values(), ids=DETAILED_TOO)
+@given(fields=ALIKE, others=st.lists(DETAILED, max_size=2))
+@example(fields={"a": [1, True, None, 1.0, "x"], "b": [{"c": {"d": 1}, "e": None}]}, others=[])
+@example(fields={"a b": [1], "a_b": [2]}, others=[])
+@example(fields={"a": [1 << 63, -(1 << 63)], "\ud800": ["\udfff"], "f": [float("nan"), -0.0]}, others=[])
+def test_records_with_the_same_keys_say_what_each_of_them_says(
+    encode: Callable[[Batch], bytes], fields: dict[str, list[Any]], others: list[Record]
+) -> None:
+    records = [*with_fields(as_json_makes_them(FEW + 2), fields), *others]
+    whole = encode(batch(ORIGIN, records, newlines=False, ready=True))
+    assert whole == one_by_one(ORIGIN, records, encode)
+
+
+@pytest.mark.parametrize("format_", ["protobuf", "json"])
+@given(fields=ALIKE, others=st.lists(DETAILED, max_size=4))
+@example(fields={"a": [1, True, None, 1.0, "x"], "b": [{"c": {"d": 1}, "e": None}]}, others=[])
+@example(fields={"a": [1 << 63, -(1 << 63)], "\ud800": ["\udfff"], "f": [float("nan"), -0.0]}, others=[])
+@example(fields={"log.iostream": ["x"], "é": ["é" * 100]}, others=[])
+def test_opentelemetry_is_told_the_same_in_columns(
+    format_: Literal["protobuf", "json"], fields: dict[str, list[Any]], others: list[Record]
+) -> None:
+    records = [*with_fields(as_json_makes_them(FEW + 2), fields), *others]
+    form: Form = otlp_json if format_ == "json" else otlp_protobuf
+    slowly = form.records(ORIGIN, records, epoch_ns([record.time for record in records]))
+    resource = form.resource_logs(resource_attributes(ORIGIN), SCOPE, __version__, [slowly])
+    encoding = OtlpEncoding(OtlpOptions(format=format_))
+    assert encoding.encode([batch(ORIGIN, records, newlines=False, ready=True)]) == form.request([resource])
+
+
 def test_records_with_details_are_encoded_in_columns() -> None:
     assert json_columns(batch(ORIGIN, as_json_makes_them(FEW), newlines=False, ready=True)) is not None
+    assert detailed(batch(ORIGIN, as_json_makes_them(FEW), newlines=False, ready=True)) is not None
+    assert detailed(batch(ORIGIN, as_json_makes_them(FEW - 1), newlines=False, ready=True)) is None
     assert json_columns(batch(ORIGIN, as_json_makes_them(FEW - 1), newlines=False, ready=True)) is None
 
 
