@@ -108,14 +108,14 @@ def store(
             "insert into checkpoints values (?, ?, ?, null) on conflict (origin) do update set "
             "position = excluded.position, updated = excluded.updated",
             (
-                (texttext_key(origin), _encode(as_position(reached)).decode(), now)
+                (text_key(origin), _encode(as_position(reached)).decode(), now)
                 for origin, reached in positions.items()
             ),
         )
     if gone:
         database.executemany(
             "update checkpoints set gone = ? where origin = ?",
-            [(since, texttext_key(origin)) for origin, since in gone.items()],
+            [(since, text_key(origin)) for origin, since in gone.items()],
         )
 
 
@@ -144,11 +144,11 @@ def store_files(
 ) -> None:
     """Make the table hold these, where it holds the known ones."""
     changed = [(path, file) for path, file in files.items() if known.get(path) is not file]
-    removed = [(texttext_key(path),) for path in known if path not in files]
+    removed = [(text_key(path),) for path in known if path not in files]
     if changed:
         database.executemany(
             "insert or replace into files values (?, ?, ?, ?, ?)",
-            [(texttext_key(path), *_file_row(file)) for path, file in changed],
+            [(text_key(path), *_file_row(file)) for path, file in changed],
         )
     if removed:
         database.executemany("delete from files where path = ?", removed)
@@ -158,7 +158,7 @@ def as_position(reached: Position | Reached) -> Position:
     return reached if isinstance(reached, Position) else reached.position()
 
 
-def texttext_key(text: str) -> str | bytes:
+def text_key(text: str) -> str | bytes:
     """As SQLite takes it: a path that is not UTF-8 (half surrogates in Python) becomes a blob."""
     try:
         text.encode()

@@ -635,7 +635,7 @@ class LogFile:
     ) -> int | None:
         """The file begins with NULs up to `end`: go on there, once there is something."""
         if not segment.read(end, 1):
-            return self._without_newline(segment, buffer, skip, skip, fetched)
+            return self._without_newline(segment, buffer, skip, skip, fetched, full=False)
         end = min(end, self._limit(segment))
         if self.routes is None:
             self.statistics.nuls += end - segment.offset
