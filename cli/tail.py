@@ -21,7 +21,6 @@ from logroute.cli import log, process
 from logroute.cli.names import container_names, route_names
 
 if TYPE_CHECKING:
-    from logroute.api.address import Address
     from logroute.cli.tail_batches import Context
     from logroute.router.match import Match
 
@@ -30,8 +29,6 @@ LINES = 10
 INTERRUPTED = 130
 REST_WITHIN_S = 1.0
 """What waits to be merged is still shown after ctrl-C, if the terminal takes it within this time."""
-AGAIN_S = 0.5
-"""How often a daemon is looked for that was there."""
 BY_HOST = "from --host"
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.@/-]*)=(?![=~])(.*)", re.DOTALL)
 _PATH_LEVEL = "level"
@@ -414,12 +411,14 @@ class _Tail:
             )
 
     async def _at_daemon(self) -> None:
-        from logroute.api.client import NoDaemon
-        from logroute.cli.tail_resume import Resumption
-        from logroute.cli.tail_sources import Away, from_daemon
+        from logroute.api.client import find_address
+        from logroute.cli.tail_sources import Senseless, from_daemon
 
         asked = self._asked
-        address, token = self._find()
+        try:
+            address, token = find_address(asked.api, asked.token_file)
+        except ValueError as error:
+            raise Senseless(str(error)) from error
         query = [
             ("follow", "true" if asked.follow else "false"),
             ("events", "true" if self._says and asked.follow else "false"),
@@ -445,45 +444,15 @@ class _Tail:
         query += [("match", msgspec.json.encode(value).decode()) for m in matches if (value := m.to_value())]
         whole = asked.format == "json" and self._context is None and self._order is None
         self._tell(f"what the daemon at {address} sees")
-        resumption = Resumption()
-        there = self._there if asked.patterns else None
-        wanted = query
-        while True:
-            try:
-                if resumption.began:
-                    address, token = self._find()
-                await from_daemon(
-                    address,
-                    token,
-                    wanted,
-                    whole=whole and not self._screen.guarded,
-                    show=self.show,
-                    raw=self._raw,
-                    resumption=resumption,
-                    back=partial(self._tell, f"the daemon at {address} is back", always=True),
-                    there=there,
-                )
-                return
-            except (Away, NoDaemon, ExceptionGroup) as error:
-                failure: Exception = error
-                while isinstance(failure, ExceptionGroup):
-                    failure = failure.exceptions[0]
-                if not (isinstance(failure, Away | NoDaemon) and asked.follow and resumption.began):
-                    raise
-                if resumption.is_gone():
-                    self._tell(f"{failure}: waiting for it", always=True)
-            await trio.sleep(AGAIN_S)
-            self._apart = there = None
-            wanted = resumption.query(query)
-
-    def _find(self) -> tuple[Address, str]:
-        from logroute.api.client import find_address
-        from logroute.cli.tail_sources import Senseless
-
-        try:
-            return find_address(self._asked.api, self._asked.token_file)
-        except ValueError as error:
-            raise Senseless(str(error)) from error
+        await from_daemon(
+            address,
+            token,
+            query,
+            whole=whole and not self._screen.guarded,
+            show=self.show,
+            raw=self._raw,
+            there=self._there if asked.patterns else None,
+        )
 
     async def _at_engine(self) -> None:
         from logroute.cli.tail_sources import from_engine

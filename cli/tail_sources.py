@@ -27,7 +27,6 @@ from logroute.sources import SourceContext, SourceOptions
 if TYPE_CHECKING:
     import httpx
 
-    from logroute.cli.tail_resume import Resumption
     from logroute.sources.engine_address import EngineAddress
 
 ROUTE = "tail"
@@ -40,10 +39,6 @@ There = Callable[[Sequence[tuple[Origin, str]]], None]
 
 class CannotLook(Exception):
     """There is nothing to be seen; the text says why."""
-
-
-class Away(CannotLook):
-    """The daemon gives no answer any more, or not just now."""
 
 
 class NoEngine(CannotLook):
@@ -196,14 +191,11 @@ async def from_daemon(
     whole: bool,
     show: Show,
     raw: Any,
-    resumption: Resumption,
-    back: Callable[[], None],
     there: There | None = None,
 ) -> None:
     """Show what the daemon answers. With `whole`, its lines are given to `raw` as they are.
 
-    `back` is told that it answers again.
-    Raises CannotLook, which is Away where it is worth to ask again; NoDaemon where nobody answers.
+    Raises CannotLook; NoDaemon where nobody answers.
     """
     import httpx
 
@@ -216,16 +208,15 @@ async def from_daemon(
 
     async def read(answer: httpx.Response) -> None:
         try:
-            async for received in answer.aiter_raw():
-                data = resumption.take(received)
+            async for data in answer.aiter_raw():
                 if whole:
                     await raw(data)
                 else:
                     await show(decoder.feed(data))
         except httpx.RemoteProtocolError as error:  # a daemon that ends breaks off what never ends
-            raise Away(f"the daemon at {address} has ended") from error
+            raise CannotLook(f"the daemon at {address} has ended") from error
         except httpx.HTTPError as error:
-            raise Away(f"the daemon at {address} has ended the answer: {_words(error)}") from error
+            raise CannotLook(f"the daemon at {address} has ended the answer: {_words(error)}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CannotLook(f"what answers at {address} is no logroute: {error}") from error
 
@@ -241,10 +232,7 @@ async def from_daemon(
                         detail = str(msgspec.json.decode(answer.content)["detail"])
                     except (msgspec.MsgspecError, KeyError, TypeError):
                         detail = f"what answers at {address} is no logroute: {answer.status_code}"
-                    failure = {400: Senseless, 503: Away}.get(answer.status_code, CannotLook)
-                    raise failure(detail)
-                if resumption.answered(answer.headers.get("date", "")):
-                    back()
+                    raise (Senseless if answer.status_code == 400 else CannotLook)(detail)
                 async with trio.open_nursery() as nursery:
                     if there is not None:
                         nursery.start_soon(_ask_who_is_there, client, there)
@@ -252,7 +240,7 @@ async def from_daemon(
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NoDaemon(f"no daemon answers at {address}: {error}") from error
         except httpx.HTTPError as error:
-            raise Away(f"the daemon at {address} gives no answer: {_words(error)}") from error
+            raise CannotLook(f"the daemon at {address} gives no answer: {_words(error)}") from error
 
 
 async def _ask_who_is_there(client: httpx.AsyncClient, there: There) -> None:

@@ -26,10 +26,8 @@ from hypothesis import strategies as st
 
 from logroute.api.address import Address
 from logroute.api.server import ApiServer
-from logroute.cli import tail_resume as tail_resume_module
 from logroute.cli.screen import Screen, Style, cells, fitted
 from logroute.cli.tail_batches import Context, Order
-from logroute.cli.tail_resume import Resumption
 from logroute.cli.tail_sources import Apart, Decoder
 from logroute.config.components import SINKS, SOURCES
 from logroute.router.daemon import Daemon
@@ -348,28 +346,25 @@ async def an_engine(folder: Path, *, daemon: bool) -> AsyncIterator[Engine]:
         if not daemon:
             yield Engine(engine, "")
             return
-        async with a_daemon(folder, engine) as api:
-            yield Engine(engine, api)
-
-
-@asynccontextmanager
-async def a_daemon(folder: Path, engine: SimulatedEngine) -> AsyncIterator[str]:
-    """Where its API is."""
-    address = Address(path=str(folder / "l.sock"))
-    source = SOURCES.options("docker").model_validate({"host": engine.host})
-    plan = Plan(
-        [RoutePlan(RouteSettings("all"), partial(SINKS.create, SINKS.options("null").model_validate({})))],
-        [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
-        grace_s=0.1,
-        make_api=lambda daemon: ApiServer(daemon, address),
-    )
-    running = Daemon(plan)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(running.run)
-        try:
-            yield str(address)
-        finally:
-            running.stop()
+        address = Address(path=str(folder / "l.sock"))
+        source = SOURCES.options("docker").model_validate({"host": engine.host})
+        plan = Plan(
+            [
+                RoutePlan(
+                    RouteSettings("all"), partial(SINKS.create, SINKS.options("null").model_validate({}))
+                )
+            ],
+            [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
+            grace_s=0.1,
+            make_api=lambda daemon: ApiServer(daemon, address),
+        )
+        running = Daemon(plan)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(running.run)
+            try:
+                yield Engine(engine, str(address))
+            finally:
+                running.stop()
 
 
 BOTH = pytest.mark.parametrize("daemon", [False, True], ids=["without", "with"])
@@ -620,107 +615,23 @@ async def test_what_becomes_of_containers_is_told_where_stderr_is_no_terminal_ei
         assert told == b"- db ended\n"
 
 
-@pytest.mark.parametrize("format_", ["raw", "json"])
-async def test_it_waits_for_a_daemon_that_is_restarted_and_goes_on(tmp_path: Path, format_: str) -> None:
-    """Whoever looks on through an upgrade sees everything once. ctrl-C ends the waiting, too."""
-
-    def said(first: int, last: int) -> list[str]:
-        return [str(number) for number in range(first, last + 1)]
-
-    async def messages(count: int) -> list[str]:
-        nonlocal received
-        while len(lines := received.split(b"\n")) <= count:
-            received += await process.stdout.receive_some()
-        received = b"\n".join(lines[count:])
-        if format_ == "raw":
-            return [line.decode() for line in lines[:count]]
-        return [msgspec.json.decode(line)["message"] for line in lines[:count]]
-
-    async with SimulatedEngine(tmp_path / "engine", seed=1) as engine, trio.open_nursery() as nursery:
-        e = Engine(engine, f"unix://{tmp_path}/l.sock")
-        e.web.write_many([b"too old"] * 20)
-        async with a_daemon(tmp_path, engine):
-            command = [sys.executable, "-c", MAIN, "tail", *e.where, "-o", format_, "-n", "0"]
+async def test_it_says_in_a_few_words_that_the_daemon_has_ended(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        async with an_engine(tmp_path, daemon=True) as e:
+            command = [sys.executable, "-c", MAIN, "tail", *e.where]
             process = await nursery.start(
                 partial(
                     trio.run_process, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
                 )
             )
-            received = b""
+            e.web.write(b"hello\n")
             with trio.fail_after(30):
-                while not received:
-                    e.db.write(b"begin\n")
-                    with trio.move_on_after(0.2):
-                        received = await process.stdout.receive_some()
-                while received.count(b"\n") < 1:
-                    received += await process.stdout.receive_some()
-                e.web.write_many([text.encode() for text in said(1, 100)])
-                while b"100" not in received:
-                    received += await process.stdout.receive_some()
-                while (await messages(1)) != ["1"]:
-                    pass
-                assert await messages(99) == said(2, 100)
-        e.web.write_many([text.encode() for text in said(101, 200)])
-        async with a_daemon(tmp_path, engine):
-            with trio.fail_after(30):
-                assert await messages(100) == said(101, 200)
-                e.web.write_many([text.encode() for text in said(201, 210)])
-                assert await messages(10) == said(201, 210)
+                assert await process.stdout.receive_some() == b"web | hello\n"
         with trio.fail_after(30):
             async with process.stderr, process.stdout:
-                told = b""
-                while told.count(b"\n") < 3:
-                    told += await process.stderr.receive_some()
-                process.send_signal(signal.SIGINT)
-                await process.wait()
-    ended = f"* the daemon at {e.api} has ended: waiting for it".encode()
-    back = f"* the daemon at {e.api} is back".encode()
-    assert told.splitlines() == [ended, back, ended]
-    assert process.returncode == 130
-
-
-def lines_of(*batches: Batch) -> bytes:
-    return b"".join(map(encoder("json"), batches))
-
-
-def test_what_comes_again_is_left_out_by_stream_and_what_had_not_come_is_not() -> None:
-    web, api = origin(), origin("api")
-    resumption = Resumption()
-    resumption.answered("Mon, 23 Nov 2026 20:06:00 GMT")
-    shown = [
-        batch_of(web, record("1", 1), record("E", 5, "stderr")),
-        batch_of(api, record("A", 4), record("B", 4), record("B'", 4)),
-    ]
-    data = lines_of(*shown)
-    assert resumption.take(data[:-20]) == data[:-20]  # the last line has not come whole
-    assert dict(resumption.query([("lines", "10"), ("follow", "true")])) == {
-        "follow": "true",
-        "since": "2026-11-23T20:06:00.000000000Z",
-    }
-    again = [
-        batch_of(web, record("1", 1), record("2", 2), record("3", 5), record("E", 5, "stderr")),
-        batch_of(api, record("A", 4), record("B", 4), record("B'", 4)),
-        batch_of(web, record("4", 6)),
-    ]
-    came = lines_of(*again)
-    new = b"".join(resumption.take(came[at : at + 50]) for at in range(0, len(came), 50))
-    assert [msgspec.json.decode(line)["message"] for line in new.splitlines()] == ["2", "3", "B'", "4"]
-    resumption.query([])  # and once more
-    assert resumption.take(lines_of(*again)) == b""
-
-
-def test_only_so_much_of_what_came_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail_resume_module, "WINDOW_BYTES", 2000)
-    resumption = Resumption()
-    resumption.answered("Mon, 23 Nov 2026 20:06:00 GMT")
-    all_ = [lines_of(batch_of(origin(), record(str(second), second))) for second in range(40)]
-    for line in all_:
-        resumption.take(line)
-    since = dict(resumption.query([]))["since"]
-    assert "2026-11-23T20:06:30" < since < "2026-11-23T20:06:39"
-    again = b"".join(all_[30:])
-    more = lines_of(batch_of(origin(), record("40", 40)))
-    assert resumption.take(again + more) == more
+                said = b"".join([part async for part in process.stderr])
+    assert said == f"logroute tail: the daemon at {e.api} has ended\n".encode()
+    assert process.returncode == 1
 
 
 async def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
