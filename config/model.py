@@ -153,8 +153,7 @@ class QueueOptions(Options):
     """What waits between reading and delivering: in memory, then on the disk, then as `when_full` says."""
 
     memory: Size = Field(default=2 * MIB, gt=0)
-    """Bytes that may wait in memory, see [what a queue holds](delivery.md#what-a-queue-holds). A share of
-    `limits.memory` that is less bounds it."""
+    """Bytes that may wait in memory."""
     disk: Size = GIB
     """Bytes that may wait on the disk, compressed, in the route's file in `state_dir`; 0: none. Without a
     `state_dir` there is none either."""

@@ -1,6 +1,6 @@
 """The queue of a route: what waits between the sweeps and the deliveries, in memory and in the spool.
 
-Never waits on the way in: whoever puts asks `full` first, and takes heed of `room_bytes`. The
+Never waits on the way in: whoever puts asks `full` first, and the bound may be overshot by one sweep. The
 way out is in order: first what is spooled, which is older, then what is in memory. What was taken stays known
 until it is finished, because checkpoints move in order, however many deliveries are under way, and because a
 route that starts to spool spools that as well: the spool always begins at the checkpoint.
@@ -133,11 +133,6 @@ class Queue:
     def full(self) -> bool:
         """Whether the memory is."""
         return self.memory_bytes >= self.limit_bytes
-
-    @property
-    def room_bytes(self) -> int:
-        """What the memory can still take."""
-        return self.limit_bytes - self.memory_bytes
 
     @property
     def closed(self) -> bool:

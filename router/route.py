@@ -219,11 +219,6 @@ class Route:
         """Whether it can take nothing more now: whoever reads for it waits."""
         return self.queue.full and not self._overflow.sheds and self.gone is None
 
-    @property
-    def room_bytes(self) -> int:
-        """How much more it can take now; what it drops it can always take."""
-        return UNBOUNDED if self._overflow.sheds or self.gone is not None else self.queue.room_bytes
-
     def blocks(self, reader: Reader) -> bool:
         """Whether it holds and will for long: nobody but it shall wait for that."""
         return self._overflow.blocks(reader) and self.holds
@@ -271,16 +266,11 @@ class Route:
             books.received += records
             books.drop("gone", records)
             return
-        if sheds and self.settings.when_full == "drop_newest":
-            for batch in batches:  # one more is taken as long as it is not full
-                books.received += len(batch)
-                if queue.full:
-                    books.drop("full", len(batch))
-                    queue.put_dropped([batch])
-                else:
-                    queue.put([batch])
-            if queue.full:
-                self._overflow.filled()
+        if sheds and self.settings.when_full == "drop_newest" and queue.full:
+            records = sum(len(batch) for batch in batches)
+            books.received += records
+            books.drop("full", records)
+            queue.put_dropped(batches)
             return
         books.received += queue.put(batches)
         if queue.full:

@@ -29,15 +29,13 @@ from logroute.router.record import (
     Stream,
 )
 from logroute.router.regex import RegexSet
-from logroute.router.route import UNBOUNDED, Route
+from logroute.router.route import Route
 from logroute.router.selection import Look, Selector
 from logroute.router.talkers import Talkers
 from logroute.router.views import Event, News, Views
-from logroute.sources import Behind, Lost, Room, Start
+from logroute.sources import Behind, Lost, Start
 
 SETTLE_EVERY_S = 0.5
-PIECES_IN_A_QUEUE = 4
-"""No less than such a part of a queue is read at once: smaller pieces cost more than they are worth."""
 MANY_VANISHED = 1000
 """So many origins that are gone may be remembered for nothing."""
 
@@ -73,35 +71,6 @@ class _Live:
 
 
 _LIVE = _Live()
-
-
-class Rooms:
-    """What there is room for in one sweep, in queues that cannot take all of it."""
-
-    def __init__(self, router: Router, small: Mapping[str, Room]) -> None:
-        self._router = router
-        self._small = small
-        """By the route's name."""
-        self._live: dict[tuple[int, bool], Sequence[Room]] = {}
-        """What was found for live readers, most of which many have in common."""
-
-    def of(self, origin: Origin, reader: Reader | None) -> Sequence[Room]:
-        router = self._router
-        takers = router.takers(origin)
-        is_live = (reader is None or reader.routes is None) and not router.some_apart(origin)
-        key = id(takers), reader is not None and reader.cheap
-        if is_live and (known := self._live.get(key)) is not None:
-            return known
-        found = [
-            room
-            for taker in takers.all
-            if (room := self._small.get(taker.route.name)) is not None
-            and router.reads_for(taker.route, origin, reader)
-            and (reader is None or not taker.route.blocks(reader))  # else it is left out
-        ]
-        if is_live:
-            self._live[key] = found
-        return found
 
 
 class SourceBooks(msgspec.Struct):
@@ -248,16 +217,6 @@ class Router:
     def is_apart(self, route: Route, origin: Origin) -> bool:
         """Whether the live reader of an origin does not read for the route: it is read for by another."""
         return route.key in self._apart.get(origin.key, {})
-
-    def some_apart(self, origin: Origin) -> bool:
-        """Whether there are routes that the live reader of an origin does not read for."""
-        return origin.key in self._apart
-
-    def reads_for(self, route: Route, origin: Origin, reader: Reader | None) -> bool:
-        """Whether this reader, or who reads live, reads the origin for the route, which takes it."""
-        if reader is None or reader.routes is None:
-            return not self.is_apart(route, origin)
-        return route.key in reader.routes
 
     def routes_of(self, origin: Origin) -> list[Route]:
         """Those that take something of it."""
@@ -548,21 +507,6 @@ class Router:
             if route.holds or (route.unstored and origin.key in route.unstored):
                 return reader is not None and self._can_part(origin, reader)
         return True
-
-    def rooms(self, sweep_bytes: int) -> Rooms | None:
-        small = {
-            name: Room(room_bytes, route.queue.limit_bytes // PIECES_IN_A_QUEUE)
-            for name, route in self.routes.items()
-            if (room_bytes := route.room_bytes) < sweep_bytes
-        }
-        return Rooms(self, small) if small else None
-
-    def smallest_queue_bytes(self, origin: Origin) -> int:
-        # What is known of it, even if it is not the newest: it may have another name by now, and who takes it
-        # is to be decided when something of it comes.
-        takers: Takers | None = origin.takers
-        routes = [taker.route for taker in takers.all] if takers is not None else []
-        return min((route.queue.limit_bytes for route in routes), default=UNBOUNDED)
 
     def _can_part(self, origin: Origin, reader: Reader) -> bool:
         """Some routes hold: whether these only block, and there are others for which reading goes on."""

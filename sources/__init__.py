@@ -65,22 +65,6 @@ class Behind(msgspec.Struct, frozen=True):
     """What the batch was of: that may have another name by now, which the route does not take."""
 
 
-class Room(msgspec.Struct):
-    """What one queue can take in a sweep: shared by all that is read for it."""
-
-    left_bytes: float
-    """As batches count them. Who reads takes them off."""
-    piece_bytes: int
-    """Less than this is not worth reading by itself: as long as any are left, so much may be read."""
-
-
-class Rooms(Protocol):
-    """What there is room for in a sweep."""
-
-    def of(self, origin: Origin, reader: Reader | None) -> Sequence[Room]:
-        """In the queues that this reader reads the origin for; none where they can take all of it."""
-
-
 class Emit(Protocol):
     """What the router gives a source to hand batches on.
 
@@ -100,12 +84,6 @@ class Emit(Protocol):
 
         A log without room is not read. Where a reader is named, a route that blocks counts only if all do.
         """
-
-    def rooms(self, sweep_bytes: int) -> Rooms | None:
-        """What queues can take in a sweep, of which so much may be read; None: each can take all of it."""
-
-    def smallest_queue_bytes(self, origin: Origin) -> int:
-        """What the smallest queue of the routes that take this origin may hold in memory."""
 
     async def wait_for_room(self) -> None:
         """Wait until a route that was full is no longer."""

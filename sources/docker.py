@@ -338,9 +338,9 @@ class DockerSource(Source[DockerOptions]):
             origin = started.origin if started else self._origin(details)
             new = self._events.is_new(details.id)
             container = Container(details, origin, ended=not details.running, new=new)
-            self._name_as_before(container)
-            origin = container.origin
             container.ignored = self._ignored(details, origin)
+            if not container.ignored:
+                self._name_as_before(container)
             container.details = details.slim()
             self.containers[details.id] = container
             if container.ignored:

@@ -106,7 +106,7 @@ class ContainerReaders:
             origin,
             limit=self._context.record_limit_bytes,
             lost=partial(self._on_lost, container),
-            pending_bytes=lambda: share_of_pending(len(self._logs), self._emit.smallest_queue_bytes(origin)),
+            pending_bytes=lambda: share_of_pending(len(self._logs)),
         )
         self._logs.add(log)
         return log

@@ -49,9 +49,9 @@ class _Filling(msgspec.Struct):
     ending: bool = False
 
 
-def share_of_pending(logs: int, queue_bytes: int = PENDING_BYTES) -> int:
-    """What each of so many logs may hold, bytes; one batch shall be no larger than its queue."""
-    return max(LEAST_PENDING_BYTES, min(PENDING_BYTES, queue_bytes, ALL_PENDING_BYTES // max(1, logs)))
+def share_of_pending(logs: int) -> int:
+    """What each of so many logs may hold, bytes."""
+    return max(LEAST_PENDING_BYTES, min(PENDING_BYTES, ALL_PENDING_BYTES // max(1, logs)))
 
 
 class PendingBatches:

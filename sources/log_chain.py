@@ -74,19 +74,20 @@ class Segment(msgspec.Struct, eq=False):
     def id(self) -> FileId:
         return self.device, self.inode
 
-    def read_into(self, buffer: memoryview, offset: int) -> int:
+    def read_into(self, buffer: bytearray, offset: int) -> int:
         """Fill the buffer from `offset`; how many bytes there were. Raises OSError."""
         if not self.compressed:
             return os.preadv(self.fd, [buffer], offset)
-        try:
-            return self._inflate_into(buffer, offset)
-        except DAMAGE:
-            self.damaged_at = self._bytes_before_damage()
-            self._from_the_start()
-        try:
-            return self._inflate_into(buffer, offset)
-        except DAMAGE:
-            return 0
+        with memoryview(buffer) as view:
+            try:
+                return self._inflate_into(view, offset)
+            except DAMAGE:
+                self.damaged_at = self._bytes_before_damage()
+                self._from_the_start()
+            try:
+                return self._inflate_into(view, offset)
+            except DAMAGE:
+                return 0
 
     def _inflate_into(self, view: memoryview, offset: int) -> int:
         size = len(view)
@@ -119,7 +120,7 @@ class Segment(msgspec.Struct, eq=False):
 
     def read(self, offset: int, size: int) -> bytes:
         buffer = bytearray(size)
-        return bytes(buffer[: self.read_into(memoryview(buffer), offset)])
+        return bytes(buffer[: self.read_into(buffer, offset)])
 
     def size(self) -> int:
         """Bytes in it; for a compressed one, of the compressed file."""
@@ -377,7 +378,7 @@ def lines_of(segment: Segment, start: int = 0, chunk_bytes: int = 1 << 20) -> It
     start = max(start, segment.begins_at() or 0)
     buffer = bytearray(chunk_bytes)
     rest = b""
-    while count := segment.read_into(memoryview(buffer), start + len(rest)):
+    while count := segment.read_into(buffer, start + len(rest)):
         data = rest + buffer[:count]
         at = 0
         while (end := data.find(b"\n", at)) >= 0:

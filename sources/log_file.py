@@ -48,8 +48,6 @@ from logroute.sources.log_search import (
 )
 
 BUFFER_BYTES = 1 << 19
-PIECE_READ_BYTES = 128 << 10
-"""So much is read at once where only a piece of it is taken: a line of json-file, below 100 KiB, is in it."""
 NEAR_BYTES = 4 << 20
 """What a reader may read again for one route while others, which have had it, wait."""
 _MEMORY = threading.Lock()
@@ -565,10 +563,9 @@ class LogFile:
 
     # --- fetching: blocks on the disk, knows bytes and no records -------------------------------------
 
-    def fetch(self, buffer: bytearray, budget_bytes: int, *, pieces: bool = False) -> Fetched:
+    def fetch(self, buffer: bytearray, budget_bytes: int) -> Fetched:
         """Take what is new, whole lines, at most about `budget_bytes`; to be parsed in the same order.
 
-        Where only `pieces` may be taken it is no more than that, but for one line, and compressed files.
         `buffer` is the caller's, shared by all logs. Never raises for what stands in the file; OSError where
         it cannot be read.
         """
@@ -582,22 +579,19 @@ class LogFile:
             self.look()
             self._looked = True
         while budget_bytes > 0:
-            most = budget_bytes if pieces else sys.maxsize
-            if (taken := self._fetch_chunk(buffer, fetched, most)) is None:
+            if (taken := self._fetch_chunk(buffer, fetched)) is None:
                 return fetched
             budget_bytes -= taken
         fetched.more = True
         return fetched
 
-    def _fetch_chunk(self, buffer: bytearray, fetched: Fetched, most: int) -> int | None:
+    def _fetch_chunk(self, buffer: bytearray, fetched: Fetched) -> int | None:
         """Take one chunk, or go on to where the next one is; its bytes. None: there is nothing more now."""
         if not self._segments:
             return None
         segment = self._segments[0]
         start = max(0, segment.offset - len(self._tail))
-        with memoryview(buffer)[: max(most, PIECE_READ_BYTES)] as view:
-            size = len(view)
-            count = segment.read_into(view, start)
+        count = segment.read_into(buffer, start)
         skip = segment.offset - start
         if count < skip or buffer[:skip] != self._tail:
             self._truncated(segment, fetched)
@@ -615,16 +609,13 @@ class LogFile:
         count = max(skip, min(count, self._limit(segment) - start))
         end = buffer.rfind(b"\n", skip, count) + 1
         if end == 0:
-            return self._without_newline(segment, buffer, skip, count, fetched, full=count == size)
+            return self._without_newline(segment, buffer, skip, count, fetched)
         cut = end
         if self._ahead is not None:
             cut = self._ahead.cut((self._passed, segment.offset), (self._passed, start + end))[1] - start
-        # What is compressed cannot be gone back in at no cost.
-        if cut - skip > most and not segment.compressed:
-            cut = buffer.rfind(b"\n", skip, skip + most) + 1 or buffer.find(b"\n", skip + most, cut) + 1
         self._take(segment, buffer, skip, cut, fetched)
-        self._at_end = count < size and cut == end
-        read_out = self._at_end and len(self._segments) == 1
+        self._at_end = count < len(buffer)
+        read_out = self._at_end and cut == end and len(self._segments) == 1
         if read_out and not self.complete and self.stop_at is None:
             # The writer may have written more meanwhile; inotify will say so.
             return None
@@ -634,9 +625,9 @@ class LogFile:
         self, segment: Segment, end: int, buffer: bytearray, skip: int, fetched: Fetched
     ) -> int | None:
         """The file begins with NULs up to `end`: go on there, once there is something."""
-        if not segment.read(end, 1):
-            return self._without_newline(segment, buffer, skip, skip, fetched, full=False)
         end = min(end, self._limit(segment))
+        if end <= segment.offset or not segment.read(end, 1):
+            return self._without_newline(segment, buffer, skip, skip, fetched)
         if self.routes is None:
             self.statistics.nuls += end - segment.offset
         segment.offset = end
@@ -653,16 +644,13 @@ class LogFile:
         return limit
 
     def _without_newline(
-        self, segment: Segment, buffer: bytearray, skip: int, count: int, fetched: Fetched, *, full: bool
+        self, segment: Segment, buffer: bytearray, skip: int, count: int, fetched: Fetched
     ) -> int | None:
-        """What is left of a file holds no whole line: a piece of one, or nothing, and then the next file.
-
-        `full`: there may be more of it than was read at once.
-        """
-        if self._format.pieces and count > skip and (full or self._over(segment)):
+        """What is left of a file holds no whole line: a piece of one, or nothing, and then the next file."""
+        if self._format.pieces and count > skip and (count == len(buffer) or self._over(segment)):
             self._take(segment, buffer, skip, count, fetched)
             return count - skip
-        if full:
+        if count == len(buffer):
             self._pass_over_monster(segment, buffer, skip, count)
             return count
         if segment.damaged_at is not None and not segment.damage_told:

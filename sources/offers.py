@@ -14,7 +14,6 @@ import trio
 
 from logroute.router.position import Position
 from logroute.router.record import STREAMS, Batch, Origin, Reader
-from logroute.sources import Rooms
 
 
 @runtime_checkable
@@ -67,28 +66,19 @@ class Offers:
         return any(room(each.batch.origin, each.batch.reader) for each in self._waiting)
 
     def take(
-        self, room: Callable[[Origin, Reader | None], bool], budget_bytes: int, rooms: Rooms | None = None
+        self, room: Callable[[Origin, Reader | None], bool], budget_bytes: int
     ) -> tuple[list[Offered], int]:
         """Those that there is room for, in turn, as far as the budget goes; and how many bytes that is.
 
-        `rooms`, if there are any, are what there is room for in this sweep. The others come first the next
-        time.
+        The others come first the next time.
         """
         taken: list[Offered] = []
         size_bytes = 0
         for _ in range(len(self._waiting)):
             offered = self._waiting.popleft()
-            batch = offered.batch
-            mine = rooms.of(batch.origin, batch.reader) if rooms is not None else ()
-            if (
-                size_bytes < budget_bytes
-                and room(batch.origin, batch.reader)
-                and all(each.left_bytes > 0 for each in mine)
-            ):
+            if size_bytes < budget_bytes and room(offered.batch.origin, offered.batch.reader):
                 taken.append(offered)
-                size_bytes += batch.size_bytes
-                for each in mine:
-                    each.left_bytes -= batch.size_bytes
+                size_bytes += offered.batch.size_bytes
             else:
                 self._waiting.append(offered)
         return taken, size_bytes

@@ -24,12 +24,11 @@ import trio
 
 from logroute.router.position import Position
 from logroute.router.record import Batch, Origin
-from logroute.sources import STANDS_AFTER_S, Behind, Emit, Rooms
+from logroute.sources import STANDS_AFTER_S, Behind, Emit
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import BUFFER_BYTES, LogFile
 from logroute.sources.log_formats import Fetched, Spot
 from logroute.sources.offers import Offers
-from logroute.sources.portions import Portion
 from logroute.sources.watched_folders import WatchedFolders
 
 INTERVAL_S = 0.02
@@ -40,8 +39,6 @@ INTERVAL_MAX_S = 0.2
 log costs the same whether it has one new line or fifty."""
 BUDGET_BYTES = 1 << 20
 LOG_BUDGET_BYTES = 64 << 10
-MOST_BYTES = 3 * BUDGET_BYTES
-"""What a sweep of usual lines takes in a queue. For one that has no room for it less is read."""
 SETTLE_EVERY_S = 0.5
 SAY_AGAIN_S = 60.0
 
@@ -350,10 +347,9 @@ class Sweep:
             await self._read_apart([Behind(log, route, place, origin) for route, place in places.items()])
         given_up, self._given_up = self._given_up, []
         batches = renamed + [log.ending() for log in given_up] + self._quiet() + self._join()
-        rooms = self._emit.rooms(MOST_BYTES)
-        offered, spent = self.offers.take(self._emit.has_room, BUDGET_BYTES, rooms)
+        offered, spent = self.offers.take(self._emit.has_room, BUDGET_BYTES)
         batches += [each.batch for each in offered]
-        fetched, again = await self._fetch_ready(spent, rooms)
+        fetched, again = await self._fetch_ready(spent)
         for log, part in fetched:
             try:
                 batches += log.parse(part.chunks)
@@ -386,9 +382,7 @@ class Sweep:
         self._note_ends(fetched)
         return again, len(batches)
 
-    async def _fetch_ready(
-        self, spent: int, rooms: Rooms | None
-    ) -> tuple[list[tuple[LogFile, Fetched]], bool]:
+    async def _fetch_ready(self, spent: int) -> tuple[list[tuple[LogFile, Fetched]], bool]:
         """What is new in the logs whose routes have room; and whether the budget was the limit."""
         room = self._emit.has_room
         late, self._late = self._late, {}
@@ -405,34 +399,25 @@ class Sweep:
             return fetched, False
         for log in logs:
             del self._ready[log]
-        answers, unreached = await self._fetch(logs, spent, rooms)
+        answers, unreached = await self._fetch(logs, spent)
         # What is not reached keeps its turn: it comes first the next time.
         self._ready = {**dict.fromkeys(self._still(unreached)), **self._ready}
         self._sort(answers, fetched)
         return fetched, bool(unreached)
 
     async def _fetch(
-        self, logs: list[LogFile], spent: int, rooms: Rooms | None
+        self, logs: list[LogFile], spent: int
     ) -> tuple[list[tuple[LogFile, Fetched | Exception]], list[LogFile]]:
         """Fetch from the logs in turn, each its share, as far as the budget goes; and who was not reached."""
         share = max(LOG_BUDGET_BYTES, (BUDGET_BYTES - spent) // len(logs))
         buffer = self._buffer
-        # Asked here: what the router knows is the trio thread's.
-        rooms_of = {log: rooms.of(log.origin, log) for log in logs} if rooms is not None else {}
 
         def fetch(log: LogFile) -> Fetched | None:
             nonlocal spent
             if spent >= BUDGET_BYTES:
                 return None
-            portion = Portion(rooms_of.get(log, ()), log.statistics)
-            if not (most := portion.bytes()):
-                return None
-            if most < share:
-                part = log.fetch(buffer, math.ceil(most), pieces=True)
-            else:
-                part = log.fetch(buffer, share)
+            part = log.fetch(buffer, share)
             spent += sum(len(chunk.data) for chunk in part.chunks)
-            portion.take(part.chunks)
             return part
 
         answers, unreached = await self._disks.ask(logs, fetch, self._fetched_late)

@@ -133,8 +133,7 @@ async def test_what_nobody_has_read_yet_was_said_under_the_old_name(world: World
 async def test_what_waits_under_an_old_name_that_nobody_will_know_is_said_at_the_end(
     world: World, takes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    queue = {"memory": "64KiB", "disk": 0}
-    world.configure({"web": {"match": {"container": takes.split("|")}, "queue": queue}})
+    world.configure({"web": {"match": {"container": takes.split("|")}, "queue": LITTLE}})
     web = world.container("web")
     async with world.running(UNDELIVERED if takes == "web" else DONE) as daemon:
         route = daemon.router.routes["web"]
@@ -164,11 +163,11 @@ async def test_a_log_that_is_opened_anew_has_the_names_that_it_had(
         await trio.sleep(0.1)
         fetch, failed = LogFile.fetch, []
 
-        def fail_once(log: LogFile, *args: Any, **options: Any) -> Any:
+        def fail_once(log: LogFile, *args: Any) -> Any:
             if log.routes is None and not failed:
                 failed.append(log)
                 raise OSError(errno.EIO, "Input/output error")
-            return fetch(log, *args, **options)
+            return fetch(log, *args)
 
         monkeypatch.setattr(LogFile, "fetch", fail_once)
         write(web, 1011, 1020)
@@ -281,6 +280,24 @@ async def test_what_was_said_before_a_container_was_renamed_while_the_daemon_was
                 await world.until(50, name)
         assert daemon.router.routes["web"].lost == {}
     assert world.messages("web") == numbers(1, 30)
+
+
+async def test_whether_a_container_is_read_at_all_its_name_of_now_says(world: World) -> None:
+    """It was renamed while the daemon was down, and `include` to what is meant by it now."""
+    configure(world, "file", joins=False)
+    web = world.container("web")
+    async with world.running():
+        write(web, 1, 10)
+        await world.until(10, "all")
+    web.rename("db")
+    path = world.folder / "logroute.yaml"
+    config = json.loads(path.read_text())
+    config["sources"]["docker"]["include"] = {"container": "db"}
+    path.write_text(json.dumps(config))
+    async with world.running() as daemon:
+        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
+        write(web, 11, 20)
+        await world.until(20, "all")
 
 
 @pytest.mark.parametrize("read", ["file", "api"])

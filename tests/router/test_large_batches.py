@@ -127,29 +127,6 @@ async def test_drop_newest_drops_a_large_batch_only_if_the_queue_is_full(
     assert route.statistics().dropped == {"full": LARGE}
 
 
-async def test_drop_newest_takes_of_many_batches_at_once_what_fits_and_one_more(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """Of a sweep that came when the queue had room for some of it, the oldest were dropped."""
-    route = make([10.0, 100.0], deadline_s=1e3, when_full="drop_newest", queue_bytes=QUEUE, batch_wait_s=0.0)
-    first, *more = batches(*[1] * 21, *[10] * 20)
-    async with running(route) as sink:
-        route.put([first])
-        await trio.sleep(1)  # it is under way
-        await feed(route, more[:20])
-        await trio.sleep(1)
-        assert route.room_bytes > 1 << 60, "what does not fit is dropped"
-        await trio.sleep(10)  # the next is under way
-        route.put(more[20:])
-        assert route.queue.memory_bytes < QUEUE + 2000
-        book = route.statistics()
-        assert book.dropped["full"] + book.queue.records + book.in_flight + book.delivered == 221
-    got = [int(message) for message in sink.messages]
-    assert got == sorted(set(got))
-    assert len(got) + route.statistics().dropped["full"] == 221
-    assert [number for number in got if number > 21] == list(range(22, 72))
-
-
 @pytest.mark.parametrize("disk", [ROOMY, TIGHT])
 async def test_a_large_batch_that_is_spooled_is_there_at_the_next_start(
     autojump_clock: trio.testing.MockClock, tmp_path: Path, disk: int

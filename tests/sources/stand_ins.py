@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +46,6 @@ class Routes:
 
     def has_room(self, origin: Origin, reader: Reader | None = None) -> bool:
         return True
-
-    def rooms(self, sweep_bytes: int) -> None: ...
-
-    def smallest_queue_bytes(self, origin: Origin) -> int:
-        return sys.maxsize
 
     async def meet_late(self, origin: Origin, here: Position) -> Mapping[str, Position]:
         return {}  # no route comes late
@@ -146,7 +140,6 @@ class Gate:
         self.holds = self._blocks = False
         self.unstored: frozenset[str] = frozenset()
         self.cannot_store = ""
-        self.room_bytes = self.limit_bytes = sys.maxsize
         self.got: list[str] = []
         self.place: Position = BEGINNING
         self.born = 1.0

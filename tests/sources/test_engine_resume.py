@@ -318,5 +318,3 @@ def test_all_logs_together_hold_only_so_much() -> None:
     assert share_of_pending(0) == share_of_pending(1) == share_of_pending(16) == PENDING_BYTES
     assert 150 * share_of_pending(150) <= ALL_PENDING_BYTES
     assert share_of_pending(10_000) == LEAST_PENDING_BYTES
-    assert share_of_pending(1, 1) == LEAST_PENDING_BYTES
-    assert share_of_pending(1, 100_000) == 100_000

@@ -386,6 +386,18 @@ def test_a_torn_line_harms_no_other(path: Path) -> None:
     assert reader.log.statistics.corrupt_lines == 1
 
 
+def test_a_hole_behind_the_end_that_is_to_be_read_to_is_no_work(path: Path) -> None:
+    """It was truncated, and whoever writes to it went on where it was."""
+    path.touch()
+    reader = Reader(path)
+    reader.log.stop_at = (0, 0)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        file.write(line(1))
+    fetched = reader.log.fetch(bytearray(BUFFER_BYTES), 1 << 20)
+    assert (fetched.drained, fetched.more, reader.log.take_nuls()) == (True, False, 0)
+
+
 def test_start_now_is_behind_the_last_whole_line(path: Path) -> None:
     path.write_bytes(lines(1, 3) + line(4)[:10])
     log = LogFile(str(path), ORIGIN, limit=1 << 20)
