@@ -200,6 +200,8 @@ class FileSink(Sink[FileOptions]):
         """It is known where the path leads: the disk was asked, which may hang."""
         self._uncertain = True
         """How the last delivery has ended is not known, and what of it stands in the files."""
+        self._last: Callable[[], None] | None = None
+        """What the thread does once it is done with what it does, and the sink is closed."""
         self._waiting = False
         """The last delivery would have written to a file of another route."""
 
@@ -354,7 +356,9 @@ class FileSink(Sink[FileOptions]):
 
     async def close(self) -> None:
         if self._placed:
-            await self._blocking(self._files.end, dict(self.context.files) if self._uncertain else None)
+            entries = dict(self.context.files) if self._uncertain else None
+            self._last = partial(self._files.end, entries)
+            await self._blocking(lambda: None)
 
     # --- between the threads ----------------------------------------------------------------------------
 
@@ -362,7 +366,18 @@ class FileSink(Sink[FileOptions]):
         """One hop to the thread. Cancelling leaves the thread to itself; the route's next hop waits."""
         if self._thread is None:
             self._thread = _thread_of(self.context.route)
+        work = partial(self._and_last, work)
         return await trio.to_thread.run_sync(work, *args, limiter=self._thread, abandon_on_cancel=True)
+
+    def _and_last(self, work: Callable[..., T], *args: Any) -> T:
+        """When the sink is closed the thread may be at a disk that hangs, for longer than anybody waits. Once
+        that answers the files are let go of all the same: other routes may want them."""
+        try:
+            return work(*args)
+        finally:
+            last, self._last = self._last, None
+            if last is not None:
+                last()
 
     def _report(self, repairs: Repairs) -> None:
         self._changed += repairs.changed_files

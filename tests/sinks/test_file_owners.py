@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,34 @@ async def test_a_delivery_that_nobody_heard_of_is_taken_back_before_another_rout
         hanging.set()
         await first.close()
     second = await routes.opened("second", "web.log")
+    assert await second.deliver([batch("2")]) == DELIVERED
+    assert read(routes.folder / "web.log") == "1\n2\n"
+
+
+async def test_a_route_whose_disk_hung_when_it_ended_has_no_file_once_the_disk_answers(
+    routes: Routes, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it any more then."""
+    first = await routes.opened("first", "web.log")
+    assert await first.deliver([batch("1")]) == DELIVERED
+    real, hanging = os.write, threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        hanging.wait()
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        for ending in (partial(first.deliver, [batch("unheard")]), first.close):
+            with trio.move_on_after(5) as scope:
+                await ending()
+            assert scope.cancelled_caught
+        second = routes.make("second", "web.log")
+        with pytest.raises(Retryable, match='route "first" writes to it'):
+            await second.open()
+        hanging.set()
+        await first.idle()  # behind what hung
+    await second.open()
     assert await second.deliver([batch("2")]) == DELIVERED
     assert read(routes.folder / "web.log") == "1\n2\n"
 
