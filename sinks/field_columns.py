@@ -11,7 +11,7 @@ from itertools import repeat
 from typing import Any
 
 from logroute.router.record import Batch
-from logroute.router.times import COARSE, are_times
+from logroute.router.times import are_times
 from logroute.sinks.columns import FEW, Plain
 from logroute.sinks.record_json import Known
 
@@ -37,17 +37,12 @@ def detailed(batch: Batch) -> Detailed | None:
         return None
     if not batch.ready:
         _ = batch.records
-    known, origin, times, streams = Known.of(batch, objects=True), batch.origin, batch.times, batch.streams
+    known, times = Known.of(batch, objects=True), batch.times
     engines = known.engines(times)
     if not are_times(times):
         return None
-    ids: Sequence[str] = known.ids
-    if not ids and COARSE in "".join(engines):
-        ids = [*map(origin.record_id, batch.records)]
-    if not ids:
-        prefix = origin.id_prefix
-        ids = [prefix[stream] + time for stream, time in zip(streams, engines, strict=True)]
-    return Detailed(times, streams, batch.messages, False, known, ids)
+    ids = known.whole_ids(batch, engines)
+    return Detailed(times, batch.streams, batch.messages, False, known, ids)
 
 
 def fields_texts(

@@ -146,12 +146,7 @@ class EntryEncoder:
         before.append([ends[kind] for kind in kinds])
         of_count = {each: _map(each) for each in {*count}}
         engines = known.engines(times)
-        ids: Sequence[str] = known.ids
-        if not ids and COARSE in "".join(engines):
-            ids = [*map(origin.record_id, batch.records)]
-        if not ids:
-            prefix = origin.id_prefix
-            ids = [prefix[stream] + time for stream, time in zip(streams, engines, strict=True)]
+        ids = known.whole_ids(batch, engines)
         maps = [of_count[each] for each in count]
         return _woven(_exts(event_times(times)), maps, times, before, batch.messages, ids, known.logged)
 

@@ -154,6 +154,15 @@ class Known(msgspec.Struct):
             return self.logged
         return [own or time for own, time in zip(self.logged, times, strict=True)]
 
+    def whole_ids(self, batch: Batch, engines: Sequence[str]) -> Sequence[str]:
+        """The stable ids of the records, whose times by the engine these are."""
+        if self.ids:
+            return self.ids
+        if COARSE in "".join(engines):
+            return [*map(batch.origin.record_id, batch.records)]
+        prefix = batch.origin.id_prefix
+        return [prefix[stream] + time for stream, time in zip(batch.streams, engines, strict=True)]
+
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:
     return [*map(attrgetter(name), records)]
