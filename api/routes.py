@@ -38,8 +38,11 @@ WITHIN_S = 60.0
 DEEPEST = 64
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-_TAGS = re.compile(rf"[ \t]*(?:{_TAG.pattern})?[ \t]*(?:,[ \t]*(?:{_TAG.pattern})?[ \t]*)*")
-"""RFC 9110, 8.8.3 and 5.6.1: elements of a list may be empty."""
+_TAGS = re.compile(
+    rf"[ \t]*+(?:{_TAG.pattern}[ \t]*+)?+(?:,[ \t]*+(?:{_TAG.pattern}[ \t]*+)?+)*+",
+)
+"""RFC 9110, 8.8.3 and 5.6.1: elements of a list may be empty. Possessive: what does not match is not tried in
+every other way, of which there are 2^elements."""
 
 
 class Removed(msgspec.Struct, frozen=True):

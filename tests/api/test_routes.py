@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,8 +14,11 @@ import msgspec
 import pytest
 import trio
 from click.testing import CliRunner
+from starlette.requests import Request
 
 from logroute.api.address import Address
+from logroute.api.problems import Problem
+from logroute.api.routes import _tags
 from logroute.api.server import ApiServer
 from logroute.cli import main
 from logroute.config.load import load_config
@@ -217,6 +221,29 @@ async def test_conditions_on_tags_mean_what_the_standard_says(
         there = await r.ask("GET", "/v1/routes/mine")
         assert there.status_code == 200
         assert "paused" not in there.json()
+
+
+@pytest.mark.parametrize("element", [", ", '"a" , ', ",\t \t", 'W/"a",'])
+def test_a_long_list_of_tags_that_is_none_is_refused_at_once(element: str) -> None:
+    """Each element doubled the time, in which the daemon does nothing else: twenty took half a second."""
+
+    def alarm(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 10)
+    try:
+        many = element * 2000
+        for value, found in ((f"{many}x", None), (f'{many}"last"', '"last"')):
+            request = Request({"type": "http", "headers": [(b"if-match", value.encode())]})
+            if found is None:
+                with pytest.raises(Problem):
+                    _tags(request, "if-match")
+            else:
+                assert (_tags(request, "if-match") or [""])[-1] == found
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 async def test_of_a_route_that_there_is_not_no_tag_holds(tmp_path: Path, engine: SimulatedEngine) -> None:
