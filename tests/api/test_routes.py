@@ -286,6 +286,20 @@ async def test_bodies_at_the_edge_of_json(
             assert answer.json().get("path", "") == path
 
 
+async def test_a_key_that_is_there_twice_is_found_among_many(tmp_path: Path, engine: SimulatedEngine) -> None:
+    """Comparing each with all took a minute, in which the daemon does nothing else."""
+    keys = [f'"{number}":0' for number in range(60_000)]
+    async with rig(tmp_path, engine) as r:
+        began = trio.current_time()
+        answer = await r.client.put(
+            "/v1/routes/mine",
+            content="{" + ",".join([*keys, '"x":0', '"x":1']) + "}",
+            headers={"content-type": "application/json"},
+        )
+        assert (answer.status_code, answer.json()["path"]) == (422, "x")
+        assert trio.current_time() - began < 10
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "..", ".", "x" * 300, "a\n"])
 async def test_a_name_that_no_route_can_have_is_the_mistake(
     tmp_path: Path, engine: SimulatedEngine, name: str
