@@ -21,7 +21,7 @@ from logroute.api.moment import advice, point_in_time
 from logroute.api.problems import Problem
 from logroute.api.requests import YES_OR_NO, Endpoint, Parameter, truth
 from logroute.router.look import Problem as Unread
-from logroute.router.look import Query, Shown, look
+from logroute.router.look import Query, Show, Shown, look
 from logroute.router.match import Match, MatchError
 from logroute.router.record import Batch, Origin
 from logroute.router.times import iso_time
@@ -90,9 +90,16 @@ async def over_websocket(daemon: Daemon, scope: Scope, receive: Receive, send: S
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(until_gone)
-        await look(daemon, query, show)
+        await _look(daemon, query, show)
         await websocket.close()
         nursery.cancel_scope.cancel()
+
+
+async def _look(daemon: Daemon, query: Query, show: Show) -> None:
+    """We answer before sources have found their logs: what was before is asked of them when they have."""
+    if query.past is not None:
+        await daemon.wait_started()
+    await look(daemon, query, show)
 
 
 def _allowed(daemon: Daemon, request: HTTPConnection) -> Query:
@@ -237,7 +244,7 @@ class _Stream(Response):
             nursery.start_soon(self._stay_alive, write)
             # The head goes out with the first piece of the body: who looks shall know that it is heard.
             await write(b": here\n\n" if self._events else b"")
-            await look(self._daemon, self._query, show)
+            await _look(self._daemon, self._query, show)
             nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

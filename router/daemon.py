@@ -24,7 +24,7 @@ from logroute.router.names import look_names_up_apart
 from logroute.router.plan import Api, CannotReload, Plan, RoutePlan
 from logroute.router.route import END_WITHIN_S, Route
 from logroute.router.router import Router
-from logroute.router.running_sources import RunningSources
+from logroute.router.running_sources import START_WITHIN_S, RunningSources
 from logroute.router.system import keep_watchdog_quiet, notify, sole_user_of
 from logroute.router.watch import Watch
 
@@ -33,6 +33,9 @@ FIRST_ANSWERS_WITHIN_S = 5.0
 
 IN_MEMORY = "everything is kept in memory, and a restart knows nothing of it: --state-dir DIR stores it"
 """What is said where there is no state directory."""
+
+STARTED_WITHIN_S = START_WITHIN_S + 1.0
+"""How long somebody who asks for what was before waits for sources to have found it."""
 
 OPEN_WITHIN_S = 10.0
 """A route whose state is not open after so long is opened later, and nobody waits for it."""
@@ -90,6 +93,11 @@ class Daemon:
     def planned(self, name: str) -> RoutePlan | None:
         """The route of this name that there is, or is to be."""
         return next((each for each in self.plan.routes if each.settings.name == name), None)
+
+    async def wait_started(self) -> None:
+        """Until all that was planned has started, or some seconds: what does not answer holds up nobody."""
+        with trio.move_on_after(STARTED_WITHIN_S):
+            await self._started.wait()
 
     def stop(self) -> None:
         """End in order; asked a second time, at once."""

@@ -20,6 +20,7 @@ from logroute.api.address import Address
 from logroute.api.server import ApiServer
 from logroute.config.components import PROCESSORS, SINKS, SOURCES
 from logroute.processors import ProcessorOptions
+from logroute.router import daemon as daemon_module
 from logroute.router import views as views_module
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
@@ -29,6 +30,7 @@ from logroute.router.route import RouteSettings
 from logroute.simulator.containers import SimulatedContainer
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sources import SourceContext
+from logroute.sources.docker import DockerSource
 from tests.api.running import client_of, until
 from tests.servers.rsyslog import free_port
 
@@ -71,6 +73,7 @@ async def rig(
     match: Any = None,
     processors: Sequence[dict[str, Any]] = (),
     tcp: bool = False,
+    started: bool = True,
 ) -> AsyncIterator[Rig]:
     address = Address(path=str(tmp_path / "l.sock"))
     if tcp:
@@ -92,7 +95,11 @@ async def rig(
         )
         daemon = Daemon(plan)
         async with trio.open_nursery() as nursery, client_of(address, timeout=20) as client:
-            await nursery.start(daemon.run)
+            if started:
+                await nursery.start(daemon.run)
+            else:
+                nursery.start_soon(daemon.run)
+                await until(Path(address.path).exists)
             try:
                 yield Rig(engine, daemon, client, address)
             finally:
@@ -237,6 +244,51 @@ async def test_what_is_said_while_history_is_read_may_be_more_than_a_view_holds(
             assert await view.messages(95) == said(6, 100)
             say(web, 101, 103)
             assert await view.messages(3) == said(101, 103)
+
+
+class Sleeper:
+    """Sources that find nothing before `go_on`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = trio.Event()
+        run = DockerSource.run
+
+        async def sleeps(source: DockerSource, *arguments: Any, **options: Any) -> None:
+            await self.go_on.wait()
+            await run(source, *arguments, **options)
+
+        monkeypatch.setattr(DockerSource, "run", sleeps)
+
+
+@pytest.mark.parametrize("query", ["since=1h", "lines=10", "since=1h&follow=true", "websocket"])
+async def test_who_asks_before_sources_have_found_anything_gets_what_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    """The socket is there first, and who waits for it asks at once."""
+    sleeper = Sleeper(monkeypatch)
+    async with rig(tmp_path, started=False) as r:
+        say(r.container(), 1, 5)
+        async with await trio.open_unix_socket(r.address.path) as stream:
+            other, view = Socket(stream), Following(stream)
+            if query == "websocket":
+                await other.open("/v1/logs?since=1h")
+            else:
+                await stream.send_all(f"GET /v1/logs?{query} HTTP/1.0\r\n\r\n".encode())
+                while await view.line() != b"\r":
+                    pass
+            await trio.sleep(0.2)
+            sleeper.go_on.set()
+            assert await (other.records if query == "websocket" else view.messages)(5) == said(1, 5)
+
+
+async def test_a_source_that_does_not_start_holds_up_nobody_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Sleeper(monkeypatch)
+    monkeypatch.setattr(daemon_module, "STARTED_WITHIN_S", 0.1)
+    async with rig(tmp_path, started=False) as r:
+        with trio.fail_after(4):
+            assert await r.lines("since=1h") == []
 
 
 async def test_since_0_is_the_beginning(tmp_path: Path) -> None:
