@@ -61,10 +61,10 @@ async def _list(daemon: Daemon, request: Request) -> Any:
 
 async def _show(daemon: Daemon, request: Request) -> Any:
     plan = _plan(daemon, request)
-    unwanted = _tags(request, "if-none-match")
-    if unwanted is not None and _is_among(tag := _tag(daemon, plan), unwanted):
+    tag = _tag(daemon, plan)
+    _check_wanted(tag, request)
+    if _is_unwanted(tag, request):
         return Response(status_code=304, headers={"etag": tag, "cache-control": "no-store"})
-    _check_tag(daemon, plan, request)
     return _answer(daemon, plan.settings.name)
 
 
@@ -183,21 +183,30 @@ def _check_tag(daemon: Daemon, plan: RoutePlan | None, request: Request) -> None
     A weak tag is taken for the strong one that it was: proxies that compress make them weak.
     """
     tag = _tag(daemon, plan) if plan is not None else None
-    name = request.path_params["route"]
+    _check_wanted(tag, request)
+    if _is_unwanted(tag, request):
+        raise Problem(
+            412,
+            f"there is a route {request.path_params['route']} already"
+            if _tags(request, "if-none-match") == ["*"]
+            else "the route is what If-None-Match names",
+        )
+
+
+def _check_wanted(tag: str | None, request: Request) -> None:
+    """`If-Match` comes first (RFC 9110, 13.2.2). `tag`: None where there is no route that is used."""
     if (wanted := _tags(request, "if-match")) is not None and not _is_among(tag, wanted):
         raise Problem(
             412,
-            f"there is no route {name}"
-            if plan is None
+            f"there is no route {request.path_params['route']}"
+            if tag is None
             else "somebody has changed the route meanwhile: look at it again",
         )
-    if (unwanted := _tags(request, "if-none-match")) is not None and _is_among(tag, unwanted):
-        raise Problem(
-            412,
-            f"there is a route {name} already"
-            if unwanted == ["*"]
-            else "the route is what If-None-Match names",
-        )
+
+
+def _is_unwanted(tag: str | None, request: Request) -> bool:
+    unwanted = _tags(request, "if-none-match")
+    return unwanted is not None and _is_among(tag, unwanted)
 
 
 def _tags(request: Request, header: str) -> list[str] | None:

@@ -171,6 +171,17 @@ async def test_who_has_not_seen_a_change_undoes_none(tmp_path: Path, engine: Sim
         assert (await r.ask("DELETE", "/v1/routes/mine", if_match=changed.headers["etag"])).status_code == 200
 
 
+async def test_the_tag_that_is_wanted_is_looked_at_before_the_one_that_is_not(
+    tmp_path: Path, engine: SimulatedEngine
+) -> None:
+    """RFC 9110, 13.2.2."""
+    async with rig(tmp_path, engine) as r:
+        tag = (await r.ask("PUT", "/v1/routes/mine", {"sink": "null:"})).headers["etag"]
+        for wanted, status in (('"other"', 412), (tag, 304)):
+            answer = await r.ask("GET", "/v1/routes/mine", if_match=wanted, if_none_match=tag)
+            assert answer.status_code == status
+
+
 async def test_tags_may_stand_in_several_lines(tmp_path: Path, engine: SimulatedEngine) -> None:
     async with rig(tmp_path, engine) as r:
         tag = (await r.ask("PUT", "/v1/routes/mine", {"sink": "null:"})).headers["etag"]
