@@ -125,10 +125,12 @@ async def _remove(daemon: Daemon, request: Request) -> Any:
     refused = name in daemon.made.refused
 
     def check(known: RoutePlan | None) -> None:
-        if not refused:
-            known = _plan(daemon, request)
-            _check_ours(known)
-            _check_tag(daemon, known, request)
+        if refused:
+            _check_tag(daemon, None, request)  # what is not used has no tag
+            return
+        known = _plan(daemon, request)
+        _check_ours(known)
+        _check_tag(daemon, known, request)
 
     problem: Problem | None = None
     left = 0

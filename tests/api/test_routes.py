@@ -514,6 +514,10 @@ async def test_the_file_has_the_last_word_on_a_name(tmp_path: Path, engine: Simu
         assert [each["name"] for each in listed["routes"]] == ["all", "search"]
         assert set(listed["refused"]) == {"all", "old"}
         assert "gone_option" in listed["refused"]["old"]
+        for conditions in ({"if_match": '"stale"'}, {"if_match": "*"}):
+            assert (await r.ask("DELETE", "/v1/routes/old", **conditions)).status_code == 412
+        assert (await r.ask("DELETE", "/v1/routes/old", if_match="stale")).status_code == 400
+        assert set((await r.ask("GET", "/v1/routes")).json()["refused"]) == {"all", "old"}
         assert (await r.ask("DELETE", "/v1/routes/old")).status_code == 200
         assert set((await r.ask("GET", "/v1/routes")).json()["refused"]) == {"all"}
 
