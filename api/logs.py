@@ -41,9 +41,10 @@ LINES = 100
 """Where neither `since`, `lines` nor `follow` is given."""
 ALIVE_EVERY_S = 15.0
 """How often an event stream says that it is still there."""
-PROBES_S = (1.0, 1.0, ALIVE_EVERY_S)
+PROBES_S = (0.05, 0.15, 1.0, ALIVE_EVERY_S)
 """When something is sent to a peer of which nothing more comes; then again and again after the last. Where a
-peer by TCP is gone, the first one is what its kernel answers with a reset, and the second what fails."""
+peer by TCP is gone, the first one is what its kernel answers with a reset, and the second what fails; from
+far away the third. The first come early: until then who is gone keeps a place of `VIEWS`."""
 RESUME_S = 1.0
 """So much earlier a reader begins again that has lost its connection: records of many containers are not
 sent in the very order of their times."""

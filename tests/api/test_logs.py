@@ -459,6 +459,19 @@ async def test_who_has_shut_down_its_sending_half_is_answered_until_it_is_gone(
         await until(lambda: len(views) == 0)
 
 
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_readers_that_come_and_go_leave_their_places_to_others(tmp_path: Path, kind: str) -> None:
+    """On a quiet host nothing but probes tells that they are gone."""
+    async with rig(tmp_path, tcp=kind == "tcp") as r:
+        await r.lines("")  # the web server is there
+        for _ in range(logs_module.VIEWS):
+            async with half_closed(r, "follow=true&lines=0", kind) as stream:
+                await stream.receive_some(1)
+        gone = trio.current_time()
+        await until(lambda: not r.daemon.router.views)
+        assert trio.current_time() - gone < 0.9
+
+
 async def test_what_does_not_follow_comes_whole_to_who_has_shut_down_its_sending_half(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         say(r.container(), 1, 2000)
