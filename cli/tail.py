@@ -359,7 +359,8 @@ class _Tail:
                 finally:
                     if self._order is not None:
                         ends_now = trio.current_effective_deadline() == -math.inf
-                        with trio.move_on_after(REST_WITHIN_S if ends_now else math.inf, shield=True):
+                        # Where nobody has ended us, somebody still may: that has to be heard.
+                        with trio.move_on_after(REST_WITHIN_S if ends_now else math.inf, shield=ends_now):
                             await self._write(self._screen.render(self._order.take(all=True)))
                 nursery.cancel_scope.cancel()
         except* _Gone:

@@ -559,7 +559,11 @@ async def test_an_interrupt_ends_it_also_where_python_would_raise_it_and_nobody_
         assert (ended.returncode, ended.stderr) == (130, b"")
 
 
-@pytest.mark.parametrize("order", [[], ["--order", "100ms"]], ids=["", "merged"])
+@pytest.mark.parametrize(
+    "order",
+    [[], ["--order", "100ms"], ["-F", "--order", "30s"]],
+    ids=["", "merged", "the-rest"],
+)
 async def test_an_interrupt_ends_it_where_the_terminal_takes_nothing(
     tmp_path: Path, order: list[str]
 ) -> None:
