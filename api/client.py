@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,6 +15,9 @@ from logroute.api.address import Address, default_address
 
 T = TypeVar("T")
 
+KNOCK_WITHIN_S = 2.0
+"""A daemon whose queue of connections is full for so long does not live, or cannot be asked."""
+KNOCK_AGAIN_S = 0.05
 ANSWER_WITHIN_S = 30.0
 """Dead letters are read from the disk, behind what is stored at the moment."""
 
@@ -139,12 +143,27 @@ def _knock(address: Address) -> None:
     if address.path:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(address.path)
+                _connect(probe, address.path)
             except PermissionError as error:
                 text = f"the daemon at {address} cannot be asked: {error.strerror}"
                 raise NoDaemon(text, "the owner and the group of its socket may (sudo?)") from error
             except OSError as error:
                 raise NoDaemon(f"no daemon answers at {address}: {error.strerror or error}") from error
+
+
+def _connect(probe: socket.socket, path: str) -> None:
+    """Waits a bounded time where connections that are not accepted fill the queue. Raises OSError."""
+    probe.settimeout(KNOCK_WITHIN_S)
+    end = time.monotonic() + KNOCK_WITHIN_S
+    while True:
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # with a timeout Linux does not wait for room in the queue
+            if time.monotonic() > end:
+                raise TimeoutError("it accepts no connection") from None
+            time.sleep(KNOCK_AGAIN_S)
+        else:
+            return
 
 
 def in_path(name: str) -> str:
