@@ -9,7 +9,7 @@ import msgspec
 
 from logroute.api.containers import ContainerFacts, Containers
 from logroute.cli.asking import ask, asking_options
-from logroute.cli.columns import fitted
+from logroute.cli.columns import cells, fitted
 from logroute.cli.tables import ago, aligned, cut, room, terminal_width, when
 from logroute.router.visible import visible
 
@@ -59,22 +59,22 @@ def _is_current(facts: ContainerFacts) -> bool:
 def lines(containers: Sequence[ContainerFacts], now: str, width: int | None) -> list[str]:
     """A table in so many columns; None: as wide as it is."""
     columns = list(HEAD)
-    cells = [dict(zip(HEAD, (*_row(each, now), ""), strict=True)) for each in containers]
+    table = [dict(zip(HEAD, (*_row(each, now), ""), strict=True)) for each in containers]
     routes = [_routes(each) for each in containers]
 
     def made(room: int | None) -> list[str]:
         rows = [
             [_fitting(names, room) if column == "ROUTES" else row[column] for column in columns]
-            for row, names in zip(cells, routes, strict=True)
+            for row, names in zip(table, routes, strict=True)
         ]
         right = [columns.index(each) for each in RIGHT if each in columns]
         return aligned(columns, rows, right=right)
 
     if width is None:
         return made(None)
-    for row in cells:  # one long name would push out of sight what is said of all
+    for row in table:  # one long name would push out of sight what is said of all
         row["CONTAINER"] = fitted(row["CONTAINER"], max(NAME_CELLS, width // 2)).rstrip()
-    widest = max(len(", ".join(names)) for names in routes)
+    widest = max(cells(", ".join(names)) for names in routes)
     for spared in (None, *SPARED):
         if spared is not None:
             columns.remove(spared)
@@ -115,12 +115,12 @@ def _routes(facts: ContainerFacts) -> list[str]:
 def _fitting(names: Sequence[str], room: int | None) -> str:
     """As many as there is room for, and how many more there are: a mark stays with its name, and in sight."""
     whole = ", ".join(names)
-    if room is None or len(whole) <= room or len(names) == 1:
+    if room is None or cells(whole) <= room or len(names) == 1:
         return whole
     # Those that somebody looks for first.
     names = sorted(names, key=lambda name: not name.endswith("!"))
     for shown in range(len(names) - 1, 0, -1):
         text = f"{', '.join(names[:shown])} +{len(names) - shown}"
-        if len(text) <= room:
+        if cells(text) <= room:
             return text
     return f"{len(names)} routes" + ("!" if names[0].endswith("!") else "")

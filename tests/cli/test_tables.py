@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logroute.api.containers import ContainerFacts
+from logroute.api.containers import ContainerFacts, RouteOfContainer
 from logroute.cli.columns import cells
 from logroute.cli.ps import lines
 from logroute.cli.tables import aligned, cut
@@ -25,3 +25,13 @@ def test_a_long_name_pushes_nothing_out_of_sight() -> None:
     assert all(cells(line) <= 40 for line in seen)
     assert "READ" in seen[0]
     assert "-1" in seen[2]
+
+
+def test_routes_whose_names_are_wide_are_counted_where_they_do_not_fit() -> None:
+    taken = {name * 4: RouteOfContainer(True, "null") for name in ("日本", "東京", "大阪")}
+    facts = ContainerFacts("web", "docker", "running", "file", routes=taken)
+    for width in (60, 70, 80):
+        row = lines([facts], "2026-11-23T20:06:26.000000000Z", width)[1]
+        assert cells(row) <= width
+        assert "…" not in row
+        assert row.endswith(("+1", "+2", "3 routes"))
