@@ -22,7 +22,7 @@ def point_in_time(text: str, now: float) -> str:
 
 def advice(text: str) -> str:
     """What may have been meant by what is no point in time."""
-    if text.isascii() and text.isdigit() and len(text) < 9:
+    if text.isascii() and text.isdigit() and len(text) <= 5:  # longer ones are rather a day: 20261123
         return f"{text} of what? {text}s, {text}m or {text}h"
     return "such as 10m, 2026-11-23T20:06:26Z, or seconds since 1970"
 

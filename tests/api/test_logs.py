@@ -518,6 +518,7 @@ async def test_only_so_many_may_look(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("since=2999-01-01", 400, "is in the future"),
         ("since=yesterday", 400, "10m"),
         ("since=15", 400, "15 of what? 15s, 15m or 15h"),
+        ("since=20261123", 400, "such as 10m"),
         ("since=10m&since=20m", 400, "since is given twice"),
         ("follow=true&follow=false", 400, "follow is given twice"),
         ("since=9999-12-31T23:59:59-23:00", 400, "10m"),
