@@ -12,9 +12,9 @@ import msgspec
 WITHIN_S = 2.0
 """Somebody has pressed Tab, and waits."""
 
-_HARMLESS = re.compile(r"[\w.+-]+")
+_HARMLESS = re.compile(r"\w[\w.+-]*")
 """Others are not offered: shells put them into a command as they are, where `$(…)` would be run, or cut them
-(bash at `:` and `@`)."""
+(bash at `:` and `@`), and what begins with `-` would be an option."""
 
 
 class _Named(msgspec.Struct):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from logroute.api.address import Address
+from logroute.cli import names
+from tests.api.running import client_of
 from tests.cli.test_tail import an_engine
 
 BASH = """
@@ -77,7 +80,10 @@ async def test_shells_complete_names_of_containers_and_routes(tmp_path: Path, sh
             "web:z",
         ):
             e.engine.create(name).start()
-        await trio.sleep(0.5)
+        async with client_of(Address.parse(api)) as client:
+            with trio.fail_after(20):
+                while len((await client.get("/v1/containers")).json()["containers"]) < 10:  # noqa: ASYNC110  # asked over HTTP
+                    await trio.sleep(0.02)
         assert await offered("logroute tail we") == ["web", "web-2", "web_日本"]
         assert await offered("logroute explain web-") == ["web-2"]
         assert await offered("logroute tail -n 5 --route a") == ["all"]
@@ -85,6 +91,12 @@ async def test_shells_complete_names_of_containers_and_routes(tmp_path: Path, sh
         assert await offered("logroute deadletters show a") == ["all"]
     assert await offered("logroute tail we") == []
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["-rf", "--help", "+x", ".x", ""])
+def test_what_would_be_an_option_is_not_offered(name: str) -> None:
+    assert names._HARMLESS.fullmatch("web-1.x+y")
+    assert names._HARMLESS.fullmatch(name) is None
 
 
 def test_where_nobody_answers_nothing_is_offered_and_nothing_said(tmp_path: Path) -> None:
