@@ -139,9 +139,13 @@ class MadeRoutes:
         """
         daemon = self._daemon
         async with daemon.changing():
-            check(daemon.planned(name))
+            planned = daemon.planned(name)
+            check(planned)
             await trio.to_thread.run_sync(self._own.remove_route, name)
             before = self._remembered.routes.pop(name, None)
+            if planned is not None and not planned.by_api:  # the name is the file's: ours was never used
+                self.refused.pop(name, None)
+                return 0
             route = daemon.router.routes.get(name) or daemon.router.unopened.get(name)
             left = route.undelivered if route is not None else 0
             if drop and route is not None:

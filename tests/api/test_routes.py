@@ -524,6 +524,11 @@ async def test_the_file_has_the_last_word_on_a_name(tmp_path: Path, engine: Simu
         assert set((await r.ask("GET", "/v1/routes")).json()["refused"]) == {"all", "old"}
         assert (await r.ask("DELETE", "/v1/routes/old")).status_code == 200
         assert set((await r.ask("GET", "/v1/routes")).json()["refused"]) == {"all"}
+        assert (await r.ask("DELETE", "/v1/routes/all?queued=drop")).status_code == 200
+        listed = (await r.ask("GET", "/v1/routes")).json()
+        assert listed["refused"] == {}
+        assert [each["name"] for each in listed["routes"]] == ["all", "search"]  # the file's is untouched
+        assert own.load()[0].routes == {}
 
 
 def test_a_damaged_file_is_moved_aside(tmp_path: Path) -> None:
