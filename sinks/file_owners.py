@@ -48,15 +48,17 @@ class Owners:
         self._wanted: dict[str, str] = {}
         """Paths, as their owners call them, and a route that waits for each."""
 
-    def claim(self, path: str, route: str) -> None:
-        """Have this path. Raises Owned."""
+    def claim(self, path: str, route: str) -> bool:
+        """Have this path; whether it was nobody's. Raises Owned."""
         with self._lock:
+            new = path not in self._paths
             owner = self._paths.setdefault(path, route)
             if owner != route:
                 self._wanted[path] = route
                 raise _owned(path, route, owner, path)
             if self._wanted.get(path) == route:
                 del self._wanted[path]
+            return new
 
     def release(self, paths: Collection[str], route: str) -> None:
         with self._lock:

@@ -158,19 +158,42 @@ class OpenFiles:
         """
         outcome = Outcome()
         unchecked = now - CHECK_EVERY_S
-        for job in list(jobs):
-            file = self._open.get(job.path)
-            entry = entries.get(job.path)
-            if file is not None and file.entry is entry and file.checked_at > unchecked and not self._rotates:
-                continue  # the common case, for which the rest of this would be too slow
-            try:
-                self._prepare(job, entry, now, outcome)
-            except BadPath as error:
-                outcome.refused.append((job, str(error)))
-                jobs.remove(job)
+        claimed = self._claim(jobs)
+        try:
+            for job in list(jobs):
+                file = self._open.get(job.path)
+                entry = entries.get(job.path)
+                if (
+                    file is not None
+                    and file.entry is entry
+                    and file.checked_at > unchecked
+                    and not self._rotates
+                ):
+                    continue  # the common case, for which the rest of this would be too slow
+                try:
+                    self._prepare(job, entry, now, outcome)
+                except BadPath as error:
+                    outcome.refused.append((job, str(error)))
+                    jobs.remove(job)
+        except BaseException:
+            OWNERS.release([path for path in claimed if path not in self._open], self._route)
+            raise
         if not outcome.barrier:
             self._write_all(jobs, entries, now, outcome)
         return outcome
+
+    def _claim(self, jobs: Sequence[Job]) -> list[str]:
+        """Have all of their paths, or none that was not ours: two routes that have one each and want both
+        would wait for each other. Those that are new. Raises Owned."""
+        claimed: list[str] = []
+        try:
+            for job in jobs:
+                if job.path not in self._open and OWNERS.claim(job.path, self._route):
+                    claimed.append(job.path)  # noqa: PERF401  # also those before the one that is not ours
+        except Owned:
+            OWNERS.release(claimed, self._route)
+            raise
+        return claimed
 
     def _prepare(self, job: Job, entry: FileLength | None, now: float, outcome: Outcome) -> None:
         if entry is not None and "rename_to" in details_of(entry):

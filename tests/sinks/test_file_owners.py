@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,32 @@ async def test_of_two_routes_that_wait_for_each_other_one_gives_way(routes: Rout
     await b.open()
     assert await b.deliver(both) == DELIVERED
     assert files_in(routes.folder) == {"one.log": "a\nboth\nboth\n", "two.log": "b\nboth\nboth\n"}
+
+
+@pytest.mark.parametrize("had", [True, False])
+async def test_of_two_routes_that_want_each_the_file_of_the_other_one_goes_on(
+    routes: Routes, had: bool
+) -> None:
+    """Also where each attempt opens the sink and delivers, as the router does: nobody comes in between."""
+    one, two = origin("one"), origin("two")
+    a = await routes.opened("a", "{container.name}.log")
+    b = await routes.opened("b", "{container.name}.log")
+    assert await a.deliver([batch("a", of=one)]) == DELIVERED
+    if had:
+        assert await b.deliver([batch("b", of=two)]) == DELIVERED
+    delivered = []
+    for _ in range(3):
+        for name, sink, of in (("b", b, (two, one)), ("a", a, (one, two))):
+            if name in delivered:
+                continue
+            await sink.open()
+            with suppress(Retryable):
+                assert await sink.deliver([batch("both", of=each) for each in of]) == DELIVERED
+                delivered.append(name)
+    assert delivered == ["a"]
+    await a.close()
+    await b.open()
+    assert await b.deliver([batch("both", of=two), batch("both", of=one)]) == DELIVERED
 
 
 OTHER_PROCESS = """
