@@ -437,13 +437,12 @@ class OpenFiles:
                 taken.append(path)
         others: dict[str, list[FileLength]] | None = None
 
-        def may_cut(fd: int, found: os.stat_result, entry: FileLength) -> bool:
+        def may_cut_at(path: str, fd: int, found: os.stat_result, entry: FileLength) -> bool:
             nonlocal others
             if others is None:
                 from logroute.router.stored_files import recorded_by_others
 
                 others = recorded_by_others(self._state_dir, self._route, ours)
-            path = next(path for path, each in ours.items() if each is entry)
             # Lengths of a file only grow: who has recorded more of it has written after us.
             after_us = any(
                 entry.length < other.length <= found.st_size and matches(fd, found, other)
@@ -452,7 +451,7 @@ class OpenFiles:
             return not after_us and OWNERS.may_cut(fd, found, self._route)
 
         writing = self._writing
-        repairs = recover(self._tree, ours, may_cut, fsync=writing.fsync, remember=writing.remember)
+        repairs = recover(self._tree, ours, may_cut_at, fsync=writing.fsync, remember=writing.remember)
         for path in taken:
             repairs.foreign(changed("taken", path, entries[path]))
             repairs.changes[path] = remembered(path, entries[path], writing.remember)

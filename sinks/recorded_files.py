@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ Report = tuple[str, dict[str, object]]
 State = Literal["missing", "foreign", "shorter", "equal", "longer", "shared", "taken", "cut"]
 MayCut = Callable[[int, os.stat_result, FileLength], bool]
 """Whether what is behind the recorded length of an open file is certainly our own."""
+MayCutAt = Callable[[str, int, os.stat_result, FileLength], bool]
+"""The same of the file at a path."""
 
 
 class Repairs(msgspec.Struct):
@@ -163,13 +166,14 @@ def finish(
 
 
 def recover(
-    tree: Tree, entries: Mapping[str, FileLength], may_cut: MayCut, *, fsync: bool, remember: bool
+    tree: Tree, entries: Mapping[str, FileLength], may_cut_at: MayCutAt, *, fsync: bool, remember: bool
 ) -> Repairs:
     """Bring every recorded file to its recorded length, and finish rotations. Raises Retryable."""
     repairs = Repairs()
     for path, entry in entries.items():
         if is_closed(entry):
             continue
+        may_cut = partial(may_cut_at, path)
         if "rename_to" in details_of(entry):
             finish(tree, path, entry, repairs, fsync=fsync, may_cut=may_cut)
             repairs.changes[path] = remembered(path, entry, remember)

@@ -484,6 +484,13 @@ async def test_what_goes_wrong_is_said_of_the_containers_that_were_asked_for(tmp
         assert all(line.startswith("* plugin") and "configuration" not in line for line in lines)
 
 
+async def interrupted(process: subprocess.Popen[bytes]) -> int:
+    """As ctrl-C does; with which code it ends."""
+    process.send_signal(signal.SIGINT)
+    with trio.fail_after(20):
+        return await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+
+
 async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -> None:
     async with an_engine(tmp_path, daemon=False) as e:
         command = [sys.executable, "-c", MAIN, "tail", *e.where, "-n", "5"]
@@ -515,9 +522,7 @@ async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -
             await until(lambda seen: b"+ db started" in seen)
             assert b"\x1b[2J" not in seen
             assert b"\\u001b[2J" in seen
-            process.send_signal(signal.SIGINT)
-            with trio.fail_after(20):
-                assert await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True) == 130
+            assert await interrupted(process) == 130
         finally:
             process.kill()
             process.wait()
@@ -578,9 +583,7 @@ async def test_an_interrupt_ends_it_where_the_terminal_takes_nothing(
             with trio.fail_after(60):
                 while _held(reader) < 60_000:  # noqa: ASYNC110  # a process of its own fills it
                     await trio.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            with trio.fail_after(20):
-                assert await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True) == 130
+            assert await interrupted(process) == 130
         finally:
             process.kill()
             process.wait()

@@ -62,6 +62,18 @@ def name_in(daemon: Daemon) -> str:
     return source.known()[0].origin.name
 
 
+async def until_renamed(world: World, daemon: Daemon) -> None:
+    """Until what comes has the new name, which the route `web` does not take."""
+    (source,) = daemon.sources.running.values()
+    key = source.known()[0].origin.key
+
+    def over() -> bool:
+        called = daemon.router.routes["web"].state.called(key)
+        return called is not None and called.until is not None
+
+    await world.until_true(over, "it is renamed")
+
+
 @pytest.mark.parametrize("read", ["file", "api"])
 @pytest.mark.parametrize("joins", [False, True], ids=["lines", "joined"])
 @pytest.mark.parametrize("behind", [False, True], ids=["live", "behind"])
@@ -259,8 +271,7 @@ async def test_what_was_said_before_a_container_was_renamed_while_the_daemon_was
         await world.until(30, "web")
         await world.until(30, "all")
         if running:
-            await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
-            await trio.sleep(0.3)
+            await until_renamed(world, daemon)
             write(web, 31, 40)
             for name in ("all", "both"):
                 await world.until(40, name)
@@ -317,8 +328,7 @@ async def test_what_a_route_is_behind_with_under_a_name_that_only_an_earlier_run
         for name in ("all", "both") if behind else ("all", "both", "web"):
             await world.until(20, name)
         web.rename("db")
-        await world.until_true(lambda: name_in(daemon) == "db", "the name is known")
-        await trio.sleep(0.3)
+        await until_renamed(world, daemon)
         write(web, 21, 30)
         await world.until(30, "all")
         if behind:

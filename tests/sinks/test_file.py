@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -297,23 +299,30 @@ async def test_on_a_full_disk_nothing_is_torn_and_it_goes_on_when_there_is_space
     assert read(small_disk / "web.log") == read(small_disk / "other.log") == expected
 
 
+@contextmanager
+def hanging_writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Nothing is written before the event is set."""
+    real, goes_on = os.write, threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        goes_on.wait()
+        return real(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        yield goes_on
+
+
 async def test_a_cancelled_delivery_is_taken_back_when_the_sink_opens_again(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink, _ = await opened(tmp_path / "out.log")
     await sink.deliver([batch("1")])
-    real, hanging = os.write, threading.Event()
-
-    def write(fd: int, data: bytes) -> int:
-        hanging.wait()
-        return real(fd, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write)
+    with hanging_writes(monkeypatch) as goes_on:
         with trio.move_on_after(5) as scope:
             await sink.deliver([batch("2")])
         assert scope.cancelled_caught
-        hanging.set()
+        goes_on.set()
         await sink.open()
     assert read(tmp_path / "out.log") == "1\n"
     await sink.deliver([batch("2")])

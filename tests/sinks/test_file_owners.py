@@ -24,7 +24,7 @@ from logroute.router.database import transaction
 from logroute.router.state_file import StateFile
 from logroute.sinks import DELIVERED, FileLength, Retryable
 from logroute.sinks.file import FileOptions, FileSink
-from tests.sinks.test_file import Context, batch, files_in, origin, read
+from tests.sinks.test_file import Context, batch, files_in, hanging_writes, origin, read
 
 
 class Routes:
@@ -105,18 +105,11 @@ async def test_a_delivery_that_nobody_heard_of_is_taken_back_before_another_rout
 ) -> None:
     first = await routes.opened("first", "web.log")
     assert await first.deliver([batch("1")]) == DELIVERED
-    real, hanging = os.write, threading.Event()
-
-    def write(fd: int, data: bytes) -> int:
-        hanging.wait()
-        return real(fd, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write)
+    with hanging_writes(monkeypatch) as goes_on:
         with trio.move_on_after(5) as scope:
             await first.deliver([batch("unheard")])
         assert scope.cancelled_caught
-        hanging.set()
+        goes_on.set()
         await first.close()
     second = await routes.opened("second", "web.log")
     assert await second.deliver([batch("2")]) == DELIVERED
@@ -129,14 +122,7 @@ async def test_a_route_whose_disk_hung_when_it_ended_has_no_file_once_the_disk_a
     """Nobody waits for it any more then."""
     first = await routes.opened("first", "web.log")
     assert await first.deliver([batch("1")]) == DELIVERED
-    real, hanging = os.write, threading.Event()
-
-    def write(fd: int, data: bytes) -> int:
-        hanging.wait()
-        return real(fd, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write)
+    with hanging_writes(monkeypatch) as goes_on:
         for ending in (partial(first.deliver, [batch("unheard")]), first.close):
             with trio.move_on_after(5) as scope:
                 await ending()
@@ -144,7 +130,7 @@ async def test_a_route_whose_disk_hung_when_it_ended_has_no_file_once_the_disk_a
         second = routes.make("second", "web.log")
         with pytest.raises(Retryable, match='route "first" writes to it'):
             await second.open()
-        hanging.set()
+        goes_on.set()
         await first.idle()  # behind what hung
     await second.open()
     assert await second.deliver([batch("2")]) == DELIVERED
