@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import stat
 import sys
 import time
@@ -19,6 +18,7 @@ import trio
 
 from logroute.cli import log, process
 from logroute.cli.names import container_names, route_names
+from logroute.cli.tail_output import CannotWrite, Gone, until_gone, until_interrupted, write_all
 
 if TYPE_CHECKING:
     from logroute.cli.tail_batches import Context
@@ -32,14 +32,6 @@ REST_WITHIN_S = 1.0
 BY_HOST = "from --host"
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.@/-]*)=(?![=~])(.*)", re.DOTALL)
 _PATH_LEVEL = "level"
-
-
-class _Gone(Exception):
-    """Whoever read what we write has closed it."""
-
-
-class _CannotWrite(Exception):
-    """Standard output takes nothing; the text says why."""
 
 
 @click.command("tail", context_settings={"max_content_width": 100})
@@ -116,7 +108,7 @@ def command(**given: Any) -> None:
         sys.exit(trio.run(_Tail(asked).run))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except _Gone:
+    except Gone:
         # Python would say so again when it closes what cannot be written to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
@@ -349,9 +341,9 @@ class _Tail:
         gone = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_interrupted)
+                nursery.start_soon(until_interrupted)
                 if stat.S_ISFIFO(os.fstat(1).st_mode):
-                    nursery.start_soon(_until_gone)
+                    nursery.start_soon(until_gone)
                 if self._order is not None:
                     nursery.start_soon(self._in_order, self._order)
                 try:
@@ -363,9 +355,9 @@ class _Tail:
                         with trio.move_on_after(REST_WITHIN_S if ends_now else math.inf, shield=ends_now):
                             await self._write(self._screen.render(self._order.take(all=True)))
                 nursery.cancel_scope.cancel()
-        except* _Gone:
+        except* Gone:
             gone = True
-        except* (CannotLook, NoDaemon, _CannotWrite) as errors:
+        except* (CannotLook, NoDaemon, CannotWrite) as errors:
             error: BaseException = errors
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
@@ -376,7 +368,7 @@ class _Tail:
         except* KeyboardInterrupt:
             code = INTERRUPTED
         if gone:
-            raise _Gone
+            raise Gone
         return code or int(self._nobody and not asked.follow)
 
     async def _look(self) -> None:
@@ -535,7 +527,7 @@ class _Tail:
     async def _write(self, data: bytes) -> None:
         if data:
             await trio.to_thread.run_sync(
-                partial(_write_all, data), limiter=self._limiter, abandon_on_cancel=True
+                partial(write_all, data), limiter=self._limiter, abandon_on_cancel=True
             )
 
     def _say(self, item: Any) -> None:
@@ -580,55 +572,3 @@ class _Tail:
         if always or (self._says and self._err_terminal):
             text = _safe(mark + text)
             click.echo(f"\x1b[2m{text}\x1b[0m" if self._err_colour else text, err=True)
-
-
-async def _until_interrupted() -> None:
-    """Raises KeyboardInterrupt after ctrl-C; a second one ends the process at once.
-
-    Python would raise it wherever it is at that moment: in a callback of a weak reference nobody hears it.
-    """
-    interrupted = trio.Event()
-    soon = trio.lowlevel.current_trio_token().run_sync_soon
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # as of what a script starts in the background
-        return
-
-    def handle(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        soon(interrupted.set)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        await interrupted.wait()
-    except trio.Cancelled:
-        signal.signal(signal.SIGINT, before)
-        raise
-    raise KeyboardInterrupt
-
-
-async def _until_gone() -> None:
-    """Raises _Gone when nobody reads the pipe any more, also while nothing is said."""
-    from logroute.sinks.stdout import until_reader_is_gone
-
-    await until_reader_is_gone(1)
-    raise _Gone
-
-
-def _write_all(data: bytes) -> None:
-    """To descriptor 1. Raises _Gone or _CannotWrite."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(1, rest) :]
-        except BlockingIOError:
-            import select
-
-            select.select([], [1], [])
-        except (BrokenPipeError, ConnectionResetError):
-            raise _Gone from None
-        except OSError as error:
-            import errno
-
-            if error.errno == errno.EIO:
-                raise _Gone from None
-            raise _CannotWrite(f"cannot write to standard output: {error.strerror}") from error
