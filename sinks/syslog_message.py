@@ -26,7 +26,7 @@ from logroute.config.problems import did_you_mean
 from logroute.config.types import Named
 from logroute.router.record import Batch, Origin, Record, Stream
 from logroute.router.template import Template
-from logroute.router.times import TIME_LENGTH, are_times, full_time
+from logroute.router.times import are_times, full_time
 from logroute.sinks.columns import woven
 
 Format = Literal["rfc5424", "rfc3164", "local"]
@@ -166,6 +166,8 @@ class HeaderTemplates(msgspec.Struct, frozen=True):
         )
 
 
+Column = str | list[str]
+"""Of a part of each message; a text where it is the same in all."""
 Tail = str | Callable[[Record], str]
 """The header behind the time: where a template varies with the record, it has to be made for each."""
 
@@ -200,60 +202,68 @@ class SyslogEncoder:
         """All records of a batch, in order, framed. No text makes it fail."""
         if not len(batch):
             return b""
-        sizes, columns = self._columns(batch, _ENDS_A_LINE if self._newline else "")
         if self._newline:
+            sizes, columns = self._columns(batch, _ENDS_A_LINE)
             return _bytes(woven(len(sizes), [*columns, "\n"]))
-        counts = {size: f"{size} " for size in set(sizes)}
-        return _bytes(woven(len(sizes), [[counts[size] for size in sizes], *columns]))
+        sizes, columns = self._columns(batch)
+        return _bytes(woven(len(sizes), _counted(sizes, "", columns)))
 
     def frames(self, batch: Batch, before: Sequence[str], between: str, after: str) -> bytes:
         """Likewise; each has a text of its own in front, one before its number of octets, and one behind."""
-        sizes, columns = self._columns(batch, "")
-        counts = {size: f"{between}{size} " for size in set(sizes)}
-        return _bytes(woven(len(sizes), [list(before), [counts[size] for size in sizes], *columns, after]))
+        sizes, columns = self._columns(batch, end=after)
+        return _bytes(woven(len(sizes), [before, *_counted(sizes, between, columns)]))
 
     def messages(self, batch: Batch) -> list[bytes]:
         """Each record by itself, without a frame."""
         if not len(batch):
             return []
-        _, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
-        return ["".join(parts).encode("utf-8", "replace") for parts in zip(*columns, strict=True)]
+        sizes, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
+        count = len(sizes)
+        whole = [[column] * count if isinstance(column, str) else column for column in columns]
+        return ["".join(parts).encode("utf-8", "replace") for parts in zip(*whole, strict=True)]
 
-    def _columns(self, batch: Batch, escape: str) -> tuple[list[int], list[list[str]]]:
-        """Of each message its octets, and what it is made of, in columns; without what is to be escaped."""
-        heads, messages = self._heads_and_messages(batch)
+    def _columns(self, batch: Batch, escape: str = "", end: str = "") -> tuple[list[int], list[Column]]:
+        """Of each message its octets, and what it is made of, in columns; without what is to be escaped.
+
+        Behind each stands `end`, which is not counted.
+        """
+        messages, plain = batch.messages, batch.plain
+        # A line has its newline still: it may as well be the one that ends a frame.
+        ended = batch.newlines and plain and end == "\n" and not escape
+        if batch.newlines and not ended:
+            messages = list(map(_without_newline, messages))
+        heads = self._heads_of(batch, plain=plain)
         times, behind, time_bytes = self._times(batch.times)
         tail = self._tail(batch.origin)
-        if isinstance(tail, str):
-            tails = [behind + tail] * len(batch)
-        else:
-            tails = [behind + tail(record) for record in batch.lines]
+        tails: Column = (
+            behind + tail if isinstance(tail, str) else [behind + tail(record) for record in batch.lines]
+        )
+        if not plain and any(truncated := batch.truncated):
+            messages = list(map(add, messages, [TRUNCATED if each else "" for each in truncated]))
         if escape:
             messages = _escaped(messages, escape)
-        sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
+        sizes = _sizes_bytes(heads, times, time_bytes, tails, messages, len(end) if ended else 0)
         if max(sizes) > self._max_bytes:
+            if ended:
+                messages, ended = list(map(_without_newline, messages)), False
             messages = [self._cut(*each) for each in zip(messages, sizes, strict=True)]
             sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
-        return sizes, [heads, times, tails, messages]
+        columns = [heads, times, tails, messages]
+        return sizes, columns if ended or not end else [*columns, end]
 
-    def _heads_and_messages(self, batch: Batch) -> tuple[list[str], list[str]]:
-        """What stands before each time, and each text."""
-        messages = batch.messages
-        if batch.newlines:
-            messages = list(map(_without_newline, messages))
-        if batch.plain:
+    def _heads_of(self, batch: Batch, *, plain: bool) -> Column:
+        """What stands before each time: one text, where nothing tells these records apart."""
+        streams = batch.streams
+        if plain:
             of_stream = self._head_of_stream
-            return [of_stream[stream] for stream in batch.streams], messages
+            if streams.count(streams[0]) == len(streams):
+                return of_stream[streams[0]]
+            return [of_stream[stream] for stream in streams]
         of_level = self._heads
-        heads = [
+        return [
             of_level[SEVERITIES.get(level or "", OF_STREAM[stream])]
-            for level, stream in zip(batch.levels, batch.streams, strict=True)
+            for level, stream in zip(batch.levels, streams, strict=True)
         ]
-        truncated = batch.truncated
-        if any(truncated):
-            marks = [TRUNCATED if each else "" for each in truncated]
-            messages = list(map(add, messages, marks))
-        return heads, messages
 
     def _times(self, times: list[str]) -> tuple[list[str], str, int]:
         """The times as the format has them, what stands behind each, and how long each is (0: it varies)."""
@@ -262,7 +272,8 @@ class SyslogEncoder:
         if not self._rfc5424:
             return [rfc3164_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
         cut = [
-            time[:_MICROSECONDS] if len(time) == TIME_LENGTH else full_time(time)[:_MICROSECONDS]
+            # Of those whose last zeros are left out, nearly all have as many digits.
+            time[:_MICROSECONDS] if len(time) > _MICROSECONDS else full_time(time)[:_MICROSECONDS]
             for time in times
         ]
         # Looked at together: each alone takes longer than everything else.
@@ -412,20 +423,36 @@ def _escaped(messages: list[str], characters: str) -> list[str]:
     return messages
 
 
+def _counted(sizes: list[int], before: str, columns: list[Column]) -> list[Column]:
+    """Columns of messages with one in front that tells their octets, between this text and a space."""
+    heads, *others = columns
+    if isinstance(heads, str):  # a part of each less
+        counts = {size: f"{before}{size} {heads}" for size in set(sizes)}
+        return [[counts[size] for size in sizes], *others]
+    counts = {size: f"{before}{size} " for size in set(sizes)}
+    return [[counts[size] for size in sizes], *columns]
+
+
 def _sizes_bytes(
-    heads: list[str], times: list[str], time_bytes: int, tails: list[str], messages: list[str]
+    heads: Column, times: list[str], time_bytes: int, tails: Column, messages: list[str], less: int = 0
 ) -> list[int]:
-    """Octets, not characters, of each whole message. Headers are mostly ASCII, and usually equally long."""
+    """Octets, not characters, of each whole message, less what is not counted.
+
+    Headers are mostly ASCII, and usually equally long.
+    """
     ascii_only = "".join(messages).isascii()
     sizes = list(map(len, messages) if ascii_only else map(_size_bytes, messages))
     # Only values of structured data may be anything but ASCII.
-    head_sizes, tail_sizes = set(map(len, set(heads))), set(map(_size_bytes, set(tails)))
+    head_sizes, tail_sizes = _different_sizes(heads), _different_sizes(tails)
     if time_bytes and len(head_sizes) == len(tail_sizes) == 1:
-        header = head_sizes.pop() + time_bytes + tail_sizes.pop()
+        header = head_sizes.pop() + time_bytes + tail_sizes.pop() - less
         return [header + size for size in sizes]
-    return [
-        sum(map(_size_bytes, header)) + size for *header, size in zip(heads, times, tails, sizes, strict=True)
-    ]
+    every = [[column] * len(sizes) if isinstance(column, str) else column for column in (heads, times, tails)]
+    return [sum(map(_size_bytes, header)) + size - less for *header, size in zip(*every, sizes, strict=True)]
+
+
+def _different_sizes(column: Column) -> set[int]:
+    return {_size_bytes(column)} if isinstance(column, str) else set(map(_size_bytes, set(column)))
 
 
 def _bytes(text: str) -> bytes:
