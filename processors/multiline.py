@@ -143,7 +143,11 @@ class _Sure(NamedTuple):
 
 
 class _Begun(msgspec.Struct):
-    """A record of which more may come."""
+    """A record of which more may come.
+
+    Invariant: while a batch is looked at whose lines have newlines, the first line has its own where it is of
+    that batch (`at`), and may have a time that is not whole; it is ready in what is held.
+    """
 
     first: Record
     state: str
@@ -190,12 +194,16 @@ class _Begun(msgspec.Struct):
             self.sure = None
         return left
 
-    def whole(self) -> Record:
-        """What it is, when nothing more comes: the very line, where it is only one."""
+    def whole(self, *, newline: bool = False) -> Record:
+        """What it is, when nothing more comes: the very line, where it is only one.
+
+        With `newline` the first line has one, and so has what is made of it.
+        """
         first = self.first
         if not self.more:
             return first
-        message = "\n".join([first.message, *self.more])
+        lines = "\n".join(self.more)
+        message = f"{first.message}{lines}\n" if newline else f"{first.message}\n{lines}"
         if type(first) is Record and not self.truncated:
             return Record(message, first.stream, first.time)
         truncated = self.truncated or first.truncated
@@ -234,15 +242,19 @@ class _Work:
         self.slots: list[Record | None] = list(lines)
         """What goes on, in the place of its first line."""
 
+    def has_newline(self, begun: _Begun) -> bool:
+        """Whether the first line of a record has its newline."""
+        return self.newlines and begun.at >= 0
+
     def is_for_us(self, index: int) -> bool:
         return self._chosen is None or bool(self._chosen[index])
 
     def end(self, whole: Record, begun: _Begun) -> None:
-        """The record is whole."""
+        """The record is whole; it has a newline where its first line has."""
         if begun.at < 0:
             self.early.append(_with_newline(whole) if self.newlines else whole)
         elif begun.more:
-            self.slots[begun.at] = _with_newline(whole) if self.newlines else whole
+            self.slots[begun.at] = whole
 
 
 def _ready(record: Record, *, newlines: bool) -> Record:
@@ -312,7 +324,7 @@ class JoiningProcessor(Holder[OptionsT]):
             newlines = not any(
                 record.sequence for begun in held.values() for record in (begun.first, *begun.again)
             )
-            newlines = newlines and batch.plain_times() is not None
+            newlines = newlines and batch.has_no_sequences()
         lines = batch.lines if newlines else batch.records
         going_on: list[Record] = []
         if lines:
@@ -375,11 +387,17 @@ class JoiningProcessor(Holder[OptionsT]):
         work.early += map(_with_newline, finished) if newlines else finished
         every = range(len(lines))
         for stream in STREAMS:
-            if count := streams.count(stream):
-                indexes: Sequence[int] = every
-                if count < len(lines):
-                    indexes = list(compress(every, map(stream.__eq__, streams)))
-                self._of_stream(work, indexes, stream, held)
+            count = streams.count(stream)
+            if count == len(lines):
+                self._of_stream(work, every, work.remarkable, stream, held)
+            elif count:
+                chosen = bytes(map(stream.__eq__, streams))
+                remarkable = bytes(compress(work.remarkable, chosen))
+                self._of_stream(work, list(compress(every, chosen)), remarkable, stream, held)
+        if newlines:
+            for begun in held.values():
+                if begun.at >= 0:
+                    begun.first = _ready(begun.first, newlines=True)
         for stream, begun in held.items():
             if 0 <= begun.at < len(again):  # it began in a batch before this one
                 begun.at = -1
@@ -389,12 +407,12 @@ class JoiningProcessor(Holder[OptionsT]):
                 begun.at -= len(again)
         return work.early + [record for record in work.slots if record is not None]
 
-    def _of_stream(self, work: _Work, indexes: Sequence[int], stream: Stream, held: Held) -> None:
-        """The lines of one stream. Most are plain, and whole runs of them stay where they are, unseen."""
+    def _of_stream(
+        self, work: _Work, indexes: Sequence[int], remarkable: bytes, stream: Stream, held: Held
+    ) -> None:
+        """The lines of one stream, with which of them are remarkable. Most are plain, and whole runs of them
+        stay where they are, unseen."""
         joining, lines, slots = work.joining, work.lines, work.slots
-        remarkable = work.remarkable
-        if len(indexes) < len(lines):
-            remarkable = bytes(map(remarkable.__getitem__, indexes))
         begun = held.pop(stream, None)
         runs = not joining.takes_plain(joining.plain_state)
         at, count = 0, len(indexes)
@@ -408,7 +426,7 @@ class JoiningProcessor(Holder[OptionsT]):
                         at += 1
                         continue
                 left = begun.without_doubt()
-                work.end(self._ended(work.origin, begun), begun)
+                work.end(self._ended(work.origin, begun, newline=work.has_newline(begun)), begun)
                 begun = None
                 if left:
                     for doubted in indexes[at - left : at]:
@@ -421,10 +439,9 @@ class JoiningProcessor(Holder[OptionsT]):
                 end = remarkable.find(1, at)
                 at = end if end >= 0 else count
                 last = indexes[at - 1]
-                begun = _Begun(_ready(lines[last], newlines=work.newlines), joining.plain_state, last)
+                begun = _Begun(lines[last], joining.plain_state, last)
             else:
-                first = _ready(lines[index], newlines=work.newlines)
-                begun = _Begun(first, joining.begins(work.kinds[index]), index)
+                begun = _Begun(lines[index], joining.begins(work.kinds[index]), index)
                 at += 1
         if begun is not None:
             if left := begun.without_doubt():
@@ -452,7 +469,8 @@ class JoiningProcessor(Holder[OptionsT]):
         # The time of a line that has none is that of its being read: it says nothing.
         if line.place is None and self._are_apart(begun.last_time or first.logged or first.time, time):
             return False
-        size_bytes = (begun.size_bytes or _size_bytes(first.message)) + 1 + _size_bytes(text)
+        own = begun.size_bytes or _size_bytes(first.message) - work.has_newline(begun)
+        size_bytes = own + 1 + _size_bytes(text)
         if size_bytes > self._limits.max_bytes:
             return False
         begun.take(text, state)
@@ -466,12 +484,12 @@ class JoiningProcessor(Holder[OptionsT]):
             return False
         return _gap_ns(earlier, later) > self._max_gap_ns
 
-    def _ended(self, origin: Origin, begun: _Begun) -> Record:
-        """The record as it is now."""
+    def _ended(self, origin: Origin, begun: _Begun, *, newline: bool = False) -> Record:
+        """The record as it is now, with a newline where its first line has one."""
         self.books.joined += len(begun.more)
         if begun.truncated:
             origin.truncates = True
-        return begun.whole()
+        return begun.whole(newline=newline)
 
     def _finished(self, origin: Origin, begun: _Begun) -> list[Record]:
         """The record as it is now, and what the lines behind it become, where nothing more comes."""

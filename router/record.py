@@ -19,7 +19,7 @@ import msgspec
 
 from logroute.router.json_text import encodable
 from logroute.router.position import Anchor, Position, Reached
-from logroute.router.times import COARSE, TIME_LENGTH, full_time
+from logroute.router.times import COARSE, TIME_LENGTH, ZERO, full_time, short_time
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -465,6 +465,20 @@ class Batch:
         if max(before, default="") < times[0] and all(map(lt, times, times[1:])):
             return None if COARSE in "".join(times) else times
         return None
+
+    def has_no_sequences(self) -> bool:
+        """Whether no record has one, in lines that still have their newlines and are nothing but lines.
+
+        False also where that is not known without looking closely.
+        """
+        if not self.newlines or not len(self) or not self.plain:
+            return False
+        times = self.times
+        if ZERO in "".join(times):  # the same time may be written in two ways
+            return self.plain_times() is not None
+        before = [last.time for stream in STREAMS if (last := self.last_before(stream))]
+        distinct = set(times)
+        return len(distinct) == len(times) and distinct.isdisjoint(map(short_time, before))
 
     def _make_ready(self) -> None:
         lines = self.lines

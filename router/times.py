@@ -12,6 +12,8 @@ TIME_LENGTH = len("2026-11-23T20:06:26.123456789Z")
 WHOLE_SECONDS_LENGTH = len("2026-11-23T20:06:26Z")
 COARSE = "000000Z"
 """Ends a time that is coarser than a microsecond; such an id has the message's hash, see `record_id`."""
+ZERO = "0Z"
+"""Ends each time that could be written shorter, and some that could not."""
 # What ends a time of each length in place of its `Z`, so that it has nine digits.
 _PADDING = {WHOLE_SECONDS_LENGTH: ".000000000Z"} | {
     length: "0" * (TIME_LENGTH - length) + "Z" for length in range(WHOLE_SECONDS_LENGTH + 2, TIME_LENGTH)
@@ -30,6 +32,11 @@ def full_time(time: str) -> str:
     if padding is None or time[-1] != "Z" or (time[19] != "." and len(time) != WHOLE_SECONDS_LENGTH):
         return time
     return time[:-1] + padding
+
+
+def short_time(time: str) -> str:
+    """The same time as the engine writes it into a file, without zeros at its end."""
+    return f"{time[:-1].rstrip('0').removesuffix('.')}Z" if "." in time else time
 
 
 def are_times(texts: Sequence[str], length: int = TIME_LENGTH) -> bool:

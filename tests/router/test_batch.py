@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logroute.router.match import Match
@@ -69,3 +69,26 @@ def test_what_a_match_takes_is_the_same_however_much_it_is(said: Any, last: str,
     assert selector is not None
     taken = Look(read(said, last), RegexSet(selector.regexes())).batch_of(selector)
     assert taken.records == [each for each in read(said, last).records if each.message == str(number)]
+
+
+WRITTEN = ["1", "12", "123", "2", "21", "100000000", "120000000", "5", "500000"]
+
+
+@example([("1", "stdout", False), ("100000000", "stdout", False)], "")
+@given(
+    st.lists(st.tuples(st.sampled_from(WRITTEN), STREAMS, st.just(False)), max_size=5),
+    st.sampled_from(["", "1", "12", "3"]),
+)
+def test_lines_that_are_said_to_have_no_sequences_have_none(said: Any, last: str) -> None:
+    batch = read(said, last)
+    told = batch.has_no_sequences()
+    assert batch.lines == read(said, last).lines
+    if told:
+        assert not any(record.sequence for record in batch.records)
+
+
+def test_lines_of_two_streams_whose_times_differ_have_no_sequences() -> None:
+    # They are not in the order of their times where two streams are written at once.
+    batch = read([("12", "stdout", False), ("1", "stderr", False), ("3", "stdout", False)], "05")
+    assert batch.has_no_sequences()
+    assert not read([("12", "stdout", False)], "12").has_no_sequences()
