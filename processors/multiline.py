@@ -328,7 +328,7 @@ class JoiningProcessor(Holder[OptionsT]):
         lines = batch.lines if newlines else batch.records
         going_on: list[Record] = []
         if lines:
-            going_on = self._joined(batch.origin, lines, held, chosen, newlines=newlines)
+            going_on = self._joined(batch.origin, lines, batch.streams, held, chosen, newlines=newlines)
         if batch.settled:
             settled = [begun for stream, begun in held.items() if stream in batch.settled]
             held = {stream: begun for stream, begun in held.items() if stream not in batch.settled}
@@ -361,11 +361,17 @@ class JoiningProcessor(Holder[OptionsT]):
     # --- joining --------------------------------------------------------------------------------------
 
     def _joined(
-        self, origin: Origin, lines: list[Record], held: Held, chosen: bytes | None, *, newlines: bool
+        self,
+        origin: Origin,
+        lines: list[Record],
+        streams: list[Stream],
+        held: Held,
+        chosen: bytes | None,
+        *,
+        newlines: bool,
     ) -> list[Record]:
-        """What these lines make whole, in order; `held` is what they leave begun."""
+        """What these lines, of these streams, make whole, in order; `held` is what they leave begun."""
         joining = self.joining_of(origin)
-        streams = [record.stream for record in lines]
         finished: list[Record] = []
         again: list[Record] = []
         for stream, begun in list(held.items()):
@@ -381,7 +387,7 @@ class JoiningProcessor(Holder[OptionsT]):
         before = {stream: (begun.position, begun.since) for stream, begun in held.items()}
         if again:
             lines = [*map(_with_newline, again), *lines] if newlines else again + lines
-            streams = [record.stream for record in lines]
+            streams = [record.stream for record in again] + streams
             chosen = None if chosen is None else b"\x01" * len(again) + chosen
         work = _Work(origin, joining, lines, chosen, newlines=newlines)
         work.early += map(_with_newline, finished) if newlines else finished
@@ -496,7 +502,8 @@ class JoiningProcessor(Holder[OptionsT]):
         made = [self._ended(origin, begun)]
         if begun.again:
             held: Held = {}
-            made += self._joined(origin, begun.again, held, None, newlines=False)
+            streams = [record.stream for record in begun.again]
+            made += self._joined(origin, begun.again, streams, held, None, newlines=False)
             for last in held.values():
                 made += self._finished(origin, last)
         return made

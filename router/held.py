@@ -91,8 +91,7 @@ class HeldLogs:
                 log = logs[key] = _Log(batch, {})
                 self._quiet_from.setdefault(source, now + chains.quiet_s)
             log.last = _bare(batch)
-            streams = {record.stream for record in batch.lines}
-            log.at.update(dict.fromkeys(streams, now))
+            log.at.update(dict.fromkeys(batch.streams, now))
             for stream in processed.settled:
                 log.at.pop(stream, None)
             if not log.at:  # what is held yet is a route's that is read for apart

@@ -342,6 +342,7 @@ class Batch:
 
     __slots__ = (
         "_ready",
+        "_streams",
         "acknowledged",
         "before",
         "lines",
@@ -366,9 +367,12 @@ class Batch:
         acknowledged: Mapping[str, frozenset[Stream]] | None = None,
         reader: Reader | None = None,
         settled: frozenset[Stream] = NO_STREAMS,
+        streams: list[Stream] | None = None,
     ) -> None:
         self.origin = origin
         self.lines = lines
+        self._streams = streams
+        """Of each line, where whoever made the batch has looked; a line is never given another."""
         self.before = before
         self.reached = after
         self.size_bytes = size_bytes
@@ -421,7 +425,7 @@ class Batch:
 
     @property
     def streams(self) -> list[Stream]:
-        return [record.stream for record in self.lines]
+        return self._streams or [record.stream for record in self.lines]
 
     @property
     def times(self) -> list[str]:

@@ -46,7 +46,8 @@ class LogBatches:
             before = msgspec.structs.replace(before, stdout_place=begin, stderr_place=begin)
         size = len(chunk.data)
         lines, newlines = self._format.parse(chunk)
-        self._advance(chunk, lines)
+        streams = [line.stream for line in lines]
+        self._advance(chunk, lines, streams)
         self._format.statistics.records += len(lines)
         self._format.statistics.bytes += size
         if self._format.statistics.discarded:
@@ -61,15 +62,15 @@ class LogBatches:
             ready=self._format.ready,
             acknowledged=chunk.acknowledged,
             reader=reader,
+            streams=streams,
         )
 
-    def _advance(self, chunk: Chunk, lines: list[Record]) -> None:
+    def _advance(self, chunk: Chunk, lines: list[Record], streams: list[Stream]) -> None:
         """Move what was reached behind what was just consumed."""
         reached = self.reached
         size = len(chunk.data)
         index, offset = chunk.spot
         place = self._end = Place(chunk.file, offset + size, chunk.tail_at(size), chunk.inode)
-        streams = [line.stream for line in lines]
         stdout = last_anchor(lines, streams, "stdout", reached.stdout)
         stderr = last_anchor(lines, streams, "stderr", reached.stderr)
         places: dict[Stream, Place | None] = {"stdout": place, "stderr": place}
