@@ -142,7 +142,7 @@ class _Guard:
             scope["path"] = "/" + scope["path"].partition("://")[2].partition("/")[2]
         if (problem := self._objection(dict(scope["headers"]))) is not None:
             answer = _problem(problem)
-        exchange = _Exchange(receive, send)
+        exchange = _Exchange(receive, send, whole=not _has_body(scope))
         await answer(scope, exchange.receive, exchange.send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,10 +181,10 @@ class _Exchange:
     the answer before it is done, so it is heard for a while; one that goes on loses its connection.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, *, whole: bool) -> None:
         self._receive = receive
         self._send = send
-        self._whole = False
+        self._whole = whole
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -209,6 +209,12 @@ class _Exchange:
     async def _discard(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether one is announced (RFC 9112, section 6.3)."""
+    names = [name for name, _ in scope["headers"]]
+    return b"content-length" in names or b"transfer-encoding" in names
 
 
 def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:

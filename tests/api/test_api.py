@@ -475,6 +475,22 @@ async def test_a_header_that_never_ends_is_cut_off(
                 assert b"431" in await stream.receive_some(1000)
 
 
+async def test_an_answer_comes_in_one_piece_and_a_silent_connection_is_ended_behind_it(
+    state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "REQUEST_WITHIN_S", 2.0)
+    async with daemon_with(state, {"r": picky()}, address=address):
+        stream = await trio.open_unix_socket(address.path)
+        async with stream:
+            for method in ("GET", "HEAD", "GET"):
+                await stream.send_all(f"{method} /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                head, _, body = bytes(await stream.receive_some(100_000)).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200")
+                assert f"content-length: {len(body)}".encode() in head or (method == "HEAD" and not body)
+            with trio.fail_after(10):
+                assert await stream.receive_some(1000) == b""
+
+
 async def test_more_connections_than_there_may_be_wait_for_a_place(
     state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
