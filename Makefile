@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where this is set, as in many images, each of the hundreds of daemons that tests start would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-engines test-elasticsearch docs lint format soak bench clean
 
