@@ -32,6 +32,13 @@ from tests.servers.rsyslog import free_port
 
 CACHE = Path(os.environ.get("LOGROUTE_SEARCH_CACHE", "/var/cache/logroute"))
 START_S = 300.0
+# It lives too short for the second compiler, which takes two processors for half of its start, for a
+# collector with threads of its own, and for checks of classes that its makers have tested.
+JAVA = (
+    "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    " -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+)
+JAVA_OF_THE_LAUNCHER = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 PASSWORD = "a-long-password"
 WRITER = """\
 writer:
@@ -88,9 +95,11 @@ class Elasticsearch:
             shutil.copytree(home / "config", config)
             with (config / f"{self.folder_name.partition('-')[0]}.yml").open("a") as file:
                 file.write(self._settings())
-            # Java's own log would stand beside the program, where its user may not write.
+            # Java's own log would stand beside the program, where its user may not write; `JAVA` names
+            # a collector.
             java = config / "jvm.options"
-            java.write_text("\n".join(line for line in java.read_text().splitlines() if "gc.log" not in line))
+            lines = java.read_text().splitlines()
+            java.write_text("\n".join(each for each in lines if "gc.log" not in each and "G1" not in each))
             if self.secure:
                 authority = trustme.CA()
                 authority.cert_pem.write_to_path(self.ca)
@@ -105,8 +114,8 @@ class Elasticsearch:
         environment = {
             **os.environ,
             self.java[0]: str(java_home(self.java[1])),
-            # It lives too short for the second compiler, which takes two processors for half of its start.
-            self.options: "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1",
+            self.options: JAVA,
+            "CLI_JAVA_OPTS": JAVA_OF_THE_LAUNCHER,
             "ES_PATH_CONF": str(config),
             "OPENSEARCH_PATH_CONF": str(config),
         }
