@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -79,11 +79,12 @@ def time_of(number: int) -> str:
     return f"2026-11-23T20:06:26.{number + 1:09d}Z"
 
 
+def record_of(number: int, line: str) -> Record:
+    return Record(line, "stderr" if number % 3 else "stdout", time_of(number))
+
+
 def records(lines: Sequence[str], end: str = "") -> list[Record]:
-    return [
-        Record(line + end, "stderr" if number % 3 else "stdout", time_of(number))
-        for number, line in enumerate(lines)
-    ]
+    return [record_of(number, line + end) for number, line in enumerate(lines)]
 
 
 def as_read(lines: Sequence[str], *, newlines: bool = True) -> Batch:
@@ -102,13 +103,24 @@ def processor_of(options: dict[str, Any]) -> Processor[Any]:
 
 
 def one_by_one(lines: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    processor = processor_of(options)
+    of = json.dumps(options)
+    return [alone(number, line, of) for number, line in enumerate(lines)]
+
+
+@cache
+def by_itself(options: str) -> ColumnProcessor[Any]:
+    processor = processor_of(json.loads(options))
     assert isinstance(processor, ColumnProcessor)
-    found: list[Any] = []
-    for each in records(lines):
-        alone = Batch(WEB, [each], before=BEGINNING, after=BEGINNING, size_bytes=1, ready=True)
-        found += [said(record) for record in processor.by_record(alone).records]
-    return found
+    return processor
+
+
+@cache
+def alone(number: int, line: str, options: str) -> Any:
+    """What becomes of a line by itself: of the same lines it is asked a hundred times."""
+    processor = by_itself(options)
+    batch = Batch(WEB, [record_of(number, line)], before=BEGINNING, after=BEGINNING, size_bytes=1, ready=True)
+    (record,) = processor.by_record(batch).records
+    return said(record)
 
 
 def said(record: Record) -> tuple[Any, ...]:
