@@ -43,6 +43,13 @@ LONG = (
     "tests/test_benchmarks.py",
     "tests/test_packaging.py",
     "tests/typing/test_third_party.py",
+    "tests/sinks/test_contract.py",
+    "tests/sinks/test_columns.py",
+    "tests/sinks/test_syslog_transports.py",
+    "tests/sources/test_engine_logs.py",
+    "tests/sources/test_catching_up.py",
+    "tests/sources/test_holding.py",
+    "tests/sources/test_docker.py",
 )
 """Modules of which each takes a while: begun last, one would go on when the other workers have ended."""
 
