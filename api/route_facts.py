@@ -7,11 +7,11 @@ tokens as `***`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logroute.router.digest import blake2b
 from logroute.router.times import iso_time
 
 if TYPE_CHECKING:

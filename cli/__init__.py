@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from typing import Any, NoReturn
@@ -57,6 +56,8 @@ class _Commands(click.Group):
 
                 what = f"A URI follows a command: logroute run {shown(args[0])}"
                 raise click.UsageError(what, ctx) from None
+            import difflib
+
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error

@@ -8,8 +8,9 @@ import importlib
 import linecache
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MIB = 1 << 20
 # mallopt(3)
@@ -33,22 +34,38 @@ def begin(*, logs: bool) -> None:
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     if logs:
         # Its loggers for asyncio would ask that when they are called: 20 ms, 3 MB.
-        _import("structlog", without="asyncio")
+        _import("structlog", later=("asyncio",))
+        # OpenSSL is for who speaks TLS: 11 ms, 2 MB.
+        _import("trio", later=("ssl", "hmac"))
         # It would look for plugins there, of which it shall have none: 6 ms.
         _import("pydantic.plugin._loader", without="importlib.metadata", entry_points=None)
+        # For how secrets compare, of which there are none in the models: OpenSSL again.
+        _import("pydantic.types", later=("secrets",))
 
 
-def _import(name: str, *, without: str, **contents: object) -> None:
-    """Import this module without another that it would import, and use only where it is asked for what nobody
-    here asks."""
-    if without in sys.modules:
-        return
-    stand_in = sys.modules[without] = ModuleType(without)
-    vars(stand_in).update(contents)
+class _Later(ModuleType):
+    """Stands in for a module until something of it is asked for, which is then imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _import(name: str, *, later: Sequence[str] = (), without: str = "", **contents: object) -> None:
+    """Import this module, but what it uses only `later` when it does; and `without` another that it would
+    import, and use only where it is asked for what nobody here asks."""
+    stand_ins: dict[str, ModuleType] = {name: _Later(name) for name in later if name not in sys.modules}
+    if without and without not in sys.modules:
+        stand_ins[without] = ModuleType(without)
+        vars(stand_ins[without]).update(contents)
+    sys.modules.update(stand_ins)
     try:
         importlib.import_module(name)
     finally:
-        del sys.modules[without]
+        for module, stand_in in stand_ins.items():
+            if sys.modules.get(module) is stand_in:
+                del sys.modules[module]
 
 
 def drawing() -> None:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from logroute.cli.columns import cells, fitted
 from logroute.config.components import PROCESSORS
 from logroute.processors._objects import LEVEL_KEYS, TIME_KEYS
+from logroute.router.digest import blake2b
 from logroute.router.record import Batch, Origin, Record, all_plain, owned_records
 from logroute.router.visible import visible
 from logroute.sinks.encoding import display_name, encoder, logfmt_value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from logroute.config.components import Options
 from logroute.config.types import Named
+from logroute.router.digest import blake2b
 from logroute.router.paths import UnknownPath, path
 from logroute.router.record import DetailedRecord, Image, Origin, Record
 from logroute.router.times import iso_time

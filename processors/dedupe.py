@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from hashlib import blake2b
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -12,6 +11,7 @@ from logroute.config.components import PROCESSORS
 from logroute.config.types import Duration
 from logroute.processors import ProcessorOptions
 from logroute.processors._windows import WindowProcessor, of_last
+from logroute.router.digest import blake2b
 from logroute.router.paths import path
 from logroute.router.record import DetailedRecord, Origin, Record
 

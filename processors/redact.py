@@ -8,7 +8,6 @@ text, whatever it says.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import compress
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from logroute.config.components import PROCESSORS
 from logroute.config.types import Secret
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._sensitive import Sensitive, sensitive
+from logroute.router.digest import blake2b
 from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.regex import RegexError, RegexSet
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
+from logroute.router.digest import blake2b
 from logroute.router.paths import path
 from logroute.router.record import Batch, Origin, Record
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from operator import lt
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
+from logroute.router.digest import blake2b
 from logroute.router.json_text import encodable
 from logroute.router.position import Anchor, Position, Reached
 from logroute.router.times import COARSE, TIME_LENGTH, ZERO, full_time, short_time

@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
+from logroute.router.digest import blake2b
 from logroute.router.json_text import nested_text
 from logroute.router.paths import Path, UnknownPath, path
 from logroute.router.record import Origin, Record

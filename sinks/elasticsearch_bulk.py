@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
+from logroute.router.digest import blake2b
 from logroute.router.json_text import depth, nested_text
 from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.sinks.columns import BYTES, woven

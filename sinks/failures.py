@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Iterator
 
 EXCERPT_CHARACTERS = 200
@@ -26,6 +25,8 @@ _CERTIFICATE_ALERTS = {
 
 def cause_in_words(error: BaseException) -> str:
     """What the system, or TLS, said. The least general error of the chain counts."""
+    import ssl  # OpenSSL is loaded where TLS is spoken, or something failed
+
     chain = list(_chain(error))
     for found in chain:
         if isinstance(found, ssl.SSLCertVerificationError):

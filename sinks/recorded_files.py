@@ -11,11 +11,11 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
 
+from logroute.router.digest import blake2b
 from logroute.sinks import FileLength
 from logroute.sinks.folders import READ_FLAGS, WRITE_FLAGS, Tree, refused
 from logroute.sinks.rotation import finished_name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words
+
+if TYPE_CHECKING:
+    import ssl  # OpenSSL is loaded where TLS is spoken
 
 CONNECT_S = 10.0
 """How long connecting may take, names included."""
@@ -83,6 +86,8 @@ def connecting(peer: str) -> Iterator[None]:
 @contextmanager
 def shaking_hands(peer: str, late: str) -> Iterator[None]:
     """Raise Retryable for whatever fails in a handshake, or takes too long."""
+    import ssl
+
     try:
         with trio.fail_after(HANDSHAKE_S):
             yield

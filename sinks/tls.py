@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING
 
 import trio
 from pydantic import Field, model_validator
 
 from logroute.config.components import Options
 from logroute.sinks import Retryable
+
+if TYPE_CHECKING:
+    import ssl  # OpenSSL is loaded where TLS is spoken
 
 
 class TlsOptions(Options):
@@ -36,6 +39,8 @@ async def client_context(options: TlsOptions) -> ssl.SSLContext:
 
 
 def _client_context(options: TlsOptions) -> ssl.SSLContext:
+    import ssl
+
     what = f"the TLS authorities {options.ca}"
     try:
         context = ssl.create_default_context(cafile=options.ca)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
+
+if TYPE_CHECKING:
+    import ssl  # OpenSSL is loaded where TLS is spoken
 
 PLAIN_PORT = 2375
 TLS_PORT = 2376
@@ -57,6 +59,8 @@ class EngineTls(msgspec.Struct, frozen=True):
 
     def context(self) -> ssl.SSLContext:
         """Read the files. Raises AddressError that names the one that cannot be used."""
+        import ssl
+
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ssl.SSLError) as error:
@@ -169,6 +173,8 @@ class EngineAddress(msgspec.Struct, frozen=True):
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
         if context is None:
             return stream
+        import ssl
+
         secure = trio.SSLStream(stream, context, server_hostname=self.host, https_compatible=True)
         try:
             await secure.do_handshake()
@@ -197,6 +203,8 @@ class EngineAddress(msgspec.Struct, frozen=True):
             )
         if isinstance(error, ConnectionRefusedError):
             return "is the engine running there?"
+        import ssl
+
         if isinstance(error, ssl.SSLCertVerificationError):
             return "its certificate was not accepted: give the authority that signed it (ca.pem)"
         if isinstance(error, ssl.SSLError):

@@ -17,11 +17,12 @@ import sys
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+
+from logroute.router.digest import blake2b
 
 FINGERPRINT_LINE_BYTES = 4096
 TAIL_BYTES = 64
