@@ -201,11 +201,11 @@ class RouteOptions(Options):
     """What happens to them on the way, in order."""
     sink: SinkField
     """Where they go: a mapping with `type`, or a URI."""
-    queue: QueueOptions = QueueOptions()
+    queue: QueueOptions = QueueOptions.model_construct()
     """What waits between reading and delivering."""
-    batch: BatchOptions = BatchOptions()
+    batch: BatchOptions = BatchOptions.model_construct()
     """What one delivery takes."""
-    retry: RetryOptions = RetryOptions()
+    retry: RetryOptions = RetryOptions.model_construct()
     """How a failed delivery is tried again."""
     start: Start | None = Field(default=None, examples=["24h", "beginning"])
     """Where a new route begins in the logs that are there: stronger than the source's `start`, which counts
@@ -257,7 +257,7 @@ class Config(Options):
     `/var/lib/logroute` for root, else `~/.local/state/logroute`."""
     include: list[str] = Field(default=[], examples=[["conf.d/*.yaml"]])
     """Further files, relative to this one: their routes and sources are added."""
-    api: ApiOptions = ApiOptions()
+    api: ApiOptions = ApiOptions.model_construct()
     """Where the daemon answers questions."""
     sources: dict[Name, SourceField] = Field(default={}, min_length=1)
     """Where records come from, by name; `type` defaults to the name. Omitted: one docker source."""
@@ -265,7 +265,7 @@ class Config(Options):
     """What happens to every record before it is routed."""
     routes: dict[Name, RouteOptions] = Field(min_length=1)
     """Where records go, by name."""
-    limits: LimitOptions = LimitOptions()
+    limits: LimitOptions = LimitOptions.model_construct()
     """Bounds of the whole daemon."""
     tests: list[CheckOptions] = Field(default=[])
     """What the routes shall deliver of given lines: [how to write them](checking.md)."""

@@ -124,7 +124,7 @@ class HintProcessor(Processor[HintOptions]):
     """Does what the labels of a container ask for, before any processor of the configuration."""
 
     def __init__(self, parsing: Sequence[Match]) -> None:
-        super().__init__(HintOptions())
+        super().__init__(HintOptions.model_construct())
         self._hints = Hints(parsing)
         self._parsers: dict[str, Processor[Any]] = {}
 
@@ -197,7 +197,8 @@ class JoiningHintProcessor(JoiningProcessor[HintOptions]):
     """Joins the lines of containers as their labels ask for."""
 
     def __init__(self) -> None:
-        super().__init__(HintOptions(), MultilineOptions(preset="java"))
+        limits = MultilineOptions.model_construct(preset="java")  # their defaults
+        super().__init__(HintOptions.model_construct(), limits)
         self._joinings: dict[str, Joining] = {}
 
     def joining_of(self, origin: Origin) -> Joining:

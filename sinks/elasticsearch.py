@@ -130,8 +130,8 @@ class ElasticsearchOptions(SinkOptions):
     """Compress the requests."""
     headers: Annotated[dict[str, str], Secret()] = Field(default={}, examples=[{"X-Tenant": "shop"}])
     """Further headers of each request. Keep secrets in files: `"${file:/run/secrets/key}"`."""
-    auth: AuthOptions = AuthOptions()
-    tls: TlsOptions = TlsOptions()
+    auth: AuthOptions = AuthOptions.model_construct()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("hosts")
     @classmethod

@@ -71,7 +71,7 @@ class ForwardOptions(SinkOptions):
     """User, where the receiver asks for one beside the key."""
     password: Annotated[str | None, Secret()] = Field(default=None, repr=False, examples=["another-secret"])
     """Their password."""
-    tls: TlsOptions = TlsOptions()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("address")
     @classmethod

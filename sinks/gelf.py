@@ -45,7 +45,7 @@ class GelfOptions(SinkOptions):
     chunk: Size = Field(default=CHUNK_BYTES, ge=512, le=LARGEST_BYTES, examples=["8KiB"])
     """Largest datagram; smaller ones go where the path takes none of this size. A message may have 128;
     what is longer is cut and ends with `[truncated]`."""
-    tls: TlsOptions = TlsOptions()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("address")
     @classmethod

@@ -100,12 +100,12 @@ class HttpOptions(SinkOptions):
     """Compress the bodies; the server must know how to read them."""
     proxy: str | None = Field(default=None, examples=["http://proxy.example.com:3128"])
     """Proxy to ask, or `none`. Default: what the environment says (`HTTPS_PROXY`, `NO_PROXY` …)."""
-    statuses: StatusOptions = StatusOptions()
-    loki: LokiOptions = LokiOptions()
-    otlp: OtlpOptions = OtlpOptions()
-    splunk: SplunkOptions = SplunkOptions()
-    gelf: GelfHttpOptions = GelfHttpOptions()
-    tls: TlsOptions = TlsOptions()
+    statuses: StatusOptions = StatusOptions.model_construct()
+    loki: LokiOptions = LokiOptions.model_construct()
+    otlp: OtlpOptions = OtlpOptions.model_construct()
+    splunk: SplunkOptions = SplunkOptions.model_construct()
+    gelf: GelfHttpOptions = GelfHttpOptions.model_construct()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("url")
     @classmethod

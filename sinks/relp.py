@@ -66,7 +66,7 @@ class RelpOptions(MessageOptions):
     UTC), nor parts of a second."""
     ack_timeout: Duration = Field(default=30.0, gt=0, examples=["30s"])
     """How long the receiver may take nothing, or acknowledge nothing, before the rest is sent again."""
-    tls: TlsOptions = TlsOptions()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("address")
     @classmethod

@@ -101,7 +101,7 @@ class SyslogOptions(MessageOptions):
     """How a message's end is told in a stream: `octet-counting`, its length stands before it, or `newline`
     behind it; then newlines inside of messages become `#012`. Default: `octet-counting`, on a unix socket
     `newline`."""
-    tls: TlsOptions = TlsOptions()
+    tls: TlsOptions = TlsOptions.model_construct()
 
     @field_validator("address")
     @classmethod
