@@ -28,10 +28,14 @@ COPY sources sources
 # Last: its links lead to the folders above.
 COPY logroute logroute
 
-# --compile: the image may run read-only, and a start without bytecode takes four times as long.
+# --compile: the image may run read-only, and a start without bytecode takes four times as long. What else is
+# kept for the next start (cli/kept_code.py) these commands write, which import everything together.
 RUN /opt/logroute/bin/pip install --compile . \
  && /opt/logroute/bin/pip uninstall --yes pip \
- && /opt/logroute/bin/logroute version
+ && /opt/logroute/bin/logroute version \
+ && /opt/logroute/bin/logroute schema > /dev/null \
+ && /opt/logroute/bin/logroute run --help > /dev/null \
+ && /opt/logroute/bin/logroute tail --help > /dev/null
 
 # --- the image ----------------------------------------------------------------------------------------------
 FROM python:${PYTHON}-slim

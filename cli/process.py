@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+from logroute.cli import kept_code
+
 MIB = 1 << 20
 # mallopt(3)
 _M_TRIM_THRESHOLD = -1
@@ -21,6 +23,8 @@ _M_ARENA_MAX = -8
 SWITCH_S = 0.0005
 GC_THRESHOLD = 20000
 
+_KEPT = kept_code.beside(__file__)
+
 
 def begin(*, logs: bool) -> None:
     """Before a command is imported that imports what `logs`, or that does not.
@@ -28,6 +32,7 @@ def begin(*, logs: bool) -> None:
     What imports make lives on, to look for garbage in it is in vain.
     """
     gc.disable()
+    _KEPT.begin()
     # Looking for pydantic's plugins reads the metadata of everything that is installed.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
@@ -36,6 +41,7 @@ def begin(*, logs: bool) -> None:
         # Its loggers for asyncio would ask that when they are called: 20 ms, 3 MB.
         _import("structlog", later=("asyncio",))
         # OpenSSL is for who speaks TLS: 11 ms, 2 MB.
+        _KEPT.begin_attrs()
         _import("trio", later=("ssl", "hmac"))
         # It would look for plugins there, of which it shall have none: 6 ms.
         _import("pydantic.plugin._loader", without="importlib.metadata", entry_points=None)
@@ -79,6 +85,7 @@ def tune(*, ends_soon: bool = False) -> None:
     # The thread that opens what rotation makes must get the interpreter at once; five milliseconds, Python's
     # own choice, for each of its calls to the system are more than a fast writer leaves it.
     sys.setswitchinterval(SWITCH_S)
+    _KEPT.end()
     # Buffers of a megabyte come and go with every batch. Given back to the kernel each time, their pages
     # would be cleared and mapped anew, which costs as much as encoding what goes into them.
     libc = ctypes.CDLL(None)
@@ -106,6 +113,7 @@ def end(status: str | int | None) -> NoReturn:
 
     To be called when everything has been closed.
     """
+    _KEPT.end()
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # which it is where the shell has closed it
