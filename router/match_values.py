@@ -13,7 +13,7 @@ from typing import Any
 from logroute.config.problems import did_you_mean, kind_of
 from logroute.router.levels import LEVELS, NAMES, rank
 from logroute.router.record import STREAMS
-from logroute.router.regex import Regex, RegexError
+from logroute.router.regex import NotLinearError, Regex, RegexError
 
 Scalar = str | int | float
 At = tuple[str | int, ...]
@@ -101,6 +101,9 @@ def test_of(value: Any, of: str, at: At) -> Test:
 def _regex(text: str, pattern: str, flags: str, at: At) -> Test:
     try:
         regex = Regex(pattern, ignore_case="i" in flags, python="p" in flags)
+    except NotLinearError as error:
+        advice = "has Python's engine do it, which may take exponential time and hold everything up"
+        raise MatchError(f"{error}; /{pattern}/{flags}p {advice}", at) from error
     except RegexError as error:
         raise MatchError(str(error), at) from error
     return Test(text, lambda subject: regex.found_in(str(subject)), regex)

@@ -43,6 +43,11 @@ class RegexError(ValueError):
     """No regular expression, or none that can be searched in linear time."""
 
 
+class NotLinearError(RegexError):
+    """None that can be searched in linear time. Whether Python's engine can be asked for, and how, depends on
+    where it stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Regex:
     """One pattern, found anywhere in a text. Equal ones are written alike."""
@@ -96,14 +101,11 @@ def _compiled(regex: Regex) -> tuple[Callable[[str], bool], bool]:
     if mistake is not None:
         raise RegexError(_mistake(pattern, mistake)) from mistake
     if not refusals:
-        raise RegexError(
+        raise NotLinearError(
             f"/{pattern}/ needs Hyperscan or RE2, and neither is installed: pip install hyperscan, or "
-            f"google-re2; or ask for Python's engine by /{pattern}/p, which may take exponential time"
+            "google-re2"
         )
-    raise RegexError(
-        f"/{pattern}/ cannot be searched in linear time ({refusals[0].rstrip('.')}); /{pattern}/p has "
-        "Python's engine do it, which may take exponential time and hold everything up"
-    )
+    raise NotLinearError(f"/{pattern}/ cannot be searched in linear time ({refusals[0].rstrip('.')})")
 
 
 def _mistake(pattern: str, error: re.error) -> str:

@@ -384,6 +384,7 @@ def test_explain_leaves_open_what_depends_on_the_record() -> None:
         ({"level": [">=x7"]}, 'there is no level "x7"; there are trace, debug, info', ("level", 0)),
         ({"message": "/(?<!x)y/"}, "cannot be searched in linear time", ("message",)),
         ({"label.x": r"/(a)\1/"}, r"/(a)\1/p has Python's engine do it", ("label.x",)),
+        ({"message": "/(?<!x)y/i"}, "/(?<!x)y/ip has Python's engine do it", ("message",)),
         ({"message": "[z-a]"}, "'[z-a]' is no glob", ("message",)),
         ({"time": ">yesterday"}, "'yesterday' is no time such as 2026-11-23", ("time",)),
         ({"time": ">=2026-13-01"}, "there is no such time: '2026-13-01'", ("time",)),
