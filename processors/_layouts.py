@@ -10,8 +10,7 @@ import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-from logroute.processors._times import EARLIEST_NS, LATEST_NS, parse_time
-from logroute.router.times import iso_time
+from logroute.processors._times import parse_time, stored
 
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, start=1)}
@@ -121,7 +120,7 @@ class Layout:
         self._last: tuple[str, str | None] = "", None
 
     def parse(self, text: str, engines: str) -> str | None:
-        """The time in UTC with nine digits, or None if it is none.
+        """The time in UTC with nine digits, or None if it is none; `BEYOND` if nobody can store it.
 
         A year that it does not say is the one that brings it nearest to the engine's time.
         """
@@ -157,8 +156,7 @@ class Layout:
         else:
             at = _nearest(engines, rest, zone)
         fraction = (parts.get("f") or "")[:9].ljust(9, "0")
-        time_ns = int(at.timestamp()) * 10**9 + int(fraction)
-        return iso_time(time_ns) if EARLIEST_NS <= time_ns <= LATEST_NS else None
+        return stored(int(at.timestamp()) * 10**9 + int(fraction))
 
     def _zone_of(self, offset: str | None, name: str | None) -> tzinfo | None:
         """None where a name means different zones to different people, and the user has said none."""

@@ -20,6 +20,7 @@ from logroute.router.levels import NAMES
 from logroute.router.record import DetailedRecord, Record, detailed
 
 if TYPE_CHECKING:
+    from logroute.processors import ProcessorBooks
     from logroute.processors._alike import Alike
     from logroute.router.column_batch import ColumnBatch
     from logroute.router.record import Batch
@@ -102,16 +103,20 @@ def reason(error: Exception) -> str:
     return f"nested deeper than {DEEPEST}" if isinstance(error, RecursionError) else str(error)
 
 
-def take(record: DetailedRecord, found: dict[str, Any], *, keep: bool = False) -> None:
+def take(record: DetailedRecord, found: dict[str, Any], books: ProcessorBooks, *, keep: bool = False) -> None:
     """Give a record what an object says: its time, its level, its message, and the rest as fields.
 
-    Of several keys it is the first whose value says it. With `keep` the message stays as it was.
+    Of several keys it is the first whose value says it. With `keep` the message stays as it was. A time that
+    is far from the engine's is marked, and counted as failed.
     """
-    has_level, has_time = _take_level(record, found), _take_time(record, found)
+    has_level, has_time = _take_level(record, found), _take_time(record, found, books)
     if not has_level and not has_time and _is_mongodb(found):
         record.level = _MONGODB[found.pop("s")]
-        if (time := parse_time(found["t"]["$date"])) is not None and adopt(record, time):
-            del found["t"]
+        if (time := parse_time(found["t"]["$date"])) is not None:
+            if adopt(record, time):
+                del found["t"]
+            else:
+                mark_far(record, "t", books)
     if not keep:
         for key in MESSAGE_KEYS:
             if isinstance(text := found.get(key), str):
@@ -137,7 +142,7 @@ def _take_level(record: DetailedRecord, found: dict[str, Any]) -> bool:
     return False
 
 
-def _take_time(record: DetailedRecord, found: dict[str, Any]) -> bool:
+def _take_time(record: DetailedRecord, found: dict[str, Any], books: ProcessorBooks) -> bool:
     far = ""
     for key in TIME_KEYS:
         if key in found and (time := parse_time(found[key])) is not None:
@@ -146,32 +151,44 @@ def _take_time(record: DetailedRecord, found: dict[str, Any]) -> bool:
                 return True
             far = far or key  # a duration maybe: the next one is asked before that is a mark
     if far:
-        record.error = f"{far}: more than 7 days from the engine's time, so it stays a field"
+        mark_far(record, far, books)
     return False
 
 
+def mark_far(record: DetailedRecord, key: str, books: ProcessorBooks) -> None:
+    """Say that its time is not believed, and count that, once where something else of it has failed."""
+    books.failed += not record.error
+    record.error = f"{key}: more than 7 days from the engine's time, so it stays a field"
+
+
 def take_all(
-    records: Sequence[DetailedRecord], objects: Sequence[dict[str, Any]], *, keep: bool = False
+    records: Sequence[DetailedRecord],
+    objects: Sequence[dict[str, Any]],
+    books: ProcessorBooks,
+    *,
+    keep: bool = False,
 ) -> None:
     """`take` for each record and its object."""
     try:
         _take_columns(records, objects, keep=keep)
     except _NotAlikeError:
         for record, found in zip(records, objects, strict=True):
-            take(record, found, keep=keep)
+            take(record, found, books, keep=keep)
 
 
 class _NotAlikeError(Exception):
     """Not all of the objects say it in the same way. Nothing has been changed yet."""
 
 
-def take_columns(batch: ColumnBatch, lines: Alike, *, keep: bool = False, at_root: bool = False) -> Batch:
+def take_columns(
+    batch: ColumnBatch, lines: Alike, books: ProcessorBooks, *, keep: bool = False, at_root: bool = False
+) -> Batch:
     """`take` for records of which nothing is known but their lines, which are objects with the same keys."""
     engines = batch.times
     try:
         said = _said(lines, engines, keep=keep)
     except _NotAlikeError:
-        return batch.with_records([*_taken(batch.records, lines, keep=keep, at_root=at_root)])
+        return batch.with_records([*_taken(batch.records, lines, books, keep=keep, at_root=at_root)])
     messages = batch.bare if said.messages is None else said.messages
     logged = None if said.times is None else engines
     times = engines if said.times is None else said.times
@@ -180,7 +197,12 @@ def take_columns(batch: ColumnBatch, lines: Alike, *, keep: bool = False, at_roo
 
 
 def take_alike(
-    records: Sequence[Record], lines: Alike, *, keep: bool = False, at_root: bool = False
+    records: Sequence[Record],
+    lines: Alike,
+    books: ProcessorBooks,
+    *,
+    keep: bool = False,
+    at_root: bool = False,
 ) -> list[DetailedRecord]:
     """`take` for each record and its object, of objects with the same keys. They are changed."""
     if not any(record.fields for record in records):
@@ -190,12 +212,14 @@ def take_alike(
             pass
         else:
             return _take_rows(records, lines, said, at_root=at_root)
-    return _taken(records, lines, keep=keep, at_root=at_root)
+    return _taken(records, lines, books, keep=keep, at_root=at_root)
 
 
-def _taken(records: Sequence[Record], lines: Alike, *, keep: bool, at_root: bool) -> list[DetailedRecord]:
+def _taken(
+    records: Sequence[Record], lines: Alike, books: ProcessorBooks, *, keep: bool, at_root: bool
+) -> list[DetailedRecord]:
     made = [detailed(record) for record in records]
-    take_all(made, lines.objects(), keep=keep)
+    take_all(made, lines.objects(), books, keep=keep)
     for record in made:
         record.at_root = record.at_root or at_root
     return made

@@ -19,6 +19,8 @@ _SECONDS, _DATE = slice(len(_SECOND)), slice(len("2026-11-23"))
 
 EARLIEST_NS, LATEST_NS = 0, 9_223_372_036_000_000_000
 """What `date_nanos` holds: from 1970 to April 2262."""
+BEYOND = "9999-12-31T23:59:59."
+"""What times that nobody can store are taken for, to the second: far from any engine's, see `adopt`."""
 
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,18}))?\s?(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
@@ -32,7 +34,7 @@ _UNITS = ((10**10, 10**9), (10**13, 10**6), (10**16, 10**3), (10**19, 1))
 def parse_time(value: Any) -> str | None:
     """A time as text or number: ISO 8601 in any of its usual forms, or seconds, ms, µs or ns since 1970.
 
-    None if it is none, or one that nobody can store. Without a zone it is in UTC.
+    None if it is none; `BEYOND` if nobody can store it. Without a zone it is in UTC.
     """
     if isinstance(value, str):
         if len(value) <= TIME_LENGTH and value[-1:] == "Z" and value[19:20] == "." and _is_utc(value[:20]):
@@ -48,7 +50,7 @@ def parse_time(value: Any) -> str | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return _from_number(value, 0)
+        return _from_number(value, 0) if value >= 0 else None
     if isinstance(value, float) and 0 <= value < 1e19:
         # What was written is the shortest text that means it: .123, and not .122999907, which is stored.
         text = repr(value)
@@ -103,7 +105,7 @@ def _from_iso(date: str, time: str, part: str | None, zone: str | None) -> str |
 
 @lru_cache(maxsize=64)
 def _utc_second(date: str, time: str, zone: str | None) -> str | None:
-    """`2026-11-23T20:06:26.` in UTC. Many lines have the same."""
+    """`2026-11-23T20:06:26.` in UTC, or `BEYOND`. Many lines have the same."""
     try:
         at = datetime.fromisoformat(f"{date}T{time}")
         if zone and zone not in ("Z", "z", "UTC", "GMT"):
@@ -113,19 +115,19 @@ def _utc_second(date: str, time: str, zone: str | None) -> str | None:
         seconds = int(at.replace(tzinfo=UTC).timestamp())
     except (ValueError, OverflowError):
         return None
-    stored = _stored(seconds * 10**9 + 999_999_999)  # all of it, whatever the fraction is
-    return stored and stored[_SECONDS]
+    return stored(seconds * 10**9 + 999_999_999)[_SECONDS]  # all of it, whatever the fraction is
 
 
 def _from_number(whole: int, billionths: int) -> str | None:
     for bound, unit_ns in _UNITS:
         if whole < bound:
-            return _stored(whole * unit_ns + billionths * unit_ns // 10**9)
+            return stored(whole * unit_ns + billionths * unit_ns // 10**9)
     return None
 
 
-def _stored(time_ns: int) -> str | None:
-    return iso_time(time_ns) if EARLIEST_NS <= time_ns <= LATEST_NS else None
+def stored(time_ns: int) -> str:
+    """A time of so many nanoseconds since 1970, `BEYOND` if nobody can store it."""
+    return iso_time(time_ns) if EARLIEST_NS <= time_ns <= LATEST_NS else f"{BEYOND}999999999Z"
 
 
 def adopt(record: DetailedRecord, time: str) -> bool:

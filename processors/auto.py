@@ -51,14 +51,14 @@ class AutoProcessor(ColumnProcessor[AutoOptions]):
         if batch.details is not None:
             return None
         rows = alike(batch.messages, newlines=batch.newlines) or alike_pairs(batch.bare, FEWEST_PAIRS)
-        return None if rows is None else take_columns(batch, rows, keep=self.options.keep)
+        return None if rows is None else take_columns(batch, rows, self.books, keep=self.options.keep)
 
     def by_record(self, batch: Batch) -> Batch:
         records = batch.records
         if not all_plain(records):
             lines = batch.messages
             if (rows := alike(lines) or alike_pairs(lines, FEWEST_PAIRS)) is not None:
-                return batch.with_records([*take_alike(records, rows, keep=self.options.keep)])
+                return batch.with_records([*take_alike(records, rows, self.books, keep=self.options.keep)])
         batch = batch.with_records(owned_records(records, copied=False))
         taken: list[DetailedRecord] = []
         objects: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ class AutoProcessor(ColumnProcessor[AutoOptions]):
                 attempts.append(record)
             else:
                 texts.append(record)
-        take_all(taken, objects, keep=self.options.keep)
+        take_all(taken, objects, self.books, keep=self.options.keep)
         texts += self._pairs(attempts)
         self._level(texts)
         return batch
@@ -98,7 +98,7 @@ class AutoProcessor(ColumnProcessor[AutoOptions]):
             else:
                 taken.append(record)
                 objects.append(found)
-        take_all(taken, objects, keep=self.options.keep)
+        take_all(taken, objects, self.books, keep=self.options.keep)
         return left
 
     def _level(self, records: Sequence[DetailedRecord]) -> None:

@@ -70,7 +70,7 @@ class CsvProcessor(Processor[CsvOptions]):
                 del found[""]
             if types and not convert(record, found, types):
                 self.books.failed += 1
-            take(record, found, keep=keep)
+            take(record, found, self.books, keep=keep)
         return batch
 
     def _row(self, line: str) -> list[str] | None:

@@ -10,11 +10,11 @@ import msgspec
 from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
-from logroute.processors import ColumnProcessor, ProcessorOptions
+from logroute.processors import ColumnProcessor, ProcessorBooks, ProcessorOptions
 from logroute.processors._formats import FORMATS, Shape, compiled, priority
 from logroute.processors._from_columns import ColumnFields
 from logroute.processors._layouts import Layout, zone_of
-from logroute.processors._objects import level_of
+from logroute.processors._objects import level_of, mark_far
 from logroute.processors._times import adopt, near, parse_time
 from logroute.router.column_batch import ColumnBatch, Details
 from logroute.router.record import Batch, DetailedRecord, Record, detailed
@@ -50,7 +50,9 @@ class FormatOptions(ProcessorOptions):
 class FormatProcessor(ColumnProcessor[FormatOptions]):
     def __init__(self, options: FormatOptions) -> None:
         super().__init__(options)
-        self._readers = [Reader(shape, options.zone, keep=options.keep) for shape in FORMATS[options.name]]
+        self._readers = [
+            Reader(shape, options.zone, self.books, keep=options.keep) for shape in FORMATS[options.name]
+        ]
 
     def columns(self, batch: ColumnBatch) -> Batch | None:
         # What a program prints most comes first.
@@ -79,7 +81,8 @@ class _Said(msgspec.Struct, frozen=True):
 class Reader:
     """Reads the lines of one shape."""
 
-    def __init__(self, shape: Shape, zone: str, *, keep: bool) -> None:
+    def __init__(self, shape: Shape, zone: str, books: ProcessorBooks, *, keep: bool) -> None:
+        self._books = books
         pattern = compiled(shape)
         self._match = pattern.match
         self._many = shape.many
@@ -202,7 +205,7 @@ class Reader:
         made = [detailed(record) for record in records]
         for record, found, time in zip(made, objects, said.times, strict=True):
             if not said.all_near and time is not None:
-                _take_time(record, found, time)
+                self._take_time(record, found, time)
             if said.apart:
                 self._take_level(record, found)
             if record.fields:
@@ -219,6 +222,12 @@ class Reader:
             for record, engine, time in zip(made, engines, said.times, strict=True):
                 record.logged, record.time = engine, time  # type: ignore[assignment]
         return made
+
+    def _take_time(self, record: DetailedRecord, found: dict[str, Any], time: str) -> None:
+        if adopt(record, time):
+            del found["time"]
+        else:
+            mark_far(record, "time", self._books)
 
     def _take_level(self, record: DetailedRecord, found: dict[str, Any]) -> None:
         if "priority" in found:
@@ -263,10 +272,3 @@ def _numbers(column: Sequence[str]) -> list[Any]:
         with suppress(ValueError):  # one is absent
             return [*map(int, column)]
     return [text if text == ABSENT or len(text) > MOST_DIGITS else int(text) for text in column]
-
-
-def _take_time(record: DetailedRecord, found: dict[str, Any], time: str) -> None:
-    if adopt(record, time):
-        del found["time"]
-    else:
-        record.error = "time: more than 7 days from the engine's time, so it stays a field"

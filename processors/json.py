@@ -45,13 +45,17 @@ class JsonProcessor(ColumnProcessor[JsonOptions]):
     def columns(self, batch: ColumnBatch) -> Batch | None:
         if batch.details is not None or (lines := alike(batch.messages, newlines=batch.newlines)) is None:
             return None
-        return take_columns(batch, lines, keep=self.options.keep, at_root=self.options.target == "root")
+        return take_columns(
+            batch, lines, self.books, keep=self.options.keep, at_root=self.options.target == "root"
+        )
 
     def by_record(self, batch: Batch) -> Batch:
         records = batch.records
         at_root = self.options.target == "root"
         if not all_plain(records) and (lines := alike(batch.messages)) is not None:
-            return batch.with_records([*take_alike(records, lines, keep=self.options.keep, at_root=at_root)])
+            return batch.with_records(
+                [*take_alike(records, lines, self.books, keep=self.options.keep, at_root=at_root)]
+            )
         batch = batch.with_records(owned_records(records, copied=False))
         attempts: list[DetailedRecord] = []
         for record in batch.records:
@@ -68,7 +72,7 @@ class JsonProcessor(ColumnProcessor[JsonOptions]):
             for record in attempts:
                 self._one(record)
             return batch
-        take_all(attempts, objects, keep=self.options.keep)
+        take_all(attempts, objects, self.books, keep=self.options.keep)
         if at_root:
             for record in attempts:
                 record.at_root = True
@@ -88,7 +92,7 @@ class JsonProcessor(ColumnProcessor[JsonOptions]):
             return
         if self.options.target == "root":
             record.at_root = True
-        take(record, found, keep=self.options.keep)
+        take(record, found, self.books, keep=self.options.keep)
 
     def _fail(self, record: DetailedRecord, reason: str) -> None:
         record.error = reason

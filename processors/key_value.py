@@ -56,7 +56,7 @@ class KeyValueProcessor(Processor[KeyValueOptions]):
             assert isinstance(record, DetailedRecord)
             if types and not convert(record, found, types):
                 self.books.failed += 1
-            take(record, found, keep=keep)
+            take(record, found, self.books, keep=keep)
         return batch
 
 

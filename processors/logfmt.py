@@ -58,12 +58,12 @@ class LogfmtProcessor(ColumnProcessor[LogfmtOptions]):
     def columns(self, batch: ColumnBatch) -> Batch | None:
         if batch.details is not None or self._types or (lines := alike_pairs(batch.bare)) is None:
             return None
-        return take_columns(batch, lines, keep=self.options.keep)
+        return take_columns(batch, lines, self.books, keep=self.options.keep)
 
     def by_record(self, batch: Batch) -> Batch:
         types, records = self._types, batch.records
         if not types and not all_plain(records) and (lines := alike_pairs(batch.messages)) is not None:
-            return batch.with_records([*take_alike(records, lines, keep=self.options.keep)])
+            return batch.with_records([*take_alike(records, lines, self.books, keep=self.options.keep)])
         batch = batch.with_records(owned_records(records, copied=False))
         attempts = [record for record in batch.records if begins(record.message) is not None]
         taken: list[DetailedRecord] = []
@@ -78,7 +78,7 @@ class LogfmtProcessor(ColumnProcessor[LogfmtOptions]):
                 self.books.failed += 1
             taken.append(record)
             objects.append(found)
-        take_all(taken, objects, keep=self.options.keep)
+        take_all(taken, objects, self.books, keep=self.options.keep)
         return batch
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from logroute.config.components import PROCESSORS
 from logroute.processors import Processor, ProcessorOptions
-from logroute.processors._times import parse_time
+from logroute.processors._times import BEYOND, parse_time
 from logroute.router.record import STREAMS, Batch, DetailedRecord, Record, detailed
 
 Function = Callable[..., Iterable[Record] | None]
@@ -159,7 +159,8 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def _time(value: Any) -> str | None:
-    return parse_time(value.isoformat() if isinstance(value, datetime) else value)
+    time = parse_time(value.isoformat() if isinstance(value, datetime) else value)
+    return None if time is None or time.startswith(BEYOND) else time
 
 
 def _mistake(record: object) -> str:

@@ -69,7 +69,7 @@ class RegexProcessor(Processor[RegexOptions]):
             assert isinstance(record, DetailedRecord)
             if types and not convert(record, found, types):
                 self.books.failed += 1
-            take(record, found, keep=keep)
+            take(record, found, self.books, keep=keep)
         self._few = count < FEW * len(batch)
         return batch
 

@@ -345,11 +345,19 @@ def test_times_are_in_the_zone_that_is_said() -> None:
 
 
 def test_a_time_far_from_the_engines_stays_a_field_and_is_marked() -> None:
-    found = parsed("redis", "1:M 23 Nov 1970 21:06:25.123 * x")
-    assert found.time == TIME
-    assert found.fields is not None
-    assert found.fields["time"] == "23 Nov 1970 21:06:25.123"
-    assert "7 days" in found.error
+    for name, said, line in (
+        ("redis", "23 Nov 1970 21:06:25.123", "1:M {} * x"),
+        ("redis", "23 Nov 9999 21:06:25.123", "1:M {} * x"),
+        ("syslog", "9999-11-23T21:06:25Z", "<34>1 {} web su - ID47 - x"),
+    ):
+        processor = made("format", name=name)
+        for count in (1, 9):  # alone, and in columns
+            for found in processor.apply(batch(*[record(line.format(said)) for _ in range(count)])).records:  # type: ignore[union-attr]
+                assert found.time == TIME
+                assert found.fields is not None
+                assert found.fields["time"] == said
+                assert "7 days" in found.error
+        assert processor.books.failed == 10
 
 
 def test_numbers_beyond_64_bits_stay_texts() -> None:

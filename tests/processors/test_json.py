@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logroute.processors._times import parse_time
+from logroute.processors._times import BEYOND, parse_time
 from logroute.router.record import DetailedRecord, Record
 from logroute.sinks.record_json import encode_json
 from tests.processors.conftest import TIME, WEB, Apply, batch, made, record
@@ -136,15 +136,17 @@ def test_unusual_json_is_json(line: str, fields: Any) -> None:
 
 
 def test_a_time_far_from_the_engines_stays_a_field_and_is_marked() -> None:
-    for said in ("1970-01-01T00:00:00Z", "2026-11-01T00:00:00Z", 253370764800):
-        found = parsed(json.dumps({"time": said}))
+    for said in ("1970-01-01T00:00:00Z", "2026-11-01T00:00:00Z", 253370764800, "9999-12-31T00:00:00Z"):
+        processor = made("json")
+        [found] = processor.apply(batch(record(json.dumps({"time": said})))).records  # type: ignore[union-attr]
         assert (found.time, found.logged) == (TIME, "")
         assert found.fields == {"time": said}
         assert "7 days" in found.error
+        assert processor.books.failed == 1
 
 
 def test_what_is_no_time_stays_a_field() -> None:
-    for said in ("yesterday", "9999-99-99T00:00:00Z", True, None, [1], "9999-12-31T00:00:00Z"):
+    for said in ("yesterday", "9999-99-99T00:00:00Z", True, None, [1], -1, 1 << 80):
         found = parsed(json.dumps({"time": said}))
         assert (found.time, found.fields, found.error) == (TIME, {"time": said}, "")
 
@@ -223,8 +225,9 @@ def test_fields_are_what_was_written(value: dict[str, Any]) -> None:
         ("2026-11-23T20:06:26.abcZ", None),
         ("2026-11-23T20:06:26+99:99", "2026-11-19T15:27:26.000000000Z"),
         ("0001-01-01T00:00:00+01:00", None),
-        ("9999-12-31T23:59:59Z", None),
-        ("1969-12-31T23:59:59Z", None),
+        ("9999-12-31T00:00:00Z", f"{BEYOND}000000000Z"),
+        ("1969-12-31T23:59:59.5Z", f"{BEYOND}500000000Z"),
+        ("2262-12-31T23:59:59.123456789Z", f"{BEYOND}123456789Z"),
         ("٢٠٢٦-11-23T20:06:26Z", None),
     ],
 )
@@ -235,4 +238,6 @@ def test_times_are_read_in_every_usual_form(value: Any, time: str | None) -> Non
 @given(st.text() | st.integers() | st.floats() | st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d.*"))
 def test_whatever_is_given_is_a_time_or_none(value: Any) -> None:
     time = parse_time(value)
-    assert time is None or (len(time) == len(TIME) and "1970" <= time[:4] <= "2262")
+    assert (
+        time is None or time.startswith(BEYOND) or (len(time) == len(TIME) and "1970" <= time[:4] <= "2262")
+    )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from logroute.processors import ProcessorBooks
 from logroute.processors._objects import (
     LEVEL_KEYS,
     MESSAGE_KEYS,
@@ -79,8 +80,8 @@ def records(count: int, fields: dict[str, Any] | None = None) -> list[DetailedRe
 def test_many_become_what_each_becomes(keep: bool, objects: list[dict[str, Any]]) -> None:
     one_by_one, together = records(len(objects)), records(len(objects))
     for record, found in zip(one_by_one, objects, strict=True):
-        take(record, dict(found), keep=keep)
-    take_all(together, [dict(found) for found in objects], keep=keep)
+        take(record, dict(found), ProcessorBooks(), keep=keep)
+    take_all(together, [dict(found) for found in objects], ProcessorBooks(), keep=keep)
     assert together == one_by_one
 
 
@@ -135,7 +136,7 @@ def test_what_loggers_write(
 ) -> None:
     for count in (1, 3):
         taken = records(count)
-        take_all(taken, [json.loads(json.dumps(said)) for _ in taken])
+        take_all(taken, [json.loads(json.dumps(said)) for _ in taken], ProcessorBooks())
         for n, record in enumerate(taken):
             assert (record.level, record.fields, record.error) == (level, fields, "")
             assert record.message == message.replace("0", str(n))
@@ -146,17 +147,17 @@ def test_what_loggers_write(
 
 def test_a_time_that_is_far_is_marked_where_no_other_is_near() -> None:
     [far] = records(1)
-    take_all([far], [{"time": 0.123, "timestamp": "2019-01-01T00:00:00.000Z"}])
+    take_all([far], [{"time": 0.123, "timestamp": "2019-01-01T00:00:00.000Z"}], ProcessorBooks())
     assert far.time == ENGINES
     assert far.error == "time: more than 7 days from the engine's time, so it stays a field"
 
 
 def test_fields_that_are_there_stay() -> None:
     [empty] = records(1, {})
-    take_all([empty], [{"level": "info"}])
+    take_all([empty], [{"level": "info"}], ProcessorBooks())
     assert (empty.level, empty.fields) == ("info", {})
     together = records(2, {"region": "eu"})
-    take_all(together, [dict(PLAIN), dict(PLAIN)])
+    take_all(together, [dict(PLAIN), dict(PLAIN)], ProcessorBooks())
     assert [record.fields for record in together] == [{"region": "eu", "user": "ada"}] * 2
 
 
