@@ -44,18 +44,19 @@ async def try_out(
                 chosen = await chain.apply(chosen, memo)
             taken[name] += [(origin, record) for record in chosen.lines]
 
-    origins: dict[Origin, None] = {}
+    origins: dict[tuple[str, str, bytes], Origin] = {}
     times: Counter[tuple[str, Stream, str]] = Counter()
     for origin, records in batches:
         if disabled(origin):
             continue
+        # One container is one origin, as for the daemon: processors remember what it said before.
+        origin = origins.setdefault((origin.key, origin.source, origin.json), origin)
         records = _numbered(origin, records, times)
-        origins[origin] = None
         size = batch_size_bytes(records, sum(len(record.message) for record in records))
         await give(
             Batch(origin, list(records), before=BEGINNING, after=BEGINNING, size_bytes=size, ready=True)
         )
-    for origin in origins:  # and nothing more comes
+    for origin in origins.values():  # and nothing more comes
         await give(settling(origin, BEGINNING, None))
     return taken
 

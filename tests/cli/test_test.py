@@ -84,6 +84,26 @@ tests:
     assert done.output == "ok    two traces\n1 test passed.\n"
 
 
+def test_what_a_container_says_later_is_said_by_the_same_one(tmp_path: Path) -> None:
+    """Each `given` was a container of its own to whatever counts: nothing was ever said to be held back."""
+    config = """\
+routes:
+  some: {processors: [{type: throttle, rate: 1/s}], sink: 'null:'}
+  distinct: {processors: [{type: dedupe, window: 10s}], sink: 'null:'}
+tests:
+  - name: a second and a minute later
+    given:
+      - {container: a, time: 2026-11-23T20:06:26Z, line: [x, x, x]}
+      - {container: b, time: 2026-11-23T20:06:27Z, line: x}
+      - {container: a, time: 2026-11-23T20:07:26Z, line: x}
+    expect:
+      some: [{message: x}, {message: x}, {message: "2 records held back: more than 1 a second"}, {message: x}]
+      distinct: [{message: x}, {message: x}, {message: x (said 2 times more)}, {message: x}]
+"""
+    done = logroute(tmp_path, config, "test")
+    assert done.output == "ok    a second and a minute later\n1 test passed.\n"
+
+
 def test_a_test_that_fails_shows_what_differs(tmp_path: Path) -> None:
     done = logroute(tmp_path, CONFIG + FAILS, "test")
     assert done.output == (
