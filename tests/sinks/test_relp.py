@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logroute.router.record import Batch
-from logroute.sinks import DELIVERED, Outcome, Retryable
+from logroute.sinks import DELIVERED, Outcome, Retryable, relp
 from logroute.sinks.relp import RelpOptions, RelpSink
 from logroute.sinks.relp_protocol import LAST_NUMBER, Answers, RelpError, number_of, numbers_of
 from tests.servers.rsyslog import Rsyslog
@@ -23,6 +23,7 @@ from tests.sinks.relp_receiver import RelpReceiver, accept
 from tests.sinks.syslog_parser import parse_rfc5424
 from tests.sinks.test_syslog import Counting, batch
 from tests.sinks.test_syslog_transports import (
+    COUNT,
     STRUCTURED,
     Authority,
     Started,
@@ -295,6 +296,19 @@ async def test_messages_go_through_tls(context: Counting, authority: Authority) 
     assert receiver.sessions == 1
 
 
+async def test_answers_that_come_by_tls_one_by_one_are_not_waited_for_one_by_one(
+    context: Counting, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a millisecond each, rsyslog could be given no thousand messages a second."""
+    monkeypatch.setattr(relp, "GATHER_S", 3600.0)
+    receiver = RelpReceiver(authority.context())
+    sink = sink_to(receiver.port, context, "localhost", tls={"ca": str(authority.ca_file)})
+    assert await sink.deliver([batch(*map(str, range(1000)))]) == DELIVERED
+    await sink.close()
+    receiver.close()
+    assert len(receiver.messages) == 1000
+
+
 # --- the protocol -------------------------------------------------------------------------------------
 
 
@@ -336,6 +350,14 @@ async def test_rsyslog_has_every_one_of_many_lines(
 ) -> None:
     server = started(Rsyslog(tmp_path / "server", "relp"))
     await all_of_many(sink_to(server.other_port, context), server)
+
+
+async def test_rsyslog_has_every_one_of_many_lines_by_tls(
+    tmp_path: Path, context: Counting, authority: Authority, started: Started
+) -> None:
+    server = started(Rsyslog(tmp_path / "server", "relp+tls", certificates=authority.certificates()))
+    tls = {"ca": str(authority.ca_file), "cert": str(authority.client_file)}
+    await all_of_many(sink_to(server.other_port, context, "localhost", tls=tls), server, COUNT // 4)
 
 
 async def test_rsyslog_by_tls(

@@ -707,13 +707,12 @@ RECORDS: list[Record] = [
 STRUCTURED = {"docker@32473": {"name": "{container.name}", "k": "{fields.k|}", "none": "{label.x|}"}}
 
 
-async def all_of_many(sink: Sink[Any], server: Rsyslog, pause_s: float = 0.0) -> None:
-    for first in range(0, COUNT, EACH):
+async def all_of_many(sink: Sink[Any], server: Rsyslog, count: int = COUNT) -> None:
+    for first in range(0, count, EACH):
         await sink.deliver([batch(*(f"line {n} of many" for n in range(first, first + EACH)))])
-        await trio.sleep(pause_s)
     await sink.close()
-    await trio.to_thread.run_sync(server.wait_for, COUNT)
-    assert server.texts() == [f"line {n} of many" for n in range(COUNT)]
+    await trio.to_thread.run_sync(server.wait_for, count)
+    assert server.texts() == [f"line {n} of many" for n in range(count)]
 
 
 async def fields_as_sent(sink: Sink[Any], server: Rsyslog, newline: str = "\n") -> None:
