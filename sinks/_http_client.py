@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import trio
 
+from logroute.config.uri import shown
 from logroute.sinks import Retryable
 from logroute.sinks.failures import cause_in_words, excerpt
 from logroute.sinks.http_answers import Answer
@@ -41,7 +42,7 @@ class HttpClient:
         """`proxy` is its URL, or None. Raises Retryable for one of the environment that is of no use."""
         self._answer_bytes = ANSWER_BYTES if answer_bytes is None else answer_bytes
         self._answer_s = ANSWER_S if answer_s is None else answer_s
-        self._by_proxy = proxy is not None
+        self._proxy = shown(proxy) if proxy is not None else None
         self.over: object = None
         """The connection over which the last answer came, to compare."""
         try:
@@ -79,7 +80,7 @@ class HttpClient:
             address = httpx.URL(url)
             own = {"host": address.netloc.decode("ascii"), "content-length": str(len(body))}
             # Not where a proxy is asked: its certificate is looked at by the same name then.
-            absolute = address.host.endswith(".") and not self._by_proxy
+            absolute = address.host.endswith(".") and self._proxy is None
             more = {"sni_hostname": name_in_tls(address.host)} if absolute else {}
             request = httpx.Request(
                 method, address, headers={**own, **headers}, stream=_Body(body), extensions=more
@@ -100,7 +101,9 @@ class HttpClient:
                 await response.aclose()
         # What no HTTP is, an address that httpx cannot use, a name that none can be: that may be put right.
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise Retryable(_reason(error)) from error
+            # Not the server has failed then, perhaps: what is not reachable may be the proxy.
+            way = f" (asked by the proxy {self._proxy})" if self._proxy is not None else ""
+            raise Retryable(_reason(error, url) + way) from error
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -160,9 +163,15 @@ class _NoCookies(CookieJar):
         pass
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str) -> str:
     if isinstance(error, httpx.ConnectTimeout):
         return f"not connected within {CONNECT_S:g} s"
     if isinstance(error, httpx.RemoteProtocolError):
         return f"what was answered is no HTTP: {excerpt(str(error))}"
-    return cause_in_words(error)
+    words = cause_in_words(error)
+    if isinstance(error, httpx.NetworkError) and words == type(error).__name__:
+        # Sending failed, and behind that trio's TLS reads no more: what the server has said is not heard.
+        words = "the connection broke before there was an answer"
+        if url.startswith("https:"):
+            words += "; does it refuse our certificate, or want one (`tls.cert`)?"
+    return words

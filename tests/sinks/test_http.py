@@ -758,6 +758,28 @@ async def test_a_client_may_have_a_certificate(
     assert secure.clients[0]["subjectAltName"] == (("DNS", "client.test"),)
 
 
+async def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(sink_to: Making) -> None:
+    sink = await sink_to("https://logs.test/in", proxy="http://ada:a-secret@127.0.0.1:1")
+    assert str(await failure(sink)) == (
+        "https://logs.test/in: POST failed: Connection refused (ECONNREFUSED)"
+        " (asked by the proxy http://ada:***@127.0.0.1:1)"
+    )
+
+
+async def test_a_server_that_wants_a_certificate_of_ours_is_told_though_it_resets(
+    nursery: trio.Nursery, sink_to: Making, tmp_path: Path
+) -> None:
+    """It says so behind the handshake, when the request is being sent: that fails, and nothing is heard."""
+    secure = Secure(tmp_path)
+    secure.context.verify_mode = ssl.CERT_REQUIRED
+    sink = await sink_to(await secure.serve(nursery), tls={"ca": str(secure.ca_file)})
+    for _ in range(5):
+        text = str(await failure(sink, "x" * 8_000_000))
+        assert "POST failed: " in text
+        assert "our certificate" in text or "our TLS certificate" in text
+        assert "`tls.cert`" in text
+
+
 async def test_files_of_tls_that_cannot_be_used_are_put_right_later(sink_to: Making, tmp_path: Path) -> None:
     with pytest.raises(Retryable, match=r"cannot use the TLS authorities .*nothing\.pem: No such file"):
         await sink_to("https://127.0.0.1:1/", tls={"ca": str(tmp_path / "nothing.pem")})
