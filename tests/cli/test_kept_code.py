@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from logroute.cli import kept_code
+from logroute.cli import kept_code, process
 from logroute.cli.kept_code import KeptCode
 
 MODULE = """
@@ -41,7 +41,10 @@ GIVEN = compile("def f(x: what_a_user_wrote): pass", "<given>", "exec")
 
 
 @pytest.fixture(autouse=True)
-def _bytecode_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nobody_else_keeps_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A test that has begun a command in this process has not ended the process.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    process._KEPT.end()
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
