@@ -397,9 +397,9 @@ class JoiningProcessor(Holder[OptionsT]):
             if count == len(lines):
                 self._of_stream(work, every, work.remarkable, stream, held)
             elif count:
-                chosen = bytes(map(stream.__eq__, streams))
-                remarkable = bytes(compress(work.remarkable, chosen))
-                self._of_stream(work, list(compress(every, chosen)), remarkable, stream, held)
+                its = bytes(map(stream.__eq__, streams))
+                remarkable = bytes(compress(work.remarkable, its))
+                self._of_stream(work, list(compress(every, its)), remarkable, stream, held)
         if newlines:
             for begun in held.values():
                 if begun.at >= 0:

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -679,13 +680,13 @@ async def test_a_server_that_never_accepts_has_ten_seconds(
 class Secure:
     """A server with TLS that asks for a client's certificate, and the files for both."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", **options: Any) -> None:
         self.ca = trustme.CA()
         self.ca_file, self.client_file = folder / "ca.pem", folder / "client.pem"
         self.ca.cert_pem.write_to_path(self.ca_file)
         self.ca.issue_cert("client.test").private_key_and_cert_chain_pem.write_to_path(self.client_file)
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file)
-        self.ca.issue_cert(host).configure_cert(self.context)
+        self.ca.issue_cert(host, **options).configure_cert(self.context)
         self.clients: list[Any] = []
 
     async def answer_one(self, stream: trio.SocketStream) -> None:
@@ -745,6 +746,16 @@ async def test_tls_verifies_the_host(nursery: trio.Nursery, sink_to: Making, tmp
     secure = Secure(tmp_path, "other.test")
     sink = await sink_to(await secure.serve(nursery), tls={"ca": str(secure.ca_file)})
     assert "its certificate is not accepted: IP address mismatch" in str(await failure(sink))
+
+
+async def test_a_certificate_that_has_expired_is_told(
+    nursery: trio.Nursery, sink_to: Making, tmp_path: Path
+) -> None:
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    secure = Secure(tmp_path, not_before=past, not_after=past)
+    sink = await sink_to(await secure.serve(nursery), tls={"ca": str(secure.ca_file)})
+    assert "its certificate is not accepted: certificate has expired" in str(await failure(sink))
+    assert secure.clients == []
 
 
 async def test_a_client_may_have_a_certificate(
