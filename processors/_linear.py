@@ -1,15 +1,23 @@
-"""Which patterns Python's `re` searches in linear time: where the next character decides every choice.
+"""Which patterns Python's `re` searches in linear time, and which RE2 finds again and again in linear time.
+
+The former: where the next character decides every choice.
 
 `re` backtracks, and takes exponential time for `(a+)+b`. Where no repetition can be confused with what
 follows it, and no two alternatives begin alike (a grammar would be called LL(1)), a way back always fails at
 once: then it is as linear as an automaton, and fetches groups several times faster than RE2 (two:
-seven times). Whatever is not understood here is taken for unsafe.
+seven times).
+
+The latter: an automaton looks for one match in linear time, but may have to look to the end of the text
+before it knows that it has found the right one (`key.*end|key`), and for the next one once more. Where that
+is so, `far` tells how far it may look.
+
+Whatever is not understood here is taken for unsafe.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from re import _constants as c  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -19,6 +27,8 @@ OTHER = 1 << 128
 ALL = (OTHER << 1) - 1
 LONG = 64
 """A repetition of more than this counts as one without end."""
+SHORT = 1000
+"""What takes no more than this is looked for without harm as often as it is found. RE2 counts no further."""
 
 
 def _bits(characters: Iterable[int]) -> int:
@@ -68,6 +78,82 @@ def is_linear(pattern: str, flags: int = 0) -> bool:
     return not nullable and all(any(not run & each for each in beginning) for run in looking.runs)
 
 
+def far(pattern: str) -> re.Pattern[bytes] | None:
+    """What ends all looking for more behind something that RE2 has found; a text ends it, too.
+
+    None where that is not needed: to find all that there is takes a time linear in the text.
+    """
+    try:
+        parsed = parser.parse(pattern, re.ASCII)
+        if parsed.getwidth()[1] <= SHORT or is_linear(pattern) or _takes_no_more_than_it_must(parsed):
+            return None
+        found = ALL & ~_inside(_Looking(parsed.state.flags), parsed)
+    except (re.error, RecursionError, OverflowError):
+        return re.compile(rb"\Z")
+    characters = "".join(f"\\x{each:02x}" for each in range(128) if found >> each & 1)
+    others = r"\x80-\xff" if found & OTHER else ""
+    return re.compile(rf"[{characters}{others}]|\Z".encode() if found else rb"\Z")
+
+
+def _takes_no_more_than_it_must(parsed: parser.SubPattern) -> bool:
+    """Whether all is short but repetitions that are lazy, or the last, or followed by what they cannot take.
+
+    Then what began earlier, and looks further than where another match ends, finds its own end no later than
+    the next match does, since it comes by the same places; or it fails there.
+    """
+    looking = _Looking(parsed.state.flags)
+    nodes = list(_without_groups(parsed))
+    for at, (code, argument) in enumerate(nodes):
+        if _width(parsed, nodes[at]) <= SHORT:
+            continue
+        if code not in (c.MAX_REPEAT, c.MIN_REPEAT) or len(argument[2]) != 1:
+            return False
+        try:
+            taken = looking.characters(*argument[2][0])
+            if code is c.MIN_REPEAT or at == len(nodes) - 1:
+                continue
+            first, nullable, _ = looking.sequence(nodes[at + 1 :], 0)
+        except _Unsafe:
+            return False
+        if nullable or taken & first:
+            return False
+    return True
+
+
+def _without_groups(nodes: Iterable[Any]) -> Iterator[Any]:
+    for node in nodes:
+        code, argument = node
+        if code is c.SUBPATTERN and not argument[1] and not argument[2]:
+            yield from _without_groups(argument[3])
+        else:
+            yield node
+
+
+def _width(parsed: parser.SubPattern, node: Any) -> int:
+    return int(parser.SubPattern(parsed.state, [node]).getwidth()[1])
+
+
+def _inside(looking: _Looking, nodes: Iterable[Any]) -> int:
+    """All that may be in what is found."""
+    found = 0
+    for code, argument in nodes:
+        if code is c.AT:
+            continue
+        if code is c.SUBPATTERN and not argument[1] and not argument[2]:
+            found |= _inside(looking, argument[3])
+        elif code is c.BRANCH:
+            for branch in argument[1]:
+                found |= _inside(looking, branch)
+        elif code in (c.MAX_REPEAT, c.MIN_REPEAT):
+            found |= _inside(looking, argument[2])
+        else:
+            try:
+                found |= looking.characters(code, argument)
+            except _Unsafe:
+                return ALL
+    return found
+
+
 class _Looking:
     def __init__(self, flags: int) -> None:
         self._ignore_case = bool(flags & re.IGNORECASE)
@@ -90,7 +176,7 @@ class _Looking:
         """The sets of the single characters that stand at the very beginning, one behind the other."""
         for code, argument in nodes:
             try:
-                yield self._characters(code, argument)
+                yield self.characters(code, argument)
             except _Unsafe:
                 return
 
@@ -110,7 +196,7 @@ class _Looking:
         if code in (c.MAX_REPEAT, c.MIN_REPEAT, c.POSSESSIVE_REPEAT):
             low, high, body = argument
             return self._repeat(code, low, high, body, follow, last=last)
-        characters = self._characters(code, argument)
+        characters = self.characters(code, argument)
         return characters, False, characters
 
     def _branch(self, branches: Sequence[Sequence[Any]], follow: int) -> tuple[int, bool, int]:
@@ -139,7 +225,8 @@ class _Looking:
             self.runs.append(inside)
         return begin, empty or low == 0, inside
 
-    def _characters(self, code: Any, argument: Any) -> int:
+    def characters(self, code: Any, argument: Any) -> int:
+        """Those that one node may be. Raises _Unsafe where it is more than one, or not understood."""
         if code is c.LITERAL:
             return self._any_case(_bits([argument]))
         if code is c.NOT_LITERAL:

@@ -17,7 +17,12 @@ from typing import Any
 
 import msgspec
 
+from logroute.processors._linear import far
 from logroute.router.regex import Regex, RegexError
+
+LOOKS = 256
+"""So many times in all a text is looked through behind what was found, to know whether that is more: for a
+mebibyte a second or less. That depends on the text and on no clock, so reading again gives the same."""
 
 Check = Callable[[bytes, int, int], int]
 """Where what was found in a text from here to there ends in truth; 0: it is none."""
@@ -38,20 +43,36 @@ class Sensitive:
         self._inside = re.compile(inside.encode(), re.ASCII).match
         self._plain = _PLAIN.get(name, bytes)
         self._groups = range(1, self._what.groups + 1) or (0,)
+        self._far: re.Pattern[bytes] | None = None
+        """What ends its looking for more; None if it looks no further than what it finds."""
 
     @classmethod
     def own(cls, pattern: str) -> Sensitive:
         """A user's pattern. Raises RegexError."""
-        return cls("redacted", pattern, pattern)
+        own = cls("redacted", pattern, pattern)
+        own._far = far(pattern)
+        return own
 
-    def spans(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """From where to where something is, and its value, however it was written there."""
+    def spans(self, data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
+        """From where to where something is, and its value, however it was written there.
+
+        None for the rest of a text that it would take too long to look through.
+        """
         check, plain, at = self._check, self._plain, 0
         if check is None:
+            left, until = LOOKS * len(data), 0
             for found in self._what.finditer(data):
                 for start, end in map(found.span, self._groups):
                     if start < end:
                         yield start, end, plain(data[start:end])
+                if self._far is not None:
+                    at = found.end()
+                    if until < at:
+                        [until, _] = self._far.search(data, at).span()  # type: ignore[union-attr]
+                    left -= until - at
+                    if left < 0:
+                        yield at, len(data), None
+                        return
             return
         while (found := self._what.search(data, at)) is not None:
             start, end = found.span(self._groups[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import compress
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -19,7 +20,7 @@ from logroute.config.types import Secret
 from logroute.processors import Processor, ProcessorOptions
 from logroute.processors._sensitive import Sensitive, sensitive
 from logroute.router.digest import blake2b
-from logroute.router.record import Batch, DetailedRecord, Record
+from logroute.router.record import Batch, DetailedRecord, Record, detailed
 from logroute.router.regex import RegexError, RegexSet
 
 HASH_BYTES = 8
@@ -27,6 +28,8 @@ DEEPEST = 64
 """What is deeper in fields is looked at as one text: Python's stack ends somewhere."""
 SHORTEST_KEY = 16
 """A shorter one could be found by trying."""
+GAVE_UP = "redact: a pattern finds much here and looks far for more each time, so the rest is redacted"
+"""The mark of a record of which a part was not looked at."""
 
 Kind = Literal["card", "iban", "email", "ip", "bearer", "aws", "jwt"]
 
@@ -83,11 +86,13 @@ class RedactProcessor(Processor[RedactOptions]):
         self._sensitive += [Sensitive.own(pattern) for pattern in dict.fromkeys(options.patterns)]
         self._regexes = RegexSet(each.where for each in self._sensitive)
         self._key = (options.key or "").encode()
+        self._gave_up = False
 
     def apply(self, batch: Batch) -> Batch:
         lines, newlines = batch.lines, batch.newlines
         found = self._found([record.message for record in lines], newlines=newlines)
         made: list[Record] | None = None
+        given_up: set[int] = set()
         for index in compress(range(len(lines)), found.in_any()):
             record = lines[index]
             text = record.message[:-1] if newlines else record.message
@@ -97,6 +102,7 @@ class RedactProcessor(Processor[RedactOptions]):
                 made[index] = msgspec.structs.replace(
                     record, message=f"{redacted}\n" if newlines else redacted
                 )
+                self._note(index, given_up)
         for index, fields, error in self._details(lines):
             made = list(lines) if made is None else made
             record = made[index]
@@ -105,7 +111,19 @@ class RedactProcessor(Processor[RedactOptions]):
             assert isinstance(record, DetailedRecord)  # no others have fields
             record.fields, record.error = fields, error
             made[index] = record
-        return batch if made is None else batch.with_lines(made)
+            self._note(index, given_up)
+        if made is None:
+            return batch
+        for index in given_up:
+            made[index] = record = detailed(made[index])
+            record.error = GAVE_UP
+        self.books.failed += len(given_up)
+        return batch.with_lines(made)
+
+    def _note(self, index: int, given_up: set[int]) -> None:
+        if self._gave_up:
+            self._gave_up = False
+            given_up.add(index)
 
     def _details(self, records: list[Record]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
         """Of records whose fields or error say something, their places, other fields and another error.
@@ -165,10 +183,16 @@ class RedactProcessor(Processor[RedactOptions]):
         # RE2 wants UTF-8. What that cannot express no sink could write.
         data = text.encode("utf-8", "replace")
         spans = sorted(
-            (start, -end, each.name, value) for each in looked_for for start, end, value in each.spans(data)
+            (
+                (start, -end, each.name, value)
+                for each in looked_for
+                for start, end, value in each.spans(data)
+            ),
+            key=itemgetter(0, 1, 2),
         )
         if not spans:
             return text
+        self._gave_up = self._gave_up or any(value is None for *_, value in spans)
         pieces: list[bytes] = []
         at = until = 0
         for start, minus_end, name, value in spans:
@@ -178,7 +202,9 @@ class RedactProcessor(Processor[RedactOptions]):
         pieces.append(data[at:])
         return b"".join(pieces).decode("utf-8", "replace")
 
-    def _instead(self, name: str, value: bytes) -> bytes:
+    def _instead(self, name: str, value: bytes | None) -> bytes:
+        if value is None:
+            return f"[{name}]".encode()
         match self.options.with_:
             case "remove":
                 return b""

@@ -192,6 +192,8 @@ class _Parser:
         if operator.kind != "operator" or operator.text in ("(", ")", "[", "]", ",", "!"):
             self._expected("one of ~ !~ = != >= > <= < in")
         self._next()
+        if self._is("["):
+            self._expected("one value; a list of them stands behind `in`")
         value = self._value()
         return _compared(path, token.at, operator.text, value)
 

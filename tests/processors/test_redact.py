@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from logroute.processors import Processor
+from logroute.processors._linear import far
 from logroute.processors._sensitive import luhn, mod_97, sensitive
-from logroute.processors.redact import RedactOptions, RedactProcessor
+from logroute.processors.redact import GAVE_UP, RedactOptions, RedactProcessor
 from logroute.router.chain import WITHHELD, Stage, StagePlan
 from logroute.router.match import EVERYTHING
 from logroute.router.position import BEGINNING
@@ -299,6 +300,75 @@ def test_a_parser_leaves_no_copy_in_the_mark_of_what_it_cannot_take(
 )
 def test_patterns_of_ones_own(patterns: list[str], said: str, left: str) -> None:
     assert redacted(said, kinds=[], patterns=patterns) == left
+
+
+FAR = "key.*end|key"
+"""Of every `key` it is only known what it is where no `end` follows, at the end of the line."""
+
+
+def test_a_pattern_that_always_looks_far_gives_up_where_that_would_take_long() -> None:
+    processor = made("redact", patterns=[FAR])
+    text = "key 1 " * 200_000
+    given = record(text), record(f"{text}end"), record("key 1 " * 500)
+    [cut, whole, short] = processor.apply(batch(*given)).records  # type: ignore[union-attr]
+    assert re.fullmatch(r"(\[redacted\] 1 )+\[redacted\](\[redacted\])?", cut.message)
+    assert isinstance(cut, DetailedRecord)
+    assert cut.error == GAVE_UP
+    # What one look tells, and what is short, are what they always were.
+    assert (whole.message, short.message) == ("[redacted]", "[redacted] 1 " * 500)
+    assert [each.error for each in (whole, short) if isinstance(each, DetailedRecord)] == ["", ""]
+    assert processor.books.failed == 1
+    # Reading again gives the same.
+    assert processor.apply(batch(record(text))).records[0].message == cut.message  # type: ignore[union-attr]
+
+
+def test_it_gives_up_in_fields_and_lines_too_and_counts_a_record_once() -> None:
+    processor = made("redact", patterns=[FAR], **{"with": "remove"})
+    text = "key 1 " * 200_000
+    [found] = processor.apply(batch(record(text, fields={"a": text, "b": ["key"]}))).records  # type: ignore[union-attr]
+    assert isinstance(found, DetailedRecord)
+    assert found.fields is not None
+    assert found.message == found.fields["a"]
+    assert found.message.endswith(" 1 [redacted]")
+    assert "key" not in found.message
+    assert (found.fields["b"], found.error) == ([""], GAVE_UP)
+    assert processor.books.failed == 1
+    line = Record(f"{text}\n", "stdout", TIME)
+    out = processor.apply(
+        Batch(WEB, [line], before=BEGINNING, after=BEGINNING, size_bytes=100, newlines=True)
+    )
+    assert out is not None
+    assert [each.message for each in out.records] == [found.message]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"(?i)password=(\S+)", "password=.*?&", "password=[^&]*&", "key.{0,200}end|key", "secret=.*"),
+        *(r'"password":\s*"[^"]*"', "token=(.*?)&user=(.*?);", r"(a|ab)c(\w*)"),
+    ],
+)
+def test_patterns_that_find_without_looking_further_never_give_up(pattern: str) -> None:
+    assert far(pattern) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ends"),
+    [
+        (FAR, "\n"),
+        (r"\S+@\S+", "\t\n\v\f\r "),
+        ("key[^x]*x|key", ""),
+        ("(?s)key.*end|key", ""),
+        ("key(?:.*end)?", "\n"),
+        ("(?i:key.*end)|key", ""),
+        (r"\pL+x", ""),
+    ],
+)
+def test_the_others_look_no_further_than_to_what_none_of_it_can_be(pattern: str, ends: str) -> None:
+    found = far(pattern)
+    assert found is not None
+    assert [each for each in map(chr, range(256)) if found.match(each.encode("latin-1"))] == sorted(ends)
+    assert found.search(b"x" * 100).start() == 100  # type: ignore[union-attr]
 
 
 def test_what_overlaps_is_gone_once_and_whole() -> None:

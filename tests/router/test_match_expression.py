@@ -68,6 +68,10 @@ def test_it_means_a_mapping(expression: str, mapping: dict[str, Any]) -> None:
     [
         ("", "at character 1: expected a path such as container or fields.status, but this is the end"),
         ("container ~", 'at character 12: expected a value such as warn, 500, "web-*" or'),
+        (
+            "container ~ [a, b]",
+            "at character 13: expected one value; a list of them stands behind `in`, not '['",
+        ),
         ("container web", "at character 11: expected one of ~ !~ = != >= > <= < in, not 'web'"),
         ("a = 1 b = 2", "at character 7: expected 'and', 'or' or the end, not 'b'"),
         ("(label.a = 1", "at character 13: expected ')' for the '(' at character 1, 'and' or 'or'"),
