@@ -5,13 +5,17 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from benchmarks import latency, looking, outage, parsing, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
+
+T = TypeVar("T")
 
 KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "looking", "latency", "start")
 
@@ -39,9 +43,13 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
         if "outage" in kinds:
             results.outage = outage.measure(folder, lines, max(1, runs // 2 + 1))
         if "small" in kinds:
-            results.small = [small.measure(folder, load, seconds) for load in small.LOADS]
+            results.small, results.floors["small"] = _beside_the_floor(
+                folder, lines, lambda: [small.measure(folder, load, seconds) for load in small.LOADS]
+            )
         if "looking" in kinds:
-            results.looking = looking.measure(folder, lines, max(1, runs // 2 + 1), seconds)
+            results.looking, results.floors["looking"] = _beside_the_floor(
+                folder, lines, lambda: looking.measure(folder, lines, max(1, runs // 2 + 1), seconds)
+            )
         if "latency" in kinds:
             results.latency = latency.measure(folder, seconds=max(30.0, seconds))
         if "start" in kinds:
@@ -52,6 +60,13 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
     click.echo(text)
     if not only:
         (Path(__file__).parent / "RESULTS.md").write_text(text)
+
+
+def _beside_the_floor(folder: Path, lines: int, measure: Callable[[], T]) -> tuple[T, float]:
+    """What is measured, and the floor before and after it, microseconds a line."""
+    before = throughput.floor_us(folder, lines)
+    found = measure()
+    return found, (before + throughput.floor_us(folder, lines)) / 2
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Results:
     looking: looking.Result | None = None
     latency: latency.Result | None = None
     version_s: float | None = None
+    floors: dict[str, float] = field(default_factory=dict)
+    """Microseconds a line, beside what is measured in seconds or per cent of a core."""
 
 
 def render(results: Results) -> str:
@@ -39,9 +41,9 @@ def render(results: Results) -> str:
     if results.outage:
         parts.append(_outage(results.outage))
     if results.small:
-        parts.append(_small(results.small))
+        parts.append(_small(results.small, results.floors["small"]))
     if results.looking:
-        parts.append(_looking(results.looking))
+        parts.append(_looking(results.looking, results.floors["looking"]))
     if results.latency or results.version_s:
         parts.append(_times(results))
     return "\n".join(parts)
@@ -85,32 +87,43 @@ def _outage(found: outage.Result) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _small(results: list[small.Result]) -> str:
+def _as_limits_were_set(floor_us: float) -> str:
+    return (
+        f"Limits in seconds and per cent were set where the floor is {throughput.LIMITS_US} µs/line. Beside"
+        f" these it was {floor_us:.2f}: in brackets, what is the processor's as it would be there.\n"
+    )
+
+
+def _small(results: list[small.Result], floor_us: float) -> str:
     rows = [
         "## Many that say little\n",
-        "CPU of the daemon while it runs, once it has started.\n",
+        f"CPU of the daemon while it runs, once it has started. {_as_limits_were_set(floor_us)}",
         "| load | % of a core | limit | lines/s arrived | peak MB |",
         "|---|---:|---:|---:|---:|",
     ]
+    there = throughput.LIMITS_US / floor_us
     rows += [
-        f"| {r.load.name} | **{r.percent:.1f}** | {r.load.limit_percent:g} | {r.lines_per_s:,.0f} "
+        f"| {r.load.name} | **{r.percent:.1f}** ({r.percent * there:.1f}) | {r.load.limit_percent:g} "
+        f"| {r.lines_per_s:,.0f} "
         f"| {r.peak_bytes / MB:.0f} |"
         for r in results
     ]
     return "\n".join(rows) + "\n"
 
 
-def _looking(found: looking.Result) -> str:
+def _looking(found: looking.Result, floor_us: float) -> str:
     containers, rate = looking.FLOW
+    there = throughput.LIMITS_US / floor_us
     rows = [
         "## Who looks\n",
-        "`logroute tail` reads the engine itself; the API is that of a daemon that writes a JSON file.\n",
+        "`logroute tail` reads the engine itself; the API is that of a daemon that writes a JSON file. "
+        + _as_limits_were_set(floor_us),
         "| what | measured | limit |",
         "|---|---:|---:|",
         f"| `tail` of the lines of 150 bytes into a pipe, × floor | **{found.text_of_floor:.2f}** | 10 |",
         f"| the same with `-o json` into a file | **{found.json_of_floor:.2f}** | 6 |",
         f"| its first line, with {looking.FIRST_LINE_CONTAINERS} containers"
-        f" | **{found.first_line_s:.2f} s** | 0.4 s |",
+        f" | **{found.first_line_s:.2f} s** ({found.first_line_s * there:.2f}) | 0.4 s |",
         f"| {looking.VIEW_CONTAINERS:,} containers × {looking.VIEW_RATE:g} lines/s in one `tail`"
         f" ({found.view_lines_per_s:,.0f} lines/s came) | **{found.view_percent:.0f} %** of a core | |",
         f"| a route's rate beside one viewer of everything | **{found.beside_viewer:.0%}** | ≥ 90 % |",

@@ -158,6 +158,9 @@ def _result(pipeline: Pipeline, lines: int, usages: Sequence[Usage], floors: Seq
 
 
 FLOORS = 4
+LIMITS_US = 0.44
+"""The floor, microseconds a line of 150 bytes, of the machine on which limits in seconds and per cent of a
+core were set. Machines differ threefold, and one and the same from day to day."""
 
 
 def floor_s(folder: Path, log: Path) -> float:
@@ -168,6 +171,14 @@ def floor_s(folder: Path, log: Path) -> float:
     """
     command = [sys.executable, "-m", "benchmarks.floor", str(log)]
     return statistics.mean(run(command, log=folder / "floor.txt").cpu_s for _ in range(FLOORS))
+
+
+def floor_us(folder: Path, lines: int) -> float:
+    """The floor's CPU, microseconds a line of 150 bytes: how fast this machine is now."""
+    log = folder / f"{lines}.log"
+    if not log.exists():
+        write_log(log, lines)
+    return floor_s(folder, log) / lines * 1e6
 
 
 def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:
