@@ -143,7 +143,8 @@ class ContainerEvents:
         # what is known of them only meanwhile takes no room.
         for start in range(0, len(appeared), GROUP):
             found: list[ContainerDetails] = []
-            await share(partial(self._inspect_into, found), appeared[start : start + GROUP])
+            async with self._engine.many():
+                await share(partial(self._inspect_into, found), appeared[start : start + GROUP])
             await self._appear([details for details in found if details.id not in self._containers])
             self._there.difference_update(details.id for details in found)
 

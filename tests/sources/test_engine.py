@@ -315,6 +315,63 @@ async def test_a_connection_that_breaks_is_an_engine_that_is_away(answer: bytes)
             await client(host).ping()
 
 
+@asynccontextmanager
+async def counted(*, answers: int = 1 << 30) -> AsyncIterator[tuple[str, list[list[bytes]]]]:
+    """A server that answers so many requests on each connection; and what it was asked on each."""
+    connections: list[list[bytes]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        asked: list[bytes] = []
+        connections.append(asked)
+        async with stream:
+            while len(asked) < answers and (request := bytes(await stream.receive_some(65536))):
+                asked.append(request)
+                await stream.send_all(http(200, b"OK" if b"_ping" in request else b"{}"))
+                if b"Connection: close" in request:
+                    return
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", connections
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_calls_share_connections_which_end_with_the_block() -> None:
+    async with counted() as (host, connections):
+        engine = client(host)
+        async with engine.many():
+            async with engine.many():
+                await engine.info()
+            for _ in range(3):
+                await engine.info()
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(engine.info)
+        assert sorted(map(len, connections)) == [1, 6]  # the first asks which version it is
+        await engine.info()
+        assert sorted(map(len, connections)) == [1, 1, 6]
+
+
+async def test_a_kept_connection_that_the_engine_has_ended_is_no_failure() -> None:
+    async with counted(answers=2) as (host, connections):
+        engine = client(host)
+        async with engine.many():
+            for _ in range(6):
+                await engine.info()
+        # It may be another engine then: each time it is asked again which version it is.
+        assert list(map(len, connections)) == [2, 2, 2, 2, 2, 1]
+        assert sum(b"/info" in request for asked in connections for request in asked) == 6
+
+
+async def test_an_answer_that_was_not_read_to_its_end_ends_its_connection() -> None:
+    async with answering(lambda request: http(200, b"OK" if b"_ping" in request else b"{}" * 10)) as host:
+        engine = client(host)
+        async with engine.many():
+            for _ in range(2):
+                with pytest.raises(EngineRefused, match="does something else listen there"):
+                    await engine.info()
+
+
 async def test_an_answer_that_is_no_engines_is_refused() -> None:
     async with answering(lambda _: http(200, b"<html>nginx</html>")) as host:
         with pytest.raises(EngineRefused, match="does something else listen there") as raised:
