@@ -129,7 +129,7 @@ class _Guard:
         self._app = app
         self._daemon = daemon
         self._address = address
-        self._expected = f"Bearer {token}".encode() if token and not address.path else b""
+        self._expected = token.encode() if not address.path else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = self._app
@@ -157,8 +157,9 @@ class _Guard:
 
     def _objection(self, headers: dict[bytes, bytes]) -> Problem | None:
         if self._expected:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            known = hmac.compare_digest(given.strip(b" "), self._expected)
+            if scheme.lower() != b"bearer" or not known:  # RFC 9110, 11.1: the scheme in any case
                 return Problem(
                     401,
                     "this API needs the token of api.token_file: Authorization: Bearer …; commands take it "
