@@ -14,7 +14,7 @@ from logroute.api.problems import MEDIA_TYPE
 from logroute.api.requests import Endpoint
 
 PROBLEM = "#/components/schemas/Problem"
-ALWAYS = (401, 421, 500)
+ALWAYS = (401, 403, 421, 500)
 """Problems that any request may be answered with: who asks, from where, and mistakes of ours."""
 BODIES = {
     "/v1/config/validate": ("application/yaml", "application/json"),

@@ -48,6 +48,12 @@ def test_every_endpoint_is_described_once_and_nothing_dangles() -> None:
     assert all("{" not in re.sub(r"\{\w+\}", "", path) for path in made["paths"])
 
 
+def test_every_way_in_which_nobody_is_let_in_is_described() -> None:
+    for path in description(ENDPOINTS)["paths"].values():
+        for operation in path.values():
+            assert {"401", "403", "421"} <= operation["responses"].keys()
+
+
 async def test_it_is_answered(tmp_path: Path) -> None:
     address = Address(path=str(tmp_path / "l.sock"))
     async with daemon_with(None, {}, address=address), client_of(address) as client:
