@@ -644,13 +644,14 @@ async def test_over_tcp_the_token_is_asked_for(state: Path, port: int) -> None:
         daemon_with(state, {"r": picky()}, address=address, token="s3cret"),
         client_of(address) as client,
     ):
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
-            answer = await client.get("/v1/stats", headers=headers)
+        for wrong in ("", "Bearer wrong", "s3cret", "Bearer", "Basic s3cret", "Bearer s3cret x", "Bearer s3cre"):
+            answer = await client.get("/v1/stats", headers={"authorization": wrong} if wrong else {})
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
             assert "s3cret" not in answer.text
-        answer = await client.get("/v1/stats", headers={"authorization": "Bearer s3cret"})
-        assert answer.status_code == 200
+        for right in ("Bearer s3cret", "bearer s3cret", "BEARER  s3cret"):  # RFC 9110, 11.1 and 11.4
+            answer = await client.get("/v1/stats", headers={"authorization": right})
+            assert answer.status_code == 200, right
 
 
 async def test_without_a_token_a_name_that_is_not_this_hosts_is_refused(state: Path, port: int) -> None:

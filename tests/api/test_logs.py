@@ -72,6 +72,7 @@ async def rig(
     read: str = "auto",
     match: Any = None,
     processors: Sequence[dict[str, Any]] = (),
+    before: Sequence[dict[str, Any]] = (),
     tcp: bool = False,
     started: bool = True,
 ) -> AsyncIterator[Rig]:
@@ -92,6 +93,7 @@ async def rig(
             [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
             grace_s=0.1,
             make_api=lambda daemon: ApiServer(daemon, address),
+            processors=stages(before),
         )
         daemon = Daemon(plan)
         async with trio.open_nursery() as nursery, client_of(address, timeout=20) as client:
@@ -318,6 +320,9 @@ async def test_parameters_are_conditions_of_a_match(tmp_path: Path) -> None:
         web.write(b"it failed\n", stream="stderr")
         api.write(b"it failed too\n")
         await r.read(3)
+        assert await r.messages("level=>=error") == []  # of which nobody can tell counts as `info`
+        assert len(await r.messages("level=info")) == 3
+        assert await r.messages("fields.status=>=500") == []
         assert sorted(await r.messages("message=*failed*")) == ["it failed", "it failed too"]
         assert await r.messages("message=*failed*&container=web") == ["it failed"]
         assert await r.messages("stream=stderr") == ["it failed"]
@@ -342,6 +347,23 @@ async def test_a_route_is_seen_as_its_sink_is_given_it(tmp_path: Path) -> None:
             assert line["container"]["name"] == "web"
 
 
+async def test_levels_and_fields_are_those_that_processors_have_found(tmp_path: Path) -> None:
+    before = [{"type": "json"}]
+    async with rig(tmp_path, before=before) as r:
+        web = r.container()
+        for level, status in (("info", 200), ("warn", 404), ("error", 500)):
+            web.write(b'{"msg":"%d","level":"%s","status":%d}\n' % (status, level.encode(), status))
+        await r.read(3)
+        assert await r.messages("level=>=warn") == ["404", "500"]
+        assert await r.messages("fields.status=>=500") == ["500"]
+        assert await r.messages("fields.status=200&fields.status=404") == ["200", "404"]
+        assert await r.messages("level=>=warn&fields.status=<500") == ["404"]
+        async with following(r, "lines=0&level=error") as view:
+            web.write(b'{"msg":"fine","level":"info"}\n{"msg":"broken","level":"error"}\n')
+            line = await view.next()
+            assert (line["message"], line["log"]) == ("broken", {"level": "error"})
+
+
 async def test_what_becomes_of_containers_is_told(tmp_path: Path) -> None:
     async with rig(tmp_path) as r, following(r, "events=true") as view:
         web = r.container()
@@ -356,7 +378,9 @@ async def test_what_becomes_of_containers_is_told(tmp_path: Path) -> None:
         assert (line["event"], line["container"]["name"]) == ("renamed", "site")
 
 
-async def test_events_have_the_ids_of_records_and_go_on_behind_the_last(tmp_path: Path) -> None:
+async def test_events_have_the_ids_of_records_and_go_on_behind_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with rig(tmp_path) as r:
         web = r.container()
         say(web, 1, 3)
@@ -368,12 +392,35 @@ async def test_events_have_the_ids_of_records_and_go_on_behind_the_last(tmp_path
         records = [msgspec.json.decode(event.split("\n")[1].removeprefix("data: ")) for event in events]
         assert [record["message"] for record in records] == said(1, 3)
         assert ids == [record["event"]["id"] for record in records]
-        again = await r.client.get(
-            "/v1/logs", headers={"accept": "text/event-stream", "last-event-id": ids[1]}
-        )
-        assert "line 3" in again.text
+        accept = "text/event-stream"
+        monkeypatch.setattr(logs_module, "RESUME_S", 0.0)
+        again = await r.client.get("/v1/logs", headers={"accept": accept, "last-event-id": ids[1]})
+        assert [word for word in said(1, 3) if word in again.text] == said(2, 3)
+        monkeypatch.undo()
+        again = await r.client.get("/v1/logs", headers={"accept": accept, "last-event-id": ids[1]})
+        assert [word for word in said(1, 3) if word in again.text] == said(1, 3)  # a second before that one
         strange = {"accept": "text/event-stream", "last-event-id": "x-o2026-02-30T00:00:00.000000000Z"}
         assert (await r.client.get("/v1/logs?lines=1", headers=strange)).text.count("data: ") == 1
+
+
+async def test_accept_chooses_between_events_and_lines_and_refuses_nobody(tmp_path: Path) -> None:
+    """RFC 9110, 12.5.1: types and weights. Who takes neither is given lines."""
+    lines, events = "application/x-ndjson", "text/event-stream"
+    async with rig(tmp_path) as r:
+        for accept, kind in (
+            ("Text/Event-Stream", events),
+            ("text/event-stream, */*", events),
+            ("application/x-ndjson, text/event-stream;q=0.5", lines),
+            ("application/x-ndjson;q=0.5, text/event-stream; charset=utf-8; q=0.6", events),
+            ("text/event-stream;q=0", lines),
+            ("text/event-stream;q=0.2, */*", lines),
+            ("text/event-stream;q=many", lines),
+            ("text/html", lines),
+            ("application/json;q=0", lines),
+            ("", lines),
+        ):
+            answer = await r.client.get("/v1/logs?lines=1", headers={"accept": accept})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, kind), accept
 
 
 @pytest.mark.parametrize("since", ["1969-07-20", "0001-01-01", "800000h"])
@@ -562,9 +609,9 @@ class Socket:
         self._stream = stream
         self._protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
 
-    async def open(self, target: str, **headers: str) -> Any:
+    async def open(self, target: str, *, host: str = "localhost", **headers: str) -> Any:
         extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-        asked = wsproto.events.Request(host="localhost", target=target, extra_headers=extra)
+        asked = wsproto.events.Request(host=host, target=target, extra_headers=extra)
         await self._stream.send_all(self._protocol.send(asked))
         return await self.next()
 
@@ -611,3 +658,13 @@ async def test_pages_of_other_sites_open_no_websocket(tmp_path: Path) -> None:
             await other.open("/v1/logs?lines=x", origin="http://localhost")
             problem = await other.next()
             assert "whole number" in problem.data
+
+
+async def test_a_name_that_leads_here_though_it_is_somebody_elses_opens_no_websocket(tmp_path: Path) -> None:
+    """DNS rebinding: Origin and Host agree, and both are the stranger's."""
+    async with rig(tmp_path, tcp=True) as r:
+        for host, opened in (("evil.example:1", False), (f"localhost:{r.address.port}", True)):
+            async with await trio.open_tcp_stream(r.address.host, r.address.port) as stream:
+                answer = await Socket(stream).open("/v1/logs", host=host, origin=f"http://{host}")
+                assert isinstance(answer, wsproto.events.AcceptConnection) == opened
+                assert opened or answer.status_code == 403
