@@ -53,6 +53,7 @@ EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
 _OWN = ("since", "until", "lines", "follow", "route", "match", "events")
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 _ID_TIME = re.compile(r"-[oe](\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z)")
 
 _encode = msgspec.json.Encoder().encode
@@ -61,7 +62,21 @@ _json = encoder("json")
 
 async def _logs(daemon: Daemon, request: Request) -> Any:
     query = _allowed(daemon, request)
-    return _Stream(daemon, query, events=EVENT_STREAM in request.headers.get("accept", ""))
+    return _Stream(daemon, query, events=_wants_events(",".join(request.headers.getlist("accept"))))
+
+
+def _wants_events(accept: str) -> bool:
+    """Whether events are asked for, and are not wanted less than lines (RFC 9110, 12.5.1).
+
+    Whoever asks for neither is given lines.
+    """
+    weights: dict[str, float] = {}
+    for each in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        weights[kind] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    lines = next((weights[kind] for kind in (NDJSON, "application/*", "*/*") if kind in weights), 0.0)
+    return weights.get(EVENT_STREAM, 0.0) >= max(lines, 0.001)
 
 
 async def over_websocket(daemon: Daemon, scope: Scope, receive: Receive, send: Send) -> None:
