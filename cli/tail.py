@@ -302,15 +302,11 @@ class _Tail:
 
         self._asked = asked
         terminal = sys.stdout.isatty()
-        colour = asked.colour == "always" or (
-            asked.colour == "auto"
-            and terminal
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM") != "dumb"
-        )
+        unwanted = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        colour = asked.colour == "always" or (asked.colour == "auto" and terminal and not unwanted)
         self._says = not asked.quiet
         self._err_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._err_colour = self._err_terminal and not os.environ.get("NO_COLOR") and asked.colour != "never"
+        self._err_colour = self._err_terminal and asked.colour != "never" and not unwanted
         self._screen = Screen(
             Style(
                 format=asked.format,
