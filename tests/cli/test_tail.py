@@ -8,12 +8,14 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta, timezone
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from logroute.router.views import News, Skipped
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sinks.encoding import encoder
 from logroute.sources import SourceContext
+from tests.servers.rsyslog import free_port
 
 MAIN = "import sys; sys.argv[0] = 'logroute'; from logroute.cli import main; main()"
 
@@ -341,12 +344,15 @@ class Engine:
 
 
 @asynccontextmanager
-async def an_engine(folder: Path, *, daemon: bool) -> AsyncIterator[Engine]:
+async def an_engine(folder: Path, *, daemon: bool, token: str = "") -> AsyncIterator[Engine]:
+    """With a token the daemon is asked over TCP."""
     async with SimulatedEngine(folder / "engine", seed=1) as engine:
         if not daemon:
             yield Engine(engine, "")
             return
         address = Address(path=str(folder / "l.sock"))
+        if token:
+            address = Address(host="127.0.0.1", port=free_port(socket.SOCK_STREAM))
         source = SOURCES.options("docker").model_validate({"host": engine.host})
         plan = Plan(
             [
@@ -356,7 +362,7 @@ async def an_engine(folder: Path, *, daemon: bool) -> AsyncIterator[Engine]:
             ],
             [SourcePlan("docker", partial(SOURCES.create, source, SourceContext("docker")))],
             grace_s=0.1,
-            make_api=lambda daemon: ApiServer(daemon, address),
+            make_api=lambda daemon: ApiServer(daemon, address, token=token),
         )
         running = Daemon(plan)
         async with trio.open_nursery() as nursery:
@@ -472,6 +478,125 @@ async def test_a_record_looks_the_same_whatever_it_was_chosen_by(tmp_path: Path,
             assert seen[4] == b"error ERR broken 500\nwarn WARN fine unknown\n"
 
 
+@BOTH
+async def test_it_begins_and_ends_at_times(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        began = (time.time_ns() - 3600 * 10**9) // 10**9 * 10**9
+        for minute in range(5):
+            e.web.write(f"web {minute}\n".encode(), time_ns=began + minute * 60 * 10**9)
+            e.db.write(f"db {minute}\n".encode(), time_ns=began + (minute * 60 + 30) * 10**9)
+
+        def at(second: int) -> str:
+            return datetime.fromtimestamp(began // 10**9 + second, UTC).isoformat().replace("+00:00", "Z")
+
+        async def raw(*arguments: str) -> str:
+            ended = await e.tail("-o", "raw", *arguments)
+            assert (ended.returncode, ended.stderr) == (0, b"")
+            return ended.stdout.decode().replace("\n", ",")
+
+        assert await raw("--since", at(60), "--until", at(140)) == "web 1,db 1,web 2,"
+        assert await raw("--since", at(170), "-F", "db") == "db 3,db 4,"
+        assert await raw("--until", at(45)) == "web 0,db 0,"
+        assert await raw("--since", "3450s", "--until", "3390s", "web") == "web 3,"
+        assert await raw("-F", "--since", "1s") == ""
+
+
+@BOTH
+async def test_containers_are_chosen_by_image_and_label(tmp_path: Path, daemon: bool) -> None:
+    async with an_engine(tmp_path, daemon=daemon) as e:
+        shop = e.engine.create("shop", image="registry/shop:2", labels={"team": "pay", "a": "b"})
+        other = e.engine.create("other", image="shop:2", labels={"team": "ops"})
+        for each in (shop, other):
+            each.start()
+            each.write(f"{each.name}\n".encode())
+
+        async def raw(*arguments: str) -> bytes:
+            return (await e.tail("-F", "-o", "raw", *arguments)).stdout
+
+        assert await raw("--image", "*shop:2") == b"shop\nother\n"
+        assert await raw("--image", "registry/*") == b"shop\n"
+        assert await raw("--label", "team") == b"shop\nother\n"
+        assert await raw("--label", "team=ops") == b"other\n"
+        assert await raw("--label", "team=pay", "--label", "a=c") == b""
+        assert await raw("--image", "*shop:2", "--label", "team=pay", "--stream", "stderr") == b""
+
+
+async def test_a_route_is_shown_as_its_sink_is_given_it(tmp_path: Path) -> None:
+    async with an_engine(tmp_path, daemon=True) as e:
+        e.web.write(b"hello\n")
+        shown = await e.tail("-F", "--route", "all")
+        assert (shown.returncode, shown.stdout) == (0, b"web | hello\n")
+        refused = await e.tail("-F", "--route", "nosuch")
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert refused.stderr == b"logroute tail: there is no route nosuch; there are: all\n"
+
+
+async def test_over_tcp_the_daemon_is_asked_with_the_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    async with an_engine(tmp_path, daemon=True, token="s3cret") as e:
+        e.web.write(b"hello\n")
+        refused = await e.tail("-F")
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert b"needs the token" in refused.stderr
+        assert b"--token-file" in refused.stderr
+        token.write_text("another")
+        assert (await e.tail("-F", "--token-file", str(token))).returncode == 1
+        token.write_text("s3cret\n")
+        shown = await e.tail("-F", "--token-file", str(token))
+        assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"web | hello\n", b"")
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", MAIN, "tail", *e.where, "--token-file", str(token), "-n", "0"],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        seen = b""
+        with trio.fail_after(30):
+            while not seen:
+                e.web.write(b"live\n")
+                with trio.move_on_after(0.2):
+                    seen = bytes(await process.stdout.receive_some())
+        process.terminate()
+        await process.wait()
+        assert seen.startswith(b"web | live\n")
+
+
+async def test_an_engine_of_another_host_is_read_over_tcp(tmp_path: Path) -> None:
+    """Where its log files are not to be had."""
+    async with an_engine(tmp_path, daemon=False) as e, trio.open_nursery() as nursery:
+
+        async def forward(client: trio.SocketStream) -> None:
+            async def copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError):
+                    async for data in source:
+                        await target.send_all(data)
+                    await target.send_eof()
+
+            engine = await trio.open_unix_socket(e.engine.host.removeprefix("unix://"))
+            async with engine, trio.open_nursery() as both:
+                both.start_soon(copy, client, engine)
+                both.start_soon(copy, engine, client)
+
+        (listener,) = await nursery.start(partial(trio.serve_tcp, forward, 0, host="127.0.0.1"))
+        host = f"tcp://127.0.0.1:{listener.socket.getsockname()[1]}"
+        e.web.write_many([f"line {number}".encode() for number in range(300)])
+        e.db.write(b"other\n", stream="stderr")
+        command = [sys.executable, "-c", MAIN, "tail", "--host", host, "web"]
+        with trio.fail_after(30):
+            ended = await trio.run_process([*command, "-F", "-n", "2"], capture_stdout=True)
+            assert ended.stdout == b"web | line 298\nweb | line 299\n"
+            process = await trio.lowlevel.open_process([*command, "-n", "1"], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            seen = bytes(await process.stdout.receive_some())
+            e.web.write(b"live\n")
+            while b"live" not in seen:
+                seen += await process.stdout.receive_some()
+            process.terminate()
+            await process.wait()
+        assert seen == b"web | line 299\nweb | live\n"
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_goes_wrong_is_said_of_the_containers_that_were_asked_for(tmp_path: Path) -> None:
     async with an_engine(tmp_path, daemon=False) as e:
         e.web.write(b"hello\n")
@@ -527,6 +652,51 @@ async def test_it_follows_and_tells_what_becomes_of_containers(tmp_path: Path) -
             process.kill()
             process.wait()
             os.close(master)
+
+
+def on_a_terminal(*command: str, **environment: str) -> bytes:
+    """What it writes to a terminal, stderr too, until it ends."""
+    master, slave = pty.openpty()
+    known = {**os.environ, "TERM": "xterm-256color"}
+    known.pop("NO_COLOR", None)
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, stdin=slave, env={**known, **environment})
+    os.close(slave)
+    seen = b""
+    try:
+        with suppress(OSError):  # nobody writes to it any more
+            while data := os.read(master, 65536):
+                seen += data
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "coloured"),
+    [
+        ({}, (), True),
+        ({"NO_COLOR": ""}, (), True),  # no-color.org: when it is not empty
+        ({"NO_COLOR": "1"}, (), False),
+        ({"NO_COLOR": "1"}, ("--color", "always"), True),
+        ({"TERM": "dumb"}, (), False),
+        ({}, ("--color", "never"), False),
+    ],
+)
+async def test_who_wants_no_colours_gets_none_of_lines_nor_of_what_is_said_beside(
+    tmp_path: Path, environment: dict[str, str], option: tuple[str, ...], coloured: bool
+) -> None:
+    async with an_engine(tmp_path, daemon=False) as e:
+        e.web.write(b'\x1b[31mred\n{"level":"error","msg":"bad","a":1}\n', stream="stderr")
+        command = [sys.executable, "-c", MAIN, "tail", *e.where, "-F", *option]
+        with trio.fail_after(60):
+            seen = await trio.to_thread.run_sync(
+                partial(on_a_terminal, *command, **environment), abandon_on_cancel=True
+            )
+        assert b"* " in seen  # where it looks
+        assert b"red" in seen
+        assert (b"\x1b" in seen) == coloured, seen
 
 
 IN_A_CALLBACK = """

@@ -30,6 +30,7 @@ from logroute.cli.top_detail import Details, detail_lines
 from logroute.cli.top_rates import Look, Picture, picture_of
 from logroute.cli.top_terminal import Terminal, keys_of
 from logroute.cli.top_view import ORDERS, Chosen, help_screen, in_order, plain, screen
+from logroute.router.database import StateError
 from logroute.router.dead_letters import StoredLetter
 from tests.api.running import until
 from tests.api.test_containers import Rig, read, rig, route
@@ -449,16 +450,29 @@ async def test_on_a_terminal_keys_select_open_explain_and_quit(tmp_path: Path) -
             assert b"Traceback" not in terminal.sent
 
 
-async def test_keys_pause_and_resume_and_a_refusal_is_said_in_its_words(tmp_path: Path) -> None:
+async def test_keys_pause_and_resume_and_a_refusal_is_said_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(name: str) -> None:
+        raise StateError(f"no room for {name}")
+
     async with rig(tmp_path, *routes()) as r, shown(r) as terminal:
-        await terminal.until(lambda screen: "> everything" in screen)
-        for key, word in ((b"p", "pause"), (b"r", "resume")):
-            terminal.press(key)
-            await terminal.until(
-                lambda screen, word=word: (
-                    f"cannot {word} everything: " in screen or f"everything: {word}d" in screen
-                )
-            )
+
+        def state(screen: str) -> str:
+            return next((line.split()[2] for line in screen.splitlines() if "> everything" in line), "")
+
+        await terminal.until(lambda screen: state(screen) == "up")
+        terminal.press(b"p")
+        await terminal.until(lambda screen: state(screen) == "paused" and "everything: paused" in screen)
+        assert set(r.daemon.made.paused) == {"everything"}
+        terminal.press(b"r")
+        await terminal.until(lambda screen: state(screen) == "up" and "everything: resumed" in screen)
+        assert not r.daemon.made.paused
+        monkeypatch.setattr(r.daemon.made, "pause", refuse)
+        terminal.press(b"p")
+        await terminal.until(
+            lambda screen: "cannot pause everything: " in screen and "no room for everything" in screen
+        )
 
 
 @pytest.mark.parametrize(
