@@ -153,7 +153,8 @@ class Explanation:
                 line for text in why for line in self._wrapped(f"✗ {text}", "    ", hanging="      ")
             ]
         well = route.up and not route.hindrance
-        state = "delivers" if route.up else f"DOWN since {when(route.since)} UTC"
+        stands = "PAUSED" if route.reason.startswith("paused") else "DOWN"
+        state = "delivers" if route.up else f"{stands} since {when(route.since)} UTC"
         found = self._wrapped(f"{name}: takes it, {state} ({route.sink})", "  ", GOOD if well else BAD)
         said: list[str] = []
         if not route.up:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from logroute.api.address import Address
 from logroute.api.containers import ContainerFacts, Containers, RouteOfContainer, Unknown, find
 from logroute.api.server import ApiServer
-from logroute.cli import explain, main, ps
+from logroute.cli import explain, health, main, ps
 from logroute.cli.explain import Explanation
 from logroute.cli.tables import ago, span
 from logroute.config.components import SINKS, SOURCES
@@ -183,6 +183,45 @@ async def test_a_sink_that_is_down_is_what_stands_in_the_way(tmp_path: Path) -> 
         assert "Connection refused" in " ".join(explained.output.split())
         listed = await r.run(ps.command)
         assert "search!, all" in listed.output
+
+
+async def test_a_paused_route_is_what_stands_in_the_way(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        web = r.engine.create("web")
+        web.start()
+        await until(lambda: bool(r.daemon.sources.running["docker"].known()))
+        await r.daemon.made.pause("all")
+        web.write(b"hello\n")
+        await read(r, 1)
+        said = " ".join((await r.run(explain.command, "web")).output.split())
+        assert said.startswith("What web says does not arrive by all since ")
+        assert "paused since " in said
+        assert "`logroute routes resume all`" in said
+        assert "all: takes it, PAUSED since" in said
+        assert "DOWN" not in said
+        healthy = await r.run(health.command)
+        assert healthy.exit_code == 1
+        assert healthy.output.startswith("all  paused since ")
+        await r.daemon.made.resume("all")
+        await until(lambda: r.daemon.router.routes["all"].statistics().delivered == 1)
+        assert (await r.run(explain.command, "web")).output.startswith("What web says arrives by all.\n")
+
+
+async def test_a_full_queue_is_what_stands_in_the_way(tmp_path: Path) -> None:
+    options = SINKS.options("syslog").model_validate({"address": "tcp://127.0.0.1:9"})
+    settings = RouteSettings("slow", queue_bytes=20_000, retry_initial_s=60)
+    full = RoutePlan(settings, partial(SINKS.create, options))
+    async with rig(tmp_path, full, route("all")) as r:
+        web = r.engine.create("web")
+        web.start()
+        with trio.fail_after(20):
+            while not r.daemon.router.routes["slow"].statistics().hindrance:
+                web.write(b"hello\n" * 500)
+                await trio.sleep(0.05)
+        said = " ".join((await r.run(explain.command, "web")).output.split())
+        assert "slow: takes it, DOWN since" in said
+        assert "its queue is full in memory: its logs are read on when there is room" in said
+        assert "all: takes it, delivers" in said  # nobody else is held up
 
 
 class Rejecting(Sink[SinkOptions]):
