@@ -151,10 +151,35 @@ async def families(address: Address) -> set[str]:
     return found
 
 
-async def test_the_docs_list_all_of_them_and_no_others(address: Address) -> None:
+def documented() -> dict[str, set[str]]:
+    """Labels by name."""
     text = (ROOT / "docs/metrics.md").read_text()
-    listed = set(re.findall(r"^\| `(logroute_[a-z_]+)`", text, re.MULTILINE))
-    assert listed == await families(address)
+    rows = re.findall(r"^\| `(logroute_[a-z_]+)` \| \w+ \|([^|]*)\|", text, re.MULTILINE)
+    return {name: set(re.findall("`([a-z]+)`", labels)) for name, labels in rows}
+
+
+async def test_the_docs_list_all_of_them_and_no_others(address: Address) -> None:
+    assert set(documented()) == await families(address)
+
+
+async def test_labels_are_those_of_the_docs_and_no_container_makes_a_series(address: Address) -> None:
+    """There are as many series as the configuration has routes, sources and processors."""
+    plan = counting(name="mine")
+    sinks = {"all": picky(3), "cuts": CuttingSink}
+    async with daemon_with(None, sinks, range(1, 8), address=address, processors=[plan]) as daemon:
+        await until(lambda: daemon.router.routes["cuts"].statistics().delivered == 7)
+        text, _ = await scraped(address)
+    seen: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = re.sub("_(bucket|sum|count|created)$", "", sample.name)
+            seen.setdefault(name, set()).update(sample.labels.keys() - {"le"})
+            assert "web" not in sample.labels.values()
+    labels = documented()
+    assert {name: seen[name] for name in labels if name in seen} == {
+        name: labels[name] for name in labels if name in seen
+    }
+    assert labels.keys() - seen.keys() <= {"logroute_source_errors_total"}  # nothing went wrong
 
 
 @pytest.mark.parametrize("file", ["prometheus/alerts.yaml", "grafana/logroute.json"])
@@ -163,7 +188,11 @@ async def test_alerts_and_dashboard_name_only_what_there_is(address: Address, fi
 
     text = (ROOT / "deploy" / file).read_text()
     if file.endswith(".json"):
-        expressions = [t["expr"] for panel in msgspec.json.decode(text)["panels"] for t in panel["targets"]]
+        board = msgspec.json.decode(text)
+        expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+        asked = [each["query"] for each in board["templating"]["list"] if each["type"] == "query"]
+        assert asked == ["label_values(logroute_route_up, route)"]
+        expressions += asked
     else:
         rules = YAML(typ="safe").load(text)["groups"][0]["rules"]
         expressions = [rule["expr"] for rule in rules]
@@ -173,3 +202,8 @@ async def test_alerts_and_dashboard_name_only_what_there_is(address: Address, fi
     there |= {name + end for name in there for end in ("_bucket", "_sum", "_count")}
     assert named
     assert named <= there
+    labels = documented()
+    for expression in expressions:
+        for name, chosen in re.findall(r"(logroute_[a-z_]+)\{([^}]*)\}", expression):
+            known = labels.get(name) or labels[re.sub("_(bucket|sum|count)$", "", name)]
+            assert set(re.findall(r"([a-z]+)\s*[=!]", chosen)) <= known, expression

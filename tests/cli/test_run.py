@@ -529,7 +529,44 @@ def test_a_socket_that_cannot_be_had_ends_it_with_1(engine: Engine, folder: Path
     assert "there is a file that is no socket" in events(done.stderr)[-1]["reason"]
 
 
-def test_nothing_of_the_web_is_imported_before_somebody_asks() -> None:
-    code = "import sys, logroute.cli.run; print({'hypercorn', 'starlette', 'httpx'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "set()\n"
+WHAT_IS_IMPORTED = """
+import atexit, sys
+
+def tell():
+    there = {name for name, module in sys.modules.items() if module is not None}
+    web = {"hypercorn", "starlette", "fastapi", "prometheus_client", "wsproto", "httpx", "rich"}
+    api = {name for name in there if name.startswith("logroute.api.")}
+    print("imported", *sorted(web & there | api), file=sys.stderr, flush=True)
+
+atexit.register(tell)
+from logroute.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_nothing_of_the_web_is_imported_before_somebody_asks(
+    engine: Engine, folder: Path, once: bool
+) -> None:
+    """Not by what has no API, nor by a daemon whose API listens, as long as nobody comes."""
+    arguments = ["--once"] if once else ["--listen", f"unix://{folder}/l.sock"]
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WHAT_IS_IMPORTED, "run", *arguments, f"file://{folder}/out"],
+            stderr=log,
+            env={**os.environ, "DOCKER_HOST": engine.host},
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not once and '"started"' not in (folder / "log").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            if not once:
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+    last = (folder / "log").read_text().splitlines()[-1]
+    # What listens is no web: where the API is to be, and a server that waits for somebody.
+    assert last == "imported logroute.api.address logroute.api.listener logroute.api.server"
