@@ -27,9 +27,10 @@ from logroute.config.components import (
 from logroute.config.problems import Loc, did_you_mean, kind_of
 from logroute.config.types import Duration, MatchField, Named, Parsed, Size, Start
 from logroute.processors import ProcessorOptions
+from logroute.router.circles import Circle, circles
 from logroute.router.match import EVERYTHING
 from logroute.sinks import SinkOptions
-from logroute.sinks.one_writer import collisions
+from logroute.sinks.one_writer import Collision, collisions
 from logroute.sources import SourceOptions
 
 MIB = 1 << 20
@@ -272,7 +273,9 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _write_apart(self) -> Config:
-        found = collisions((name, route.match, route.sink) for name, route in self.routes.items())
+        routes = [(name, route.match, route.sink) for name, route in self.routes.items()]
+        sources = [(name, source.reads) for name, source in self.sources.items()]
+        found: list[Collision | Circle] = [*collisions(routes), *circles(sources, routes)]
         mistakes = [(("routes", each.route, "sink", each.option), str(each), each.route) for each in found]
         if mistakes:
             raise _mistakes(mistakes)

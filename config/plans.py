@@ -77,6 +77,7 @@ def make_plan(
                 name,
                 partial(SOURCES.create, options, contexts[name]),
                 (options, config.limits.record, config.limits.held_logs),
+                options.reads,
             )
             for name, options in config.sources.items()
         ],

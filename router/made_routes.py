@@ -15,8 +15,9 @@ import msgspec
 import structlog
 import trio
 
+from logroute.router.circles import circles
 from logroute.router.own_state import OwnState, Remembered
-from logroute.router.plan import CannotReload, Plan, RoutePlan, RouteRefused
+from logroute.router.plan import CannotReload, Plan, RoutePlan, RouteRefused, SourcePlan
 from logroute.router.route import Route
 from logroute.sinks.one_writer import collisions
 
@@ -29,8 +30,17 @@ Check = Callable[[RoutePlan | None], None]
 def _no_check(_: RoutePlan | None) -> None: ...
 
 
-def _check_place(made: RoutePlan, others: Sequence[RoutePlan]) -> None:
-    """Raises RouteRefused where another route certainly writes to the same place."""
+def _check_circle(made: RoutePlan, sources: Sequence[SourcePlan]) -> None:
+    """Raises RouteRefused where it would be given again what it writes."""
+    readers = [(each.name, each.reads) for each in sources]
+    found = list(circles(readers, [(made.settings.name, made.settings.match, made.options)]))
+    if found:
+        raise RouteRefused([(f"sink.{each.option}", str(each)) for each in found])
+
+
+def _check_place(made: RoutePlan, others: Sequence[RoutePlan], sources: Sequence[SourcePlan]) -> None:
+    """Raises RouteRefused where another route certainly writes to the same place, or a source reads there."""
+    _check_circle(made, sources)
     routes = [(each.settings.name, each.settings.match, each.options) for each in (*others, made)]
     found = [each for each in collisions(routes) if each.route == made.settings.name]
     if found:
@@ -76,7 +86,9 @@ class MadeRoutes:
                 self.refused[name] = "this daemon makes no routes"
             else:
                 try:
-                    made.append(plan.make_route(name, body))
+                    route = plan.make_route(name, body)
+                    _check_circle(route, plan.sources)
+                    made.append(route)
                 except RouteRefused as error:
                     self.refused[name] = str(error)
         for name, reason in self.refused.items():
@@ -108,7 +120,7 @@ class MadeRoutes:
             known = daemon.planned(name)
             check(known)
             others = [each for each in daemon.plan.routes if each.settings.name != name]
-            _check_place(made, others)
+            _check_place(made, others, daemon.plan.sources)
             if known is not None and known.by_api and known.body == body:
                 return False
             before = self._remembered.routes.get(name)

@@ -57,6 +57,10 @@ class RoutePlan(msgspec.Struct, frozen=True):
         )
 
 
+def _reads_no_file(_: str) -> bool:
+    return False
+
+
 class SourcePlan(msgspec.Struct, frozen=True):
     """A source as configured, and how it is made."""
 
@@ -64,6 +68,8 @@ class SourcePlan(msgspec.Struct, frozen=True):
     make: Callable[[], Source[Any]]
     options: Any = None
     """For comparison, likewise."""
+    reads: Callable[[str], bool] = _reads_no_file
+    """Whether it would read a file of this path."""
 
     def is_like(self, other: SourcePlan) -> bool:
         return self.options is not None and self.options == other.options

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult
 import msgspec
 
 from logroute.config.components import Options
-from logroute.sinks.one_writer import OneWriter
+from logroute.sinks.one_writer import OneWriter, Written
 
 if TYPE_CHECKING:
     from logroute.router.record import Batch, Record
@@ -25,6 +25,10 @@ class SinkOptions(Options):
 
     def one_writer(self) -> OneWriter | None:
         """Where no other route may write, as far as the options tell; None: wherever it likes."""
+        return None
+
+    def writes_to(self) -> Written | None:
+        """Files of this host that it writes to; None: it writes none."""
         return None
 
 

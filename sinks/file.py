@@ -48,7 +48,7 @@ from logroute.sinks.finished_files import (
     at_low_priority,
 )
 from logroute.sinks.folders import Tree
-from logroute.sinks.one_writer import OneWriter
+from logroute.sinks.one_writer import OneWriter, Written
 from logroute.sinks.open_files import Job, OpenFiles, Writing
 from logroute.sinks.recorded_files import Changes, Repairs, family_of_entry, is_closed
 from logroute.sinks.rotation import family_of, name_problem
@@ -128,6 +128,14 @@ class FileOptions(SinkOptions):
         if isinstance(head, str):
             parts = (head.removeprefix("./"), *parts[1:])
         return OneWriter(("file", parts), "path", always=not open_parts)
+
+    def writes_to(self) -> Written:
+        parts = Template.parse(self.path).parts
+        # Values are never a path's separator. Whoever takes both of these takes whatever stands there.
+        examples = ("~", "some value")
+        return Written(
+            tuple("".join([p if isinstance(p, str) else each for p in parts]) for each in examples), "path"
+        )
 
     @field_validator("format")
     @classmethod

@@ -22,6 +22,15 @@ class OneWriter(msgspec.Struct, frozen=True):
     """Whatever the container; else each container has a place of its own."""
 
 
+class Written(msgspec.Struct, frozen=True):
+    """Files that a sink writes to."""
+
+    paths: tuple[str, ...]
+    """Examples that differ where the name depends on what is written."""
+    option: str
+    """Which says so."""
+
+
 class Collision(msgspec.Struct, frozen=True):
     """Two routes that would write to one place."""
 

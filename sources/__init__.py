@@ -36,6 +36,10 @@ class SourceOptions(Options):
         Not whether anything answers: that is waited for.
         """
 
+    def reads(self, path: str) -> bool:
+        """Whether a file of this absolute path would be read as one of its logs."""
+        return False
+
 
 OptionsT = TypeVar("OptionsT", bound=SourceOptions)
 

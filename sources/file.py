@@ -45,7 +45,7 @@ from logroute.sources.letting_go import let_go, unfound
 from logroute.sources.log_chain import FileId, is_rotated_name
 from logroute.sources.log_file import NEAR_BYTES, LogFile
 from logroute.sources.log_formats import FormatName
-from logroute.sources.patterns import Patterns
+from logroute.sources.patterns import Patterns, leads_to
 from logroute.sources.sweep import Sweep
 
 SCAN_S = 5.0
@@ -92,6 +92,12 @@ class FileSourceOptions(SourceOptions):
     start: Literal["now", "beginning"] | Duration = Field(default="now", examples=["beginning", "2h"])
     """Where to begin, on a first start, with files that are there already. Later ones are read from their
     first line. With a duration, text begins with the first file that was written to since then."""
+
+    def reads(self, path: str) -> bool:
+        def among(patterns: Sequence[str]) -> bool:
+            return any(leads_to(pattern, path) for pattern in patterns)
+
+        return among(self.paths) and not among(self.exclude)
 
     @field_validator("paths", "exclude")
     @classmethod

@@ -7,10 +7,25 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 
 import trio
 
 from logroute.sources.disks import PATIENCE_S
+
+
+def leads_to(pattern: str, path: str) -> bool:
+    """Whether a pattern would find a file at this path: as `glob` does it, without asking a disk."""
+    return _leads_to(os.path.normpath(pattern).split("/"), path.split("/"))
+
+
+def _leads_to(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    if not pattern or not path:
+        return not pattern and not path
+    head, *rest = pattern
+    if head == "**":
+        return any(_leads_to(rest, path[skipped:]) for skipped in range(len(path))) or not rest
+    return fnmatchcase(path[0], head) and _leads_to(rest, path[1:])
 
 
 class Patterns:

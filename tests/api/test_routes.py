@@ -21,12 +21,14 @@ from logroute.api.problems import Problem
 from logroute.api.routes import _tags
 from logroute.api.server import ApiServer
 from logroute.cli import main
+from logroute.config.components import SOURCES
 from logroute.config.load import load_config
 from logroute.config.plans import make_plan
 from logroute.router.daemon import Daemon
 from logroute.router.own_state import OwnState
-from logroute.router.plan import CannotReload
+from logroute.router.plan import CannotReload, SourcePlan
 from logroute.simulator.engine import SimulatedEngine
+from logroute.sources import SourceContext
 from tests.api.running import client_of, until
 from tests.sinks.datagram_receiver import udp_socket
 
@@ -446,6 +448,37 @@ async def test_a_route_into_a_file_of_another_is_refused(tmp_path: Path, engine:
         assert (await r.ask("PUT", "/v1/routes/one", changed)).status_code == 200
         assert (await r.ask("DELETE", "/v1/routes/one")).status_code < 300
         assert (await r.ask("PUT", "/v1/routes/two", other)).status_code == 201
+
+
+async def test_a_route_into_a_file_that_is_read_for_it_is_refused(
+    tmp_path: Path, engine: SimulatedEngine
+) -> None:
+    async with rig(tmp_path, engine) as r:
+        options = SOURCES.options("file").model_validate({"paths": [f"{tmp_path}/*.log"]})
+        docker = r.daemon.plan.sources
+        make = partial(SOURCES.create, options, SourceContext("app"))
+        app = SourcePlan("app", make, options, options.reads)
+        await r.daemon.go_over(msgspec.structs.replace(r.daemon.plan, sources=[*docker, app]))
+        (tmp_path / "app.log").write_text("hello\n")
+        answer = await r.ask("PUT", "/v1/routes/mine", to_file(tmp_path / "out.log"))
+        assert (answer.status_code, answer.json()["path"]) == (422, "sink.path")
+        assert 'source "app" reads what is written there' in answer.json()["detail"]
+        assert OwnState(tmp_path / "state").load()[0].routes == {}
+        elsewhere = to_file(tmp_path / "out.ndjson")
+        assert (await r.ask("PUT", "/v1/routes/mine", elsewhere)).status_code == 201
+        containers = to_file(tmp_path / "out.log", match={"source": "docker"})
+        assert (await r.ask("PUT", "/v1/routes/mine", containers)).status_code == 200
+        # Made before such a source came with a reload: the file has the last word.
+        taken = to_file(tmp_path / "out.txt")
+        assert (await r.ask("PUT", "/v1/routes/mine", taken)).status_code == 200
+        texts = SOURCES.options("file").model_validate({"paths": [f"{tmp_path}/*.txt"]})
+        plan = msgspec.structs.replace(
+            r.daemon.plan,
+            sources=[SourcePlan("texts", make, texts, texts.reads)],
+            routes=[each for each in r.daemon.plan.routes if not each.by_api],
+        )
+        assert [each.settings.name for each in r.daemon.made.added_to(plan).routes] == ["all", "search"]
+        assert 'source "texts" reads' in r.daemon.made.refused["mine"]
 
 
 @pytest.mark.parametrize(

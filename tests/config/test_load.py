@@ -486,6 +486,42 @@ def test_two_uris_of_one_file_are_told(folder: Folder) -> None:
     )
 
 
+AGAIN = (
+    'source "app" reads what is written there, and the route would be given it again, without end: write '
+    "elsewhere, name it in sources.app.exclude, or have the route's match leave that source out"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "match", "source", "is_circle"),
+    [
+        ("/l/out.log", "{}", "paths: [/l/*.log]", True),
+        ("/l/out.log", "{level: '>=error'}", "paths: [/x, /l/*.log]", True),
+        ("/l/out.log", "{source: app}", "paths: ['/l/**']", True),
+        ("/l/{container.name}.log", "{}", "paths: [/l/*.log]", True),
+        ("/l/{time:%Y}/x.log", "{}", "paths: ['/l/**/*.log']", True),
+        ("/l/out.log", "{}", "paths: [/l/*.log], exclude: ['/l/out*']", False),
+        ("/l/out.log", "{}", "paths: [/l/app-*.log, /m/*]", False),
+        ("/l/{container.name}.log", "{}", "paths: [/l/app-*.log]", False),  # of some it may be one
+        ("/l/out.log", "{source: docker}", "paths: [/l/*.log]", False),
+        ("/l/out.log", "{not: {source: app}}", "paths: [/l/*.log]", False),
+        ("/l/out.log", "{container: web-*}", "paths: [/l/*.log]", False),  # a file has no container's name
+    ],
+)
+def test_a_route_that_writes_what_a_source_reads_for_it_is_told(
+    folder: Folder, path: str, match: str, source: str, is_circle: bool
+) -> None:
+    """Each record came again and again, as fast as the source reads, until the disk was full."""
+    text = (
+        f"sources: {{docker: {{}}, app: {{type: file, {source}}}}}\nroutes:\n"
+        f"  one: {{match: {match}, sink: {{type: file, path: '{path}'}}}}\n"
+    )
+    if is_circle:
+        assert folder.mistake(text).endswith(f"routes.one.sink.path: {AGAIN}")
+    else:
+        assert list(folder.load(text).routes) == ["one"]
+
+
 # --- URIs ---------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from logroute.sources import patterns as module
-from logroute.sources.patterns import Patterns
+from logroute.sources.patterns import Patterns, leads_to
 
 
 @pytest.fixture
@@ -36,6 +37,24 @@ def write(folder: Path, *names: str) -> list[str]:
     for name in names:
         (folder / name).touch()
     return [str(folder / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*.log", "a/*.log", "**/*.log", "a/**", "**", "a/**/x.log", "**/b/*", "?.log", "[ab]/x.log", ".h*",
+        "a//x.log", "a/../x.log", "a/x.log", "x", "**/**/x.log", "*",
+    ],
+)  # fmt: skip
+def test_what_a_pattern_would_find_is_known_without_asking_the_disk(tmp_path: Path, pattern: str) -> None:
+    names = ["x.log", "a/x.log", "a/b/x.log", "b/x.log", "a/x", ".hidden", "a/.h.log", "a/b/c/x.log"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = glob.glob(f"{tmp_path}/{pattern}", recursive=True, include_hidden=True)
+    files = {os.path.normpath(path) for path in found if os.path.isfile(path)}
+    told = {path for name in names if leads_to(f"{tmp_path}/{pattern}", path := f"{tmp_path}/{name}")}
+    assert told == files
 
 
 async def test_a_disk_that_hangs_is_waited_for_by_nobody_and_its_files_are_there_from_the_beginning(
