@@ -22,7 +22,7 @@ from logroute.api import requests as requests_module
 from logroute.api import server as server_module
 from logroute.api import status as status_module
 from logroute.api.address import Address
-from logroute.api.listener import Listener, ListenError
+from logroute.api.listener import UNREAD_MS, Listener, ListenError
 from logroute.processors import Processor
 from logroute.router.books import RouteStatistics
 from logroute.router.chain import StagePlan
@@ -598,6 +598,21 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(address: Address) -> No
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(address.path)
     first.close()
+
+
+def test_the_kernel_ends_a_connection_by_tcp_whose_peer_is_gone_without_a_word() -> None:
+    """hypercorn is shielded while it sends: where nobody acknowledges, only the kernel ends that."""
+    listener = Listener(Address(host="127.0.0.1", port=0))
+    try:
+        (listening,) = listener.sockets
+        with socket.create_connection(listening.getsockname()):
+            listening.settimeout(10)
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNREAD_MS
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    finally:
+        listener.close()
 
 
 def test_a_file_that_is_no_socket_is_not_removed(address: Address) -> None:

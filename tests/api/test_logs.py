@@ -24,9 +24,12 @@ from logroute.router import daemon as daemon_module
 from logroute.router import views as views_module
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
+from logroute.router.look import Problem as Unread
 from logroute.router.match import Match
 from logroute.router.plan import Plan, RoutePlan, SourcePlan
+from logroute.router.record import Origin
 from logroute.router.route import RouteSettings
+from logroute.router.views import News, Skipped
 from logroute.simulator.containers import SimulatedContainer
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sources import SourceContext
@@ -454,6 +457,44 @@ async def test_who_reads_slowly_is_told_what_went_by(tmp_path: Path, monkeypatch
                 while b'{"skipped":' not in received:
                     received += await stream.receive_some(65536)
         await until(lambda: not r.daemon.router.views)
+
+
+def test_events_of_other_kinds_have_names_and_no_ids() -> None:
+    """Who goes on by the last id goes on behind the last record."""
+    web = Origin("docker:web", "docker", id="w" * 64, name="web")
+    items = [Skipped(3), News("ended", web), Unread(web, "its disk hides s3cret")]
+    text = logs_module.encoded(items, events=True, hide=lambda said: said.replace("s3cret", "***")).decode()
+    told = [event.split("\n") for event in text.removesuffix("\n\n").split("\n\n")]
+    assert [name for name, _ in told] == ["event: skipped", "event: container", "event: unread"]
+    said_ = [msgspec.json.decode(data.removeprefix("data: ")) for _, data in told]
+    assert said_[0] == {"skipped": 3}
+    assert (said_[1]["event"], said_[1]["container"]["name"]) == ("ended", "web")
+    assert (said_[2]["unread"], said_[2]["container"]["name"]) == ("its disk hides ***", "web")
+
+
+async def test_many_lines_are_sent_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line at a time twelve thousand are sent in a second, a hundred at a time a million."""
+    sent: list[int] = []
+    encoded = logs_module.encoded
+
+    def counted(*arguments: Any, **options: Any) -> bytes:
+        text = encoded(*arguments, **options)
+        sent.append(text.count(b"\n"))
+        return text
+
+    monkeypatch.setattr(logs_module, "encoded", counted)
+    async with rig(tmp_path) as r:
+        web = r.container()
+        web.write_many([f"line {number}".encode() for number in range(1, 5001)])
+        await r.read(5000)
+        assert await r.messages("lines=5000") == said(1, 5000)
+        assert sum(sent) == 5000
+        assert len(sent) <= 50
+        sent.clear()
+        async with following(r, "lines=0") as view:
+            web.write_many([f"line {number}".encode() for number in range(5001, 6001)])
+            assert await view.messages(1000) == said(5001, 6000)
+        assert len(sent) <= 50
 
 
 async def test_nobody_who_looks_holds_up_the_end(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from logroute.router.position import BEGINNING, Position
-from logroute.router.record import Origin
+from logroute.router.record import Batch, Origin
 from logroute.router.router import Router
 from logroute.router.times import iso_time
-from logroute.sources import Lost, Start
+from logroute.sources import STANDS_AFTER_S, Lost, Start
 from logroute.sources.disks import Disks
 from logroute.sources.log_file import LogFile
 from logroute.sources.sweep import Sweep
@@ -264,6 +264,40 @@ async def test_a_route_that_blocks_delays_no_other_and_gets_everything_later(
         assert w.all_have_everything()
         assert w.reader.forks == ()
         assert open_files(tmp_path) == before
+
+
+async def test_a_reader_whose_flow_stands_says_so_and_one_that_waits_for_a_full_route_does_not(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog goes by it: who is restarted by systemd reads on from the checkpoints."""
+    go_on, emit = trio.Event(), Router.__call__
+
+    async def hang(router: Router, batches: list[Batch]) -> Any:
+        await go_on.wait()
+        return await emit(router, batches)
+
+    async with world(tmp_path, "a") as w:
+        w.begin()
+        await w.write(5)
+        w.gates["a"].block()
+        await w.write(1000)
+        await trio.sleep(100)
+        assert w.sweep.standing_s < STANDS_AFTER_S
+        assert w.sweep.notes() == []
+        w.gates["a"].open()
+        await w.settle()
+        with monkeypatch.context() as patched:
+            patched.setattr(Router, "__call__", hang)
+            await w.write(5)
+            await trio.sleep(100)
+            assert 99 < w.sweep.standing_s < 110
+            (note,) = w.sweep.notes()
+            assert note.startswith("nothing is handed on since 1")
+        go_on.set()
+        await w.settle()
+        assert w.sweep.standing_s < STANDS_AFTER_S
+        assert w.sweep.notes() == []
+        assert w.all_have_everything()
 
 
 async def left_behind(folder: Path, delivered: int, rotations: int) -> World:
