@@ -48,6 +48,12 @@ from tests.servers.rsyslog import free_port
 MAIN = "import sys; sys.argv[0] = 'logroute'; from logroute.cli import main; main()"
 
 
+@pytest.fixture(autouse=True)
+def nothing_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGROUTE_API", "LOGROUTE_TOKEN_FILE", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def origin(name: str = "web", **more: Any) -> Origin:
     return Origin(f"docker:{name}", "docker", id=name * 10, name=name, **more)
 
