@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 import trio
 
 from logroute.api.address import Address
@@ -84,6 +86,15 @@ async def daemon_with(
             yield daemon
         finally:
             daemon.stop()
+
+
+@contextmanager
+def without_log() -> Iterator[None]:
+    """What the daemon says meanwhile would stand among what a command prints: both are in one process."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 async def until(holds: Callable[[], bool]) -> None:

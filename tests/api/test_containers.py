@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 import click
 import msgspec
 import pytest
-import structlog
 import trio
 from click.testing import CliRunner, Result
 
@@ -31,7 +29,7 @@ from logroute.router.route import RouteSettings
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sinks import Outcome, Rejected, Sink, SinkOptions
 from logroute.sources import SourceContext
-from tests.api.running import client_of, until
+from tests.api.running import client_of, until, without_log
 
 NOW = "2026-11-23T20:10:00.000000000Z"
 BEFORE = "2026-11-23T20:09:48.000000000Z"
@@ -39,11 +37,8 @@ BEFORE = "2026-11-23T20:09:48.000000000Z"
 
 @pytest.fixture(autouse=True)
 def no_log() -> Iterator[None]:
-    """What the daemon says meanwhile would stand among what a command prints: both are in one process."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+    with without_log():
+        yield
 
 
 class Rig:

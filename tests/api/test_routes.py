@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from logroute.router.own_state import OwnState
 from logroute.router.plan import CannotReload, SourcePlan
 from logroute.simulator.engine import SimulatedEngine
 from logroute.sources import SourceContext
-from tests.api.running import client_of, until
+from tests.api.running import client_of, until, without_log
 from tests.sinks.datagram_receiver import udp_socket
 
 FILE = """\
@@ -43,6 +43,12 @@ routes:
       url: "http://ada:hidden@127.0.0.1:9/x"
       headers: {x-key: topsecret, x-other: "${TOKEN}"}
 """
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    with without_log():
+        yield
 
 
 class Rig:
