@@ -315,6 +315,21 @@ async def test_what_stands_before_it_is_acknowledged_or_sent_again(
     assert sum(collector.sizes) == (100 + 57 if ack else 100 + 42 + 57)
 
 
+async def test_what_a_body_may_have_is_not_exceeded(server: HttpServer, sink_to: Making) -> None:
+    """Splunk Cloud takes 5 MiB, and says of more that its first event is no JSON."""
+    given: list[int] = []
+
+    async def behave(stream: trio.SocketStream, request: Request) -> None:
+        given.append(request.body.count(b"\n"))
+        no = answer(400, b'{"text":"Invalid data format","code":6,"invalid-event-number":0}')
+        await (no if len(request.body) > 5 << 20 else TAKEN)(stream, request)
+
+    server.otherwise = behave
+    many = batch(*[Record(f"{n} {'x' * 500}", "stdout", TIME) for n in range(9_001)])
+    assert await (await sink_to(server.url, encoding="splunk")).deliver([many]) == DELIVERED
+    assert given == [4501, 4500]
+
+
 @given(
     st.sets(st.sampled_from(NUMBERS), max_size=30),
     st.dictionaries(st.sampled_from(NUMBERS), st.integers(1, 3), max_size=5),
