@@ -15,9 +15,11 @@ import structlog
 from tests.servers import docker_engine as real
 from tests.servers.fluent_server import FluentServer
 from tests.servers.forward_collector import ForwardCollector
+from tests.servers.gelf_reader import GelfReader
 from tests.servers.loki import Loki
 from tests.servers.otlp_collector import OtlpCollector
 from tests.servers.rsyslog import Rsyslog
+from tests.servers.tenzir import Tenzir
 
 # No test asserts a time: a machine that is busy fails none.
 hypothesis.settings.register_profile("logroute", deadline=None)
@@ -45,6 +47,8 @@ LONG = (
     "tests/typing/test_third_party.py",
     "tests/sinks/test_contract.py",
     "tests/sinks/test_columns.py",
+    "tests/sinks/test_splunk_servers.py",
+    "tests/end_to_end/test_splunk.py",
     "tests/sinks/test_syslog_transports.py",
     "tests/sources/test_engine_logs.py",
     "tests/sources/test_catching_up.py",
@@ -168,6 +172,41 @@ def otlp_collector(tmp_path: Path) -> Iterator[OtlpCollector]:
         server.start()
         yield server
     finally:
+        server.close()
+
+
+@pytest.fixture
+def gelf_reader(tmp_path: Path) -> Iterator[GelfReader]:
+    """The reader of Graylog's library, started: GELF by UDP."""
+    if reason := GelfReader.unavailable():
+        missing(reason)
+    folder = tmp_path / "graylog"
+    folder.mkdir()
+    server = GelfReader(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def tenzir(tmp_path: Path) -> Iterator[Callable[[str], Tenzir]]:
+    """Starts Tenzir, with one of its inputs."""
+    if reason := Tenzir.unavailable():
+        missing(reason)
+    folder = tmp_path / "receiver"
+    folder.mkdir()
+    started: list[Tenzir] = []
+
+    def start(source: str) -> Tenzir:
+        server = Tenzir(folder, source)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
         server.close()
 
 
