@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis
 import pytest
@@ -48,6 +48,7 @@ LONG = (
     "tests/sinks/test_contract.py",
     "tests/sinks/test_columns.py",
     "tests/sinks/test_splunk_servers.py",
+    "tests/sinks/test_gelf_servers.py",
     "tests/end_to_end/test_splunk.py",
     "tests/sinks/test_syslog_transports.py",
     "tests/sources/test_engine_logs.py",
@@ -176,17 +177,22 @@ def otlp_collector(tmp_path: Path) -> Iterator[OtlpCollector]:
 
 
 @pytest.fixture
-def gelf_reader(tmp_path: Path) -> Iterator[GelfReader]:
-    """The reader of Graylog's library, started: GELF by UDP."""
+def gelf_reader(tmp_path: Path) -> Iterator[Callable[[Literal["udp", "tcp"]], GelfReader]]:
+    """Starts a reader of Graylog's library: GELF by UDP, or by TCP."""
     if reason := GelfReader.unavailable():
         missing(reason)
     folder = tmp_path / "graylog"
     folder.mkdir()
-    server = GelfReader(folder)
-    try:
+    started: list[GelfReader] = []
+
+    def start(transport: Literal["udp", "tcp"]) -> GelfReader:
+        server = GelfReader(folder, transport)
+        started.append(server)
         server.start()
-        yield server
-    finally:
+        return server
+
+    yield start
+    for server in started:
         server.close()
 
 

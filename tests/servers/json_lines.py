@@ -84,6 +84,11 @@ class JsonLinesServer(ABC):
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """What came, once it is so many records. Blocks; raises ServerError when no more are coming."""
+        self.wait_until(count)
+        return [json.loads(line) for line in self.output.read_bytes().splitlines()]
+
+    def wait_until(self, count: int) -> None:
+        """So many have come. Blocks likewise."""
         came, deadline = 0, time.monotonic() + STALLED_S
         while came < count:
             before, came = came, self.count()
@@ -92,7 +97,6 @@ class JsonLinesServer(ABC):
             if time.monotonic() > deadline:
                 raise ServerError(f"of {count} records {came} came")
             time.sleep(0.02)
-        return [json.loads(line) for line in self.output.read_bytes().splitlines()]
 
     def _listens(self) -> bool:
         try:

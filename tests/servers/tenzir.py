@@ -24,9 +24,9 @@ SPLUNK_ACK = f"{SPLUNK}, ack=true"
 """The same: it gives ids, on channels, and never says that it has committed one (`splunk_acks` does)."""
 SPLUNK_SLOW_ACK = f"{SPLUNK_ACK} | batch 1000000, timeout=300ms"
 """What it has taken it holds for a while before it writes it."""
-GELF_TCP = 'accept_tcp "127.0.0.1:{port}" {{ read_gelf }}'
+GELF_TCP = 'accept_tcp "127.0.0.1:{port}" {{ read_gelf raw=true }}'
 """Its records are messages, which end with a NUL."""
-GELF_HTTP = 'accept_http "127.0.0.1:{port}" {{ read_gelf }}'
+GELF_HTTP = 'accept_http "127.0.0.1:{port}" {{ read_gelf raw=true }}'
 """Likewise, those of a request's body."""
 
 

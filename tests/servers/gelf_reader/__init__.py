@@ -1,9 +1,9 @@
-"""The reader of Graylog's own library for Go, for tests: GELF by UDP.
+"""The readers of Graylog's own library for Go, for tests: GELF by UDP, and by TCP.
 
 Have it: `tests/servers/install`, which needs Go and builds it once. It needs no root; as root it has a buffer
 for more datagrams.
 
-    server = GelfReader(folder)
+    server = GelfReader(folder, "udp")
     server.start()
     send_to(server.port)
     server.wait_for(1)
@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from tests.servers.json_lines import CACHE, JsonLinesServer
 from tests.servers.rsyslog import free_port
@@ -25,12 +26,14 @@ PROGRAM = CACHE / "gelf-reader-20191017" / "gelf_reader"
 class GelfReader(JsonLinesServer):
     """Its records have the fields of a message, those that begin with `_` in `extra`.
 
-    It takes datagrams of 1,420 bytes, chunks of one message at a time. It ends at what it cannot read.
+    By UDP it takes datagrams of 1,420 bytes, chunks of one message at a time. It ends at what it cannot read.
+    By TCP it keeps a processor busy as long as it runs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, transport: Literal["udp", "tcp"]) -> None:
         super().__init__(folder)
-        self.port = free_port(socket.SOCK_DGRAM)
+        self._transport = transport
+        self.port = free_port(socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM)
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -40,9 +43,11 @@ class GelfReader(JsonLinesServer):
         return "the reader of Graylog's library is not built (tests/servers/install)"
 
     def command(self) -> list[str]:
-        return [str(PROGRAM), f"127.0.0.1:{self.port}"]
+        return [str(PROGRAM), self._transport, f"127.0.0.1:{self.port}"]
 
     def _listens(self) -> bool:
+        if self._transport == "tcp":
+            return super()._listens()
         with closing(socket.socket(type=socket.SOCK_DGRAM)) as made:
             try:
                 made.bind(("127.0.0.1", self.port))

@@ -1,5 +1,5 @@
-// The reader of Graylog's library for Go, alone: `gelf_reader ADDRESS` prints a line of JSON for each message that it
-// has read by UDP. (Its reader for TCP is not exported.)
+// The readers of Graylog's library for Go, alone: `gelf_reader udp|tcp ADDRESS` prints a line of JSON for each message
+// that it has read.
 package main
 
 import (
@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
+	_ "unsafe" // for go:linkname
 
 	"github.com/Graylog2/go-gelf/gelf"
 )
@@ -24,28 +26,49 @@ type record struct {
 	Extra     map[string]any `json:"extra"`
 }
 
+// Its own tests alone may use the reader for TCP.
+//
+//go:linkname newTCPReader github.com/Graylog2/go-gelf/gelf.newTCPReader
+func newTCPReader(address string) (*gelf.TCPReader, chan string, chan string, error)
+
+//go:linkname readTCPMessage github.com/Graylog2/go-gelf/gelf.(*TCPReader).readMessage
+func readTCPMessage(reader *gelf.TCPReader) (*gelf.Message, error)
+
 func main() {
-	if err := run(os.Args[1]); err != nil {
+	if err := run(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(address string) error {
-	reader, err := gelf.NewReader(address)
+func run(transport, address string) error {
+	read, err := reading(transport, address)
 	if err != nil {
 		return err
 	}
-	enlargeBuffers()
 	messages := make(chan *gelf.Message, 1<<16)
 	go printAll(messages)
 	for {
-		message, err := reader.ReadMessage()
+		message, err := read()
 		if err != nil {
 			return err
 		}
 		messages <- message
 	}
+}
+
+func reading(transport, address string) (func() (*gelf.Message, error), error) {
+	if transport == "tcp" {
+		runtime.GOMAXPROCS(1) // it waits for connections, and for the end of one that has ended, without a pause
+		reader, _, _, err := newTCPReader(address)
+		return func() (*gelf.Message, error) { return readTCPMessage(reader) }, err
+	}
+	reader, err := gelf.NewReader(address)
+	if err != nil {
+		return nil, err
+	}
+	enlargeBuffers()
+	return reader.ReadMessage, nil
 }
 
 // The library keeps its socket to itself, and the kernel's usual buffer holds some hundred messages.
