@@ -23,7 +23,7 @@ SHOP = {"com.docker.compose.project": "shop", "com.docker.compose.service": "db"
 DB = Origin("docker:db", "docker", id="d" * 64, name="db", host="node", runtime="docker", labels=SHOP)
 TIME = "2026-11-23T20:06:26.123456789Z"
 TIME_NS = 1795464386123456789
-MANY = 200_000
+MANY = 100_000
 EACH = 10_000
 
 
