@@ -9,11 +9,22 @@ from pathlib import Path
 
 import click
 
-from benchmarks import latency, looking, outage, parsing, small, throughput
+from benchmarks import elasticsearch, latency, looking, outage, parsing, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
 
-KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "looking", "latency", "start")
+KINDS = (
+    "throughput",
+    "processing",
+    "parsing",
+    "api",
+    "elasticsearch",
+    "outage",
+    "small",
+    "looking",
+    "latency",
+    "start",
+)
 
 
 @click.command()
@@ -36,6 +47,8 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
             results.throughput = throughput.measure(folder, lines, runs, pipelines)
         if "parsing" in kinds:
             results.parsing = parsing.measure(folder, lines, runs)
+        if "elasticsearch" in kinds:
+            results.elasticsearch = elasticsearch.measure(folder, lines, runs)
         if "outage" in kinds:
             results.outage = outage.measure(folder, lines, max(1, runs // 2 + 1))
         if "small" in kinds:
