@@ -96,7 +96,7 @@ def started() -> Iterator[Elasticsearch]:
         server.ask("PUT", "/_index_template/logroute", index_template([INDEX]))
         yield server
     finally:
-        server.close()
+        server.stop()  # killed, it would leave a process that writes into the folder yet
         shutil.rmtree(folder, ignore_errors=True)
 
 
