@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import hypothesis
 import pytest
@@ -16,10 +16,13 @@ from tests.servers import docker_engine as real
 from tests.servers.fluent_server import FluentServer
 from tests.servers.forward_collector import ForwardCollector
 from tests.servers.gelf_reader import GelfReader
+from tests.servers.json_lines import JsonLinesServer
 from tests.servers.loki import Loki
 from tests.servers.otlp_collector import OtlpCollector
 from tests.servers.rsyslog import Rsyslog
 from tests.servers.tenzir import Tenzir
+
+Server = TypeVar("Server", bound=JsonLinesServer)
 
 # No test asserts a time: a machine that is busy fails none.
 hypothesis.settings.register_profile("logroute", deadline=None)
@@ -131,17 +134,13 @@ def forward_collector(tmp_path: Path) -> Iterator[ForwardCollector]:
         server.close()
 
 
-@pytest.fixture
-def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
-    """Starts the Fluent project's receiver, with its options."""
-    if reason := FluentServer.unavailable():
-        missing(reason)
-    folder = tmp_path / "fluent"
+def starting(kind: Callable[..., Server], folder: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers of a kind, in that folder, with what they are given; all are closed at the end."""
     folder.mkdir()
-    started: list[FluentServer] = []
+    started: list[Server] = []
 
-    def start(**options: Any) -> FluentServer:
-        server = FluentServer(folder, **options)
+    def start(*arguments: Any, **options: Any) -> Server:
+        server = kind(folder, *arguments, **options)
         started.append(server)
         server.start()
         return server
@@ -149,6 +148,30 @@ def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
+    """Starts the Fluent project's receiver, with its options."""
+    if reason := FluentServer.unavailable():
+        missing(reason)
+    yield from starting(FluentServer, tmp_path / "fluent")
+
+
+@pytest.fixture
+def gelf_reader(tmp_path: Path) -> Iterator[Callable[[Literal["udp", "tcp"]], GelfReader]]:
+    """Starts a reader of Graylog's library: GELF by UDP, or by TCP."""
+    if reason := GelfReader.unavailable():
+        missing(reason)
+    yield from starting(GelfReader, tmp_path / "graylog")
+
+
+@pytest.fixture
+def tenzir(tmp_path: Path) -> Iterator[Callable[[str], Tenzir]]:
+    """Starts Tenzir, with one of its inputs."""
+    if reason := Tenzir.unavailable():
+        missing(reason)
+    yield from starting(Tenzir, tmp_path / "receiver")
 
 
 @pytest.fixture
@@ -173,46 +196,6 @@ def otlp_collector(tmp_path: Path) -> Iterator[OtlpCollector]:
         server.start()
         yield server
     finally:
-        server.close()
-
-
-@pytest.fixture
-def gelf_reader(tmp_path: Path) -> Iterator[Callable[[Literal["udp", "tcp"]], GelfReader]]:
-    """Starts a reader of Graylog's library: GELF by UDP, or by TCP."""
-    if reason := GelfReader.unavailable():
-        missing(reason)
-    folder = tmp_path / "graylog"
-    folder.mkdir()
-    started: list[GelfReader] = []
-
-    def start(transport: Literal["udp", "tcp"]) -> GelfReader:
-        server = GelfReader(folder, transport)
-        started.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in started:
-        server.close()
-
-
-@pytest.fixture
-def tenzir(tmp_path: Path) -> Iterator[Callable[[str], Tenzir]]:
-    """Starts Tenzir, with one of its inputs."""
-    if reason := Tenzir.unavailable():
-        missing(reason)
-    folder = tmp_path / "receiver"
-    folder.mkdir()
-    started: list[Tenzir] = []
-
-    def start(source: str) -> Tenzir:
-        server = Tenzir(folder, source)
-        started.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in started:
         server.close()
 
 
