@@ -296,6 +296,7 @@ def test_a_parser_leaves_no_copy_in_the_mark_of_what_it_cannot_take(
         (["x*"], "yxxy", "y[redacted]y"),
         (["^\\S+"], "ada logs in", "[redacted] logs in"),
         (["secret=.*"], "secret=\ud800ab", "[redacted]"),
+        (["pin=[[:digit:]]{,6}"], "pin=4711", "[redacted]"),
     ],
 )
 def test_patterns_of_ones_own(patterns: list[str], said: str, left: str) -> None:
@@ -356,6 +357,10 @@ def test_patterns_that_find_without_looking_further_never_give_up(pattern: str) 
     ("pattern", "ends"),
     [
         (FAR, "\n"),
+        ("key[[:print:][:cntrl:][:^ascii:]]*end|key", ""),
+        ("key[[:^space:]]*end|key", "\t\n\v\f\r "),
+        # The sign of Kelvin is a `k` in another case.
+        ("(?i)key[ -j\0-\x1f\x7f[:punct:]k-z]*end|key", ""),
         (r"\S+@\S+", "\t\n\v\f\r "),
         ("key[^x]*x|key", ""),
         ("(?s)key.*end|key", ""),
