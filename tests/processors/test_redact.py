@@ -342,6 +342,23 @@ def test_it_gives_up_in_fields_and_lines_too_and_counts_a_record_once() -> None:
     assert [each.message for each in out.records] == [found.message]
 
 
+def test_what_a_batch_that_failed_has_given_up_marks_no_record_of_the_next() -> None:
+    processor = made("redact", patterns=[FAR])
+    looked_for = processor._redacted  # type: ignore[attr-defined]
+
+    def fails_behind_it(text: str, sensitive: Any) -> str:
+        if len(text) > 100_000:
+            looked_for(text, sensitive)
+            raise ZeroDivisionError
+        return str(looked_for(text, sensitive))
+
+    processor._redacted = fails_behind_it  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        processor.apply(batch(record("key 1 " * 200_000)))
+    [found] = processor.apply(batch(record("key"))).records  # type: ignore[union-attr]
+    assert (found.message, found.error, processor.books.failed) == ("[redacted]", "", 0)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
