@@ -21,9 +21,13 @@ demo: $(VENV)/.ready ## see it work: containers, routes and a live view
 
 # Whole modules, for what the tests of one share; each worker has servers of its own, so there are not many.
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-test: $(VENV)/.ready lint ## every check and test; as root also against real servers
-	@./tests/servers/install
+test: $(VENV)/.ready ## every check and test; as root also against real servers
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint servers
 	$(BIN)/pytest $(WORKERS)
+
+.PHONY: servers
+servers: # what the tests want beside Python; that is waiting for others, mostly, while `lint` computes
+	@./tests/servers/install
 
 ENGINES := debian newest trixie
 test-engines: $(VENV)/.ready ## the tests with a real Docker engine, on three versions of it (as root; the slow ones too)

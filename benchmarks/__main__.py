@@ -11,13 +11,24 @@ from typing import TypeVar
 
 import click
 
-from benchmarks import latency, looking, outage, parsing, small, throughput
+from benchmarks import elasticsearch, latency, looking, outage, parsing, small, throughput
 from benchmarks.processes import run
 from benchmarks.results import Results, render
 
 T = TypeVar("T")
 
-KINDS = ("throughput", "processing", "parsing", "api", "outage", "small", "looking", "latency", "start")
+KINDS = (
+    "throughput",
+    "processing",
+    "parsing",
+    "api",
+    "elasticsearch",
+    "outage",
+    "small",
+    "looking",
+    "latency",
+    "start",
+)
 
 
 @click.command()
@@ -40,6 +51,8 @@ def main(lines: int, runs: int, seconds: float, only: tuple[str, ...]) -> None:
             results.throughput = throughput.measure(folder, lines, runs, pipelines)
         if "parsing" in kinds:
             results.parsing = parsing.measure(folder, lines, runs)
+        if "elasticsearch" in kinds:
+            results.elasticsearch = elasticsearch.measure(folder, lines, runs)
         if "outage" in kinds:
             results.outage = outage.measure(folder, lines, max(1, runs // 2 + 1))
         if "small" in kinds:

@@ -22,6 +22,8 @@ from re import _constants as c  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
+from logroute.router.regex import for_python
+
 # Sets of characters are numbers: a bit for each of ASCII, and one for all the others together.
 OTHER = 1 << 128
 ALL = (OTHER << 1) - 1
@@ -62,7 +64,7 @@ def is_linear(pattern: str, flags: int = 0) -> bool:
 
     Raises re.error where it is no pattern.
     """
-    parsed = parser.parse(pattern, flags | re.ASCII)
+    parsed = parser.parse(for_python(pattern), flags | re.ASCII)
     if parsed.state.flags & re.MULTILINE:
         return False
     looking = _Looking(parsed.state.flags)
@@ -84,7 +86,7 @@ def far(pattern: str) -> re.Pattern[bytes] | None:
     None where that is not needed: to find all that there is takes a time linear in the text.
     """
     try:
-        parsed = parser.parse(pattern, re.ASCII)
+        parsed = parser.parse(for_python(pattern), re.ASCII)
         if parsed.getwidth()[1] <= SHORT or is_linear(pattern) or _takes_no_more_than_it_must(parsed):
             return None
         found = ALL & ~_inside(_Looking(parsed.state.flags), parsed)
@@ -230,8 +232,8 @@ class _Looking:
         if code is c.LITERAL:
             return self._any_case(_bits([argument]))
         if code is c.NOT_LITERAL:
-            # Of the others only one is meant.
-            return ALL & ~self._any_case(_bits([argument])) | (OTHER if argument > 127 else 0)
+            # Of the others no more than some are meant.
+            return ALL & ~self._any_case(_bits([argument])) | OTHER
         if code is c.ANY:
             return self._dot
         if code is c.IN:
@@ -259,7 +261,9 @@ class _Looking:
         if not self._ignore_case:
             return characters
         lower, upper = _bits(range(97, 123)), _bits(range(65, 91))
-        return characters | (characters & lower) >> 32 | (characters & upper) << 32
+        # To an automaton the long s and the sign of Kelvin are letters in another case.
+        others = OTHER if characters & _bits(map(ord, "KSks")) else 0
+        return characters | (characters & lower) >> 32 | (characters & upper) << 32 | others
 
 
 class _Quiet(_Looking):

@@ -12,7 +12,7 @@ from typing import Any
 
 from logroute.processors._linear import is_linear
 from logroute.processors._values import name_and_type
-from logroute.router.regex import PYTHON_SUBJECT_LIMIT, RegexError
+from logroute.router.regex import PYTHON_SUBJECT_LIMIT, RegexError, for_automata, for_python
 
 # An escape, a class, the beginning of a group with a name, a reference back to one.
 _PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<([^>=!][^>]*)>|\(\?P=([^)]*)\)", re.DOTALL)
@@ -74,7 +74,7 @@ def _is_linear(plain: str) -> bool:
 
 def _finder(plain: str, names: dict[str, str], *, python: bool) -> Find:
     try:
-        compiled = re.compile(plain, 0 if python else re.ASCII)
+        compiled = re.compile(plain) if python else re.compile(for_python(plain), re.ASCII)
     except (re.error, RecursionError, OverflowError) as error:
         raise RegexError(f"/{plain}/ is no regular expression: {error}") from error
     search = compiled.search
@@ -109,12 +109,12 @@ def _re2_finder(plain: str, pattern: str, names: dict[str, str]) -> Find:
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(plain, options)
+        compiled = re2.compile(for_automata(plain), options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
         try:
-            re.compile(plain)
+            re.compile(for_python(plain))
         except re.error as mistake:
             raise RegexError(f"/{pattern}/ is no regular expression: {mistake.msg}") from mistake
         raise RegexError(f"/{pattern}/ cannot be searched in linear time ({text}); {advice}") from error

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from logroute.processors._linear import far
-from logroute.router.regex import Regex, RegexError
+from logroute.router.regex import Regex, RegexError, for_automata
 
 LOOKS = 256
 """So many times in all a text is looked through behind what was found, to know whether that is more: for a
@@ -101,7 +101,7 @@ def _re2(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(pattern, options)
+        return re2.compile(for_automata(pattern), options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)

@@ -89,6 +89,7 @@ class RedactProcessor(Processor[RedactOptions]):
         self._gave_up = False
 
     def apply(self, batch: Batch) -> Batch:
+        self._gave_up = False  # where the last batch has failed it may still be set
         lines, newlines = batch.lines, batch.newlines
         found = self._found([record.message for record in lines], newlines=newlines)
         made: list[Record] | None = None

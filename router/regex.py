@@ -12,6 +12,7 @@ What needs more is asked for by `/…/p`: then it is Python's `re`, line by line
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,32 @@ FEW_LITERALS = 4
 """So many plain texts are looked for one by one: that costs less than the other way, and much less where they
 are found often."""
 
+MOST_OF_SEVERAL_BYTES = 100
+"""So many characters that may be others than ASCII's are enough for Hyperscan: it compiles `x.{0,900}y` for
+minutes, and everything waits. RE2 does it at once, and searches each text by itself."""
+
 NEWLINE = ord("\n")
+
+# An escape, a class, a repetition of at most so many.
+_PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\{,(?=\d+\})", re.DOTALL)
+_IN_CLASS = re.compile(r"\\.|\[:(\^?)(\w+):\]", re.DOTALL)
+# POSIX' names of characters (https://github.com/google/re2/wiki/Syntax), each from where to where they are.
+_NAMED = {
+    "alnum": ("09", "AZ", "az"),
+    "alpha": ("AZ", "az"),
+    "ascii": ("\0\x7f",),
+    "blank": ("\t\t", "  "),
+    "cntrl": ("\0\x1f", "\x7f\x7f"),
+    "digit": ("09",),
+    "graph": ("!~",),
+    "lower": ("az",),
+    "print": (" ~",),
+    "punct": ("!/", ":@", "[`", "{~"),
+    "space": ("\t\r", "  "),
+    "upper": ("AZ",),
+    "word": ("09", "AZ", "__", "az"),
+    "xdigit": ("09", "AF", "af"),
+}
 
 # Anchors of the text itself: among many lines there is only one such place.
 _TEXT_ANCHOR = re.compile(r"(?:^|[^\\])(?:\\\\)*\\[AZz]")
@@ -79,7 +105,8 @@ def _compiled(regex: Regex) -> tuple[Callable[[str], bool], bool]:
     pattern = regex.pattern
     flags = (re.IGNORECASE if regex.ignore_case else 0) | (re.DOTALL if regex.dot_all else 0)
     try:
-        search = re.compile(pattern, flags).search
+        read = pattern if regex.python else for_python(pattern)
+        search = re.compile(read, flags).search
     except re.error as error:
         if regex.python or error.pos is None:
             raise RegexError(_mistake(pattern, error)) from error
@@ -91,7 +118,8 @@ def _compiled(regex: Regex) -> tuple[Callable[[str], bool], bool]:
         if regex.python:
             return lambda text: search(text[:PYTHON_SUBJECT_LIMIT]) is not None, False
     refusals: list[str] = []
-    for compile_ in (_hyperscan_search, _re2_search):
+    engines = (_re2_search,) if _is_large(pattern) else (_hyperscan_search, _re2_search)
+    for compile_ in engines:
         try:
             return compile_(regex), compile_ is _hyperscan_search
         except ImportError:
@@ -108,6 +136,71 @@ def _compiled(regex: Regex) -> tuple[Callable[[str], bool], bool]:
     raise NotLinearError(f"/{pattern}/ cannot be searched in linear time ({refusals[0].rstrip('.')})")
 
 
+def for_python(pattern: str) -> str:
+    """What Python's engine reads as the automata read this: it knows no `[[:alpha:]]`."""
+    if "[:" not in pattern:
+        return pattern
+    return _PARTS.sub(
+        lambda part: "[" + _IN_CLASS.sub(_spelt_out, part[0][1:]) if part[0][0] == "[" else part[0], pattern
+    )
+
+
+def _spelt_out(named: re.Match[str]) -> str:
+    ranges = [(ord(each[0]), ord(each[1])) for each in _NAMED.get(named[2] or "", ())]
+    if not ranges:
+        return named[0]
+    if named[1]:
+        begins = [0, *(last + 1 for _, last in ranges)]
+        ends = [*(first - 1 for first, _ in ranges), sys.maxunicode]
+        ranges = [each for each in zip(begins, ends, strict=True) if each[0] <= each[1]]
+    return "".join(rf"\U{first:08x}-\U{last:08x}" for first, last in ranges)
+
+
+def for_automata(pattern: str) -> str:
+    """What the automata read as Python's engine reads this: to them `{,3}` is a text."""
+    if "{," not in pattern:
+        return pattern
+    return _PARTS.sub(lambda part: "{0," if part[0] == "{," else part[0], pattern)
+
+
+def _is_large(pattern: str) -> bool:
+    try:
+        return _of_several_bytes(parser.parse(for_python(pattern))) > MOST_OF_SEVERAL_BYTES
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _of_several_bytes(nodes: Iterable[Any]) -> int:
+    """How many places for characters of several bytes there are, each as often as it is repeated."""
+    size = 0
+    for code, argument in nodes:
+        if code in (constants.MAX_REPEAT, constants.MIN_REPEAT):
+            low, high, body = argument
+            size += (max(low, 1) if high is constants.MAXREPEAT else high) * _of_several_bytes(body)
+        elif code is constants.SUBPATTERN:
+            size += _of_several_bytes(argument[3])
+        elif code is constants.BRANCH:
+            size += sum(map(_of_several_bytes, argument[1]))
+        elif code is constants.IN:
+            size += any(_is_of_several_bytes(*each) for each in argument)
+        else:
+            size += _is_of_several_bytes(code, argument)
+    return size
+
+
+def _is_of_several_bytes(code: Any, argument: Any) -> bool:
+    if code is constants.LITERAL:
+        return bool(argument > 127)
+    if code is constants.RANGE:
+        return bool(argument[1] > 127)
+    if code is constants.CATEGORY:
+        return argument in _NEGATED
+    return code in (constants.ANY, constants.NOT_LITERAL, constants.NEGATE)
+
+
+_NEGATED = (constants.CATEGORY_NOT_DIGIT, constants.CATEGORY_NOT_SPACE, constants.CATEGORY_NOT_WORD)
+
+
 def _mistake(pattern: str, error: re.error) -> str:
     where = "" if error.pos is None else f" at its character {error.pos + 1}"
     return f"/{pattern}/ is no regular expression{where}: {error.msg}"
@@ -116,7 +209,7 @@ def _mistake(pattern: str, error: re.error) -> str:
 def _literal(pattern: str) -> str | None:
     """The text that a pattern is looking for, if nothing in it has a meaning of its own."""
     try:
-        parsed = parser.parse(pattern)
+        parsed = parser.parse(for_python(pattern))
     except (re.error, RecursionError, OverflowError):
         return None
     if parsed.state.flags & ~re.UNICODE or not all(code is constants.LITERAL for code, _ in parsed):
@@ -134,7 +227,7 @@ def _hyperscan(regexes: Sequence[Regex], flags: int) -> Any:
     database = hyperscan.Database()
     try:
         database.compile(
-            expressions=[regex.pattern.encode() for regex in regexes],
+            expressions=[for_automata(regex.pattern).encode() for regex in regexes],
             ids=list(range(len(regexes))),
             elements=len(regexes),
             flags=[flags | hyperscan.HS_FLAG_UTF8 | _flags(regex) for regex in regexes],
@@ -182,7 +275,7 @@ def _re2_search(regex: Regex) -> Callable[[str], bool]:
     options.dot_nl = regex.dot_all
     options.log_errors = False
     try:
-        search = re2.compile(regex.pattern, options).search
+        search = re2.compile(for_automata(regex.pattern), options).search
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         raise RegexError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from error
@@ -413,7 +506,7 @@ def _scanner_of_lines(regexes: Sequence[Regex]) -> Any:
 def _is_within_lines(regex: Regex) -> bool:
     """Whether nothing that it finds can have a newline in it; False where that is not known."""
     try:
-        parsed = parser.parse(regex.pattern, re.DOTALL if regex.dot_all else 0)
+        parsed = parser.parse(for_python(regex.pattern), re.DOTALL if regex.dot_all else 0)
     except (re.error, RecursionError, OverflowError):
         return False
     if _TEXT_ANCHOR.search(regex.pattern):
@@ -424,7 +517,7 @@ def _is_within_lines(regex: Regex) -> bool:
 def _is_anchored(regex: Regex) -> bool:
     """Whether it asks where lines begin or end; True where that is not known."""
     try:
-        return _asks_for_ends(parser.parse(regex.pattern))
+        return _asks_for_ends(parser.parse(for_python(regex.pattern)))
     except (re.error, RecursionError, OverflowError):
         return True
 

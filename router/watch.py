@@ -2,8 +2,8 @@
 
 What cannot be interrupted can be named. The thread that processes writes down what runs, and a thread of the
 watch's own looks at that: a processor that does not return is said in the log, with where in its code it is,
-and to systemd; what has taken much of the last minute, or has held everything up before, is in the notes of
-`/v1/health` (which nobody can ask for while everything waits).
+and to systemd; so is one that has taken much of the last minute. Both, and what held everything up before,
+are in the notes of `/v1/health` (which nobody can ask for while everything waits).
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Watch:
         self._busy_s: dict[str, float] = {}
         self._before: tuple[float, dict[str, float]] | None = None
         self._shares: dict[str, float] = {}
+        self._shares_said: dict[str, float] = {}
+        """When it was last said of a stage that it takes much."""
+        self._has_status = False
+        """systemd was told of a stage."""
         self._hung: dict[str, _Hung] = {}
 
     @contextmanager
@@ -124,6 +128,7 @@ class Watch:
                 seconds=round(hung.seconds),
                 where=hung.where,
             )
+            self._has_status = True
             notify(f"STATUS=the processor {name} does not return since {hung.seconds:.0f} s")
 
     def _look_at_shares(self, now: float) -> None:
@@ -136,6 +141,24 @@ class Watch:
             shares = {name: (busy[name] - before.get(name, 0.0)) / (now - then) for name in busy}
             self._shares = {name: share for name, share in shares.items() if share >= MUCH}
             self._before = now, busy
+            self._say_shares(now)
+
+    def _say_shares(self, now: float) -> None:
+        running = self._running
+        if self._has_status and not self._shares and (running is None or now - running[1] < HANGS_S):
+            self._has_status = False
+            notify("STATUS=")  # what was said is over
+        for name, share in self._shares.items():
+            self._has_status = True
+            notify(f"STATUS=the processor {name} has taken {share:.0%} of a minute's time")
+            said = self._shares_said.get(name)
+            if said is None or now - said >= KNOWN_S:
+                self._shares_said[name] = now
+                structlog.get_logger("logroute.router").warning(
+                    "a processor takes much of the time, and everything waits for it meanwhile",
+                    processor=name,
+                    percent=round(share * 100),
+                )
 
     def _where(self) -> str:
         """Where the thread is that processes: in a stranger's function, and in what that has called."""

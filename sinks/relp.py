@@ -48,8 +48,7 @@ PORTS = {"tcp": 2514, "tls": 2514}
 """No port is registered; this one stands in rsyslog's examples."""
 READ_BYTES = 1 << 16
 GATHER_S = 0.001
-"""While many are acknowledged, what gathers in so long is read at once. By TLS a read gives one record of it,
-and rsyslog writes each answer as one: a pause before each would be all that we did."""
+"""While many are acknowledged, what gathers in so long is read at once."""
 UNSENT_BYTES = 1 << 22
 """How much the kernel takes that it cannot send yet, so that a delivery is few wake-ups (as in `forward`)."""
 CLOSE_S = 1.0
@@ -216,7 +215,6 @@ class Session:
         self._answers = Answers()
         self._settled = 0
         self._closed = self._retired = False
-        self._gathers = not isinstance(opened.stream, trio.SSLStream)
         self._poll = select.poll()
         self._poll.register(opened.socket.fileno(), select.POLLIN | select.POLLRDHUP)
 
@@ -278,7 +276,7 @@ class Session:
                         while self._answers.answered < until:
                             await self._read()
                             scope.deadline = trio.current_time() + silence_s
-                            if self._gathers and self._answers.answered < until:
+                            if self._answers.answered < until:
                                 await trio.sleep(GATHER_S)
                     except Retryable as error:  # not through the nursery, which would put a group around it
                         failure = error

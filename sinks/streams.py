@@ -42,6 +42,9 @@ async def open_stream(host: str, port: int, peer: str, context: ssl.SSLContext |
         tcp = await trio.open_tcp_stream(host, port)
     if context is None:
         return Opened(tcp, tcp.socket)
+    from logroute.sinks.tls_records import WholeReads
+
+    context.sslobject_class = WholeReads
     # A receiver that ends without TLS's farewell has ended all the same.
     stream = trio.SSLStream(tcp, context, server_hostname=name_in_tls(host), https_compatible=True)
     try:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import hypothesis
 import pytest
@@ -15,9 +15,14 @@ import structlog
 from tests.servers import docker_engine as real
 from tests.servers.fluent_server import FluentServer
 from tests.servers.forward_collector import ForwardCollector
+from tests.servers.gelf_reader import GelfReader
+from tests.servers.json_lines import JsonLinesServer
 from tests.servers.loki import Loki
 from tests.servers.otlp_collector import OtlpCollector
 from tests.servers.rsyslog import Rsyslog
+from tests.servers.tenzir import Tenzir
+
+Server = TypeVar("Server", bound=JsonLinesServer)
 
 # No test asserts a time: a machine that is busy fails none.
 hypothesis.settings.register_profile("logroute", deadline=None)
@@ -45,6 +50,9 @@ LONG = (
     "tests/typing/test_third_party.py",
     "tests/sinks/test_contract.py",
     "tests/sinks/test_columns.py",
+    "tests/sinks/test_splunk_servers.py",
+    "tests/sinks/test_gelf_servers.py",
+    "tests/end_to_end/test_splunk.py",
     "tests/sinks/test_syslog_transports.py",
     "tests/sources/test_engine_logs.py",
     "tests/sources/test_catching_up.py",
@@ -126,17 +134,13 @@ def forward_collector(tmp_path: Path) -> Iterator[ForwardCollector]:
         server.close()
 
 
-@pytest.fixture
-def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
-    """Starts the Fluent project's receiver, with its options."""
-    if reason := FluentServer.unavailable():
-        missing(reason)
-    folder = tmp_path / "fluent"
+def starting(kind: Callable[..., Server], folder: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers of a kind, in that folder, with what they are given; all are closed at the end."""
     folder.mkdir()
-    started: list[FluentServer] = []
+    started: list[Server] = []
 
-    def start(**options: Any) -> FluentServer:
-        server = FluentServer(folder, **options)
+    def start(*arguments: Any, **options: Any) -> Server:
+        server = kind(folder, *arguments, **options)
         started.append(server)
         server.start()
         return server
@@ -144,6 +148,30 @@ def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def fluent_server(tmp_path: Path) -> Iterator[Callable[..., FluentServer]]:
+    """Starts the Fluent project's receiver, with its options."""
+    if reason := FluentServer.unavailable():
+        missing(reason)
+    yield from starting(FluentServer, tmp_path / "fluent")
+
+
+@pytest.fixture
+def gelf_reader(tmp_path: Path) -> Iterator[Callable[[Literal["udp", "tcp"]], GelfReader]]:
+    """Starts a reader of Graylog's library: GELF by UDP, or by TCP."""
+    if reason := GelfReader.unavailable():
+        missing(reason)
+    yield from starting(GelfReader, tmp_path / "graylog")
+
+
+@pytest.fixture
+def tenzir(tmp_path: Path) -> Iterator[Callable[[str], Tenzir]]:
+    """Starts Tenzir, with one of its inputs."""
+    if reason := Tenzir.unavailable():
+        missing(reason)
+    yield from starting(Tenzir, tmp_path / "receiver")
 
 
 @pytest.fixture

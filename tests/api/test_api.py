@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from logroute.api import status as status_module
 from logroute.api.address import Address
 from logroute.api.listener import UNREAD_MS, Listener, ListenError
 from logroute.processors import Processor
+from logroute.router import watch
 from logroute.router.books import RouteStatistics
 from logroute.router.chain import StagePlan
 from logroute.router.daemon import Daemon
@@ -113,6 +115,30 @@ async def test_a_processor_that_raises_is_named_and_makes_nothing_unhealthy(
             "notes": ["it raises ZeroDivisionError, see the log: 3 records went on as they were"]
         }
     }
+
+
+async def test_a_processor_that_has_held_everything_up_is_named(
+    state: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
+    monkeypatch.setattr(watch, "HANGS_S", 0.002)
+    named = threading.Event()
+    monkeypatch.setattr(watch, "notify", lambda state: named.set())
+
+    def hang(records: list[Record]) -> list[Record]:
+        assert named.wait(60)
+        return records
+
+    plan = StagePlan("processors[0].slow", EVERYTHING, lambda: StandIn(hang), "slow")
+    async with (
+        daemon_with(state, {"all": picky()}, range(1, 4), address=address, processors=[plan]) as daemon,
+        client_of(address) as client,
+    ):
+        await until(lambda: daemon.router.routes["all"].statistics().delivered == 3)
+        answer = await client.get("/v1/health")
+    assert answer.status_code == 200
+    [note] = answer.json()["processors"]["processors[0].slow"]["notes"]
+    assert note.startswith("it has held everything up for ")
 
 
 async def test_what_a_processor_counts_for_the_user_is_in_its_books(state: Path, address: Address) -> None:

@@ -296,6 +296,7 @@ def test_a_parser_leaves_no_copy_in_the_mark_of_what_it_cannot_take(
         (["x*"], "yxxy", "y[redacted]y"),
         (["^\\S+"], "ada logs in", "[redacted] logs in"),
         (["secret=.*"], "secret=\ud800ab", "[redacted]"),
+        (["pin=[[:digit:]]{,6}"], "pin=4711", "[redacted]"),
     ],
 )
 def test_patterns_of_ones_own(patterns: list[str], said: str, left: str) -> None:
@@ -341,6 +342,23 @@ def test_it_gives_up_in_fields_and_lines_too_and_counts_a_record_once() -> None:
     assert [each.message for each in out.records] == [found.message]
 
 
+def test_what_a_batch_that_failed_has_given_up_marks_no_record_of_the_next() -> None:
+    processor = made("redact", patterns=[FAR])
+    looked_for = processor._redacted  # type: ignore[attr-defined]
+
+    def fails_behind_it(text: str, sensitive: Any) -> str:
+        if len(text) > 100_000:
+            looked_for(text, sensitive)
+            raise ZeroDivisionError
+        return str(looked_for(text, sensitive))
+
+    processor._redacted = fails_behind_it  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        processor.apply(batch(record("key 1 " * 200_000)))
+    [found] = processor.apply(batch(record("key"))).records  # type: ignore[union-attr]
+    assert (found.message, found.error, processor.books.failed) == ("[redacted]", "", 0)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -356,6 +374,10 @@ def test_patterns_that_find_without_looking_further_never_give_up(pattern: str) 
     ("pattern", "ends"),
     [
         (FAR, "\n"),
+        ("key[[:print:][:cntrl:][:^ascii:]]*end|key", ""),
+        ("key[[:^space:]]*end|key", "\t\n\v\f\r "),
+        # The sign of Kelvin is a `k` in another case.
+        ("(?i)key[ -j\0-\x1f\x7f[:punct:]k-z]*end|key", ""),
         (r"\S+@\S+", "\t\n\v\f\r "),
         ("key[^x]*x|key", ""),
         ("(?s)key.*end|key", ""),

@@ -38,6 +38,9 @@ def parsed(line: str, pattern: str, **options: Any) -> Record:
         (r"(\w)-(?P<b>\w)", "a-b", {"b": "b"}),
         (r"(?i)ERROR (?P<code:int>\d+)", "error 7", {"code": 7}),
         (r"(?P<n>\d+)", "٣٤", None),
+        # By Python's engine, which knows no such class, and by RE2, which knows no such repetition.
+        (r"user (?P<user>[[:alpha:]_]+) x", "user ada_b x", {"user": "ada_b"}),
+        (r"(?P<a>.*) (?P<b>[[:digit:]]{,3})x", "a 12x", {"a": "a", "b": "12"}),
     ],
 )
 def test_named_groups_become_fields(pattern: str, line: str, fields: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -11,6 +11,7 @@ import trio.testing
 
 from logroute.cli import log
 from logroute.processors import Processor, ProcessorOptions
+from logroute.router import regex
 from logroute.router.chain import PIECE, Chains, StagePlan
 from logroute.router.match import EVERYTHING, Match
 from logroute.router.record import Batch, DetailedRecord, Record, detailed
@@ -342,3 +343,27 @@ async def test_processed_records_are_routed_by_what_they_say_then() -> None:
     await router([batch(WEB, [1]), batch(DB, [2])])
     assert messages(await received(loud)) == ["2!"]
     assert router.unmatched == 1
+
+
+async def test_the_regexes_of_all_routes_are_compiled_once_and_none_for_a_batch_or_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[int] = []
+    hyperscan = regex._hyperscan
+
+    def counted(regexes: Sequence[regex.Regex], flags: int) -> Any:
+        compiled.append(len(regexes))
+        return hyperscan(regexes, flags)
+
+    router = Router()
+    odd_ones, even = add(router, "odd", {"message": "/[13]+$/"}), add(router, "even", {"message": "/[24]+$/"})
+    await opened(router)
+    monkeypatch.setattr(regex, "_hyperscan", counted)
+    await router([batch(WEB, [1, 2])])
+    assert compiled
+    assert set(compiled) == {2}  # in one pass
+    compiled.clear()
+    await router([batch(WEB, [3, 4]), batch(DB, [1, 2])])
+    assert compiled == []
+    assert messages(await received(odd_ones)) == ["1", "3", "1"]
+    assert messages(await received(even)) == ["2", "4", "2"]

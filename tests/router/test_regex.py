@@ -29,6 +29,16 @@ PATTERNS = [
         r"(?:o|^)b",
     ),
 ]
+# As Python reads them, which knows none of these names.
+NAMED = {
+    "o[[:space:]]b": r"o\sb",
+    "o[[:^alnum:]]b": "o[^0-9A-Za-z]b",
+    "[^[:alpha:]x-z]f": "[^A-Za-z]f",
+    "[][:space:]]f": r"[]\s]f",
+    r"\[[:alpha:]]": r"\[[:alph]\]",
+    "fo{,3}b": "fo{0,3}b",
+    r"[{,3}]\{,3}": r"[{,3}]\{,3\}",
+}
 TEXTS = st.lists(
     st.sampled_from(["foo", "foobar", " foo b", "", "x", "aaaa", "aab", "é", "foo\nbar", "\n", "7", "\ud800"])
     | st.text("fo bar\n7é", max_size=6),
@@ -36,7 +46,7 @@ TEXTS = st.lists(
 )
 
 
-@given(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4), st.booleans(), TEXTS)
+@given(st.lists(st.sampled_from([*PATTERNS, *NAMED]), min_size=1, max_size=4), st.booleans(), TEXTS)
 def test_many_texts_are_searched_as_each_of_them_is(
     patterns: list[str], ignore_case: bool, texts: list[str]
 ) -> None:
@@ -106,6 +116,27 @@ def test_patterns_like_those_that_users_write_find_the_same_together(
 @given(st.sampled_from(PATTERNS), st.text("fo bar\n7x", max_size=8))
 def test_it_is_found_where_python_finds_it(pattern: str, text: str) -> None:
     assert Regex(pattern).found_in(text) == (re.search(pattern, text) is not None)
+
+
+@pytest.mark.parametrize("pattern", NAMED)
+def test_classes_and_repetitions_that_engines_read_otherwise_mean_the_same_everywhere(pattern: str) -> None:
+    texts = ["fo", "b", "[l]", "foob", "fo b", "[l]f", "]f", "zf", "3{,3}", "é", *["7"] * 100]
+    regex = Regex(pattern)
+    expected = [re.search(NAMED[pattern], text) is not None for text in texts]
+    assert list(map(regex.found_in, texts)) == expected
+    assert list(map(bool, RegexSet([regex]).masks(texts)[regex])) == expected  # no text goes on in the next
+    assert sum(expected) > 0
+
+
+@pytest.mark.parametrize(
+    "pattern", ["key.{0,900}end", r"key\S{0,900}end", "[^;]{300};", "(?:x[^;]{1,9};){60}y"]
+)
+def test_what_hyperscan_compiles_for_minutes_is_re2s(pattern: str) -> None:
+    begin = time.process_time()
+    regex = Regex(pattern)
+    assert time.process_time() - begin < 2
+    assert not regex.scannable
+    assert Regex(r"key.{0,90}end [a-f0-9]{300}").scannable
 
 
 @pytest.mark.parametrize("texts", [["foo"] * 100, ["foo", *["x"] * 1000], ["x"] * 1000, []])

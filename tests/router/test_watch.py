@@ -12,7 +12,7 @@ import structlog.testing
 from logroute.router import watch as module
 from logroute.router.chain import Chains, StagePlan
 from logroute.router.match import EVERYTHING
-from logroute.router.watch import HANGS_S, PERIOD_S, Watch
+from logroute.router.watch import HANGS_S, KNOWN_S, PERIOD_S, Watch
 from tests.router.stand_ins import batch, origin
 from tests.router.test_chain import StandIn
 
@@ -35,12 +35,16 @@ def test_what_does_not_return_is_said_now_and_then_with_its_place() -> None:
             watch.look(now + HANGS_S + 2)
             watch.look(now + HANGS_S + 61.2)
             [note] = watch.notes()["a.processors[0].python"]
+        assert "STATUS=" not in told
+        watch.look(now + HANGS_S + 130)
+        watch.look(now + HANGS_S + 200)
     finally:
         module.notify = notify
     assert said(logs) == [("a.processors[0].python", 6), ("a.processors[0].python", 66)]
     assert "watch.py" in logs[0]["where"]
     assert note.startswith("it has held everything up for 66 s since ")
     assert "does not return since 6 s" in told[0]
+    assert told[2:] == ["STATUS="]
 
 
 def test_what_returns_in_time_is_never_named() -> None:
@@ -64,20 +68,36 @@ def test_after_an_hour_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_takes_much_of_a_minute_is_named_until_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, now = Watch(), 1000.0
+    watch, now, told = Watch(), 1000.0, list[str]()
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(module, "notify", told.append)
     watch.look(now)
-    for _ in range(10):
-        with watch.running("busy"):
-            now += 3
-        with watch.running("lazy"):
-            now += 0.5
-    now = 1000 + PERIOD_S
-    watch.look(now)
+
+    def minute(busy_s: float) -> list[tuple[str, int]]:
+        nonlocal now
+        began = now
+        for _ in range(10):
+            with watch.running("busy"):
+                now += busy_s / 10
+            with watch.running("lazy"):
+                now += 0.5
+        now = began + PERIOD_S
+        with structlog.testing.capture_logs() as logs:
+            watch.look(now)
+        return [(log["processor"], log["percent"]) for log in logs]
+
+    assert minute(30) == [("busy", 50)]
     assert watch.notes() == {"busy": ["it has taken 50% of a minute's time"]}
-    now += PERIOD_S
-    watch.look(now)
+    assert told == ["STATUS=the processor busy has taken 50% of a minute's time"]
+    # The log is told once an hour.
+    assert minute(40) == []
+    assert told[1:] == ["STATUS=the processor busy has taken 67% of a minute's time"]
+    assert minute(0) == []
     assert watch.notes() == {}
+    assert told[2:] == ["STATUS="]
+    now += KNOWN_S
+    watch.look(now)
+    assert minute(30) == [("busy", 50)]
 
 
 async def test_the_thread_sees_a_stage_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

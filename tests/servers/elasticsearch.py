@@ -61,11 +61,13 @@ class Elasticsearch:
     program: ClassVar[str] = "bin/elasticsearch"
     options: ClassVar[str] = "ES_JAVA_OPTS"
 
-    def __init__(self, folder: Path, *, secure: bool = False) -> None:
+    def __init__(self, folder: Path, *, secure: bool = False, java_options: str = JAVA) -> None:
+        """`java_options` name a heap and a collector."""
         self.folder = folder
         self.secure = secure
         """With users, and by TLS: see `ca`."""
         self.port = free_port(socket.SOCK_STREAM)
+        self._java_options = java_options
         self._transport_port = free_port(socket.SOCK_STREAM)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -95,7 +97,7 @@ class Elasticsearch:
             shutil.copytree(home / "config", config)
             with (config / f"{self.folder_name.partition('-')[0]}.yml").open("a") as file:
                 file.write(self._settings())
-            # Java's own log would stand beside the program, where its user may not write; `JAVA` names
+            # Java's own log would stand beside the program, where its user may not write; our options name
             # a collector.
             java = config / "jvm.options"
             lines = java.read_text().splitlines()
@@ -114,7 +116,7 @@ class Elasticsearch:
         environment = {
             **os.environ,
             self.java[0]: str(java_home(self.java[1])),
-            self.options: JAVA,
+            self.options: self._java_options,
             "CLI_JAVA_OPTS": JAVA_OF_THE_LAUNCHER,
             "ES_PATH_CONF": str(config),
             "OPENSEARCH_PATH_CONF": str(config),
@@ -214,6 +216,11 @@ class Elasticsearch:
     def count(self, index: str) -> int:
         self.ask("POST", f"/{index}/_refresh")
         return int(self.ask("GET", f"/{index}/_count")["count"])
+
+    def cpu_s(self) -> float:
+        """CPU that its process has used so far."""
+        [node] = self.ask("GET", "/_nodes/stats/process")["nodes"].values()
+        return float(node["process"]["cpu"]["total_in_millis"]) / 1000
 
     def documents(self, index: str) -> Iterator[dict[str, Any]]:
         """All of them, with their ids, in the order of these. `fields` has the time as it is indexed."""

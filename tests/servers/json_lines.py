@@ -32,7 +32,7 @@ class JsonLinesServer(ABC):
         self.folder = folder
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._lines = Lines(self._output)
+        self._lines = Lines(self.output)
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -45,7 +45,7 @@ class JsonLinesServer(ABC):
         if not self.port:
             with socket.create_server(("127.0.0.1", 0)) as free:
                 self.port = free.getsockname()[1]
-        with self._output.open("ab") as output, self._log.open("ab") as log:
+        with self.output.open("ab") as output, self._log.open("ab") as log:
             self._process = subprocess.Popen(self.command(), stdout=output, stderr=log)
         deadline = time.monotonic() + START_S
         while not self._listens():
@@ -66,6 +66,15 @@ class JsonLinesServer(ABC):
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """As by -9: what it has not written is gone, and so is a line that it was about to write."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.kill()
+        process.wait()
+        with self.output.open("rb+") as output:
+            output.truncate(output.read().rfind(b"\n") + 1)
+
     def close(self) -> None:
         self.stop()
 
@@ -75,6 +84,11 @@ class JsonLinesServer(ABC):
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """What came, once it is so many records. Blocks; raises ServerError when no more are coming."""
+        self.wait_until(count)
+        return [json.loads(line) for line in self.output.read_bytes().splitlines()]
+
+    def wait_until(self, count: int) -> None:
+        """So many have come. Blocks likewise."""
         came, deadline = 0, time.monotonic() + STALLED_S
         while came < count:
             before, came = came, self.count()
@@ -83,7 +97,6 @@ class JsonLinesServer(ABC):
             if time.monotonic() > deadline:
                 raise ServerError(f"of {count} records {came} came")
             time.sleep(0.02)
-        return [json.loads(line) for line in self._output.read_bytes().splitlines()]
 
     def _listens(self) -> bool:
         try:
@@ -93,7 +106,8 @@ class JsonLinesServer(ABC):
         return True
 
     @property
-    def _output(self) -> Path:
+    def output(self) -> Path:
+        """What it has printed."""
         return self.folder / "records"
 
     @property

@@ -240,7 +240,7 @@ class Rsyslog:
     def _output(self) -> Path:
         return self.folder / "messages"
 
-    def wait_for(self, count: int) -> None:
+    def wait_for(self, count: int, every_s: float = 0.02) -> None:
         """Until so many messages have come. Blocks; raises RsyslogError when no more are coming."""
         came, deadline = 0, time.monotonic() + STALLED_S
         while came < count:
@@ -249,7 +249,7 @@ class Rsyslog:
                 deadline = time.monotonic() + STALLED_S
             if time.monotonic() > deadline:
                 raise RsyslogError(f"of {count} messages {came} came")
-            time.sleep(0.02)
+            time.sleep(every_s)
 
     def count(self) -> int:
         """Messages that have come so far."""

@@ -3,7 +3,7 @@
 Have it: `tests/servers/install`, which unpacks Debian's package beside the system, where it excludes rsyslog.
 It needs no root. What it has parsed is a line of JSON for each message.
 
-    server = SyslogNg(folder, "tcp")
+    server = SyslogNg(folder, "tcp")  # or "tls", "udp", "unix-dgram", "unix-stream"
     server.start()
     send_to(server.port)
     server.wait_for(1)
@@ -19,7 +19,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.servers.rsyslog import START_S, Rsyslog, RsyslogError, free_port
+from tests.servers.rsyslog import START_S, Certificates, Rsyslog, RsyslogError, free_port
 
 ROOT = Path.home() / ".cache/logroute/syslog-ng"
 
@@ -37,6 +37,10 @@ log {{ source(s); destination(d); }};
 """
 SOURCES = {
     "tcp": 'syslog(ip("127.0.0.1") port({port}) transport("tcp") log-iw-size(100000) log-fetch-limit(1000))',
+    "tls": (
+        'syslog(ip("127.0.0.1") port({port}) transport("tls") log-iw-size(100000) log-fetch-limit(1000)'
+        ' tls(ca-file("{ca}") cert-file("{cert}") key-file("{key}") peer-verify({verify})))'
+    ),
     "udp": 'syslog(ip("127.0.0.1") port({port}) transport("udp") so-rcvbuf(268435456) log-fetch-limit(1000))',
     "unix-dgram": 'unix-dgram("{folder}/log" flags(syslog-protocol) so-rcvbuf(1048576))',
     "unix-stream": 'unix-stream("{folder}/log" flags(syslog-protocol) log-iw-size(100000))',
@@ -46,8 +50,16 @@ SOURCES = {
 class SyslogNg(Rsyslog):
     """One server. It is watched, and read, as an rsyslog is."""
 
-    def __init__(self, folder: Path, source: str) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        *,
+        certificates: Certificates | None = None,
+        clients: bool = False,
+    ) -> None:
+        """`clients`: they need a certificate too."""
+        super().__init__(folder, certificates=certificates, clients=clients)
         self._source = source
 
     @classmethod
@@ -67,9 +79,14 @@ class SyslogNg(Rsyslog):
     def start(self) -> None:
         program = self._program()
         assert program is not None
-        if self._source in ("tcp", "udp") and not self.port:
+        if not self._source.startswith("unix") and not self.port:
             self.port = free_port(socket.SOCK_DGRAM if self._source == "udp" else socket.SOCK_STREAM)
-        source = SOURCES[self._source].format(port=self.port, folder=self.folder)
+        source = SOURCES[self._source].format(
+            port=self.port,
+            folder=self.folder,
+            verify="required-trusted" if self._clients else "optional-untrusted",
+            **(self._certificates._asdict() if self._certificates else {}),
+        )
         config = self.folder / "syslog-ng.conf"
         config.write_text(CONFIGURATION.format(folder=self.folder, source=source, fields=FIELDS))
         libraries = ROOT / "usr/lib/syslog-ng"
@@ -92,7 +109,7 @@ class SyslogNg(Rsyslog):
     def _is_there(self) -> bool:
         if self._source == "udp":
             return f":{self.port:04X} " in Path("/proc/net/udp").read_text()
-        if self._source == "tcp":
+        if self._source in ("tcp", "tls"):
             with socket.socket() as tried:
                 return tried.connect_ex(("127.0.0.1", self.port)) == 0
         return self.path.exists()

@@ -38,7 +38,7 @@ class RelpReceiver:
         self.port = self._listener.getsockname()[1]
         self._connections: set[socket.socket] = set()
         self._closed = False
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def _accept(self) -> None:
@@ -51,7 +51,7 @@ class RelpReceiver:
             # One after the other: what is left of an old one is older than what a new one brings.
             for thread in self._threads[1:]:
                 thread.join()
-            thread = threading.Thread(target=self._serve, args=(connection,))
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 

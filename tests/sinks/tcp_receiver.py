@@ -30,7 +30,7 @@ class TcpReceiver:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._listener: socket.socket | None = None
         self._listen()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property

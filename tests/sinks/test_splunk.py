@@ -152,13 +152,16 @@ async def test_codes_tell_whose_fault_it_is(
 class Collector:
     """Takes events up to the first that it cannot take, and says its number, as Splunk does.
 
-    What it cannot take are those of these words: for ever, or so many times.
+    What it cannot take are those of these words: for ever, or so many times. Where it is their index that it
+    does not take, it says the number of the event behind.
     """
 
     def __init__(self, server: HttpServer, *, ack: bool | None = None) -> None:
         self.indexed: list[str] = []
         self.bad: set[str] = set()
         self.busy: dict[str, int] = {}
+        self.code = 7
+        """What it says of the bad ones."""
         self.ack = ack
         """Whether errors, too, say an id by which it is asked; None: it knows no acknowledgement."""
         self.sizes: list[int] = []
@@ -187,7 +190,8 @@ class Collector:
     def _looked_at(self, given: list[str]) -> tuple[int, dict[str, Any], list[str]]:
         for number, event in enumerate(given):
             if event in self.bad:
-                said = {"text": "Incorrect index", "code": 7, "invalid-event-number": number}
+                named = number + 1 if self.code == 7 else number
+                said = {"text": "Not so", "code": self.code, "invalid-event-number": named}
                 return 400, said, given[:number]
             if self.busy.get(event, 0):
                 self.busy[event] -= 1
@@ -210,13 +214,14 @@ def named(outcome: Outcome) -> list[tuple[int, str, str]]:
 NUMBERS = [str(n) for n in range(100)]
 
 
+@pytest.mark.parametrize("code", [6, 7, 12, 13, 15])
 async def test_an_event_that_it_names_is_rejected_and_no_other_is_sent_twice(
-    server: HttpServer, sink_to: Making
+    server: HttpServer, sink_to: Making, code: int
 ) -> None:
     collector = Collector(server)
-    collector.bad = {"0", "42", "43", "99"}
+    collector.bad, collector.code = {"0", "42", "43", "99"}, code
     outcome = await (await sink_to(server.url, encoding="splunk")).deliver(hundred())
-    reason = "Incorrect index (code 7)"
+    reason = f"Not so (code {code})"
     assert named(outcome) == [(0, "0", reason), (2, "42", reason), (2, "43", reason), (3, "99", reason)]
     assert not outcome.postponed
     assert collector.indexed == [n for n in NUMBERS if n not in collector.bad]
@@ -248,8 +253,16 @@ async def test_what_a_busy_server_has_taken_is_not_sent_again(server: HttpServer
     assert collector.indexed == [n for n in NUMBERS[:42] if n != "10"]
 
 
+async def test_an_event_alone_is_rejected_with_the_number_behind_it(
+    server: HttpServer, sink_to: Making
+) -> None:
+    server.behaviours.append(answer(400, b'{"text":"Incorrect index","code":7,"invalid-event-number":1}'))
+    outcome = await (await sink_to(server.url, encoding="splunk")).deliver([A])
+    assert named(outcome) == [(0, "a", "Incorrect index (code 7)")]
+
+
 @pytest.mark.parametrize("number", [-1, 1, 10**30, "0", 0.0, True, None, [0]])
-@pytest.mark.parametrize(("status", "code", "kind"), [(400, 7, Refused), (503, 9, Retryable)])
+@pytest.mark.parametrize(("status", "code", "kind"), [(400, 6, Refused), (503, 9, Retryable)])
 async def test_a_number_that_names_no_event_says_nothing(
     server: HttpServer, sink_to: Making, number: object, status: int, code: int, kind: type[Exception]
 ) -> None:
@@ -257,6 +270,14 @@ async def test_a_number_that_names_no_event_says_nothing(
     server.behaviours.append(answer(status, json.dumps(said).encode()))
     with pytest.raises(kind, match=f"answered {status}.*words"):
         await (await sink_to(server.url, encoding="splunk")).deliver([A])
+
+
+async def test_behind_no_event_there_is_none(server: HttpServer, sink_to: Making) -> None:
+    for number in (0, 2):
+        said = {"text": "words", "code": 7, "invalid-event-number": number}
+        server.behaviours.append(answer(400, json.dumps(said).encode()))
+        with pytest.raises(Refused, match=r"answered 400 .*words"):
+            await (await sink_to(server.url, encoding="splunk")).deliver([A])
 
 
 async def test_a_number_beside_a_fault_of_the_token_says_nothing(server: HttpServer, sink_to: Making) -> None:
@@ -292,6 +313,21 @@ async def test_what_stands_before_it_is_acknowledged_or_sent_again(
     assert [message for _, message, _ in named(outcome)] == ["42"]
     assert sorted(collector.indexed, key=int) == [n for n in NUMBERS if n != "42"]
     assert sum(collector.sizes) == (100 + 57 if ack else 100 + 42 + 57)
+
+
+async def test_what_a_body_may_have_is_not_exceeded(server: HttpServer, sink_to: Making) -> None:
+    """Splunk Cloud takes 5 MiB, and says of more that its first event is no JSON."""
+    given: list[int] = []
+
+    async def behave(stream: trio.SocketStream, request: Request) -> None:
+        given.append(request.body.count(b"\n"))
+        no = answer(400, b'{"text":"Invalid data format","code":6,"invalid-event-number":0}')
+        await (no if len(request.body) > 5 << 20 else TAKEN)(stream, request)
+
+    server.otherwise = behave
+    many = batch(*[Record(f"{n} {'x' * 500}", "stdout", TIME) for n in range(9_001)])
+    assert await (await sink_to(server.url, encoding="splunk")).deliver([many]) == DELIVERED
+    assert given == [4501, 4500]
 
 
 @given(

@@ -420,7 +420,7 @@ class TlsReceiver:
         self._serve = serve
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -707,9 +707,14 @@ RECORDS: list[Record] = [
 STRUCTURED = {"docker@32473": {"name": "{container.name}", "k": "{fields.k|}", "none": "{label.x|}"}}
 
 
-async def all_of_many(sink: Sink[Any], server: Rsyslog, count: int = COUNT) -> None:
-    for first in range(0, count, EACH):
-        await sink.deliver([batch(*(f"line {n} of many" for n in range(first, first + EACH)))])
+async def all_of_many(sink: Sink[Any], server: Rsyslog, count: int = COUNT, ahead: int | None = None) -> None:
+    """With `ahead`, no more than so many are ever sent that have not come."""
+    each = min(EACH, ahead or EACH)
+    for first in range(0, count, each):
+        texts = [f"line {n} of many" for n in range(first, min(first + each, count))]
+        await sink.deliver([batch(*texts)])
+        if ahead is not None:
+            await trio.to_thread.run_sync(server.wait_for, first + len(texts), 0.001)
     await sink.close()
     await trio.to_thread.run_sync(server.wait_for, count)
     assert server.texts() == [f"line {n} of many" for n in range(count)]
@@ -843,13 +848,60 @@ async def test_syslog_ng_reads_the_fields_as_they_were_sent(
     )
 
 
-@pytest.mark.parametrize("source", ["tcp", "unix-stream"])
+async def test_syslog_ng_by_tls(
+    tmp_path: Path, context: Counting, authority: Authority, started: Started
+) -> None:
+    certificates = authority.certificates()
+    server = started(SyslogNg(tmp_path / "server", "tls", certificates=certificates, clients=True))
+    tls = {"ca": str(authority.ca_file), "cert": str(authority.client_file)}
+    address = f"tls://localhost:{server.port}"
+    await fields_as_sent(sink_to(address, context, structured_data=STRUCTURED, tls=tls), server)
+    # Somebody without a certificate is refused, in words, and loses nothing.
+    sink = sink_to(address, context, tls={"ca": str(authority.ca_file)})
+    with pytest.raises(Retryable, match=REFUSED):
+        await sink.deliver([batch("refused")])
+    await sink.close()
+    assert (server.count(), context.lost) == (len(RECORDS), 0)
+
+
+@pytest.mark.parametrize("source", ["tcp", "unix-dgram", "unix-stream"])
 async def test_syslog_ng_has_every_one_of_many_lines(
     tmp_path: Path, context: Counting, started: Started, source: str
 ) -> None:
     server = started(SyslogNg(tmp_path / "server", source))
     await all_of_many(sink_to(address_of(server, source), context), server)
     assert context.lost == 0
+
+
+async def test_syslog_ng_has_every_one_of_many_lines_by_tls(
+    tmp_path: Path, context: Counting, authority: Authority, started: Started, nursery: trio.Nursery
+) -> None:
+    server = started(SyslogNg(tmp_path / "server", "tls", certificates=authority.certificates()))
+    sink = sink_to(f"tls://localhost:{server.port}", context, tls={"ca": str(authority.ca_file)})
+    nursery.start_soon(sink.run)
+    await all_of_many(sink, server)
+    assert context.lost == 0
+
+
+async def test_syslog_ng_has_every_one_of_many_datagrams(
+    tmp_path: Path, context: Counting, started: Started
+) -> None:
+    """It asks for no more of the kernel than anybody may have, and is not sent more than fits there."""
+    server = started(SyslogNg(tmp_path / "server", "udp"))
+    sink = sink_to(address_of(server, "udp"), context)
+    await all_of_many(sink, server, ahead=buffer_bytes() // DATAGRAM_BYTES)
+    assert context.lost == 0
+
+
+DATAGRAM_BYTES = 2048
+"""Far more than a small one takes of a buffer in the kernel, with what that keeps beside it."""
+
+
+def buffer_bytes() -> int:
+    """The largest that the kernel gives a socket without force (net.core.rmem_max)."""
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 28)
+        return asked.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 def address_of(server: Rsyslog, source: str) -> str:

@@ -1,0 +1,1 @@
+// With a file of this kind functions may be declared whose bodies are elsewhere.
