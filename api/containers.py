@@ -75,6 +75,8 @@ class RouteOfContainer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What keeps it from reading on, whatever its sink does."""
     last_delivery: str = ""
     """When its sink took something last, of any container."""
+    answer: str = ""
+    """What the receiver said then; left out where it says nothing, as by UDP."""
     lag_seconds: float = 0.0
     """Age of the oldest record that waits, of any container."""
 
@@ -207,6 +209,7 @@ def _route(daemon: Daemon, route: Route, known: Known) -> RouteOfContainer:
         reason=statistics.reason,
         hindrance=statistics.hindrance,
         last_delivery=iso_time(int(statistics.delivered_at * 1e9)) if statistics.delivered_at else "",
+        answer=statistics.answer,
         lag_seconds=round(statistics.lag_s, 3),
     )
 

@@ -172,7 +172,8 @@ class Explanation:
         if route.lag_seconds >= 1:
             said.append(f"the oldest record that waits (of any container) is {span(route.lag_seconds)} old")
         if route.last_delivery:
-            said.append(f"its sink took something {ago(route.last_delivery, self._now)} ago")
+            answer = f"; the receiver answered: {route.answer}" if route.answer else ""
+            said.append(f"its sink took something {ago(route.last_delivery, self._now)} ago{answer}")
         return found + [
             line for text in said for line in self._wrapped(f"- {text}", "    ", hanging="      ")
         ]

@@ -105,6 +105,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """Age of the oldest record that is not acknowledged, by its own time; 0 if there is none."""
     delivered_at: float = 0.0
     """When something was delivered last, seconds since the epoch; 0 if nothing was in this run."""
+    answer: str = ""
+    """What the receiver said then; empty where it says nothing."""
     delivered_bytes: int = 0
     """Of text, in deliveries that are finished."""
     durations: Durations = msgspec.field(default_factory=Durations)

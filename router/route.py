@@ -331,6 +331,7 @@ class Route:
             self.hindrance() or self._unstorable or self._overflow.hindrance,
             self._lag_s(),
             self._delivered_at,
+            self._hide(self.sink.answer),
             books.delivered_bytes,
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,

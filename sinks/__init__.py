@@ -177,6 +177,9 @@ class Sink(ABC, Generic[OptionsT]):
     batch_wait_s: float = 0.0
     """How long to wait for more once there is something."""
 
+    answer: str = ""
+    """What the receiver said when it took something last, in few words; empty where it says nothing."""
+
     idle_s: float | None = None
     """Call `idle` when nothing was delivered for so long (None: never)."""
 

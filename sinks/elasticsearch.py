@@ -290,8 +290,12 @@ class ElasticsearchSink(Sink[ElasticsearchOptions]):
             batch = next(number for number, each in enumerate(batches) if len(each))
             return await self._too_large(Rejected(batch, batches[batch].records[0], str(error)), batches)
         left = len(found.rejected) + len(found.postponed)
-        self._created += count - left - found.duplicates
+        created = count - left - found.duplicates
+        self._created += created
         self._there += found.duplicates
+        if created or found.duplicates:
+            there = f", {found.duplicates:,} there already" if found.duplicates else ""
+            self.answer = f"{answer.named_status}, {created:,} created{there}"
         if not left:
             return Outcome(duplicates=found.duplicates) if found.duplicates else DELIVERED
         return await self._outcome(found, parts, batches, answer)

@@ -216,6 +216,7 @@ class ForwardSink(Sink[ForwardOptions]):
         ]
         if chunks:
             await self._send(chunks)
+            self.answer = "ack" if self.options.ack else ""
         self._attempted, self._settled = [], set()
         return DELIVERED
 

@@ -377,13 +377,16 @@ class HttpSink(Sink[HttpOptions]):
                 raise Refused(f"{said}: {error}") from error
             if isinstance(outcome, Confirmation):
                 await self._confirm(outcome, lane)
+                self.answer = f"{answer.named_status}, and then that it is safe"
                 return DELIVERED
             if isinstance(outcome, Stopped) and outcome.taken and outcome.confirmation is not None:
                 await self._confirm(outcome.confirmation, lane)
             if outcome is not None:
+                self.answer = answer.named_status
                 return outcome
             meaning = usual_meaning(answer.status)
         if meaning == "success":
+            self.answer = answer.named_status
             return DELIVERED
         if meaning == "reject":
             raise Refused(said)

@@ -56,10 +56,14 @@ class Answer(msgspec.Struct, frozen=True):
         return min(max(0.0, until - (now if here is None else here)), LONGEST_RETRY_AFTER_S)
 
     def __str__(self) -> str:
+        return f"{self.named_status}{self._said}"
+
+    @property
+    def named_status(self) -> str:
+        """`200 OK`."""
         with suppress(ValueError):
-            phrase = HTTPStatus(self.status).phrase
-            return f"{self.status} {phrase}{self._said}"
-        return f"{self.status}{self._said}"
+            return f"{self.status} {HTTPStatus(self.status).phrase}"
+        return f"{self.status}"
 
     def json(self) -> Any:
         """What its body says. Raises ValueError where it is no JSON, or not all of it."""

@@ -150,6 +150,8 @@ class RelpSink(Sink[RelpOptions]):
             await self._send(left)
         refused = self._refused
         self._attempted, self._settled, self._refused = [], 0, {}
+        if len(refused) < sum(map(len, batches)):
+            self.answer = "200"
         return self._outcome(batches, refused) if refused else DELIVERED
 
     def _outcome(self, batches: Sequence[Batch], refused: Mapping[int, str]) -> Outcome:

@@ -27,7 +27,7 @@ from logroute.router.plan import Plan, RoutePlan, SourcePlan
 from logroute.router.record import Batch
 from logroute.router.route import RouteSettings
 from logroute.simulator.engine import SimulatedEngine
-from logroute.sinks import Outcome, Rejected, Sink, SinkOptions
+from logroute.sinks import DELIVERED, Outcome, Rejected, Sink, SinkOptions
 from logroute.sources import SourceContext
 from tests.api.running import client_of, until, without_log
 
@@ -228,6 +228,32 @@ class Rejecting(Sink[SinkOptions]):
         return Outcome([Rejected(n, r, "400: no") for n, each in enumerate(batches) for r in each.records])
 
     async def close(self) -> None: ...
+
+
+class Answering(Sink[SinkOptions]):
+    """Its receiver says something when it takes a delivery."""
+
+    async def deliver(self, batches: Sequence[Batch]) -> Outcome:
+        self.answer = "201 Created"
+        return DELIVERED
+
+
+async def test_it_is_told_what_the_receiver_has_answered(tmp_path: Path) -> None:
+    plan = RoutePlan(RouteSettings("search"), lambda route: Answering(SinkOptions(), route))
+    async with rig(tmp_path, plan, route("quiet")) as r:
+        web = r.engine.create("web")
+        web.start()
+        web.write(b"one\n")
+        await until(lambda: all(each.statistics().delivered for each in r.daemon.router.routes.values()))
+        (facts,) = (await r.containers()).containers
+        assert {name: of.answer for name, of in facts.routes.items()} == {
+            "search": "201 Created",
+            "quiet": "",
+        }
+        said = " ".join((await r.run(explain.command, "web")).output.split())
+        assert (
+            said.count("ago; the receiver answered: 201 Created") == said.count("the receiver answered") == 1
+        )
 
 
 async def test_what_a_receiver_rejects_does_not_arrive(tmp_path: Path) -> None:

@@ -323,6 +323,7 @@ async def test_what_is_there_already_is_counted_as_that(server: HttpServer, tmp_
     server.behaviours.append(says(said))
     sink = sink_to(server.url, tmp_path)
     assert await sink.deliver([batch(1, 2)]) == Outcome(duplicates=1)
+    assert sink.answer == "200 OK, 1 created, 1 there already"
     await sink.close()
     assert (sink.statistics().created, sink.statistics().already_there) == (1, 1)
 

@@ -103,6 +103,7 @@ async def test_a_delivery_is_one_message_for_each_tag(receiver: ForwardReceiver,
     batches = [batch("1", "2"), batch("x", of=DB), batch(), batch("3"), batch("y", of=DB)]
     assert await sink.deliver(batches) == DELIVERED
     assert await sink.deliver([batch("4")]) == DELIVERED
+    assert sink.answer == "ack"
     await sink.close()
     assert came(receiver) == [
         ("logroute.web", ["1", "2", "3"]), ("logroute.db", ["x", "y"]), ("logroute.web", ["4"]),

@@ -63,6 +63,7 @@ async def test_a_delivery_is_one_request(server: HttpServer, sink_to: Making) ->
     sink = await sink_to("/in/logs?key=k%20y")
     assert await sink.deliver([batch("a", "é\nb"), batch("c")]) == DELIVERED
     assert await sink.deliver([batch("d")]) == DELIVERED
+    assert sink.answer == "200 OK"
     first, second = server.requests
     assert (first.method, first.target) == ("POST", "/in/logs?key=k%20y")
     assert first.headers["content-type"] == "application/x-ndjson"

@@ -67,6 +67,7 @@ async def test_every_message_is_a_frame_and_is_acknowledged(
     sink = sink_to(receiver.port, context)
     assert await sink.deliver([batch("1", "two\nlines"), batch("é" * 5000)]) == DELIVERED
     assert await sink.deliver([batch(*map(str, range(5000)))]) == DELIVERED
+    assert sink.answer == "200"
     await sink.close()
     one, two, long, *rest = texts(receiver)
     assert (one, two) == ("1", "two\nlines")
