@@ -36,9 +36,12 @@ class Gaps(msgspec.Struct, omit_defaults=True):
         self.until = max(self.until, until)
 
     def __str__(self) -> str:
-        text = f"{self.gaps}, {self.bytes} bytes"
+        text = f"{self.gaps}"
+        if self.of_unknown_size < self.gaps:
+            text += f" of {self.bytes:,} bytes"
         if self.of_unknown_size:
-            text += f" and {self.of_unknown_size} of unknown size"
+            of = f"{self.of_unknown_size} " if self.of_unknown_size < self.gaps else ""
+            text += f"{', ' if of else ' '}{of}of unknown size"
         between = " ".join(
             filter(None, (self.since and f"since {self.since}", self.until and f"until {self.until}"))
         )

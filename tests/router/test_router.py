@@ -609,7 +609,9 @@ async def test_what_is_lost_is_counted_by_route_and_said(capsys: pytest.CaptureF
     rotated = Gaps(gaps=2, bytes=100, of_unknown_size=1, since="a", until="c")
     assert one.statistics().lost == {"rotated": rotated, "removed": Gaps(2, 7, 1)}
     assert two.statistics().lost == {"removed": Gaps(1, 0, 1)}
-    assert str(rotated) == "2, 100 bytes and 1 of unknown size, since a until c"
+    assert str(rotated) == "2 of 100 bytes, 1 of unknown size, since a until c"
+    assert str(Gaps(1, 1000)) == "1 of 1,000 bytes"
+    assert str(Gaps(1, 0, 1, since="a")) == "1 of unknown size, since a"
     said = capsys.readouterr().out
     assert "records are lost: they were gone before they could be read" in said
     assert "since=a until=b" in said
