@@ -45,6 +45,8 @@ LONG = (
     "tests/oracle/test_short_run.py",
     "tests/cli/test_run.py",
     "tests/cli/test_tail.py",
+    "tests/api/test_openapi.py",
+    "tests/api/test_routes.py",
     "tests/test_benchmarks.py",
     "tests/test_packaging.py",
     "tests/typing/test_third_party.py",
