@@ -69,6 +69,8 @@ class RouteBooks(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is not up."""
     hindrance: str = ""
     """What keeps it from reading on, or from storing what it has done, whatever the sink does."""
+    paused: bool = False
+    """It is not up because somebody wants that."""
     last_error: str = ""
     """Why it was not up the last time it was not."""
     failed: str = ""
@@ -133,6 +135,8 @@ class RouteHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     lag_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     """What somebody should know although it delivers."""
+    paused: bool = False
+    """It does not because somebody wants that."""
 
 
 class SourceHealth(msgspec.Struct, frozen=True):
@@ -237,6 +241,7 @@ def _books(book: RouteStatistics) -> RouteBooks:
         behind=book.behind,
         reason=book.reason,
         hindrance=book.hindrance,
+        paused=book.paused,
         delivered_bytes=book.delivered_bytes,
         last_error=book.last_error,
         failed=_time(book.failed_at) if book.failed_at else "",
@@ -264,7 +269,9 @@ def _health(book: RouteStatistics) -> RouteHealth:
         notes.append(f"{book.dead_letters_dropped} rejected records are not kept: there were too many")
     notes += [f"{records} records dropped: {reason}" for reason, records in book.dropped.items()]
     notes += [f"gaps in what could be read ({reason}): {gaps}" for reason, gaps in book.lost.items()]
-    return RouteHealth(book.up, _time(book.since), book.reason, round(book.lag_s, 3), tuple(notes))
+    return RouteHealth(
+        book.up, _time(book.since), book.reason, round(book.lag_s, 3), tuple(notes), book.paused
+    )
 
 
 def _time(seconds: float) -> str:

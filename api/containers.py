@@ -71,6 +71,8 @@ class RouteOfContainer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since when it delivers, or does not."""
     reason: str = ""
     """Why it does not."""
+    paused: bool = False
+    """It does not because somebody wants that."""
     hindrance: str = ""
     """What keeps it from reading on, whatever its sink does."""
     last_delivery: str = ""
@@ -207,6 +209,7 @@ def _route(daemon: Daemon, route: Route, known: Known) -> RouteOfContainer:
         up=statistics.up,
         since=iso_time(int(statistics.since * 1e9)),
         reason=statistics.reason,
+        paused=statistics.paused,
         hindrance=statistics.hindrance,
         last_delivery=iso_time(int(statistics.delivered_at * 1e9)) if statistics.delivered_at else "",
         answer=statistics.answer,

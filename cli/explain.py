@@ -153,7 +153,7 @@ class Explanation:
                 line for text in why for line in self._wrapped(f"✗ {text}", "    ", hanging="      ")
             ]
         well = route.up and not route.hindrance
-        stands = "PAUSED" if route.reason.startswith("paused") else "DOWN"
+        stands = "PAUSED" if route.paused else "DOWN"
         state = "delivers" if route.up else f"{stands} since {when(route.since)} UTC"
         found = self._wrapped(f"{name}: takes it, {state} ({route.sink})", "  ", GOOD if well else BAD)
         said: list[str] = []

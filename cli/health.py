@@ -38,7 +38,7 @@ def command(api: str | None, token_file: str | None, output: str) -> None:
 def _words(route: RouteHealth) -> str:
     if route.delivers:
         return "; ".join(("delivers", *route.notes))
-    if route.reason.startswith("paused since "):
+    if route.paused:
         return "; ".join((route.reason, *route.notes))
     since = f"{route.since[:10]} {route.since[11:19]} UTC"
     return "; ".join((f"down since {since}: {route.reason}", *route.notes))

@@ -59,7 +59,7 @@ def age(seconds: float) -> str:
 
 def state(books: RouteBooks) -> str:
     """One word of at most six letters."""
-    if getattr(books, "paused", False) or "paused" in (books.reason[:6], books.hindrance[:6]):
+    if books.paused:
         return "paused"
     if not books.up:
         return "down"

@@ -12,7 +12,7 @@ from typing import Any
 
 from logroute.processors._linear import is_linear
 from logroute.processors._values import name_and_type
-from logroute.router.regex import PYTHON_SUBJECT_LIMIT, RegexError, for_automata, for_python
+from logroute.router.regex import PYTHON_SUBJECT_LIMIT, RegexError, compiled_by_re2, for_python
 
 # An escape, a class, the beginning of a group with a name, a reference back to one.
 _PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<([^>=!][^>]*)>|\(\?P=([^)]*)\)", re.DOTALL)
@@ -100,24 +100,18 @@ def _groups(found: Any, names: tuple[str, ...], indices: tuple[int, ...]) -> dic
 def _re2_finder(plain: str, pattern: str, names: dict[str, str]) -> Find:
     advice = "or `engine: python` has Python's engine do it, which may take exponential time"
     try:
-        import re2
+        compiled = compiled_by_re2(plain)
     except ImportError as error:
         raise RegexError(
             f"/{pattern}/ may take Python's engine more than linear time, and RE2 is not installed: "
             f"pip install google-re2; {advice}"
         ) from error
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        compiled = re2.compile(for_automata(plain), options)
-    except (re2.error, UnicodeEncodeError) as error:
-        said = error.args[0] if error.args else ""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    except RegexError as error:
         try:
             re.compile(for_python(plain))
         except re.error as mistake:
             raise RegexError(f"/{pattern}/ is no regular expression: {mistake.msg}") from mistake
-        raise RegexError(f"/{pattern}/ cannot be searched in linear time ({text}); {advice}") from error
+        raise RegexError(f"/{pattern}/ cannot be searched in linear time ({error}); {advice}") from error
     search = compiled.search
     order = tuple(names[group] for group in compiled.groupindex)
     indices = tuple(compiled.groupindex.values())

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from logroute.processors._linear import far
-from logroute.router.regex import Regex, RegexError, for_automata
+from logroute.router.regex import Regex, RegexError, compiled_by_re2
 
 LOOKS = 256
 """So many times in all a text is looked through behind what was found, to know whether that is more: for a
@@ -43,15 +43,13 @@ class Sensitive:
         self._inside = re.compile(inside.encode(), re.ASCII).match
         self._plain = _PLAIN.get(name, bytes)
         self._groups = range(1, self._what.groups + 1) or (0,)
-        self._far: re.Pattern[bytes] | None = None
+        self._far = far(what) if check is None else None
         """What ends its looking for more; None if it looks no further than what it finds."""
 
     @classmethod
     def own(cls, pattern: str) -> Sensitive:
         """A user's pattern. Raises RegexError."""
-        own = cls("redacted", pattern, pattern)
-        own._far = far(pattern)
-        return own
+        return cls("redacted", pattern, pattern)
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int, bytes | None]]:
         """From where to where something is, and its value, however it was written there.
@@ -96,16 +94,10 @@ _PLAIN: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _re2(pattern: str) -> Any:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
     try:
-        return re2.compile(for_automata(pattern), options)
-    except (re2.error, UnicodeEncodeError) as error:
-        said = error.args[0] if error.args else ""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise RegexError(f"/{pattern}/ cannot be searched in linear time: {text}") from error
+        return compiled_by_re2(pattern)
+    except RegexError as error:
+        raise RegexError(f"/{pattern}/ cannot be searched in linear time: {error}") from error
 
 
 # A line of JSON that nobody has parsed has escapes: `"to\nDE89…"`, `"\u003cada@example.com"`.

@@ -110,6 +110,8 @@ class RouteStatistics(msgspec.Struct, frozen=True):
     """When something was delivered last, seconds since the epoch; 0 if nothing was in this run."""
     answer: str = ""
     """What the receiver said then; empty where it says nothing."""
+    paused: bool = False
+    """It is not up because somebody wants that."""
     delivered_bytes: int = 0
     """Of text, in deliveries that are finished."""
     durations: Durations = msgspec.field(default_factory=Durations)

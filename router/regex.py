@@ -267,18 +267,23 @@ def _hyperscan_search(regex: Regex) -> Callable[[str], bool]:
     return lambda text: bool(found_in(text))
 
 
-def _re2_search(regex: Regex) -> Callable[[str], bool]:
+def compiled_by_re2(pattern: str, *, ignore_case: bool = False, dot_all: bool = False) -> Any:
+    """RE2's. Raises RegexError with what RE2 says, which does not name the pattern, and ImportError."""
     import re2
 
     options = re2.Options()
-    options.case_sensitive = not regex.ignore_case
-    options.dot_nl = regex.dot_all
+    options.case_sensitive = not ignore_case
+    options.dot_nl = dot_all
     options.log_errors = False
     try:
-        search = re2.compile(for_automata(regex.pattern), options).search
+        return re2.compile(for_automata(pattern), options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         raise RegexError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from error
+
+
+def _re2_search(regex: Regex) -> Callable[[str], bool]:
+    search = compiled_by_re2(regex.pattern, ignore_case=regex.ignore_case, dot_all=regex.dot_all).search
     return lambda text: search(text.encode("utf-8", "replace").decode()) is not None
 
 

@@ -332,6 +332,7 @@ class Route:
             self._lag_s(),
             self._delivered_at,
             self._hide(self.sink.answer),
+            self.paused,
             books.delivered_bytes,
             msgspec.structs.replace(books.durations, counts=list(books.durations.counts)),
             self.state.dead.size_bytes,

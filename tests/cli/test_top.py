@@ -273,8 +273,8 @@ def test_the_page_of_a_route_has_what_its_sink_has_counted() -> None:
 
 
 def test_paused_is_a_state_of_its_own() -> None:
-    assert top_words.state(books(up=False, reason="paused by hand")) == "paused"
-    assert top_words.state(books(hindrance="paused since then")) == "paused"
+    assert top_words.state(books(up=False, reason="paused by hand", paused=True)) == "paused"
+    assert top_words.state(books(up=False, reason="paused, says the receiver")) == "down"
     assert top_words.state(books(hindrance="cannot store")) == "held"
     assert top_words.state(books(behind=True)) == "behind"
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from logroute.router.position import BEGINNING
-from logroute.router.record import Batch, DetailedRecord, Image, Origin, Record
+from logroute.router.record import Batch, DetailedRecord, Record
 from logroute.router.times import iso_time
 from logroute.sinks import DELIVERED
 from logroute.sinks.gelf import GelfOptions, GelfSink
@@ -20,17 +19,8 @@ from tests.servers.gelf_reader import GelfReader
 from tests.servers.tenzir import GELF_HTTP, GELF_TCP, Tenzir
 from tests.sinks.conftest import Making
 from tests.sinks.test_contract import Context
+from tests.sinks.test_gelf import TIME, WEB, batch
 
-WEB = Origin(
-    "docker:web",
-    "docker",
-    id="c" * 64,
-    name="web",
-    host="node",
-    image=Image("api", "2"),
-    labels={"com.docker.compose.project": "shop", "team name": "pay", "id": "7"},
-)
-TIME = "2026-11-23T20:06:26.123456789Z"
 TIME_NS = 1795464386123456789
 MANY = 200_000
 Reading = Callable[[Literal["udp", "tcp"]], GelfReader]
@@ -44,10 +34,6 @@ FIELDS = {
     "id": 3, "_id": 4, "host": "mine", "full_message": "the whole", "naïve key!": "odd",
 }  # fmt: skip
 """What a record may have found out."""
-
-
-def batch(*records: Record, of: Origin = WEB) -> Batch:
-    return Batch(of, list(records), before=BEGINNING, after=BEGINNING, size_bytes=100)
 
 
 def batches(count: int, each: int) -> Iterable[list[Batch]]:
