@@ -20,6 +20,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
+_PTHREADS = "libpthread.so.0"
+"""glibc's. Where it has another name, trio's threads have none."""
+
 SWITCH_S = 0.0005
 GC_THRESHOLD = 20000
 
@@ -42,7 +45,10 @@ def begin(*, logs: bool) -> None:
         _import("structlog", later=("asyncio",))
         # OpenSSL is for who speaks TLS: 11 ms, 2 MB.
         _KEPT.begin_attrs()
-        _import("trio", later=("ssl", "hmac"))
+        # It would ask another process where pthreads are: 8 ms.
+        _import(
+            "trio", later=("ssl", "hmac"), without="ctypes.util", find_library=lambda _: "libpthread.so.0"
+        )
         # It would look for plugins there, of which it shall have none: 6 ms.
         _import("pydantic.plugin._loader", without="importlib.metadata", entry_points=None)
         # For how secrets compare, of which there are none in the models: OpenSSL again.
@@ -65,13 +71,21 @@ def _import(name: str, *, later: Sequence[str] = (), without: str = "", **conten
     if without and without not in sys.modules:
         stand_ins[without] = ModuleType(without)
         vars(stand_ins[without]).update(contents)
-    sys.modules.update(stand_ins)
+    packages = {}
+    for module, stand_in in stand_ins.items():
+        sys.modules[module] = stand_in
+        within, _, called = module.rpartition(".")
+        if within:
+            packages[module] = vars(importlib.import_module(within))
+            packages[module][called] = stand_in
     try:
         importlib.import_module(name)
     finally:
         for module, stand_in in stand_ins.items():
             if sys.modules.get(module) is stand_in:
                 del sys.modules[module]
+                if module in packages:
+                    del packages[module][module.rpartition(".")[2]]
 
 
 def drawing() -> None:

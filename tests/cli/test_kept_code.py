@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import importlib.util
 import marshal
+import re
 import sys
 import typing
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from logroute.cli.kept_code import KeptCode
 
 MODULE = """
 from __future__ import annotations
-import collections, dataclasses, typing
+import collections, dataclasses, re, typing
 import attr
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -36,6 +37,11 @@ class Typed(typing.TypedDict):
     some: KeptInATest
 
 Named = collections.namedtuple("Named", "left right")
+WORD = re.compile(r"(?x) kept_word \\s (?P<name> [a-z]+ ) | (é+)", re.IGNORECASE)
+BYTES = re.compile(rb"kept_bytes (.)")
+
+def look_for(pattern):
+    return re.compile(pattern)
 GIVEN = compile("def f(x: what_a_user_wrote): pass", "<given>", "exec")
 """
 
@@ -62,6 +68,7 @@ def keeping(file: Path) -> Iterator[KeptCode]:
 def imported(folder: Path) -> ModuleType:
     path = folder / "some_module.py"
     path.write_text(MODULE)
+    re.purge()  # or it would know them
     spec = importlib.util.spec_from_file_location("some_module", path)
     assert spec is not None
     assert spec.loader is not None
@@ -82,6 +89,12 @@ def works(module: ModuleType) -> bool:
     assert frozen == module.Frozen(7)
     assert hash(frozen) == hash(module.Frozen(7))
     assert module.Named(1, right=2).right == 2
+    found = module.WORD.fullmatch("KEPT_WORD abc")
+    assert found.group("name", 2) == ("abc", None)
+    assert module.WORD.fullmatch("ÉÉ").lastindex == 2
+    assert module.WORD == re.compile(module.WORD.pattern, re.IGNORECASE)
+    assert module.BYTES.match(b"kept_bytes \xff").groups() == (b"\xff",)
+    assert module.look_for("what_a_user_wrote [0-9]").match("what_a_user_wrote 1")
     assert module.Typed.__annotations__["some"].__forward_arg__ == "KeptInATest"
     space: dict[str, object] = {}
     exec(module.GIVEN, space)
@@ -93,7 +106,8 @@ def test_what_was_compiled_at_one_start_is_not_at_the_next(tmp_path: Path) -> No
     file = tmp_path / "cache" / "kept"
     with keeping(file) as kept:
         assert works(imported(tmp_path))
-        assert len(kept._new) > 4  # a class has one text, or as many as methods
+        assert len(kept._new) > 6  # a class has one text, or as many as methods
+        assert len([text for text in kept._new if text.startswith("re ")]) == 2
     before = file.stat()
     with keeping(file) as kept:
         assert works(imported(tmp_path))
@@ -109,6 +123,7 @@ def test_what_a_user_wrote_is_not_kept(tmp_path: Path) -> None:
         assert eval("secret_sum", {"secret_sum": 2}) == 2
     written = file.read_bytes()
     assert b"KeptInATest" in written
+    assert b"kept_word" in written
     assert b"secr" not in written
     assert b"what_a_user_wrote" not in written
 
