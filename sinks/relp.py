@@ -187,7 +187,7 @@ class RelpSink(Sink[RelpOptions]):
         begin, settled = session.sent, self._settled
         number, parts = begin, []
         for batch in batches:
-            numbers = [*map(str, numbers_of(number, len(batch)))]
+            numbers = numbers_of(number, len(batch))
             parts.append(self._encoder.frames(batch, numbers, " syslog ", "\n"))
             number += len(batch)
         try:

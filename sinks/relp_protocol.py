@@ -7,14 +7,15 @@ may be under way. (https://www.rsyslog.com/doc/relp.html, version 1)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from logroute.sinks.failures import excerpt
 
 LAST_NUMBER = 999_999_999
 """A TXNR has at most nine digits; what comes then begins with 1 again."""
 LARGEST_ANSWER_BYTES = 128 * 1024
 """What an answer may take: librelp's own bound of a frame."""
+
+THOUSAND = 1000
+_DIGITS = [f"{number:03}" for number in range(THOUSAND)]
 
 OFFER = b"relp_version=0\nrelp_software=logroute\ncommands=syslog"
 CLOSE = b"close 0\n"
@@ -118,9 +119,15 @@ def number_of(index: int) -> int:
     return index % LAST_NUMBER + 1
 
 
-def numbers_of(index: int, count: int) -> Iterable[int]:
-    """Those of so many frames, the first of which is this one."""
+def numbers_of(index: int, count: int) -> tuple[list[str], list[str]]:
+    """Those of so many frames, the first of which is this one: how each begins, and its last digits."""
     first = number_of(index)
-    if first + count - 1 <= LAST_NUMBER:
-        return range(first, first + count)
-    return map(number_of, range(index, index + count))
+    end = first + count
+    if first < THOUSAND or end - 1 > LAST_NUMBER:
+        return [""] * count, [str(number_of(each)) for each in range(index, index + count)]
+    # To write each of them takes longer than all else that is done to frame a record.
+    begin: list[str] = []
+    for thousand in range(first // THOUSAND, (end - 1) // THOUSAND + 1):
+        within = min(end, (thousand + 1) * THOUSAND) - max(first, thousand * THOUSAND)
+        begin += [str(thousand)] * within
+    return begin, [*_DIGITS[first % THOUSAND :], *_DIGITS * (count // THOUSAND + 1)][:count]

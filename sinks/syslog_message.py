@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import add, itemgetter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -70,6 +70,7 @@ _MICROSECONDS = len("2026-11-23T20:06:26.123456")
 _SECONDS = len("2026-11-23T20:06:26")
 _RFC3164_TIME = len("Nov 23 20:06:26")
 
+_to_microseconds = itemgetter(slice(_MICROSECONDS))
 _without_newline = itemgetter(slice(-1))
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -203,26 +204,26 @@ class SyslogEncoder:
         if not len(batch):
             return b""
         if self._newline:
-            sizes, columns = self._columns(batch, _ENDS_A_LINE)
-            return _bytes(woven(len(sizes), [*columns, "\n"]))
+            _, columns = self._columns(batch, _ENDS_A_LINE)
+            return _bytes(woven(len(batch), [*columns, "\n"]))
         sizes, columns = self._columns(batch)
-        return _bytes(woven(len(sizes), _counted(sizes, "", columns)))
+        return _bytes(woven(len(batch), _counted(sizes, "", columns)))
 
-    def frames(self, batch: Batch, before: Sequence[str], between: str, after: str) -> bytes:
-        """Likewise; each has a text of its own in front, one before its number of octets, and one behind."""
+    def frames(self, batch: Batch, before: Sequence[Column], between: str, after: str) -> bytes:
+        """Likewise; each has texts of its own in front, one before its number of octets, and one behind."""
         sizes, columns = self._columns(batch, end=after)
-        return _bytes(woven(len(sizes), [before, *_counted(sizes, between, columns)]))
+        return _bytes(woven(len(batch), [*before, *_counted(sizes, between, columns)]))
 
     def messages(self, batch: Batch) -> list[bytes]:
         """Each record by itself, without a frame."""
         if not len(batch):
             return []
-        sizes, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
-        count = len(sizes)
+        _, columns = self._columns(batch, _ENDS_A_TEXT if self._local else "")
+        count = len(batch)
         whole = [[column] * count if isinstance(column, str) else column for column in columns]
         return ["".join(parts).encode("utf-8", "replace") for parts in zip(*whole, strict=True)]
 
-    def _columns(self, batch: Batch, escape: str = "", end: str = "") -> tuple[list[int], list[Column]]:
+    def _columns(self, batch: Batch, escape: str = "", end: str = "") -> tuple[_Sizes, list[Column]]:
         """Of each message its octets, and what it is made of, in columns; without what is to be escaped.
 
         Behind each stands `end`, which is not counted.
@@ -243,10 +244,11 @@ class SyslogEncoder:
         if escape:
             messages = _escaped(messages, escape)
         sizes = _sizes_bytes(heads, times, time_bytes, tails, messages, len(end) if ended else 0)
-        if max(sizes) > self._max_bytes:
+        if sizes.more + max(sizes.different) > self._max_bytes:
             if ended:
                 messages, ended = list(map(_without_newline, messages)), False
-            messages = [self._cut(*each) for each in zip(messages, sizes, strict=True)]
+            whole = [sizes.more + size for size in sizes.parts]
+            messages = [self._cut(*each) for each in zip(messages, whole, strict=True)]
             sizes = _sizes_bytes(heads, times, time_bytes, tails, messages)
         columns = [heads, times, tails, messages]
         return sizes, columns if ended or not end else [*columns, end]
@@ -258,7 +260,7 @@ class SyslogEncoder:
             of_stream = self._head_of_stream
             if streams.count(streams[0]) == len(streams):
                 return of_stream[streams[0]]
-            return [of_stream[stream] for stream in streams]
+            return list(map(of_stream.__getitem__, streams))
         of_level = self._heads
         return [
             of_level[SEVERITIES.get(level or "", OF_STREAM[stream])]
@@ -271,11 +273,12 @@ class SyslogEncoder:
             return [local_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
         if not self._rfc5424:
             return [rfc3164_time(time[:_SECONDS]) for time in times], "", _RFC3164_TIME
-        cut = [
-            # Of those whose last zeros are left out, nearly all have as many digits.
-            time[:_MICROSECONDS] if len(time) > _MICROSECONDS else full_time(time)[:_MICROSECONDS]
-            for time in times
-        ]
+        cut = list(map(_to_microseconds, times))
+        # Of those whose last zeros are left out, nearly all have as many digits: in few is the end left.
+        text, at, longer = "".join(cut), -1, 0
+        while (at := text.find("Z", at + 1)) >= 0 and (index := (at + longer) // _MICROSECONDS) < len(cut):
+            longer += _MICROSECONDS - len(cut[index])
+            cut[index] = full_time(times[index])[:_MICROSECONDS]
         # Looked at together: each alone takes longer than everything else.
         if are_times(cut, _MICROSECONDS):
             return cut, "Z", _MICROSECONDS  # none is longer, so none is shorter
@@ -423,19 +426,28 @@ def _escaped(messages: list[str], characters: str) -> list[str]:
     return messages
 
 
-def _counted(sizes: list[int], before: str, columns: list[Column]) -> list[Column]:
+class _Sizes(NamedTuple):
+    """Octets of messages."""
+
+    parts: list[int]
+    """Of each, less what all of them have."""
+    different: set[int]
+    """Of these."""
+    more: int
+    """What all of them have."""
+
+
+def _counted(sizes: _Sizes, before: str, columns: list[Column]) -> list[Column]:
     """Columns of messages with one in front that tells their octets, between this text and a space."""
     heads, *others = columns
-    if isinstance(heads, str):  # a part of each less
-        counts = {size: f"{before}{size} {heads}" for size in set(sizes)}
-        return [[counts[size] for size in sizes], *others]
-    counts = {size: f"{before}{size} " for size in set(sizes)}
-    return [[counts[size] for size in sizes], *columns]
+    same = isinstance(heads, str)  # a column less
+    counts = {size: f"{before}{sizes.more + size} {heads if same else ''}" for size in sizes.different}
+    return [list(map(counts.__getitem__, sizes.parts)), *(others if same else columns)]
 
 
 def _sizes_bytes(
     heads: Column, times: list[str], time_bytes: int, tails: Column, messages: list[str], less: int = 0
-) -> list[int]:
+) -> _Sizes:
     """Octets, not characters, of each whole message, less what is not counted.
 
     Headers are mostly ASCII, and usually equally long.
@@ -445,10 +457,10 @@ def _sizes_bytes(
     # Only values of structured data may be anything but ASCII.
     head_sizes, tail_sizes = _different_sizes(heads), _different_sizes(tails)
     if time_bytes and len(head_sizes) == len(tail_sizes) == 1:
-        header = head_sizes.pop() + time_bytes + tail_sizes.pop() - less
-        return [header + size for size in sizes]
+        return _Sizes(sizes, set(sizes), head_sizes.pop() + time_bytes + tail_sizes.pop() - less)
     every = [[column] * len(sizes) if isinstance(column, str) else column for column in (heads, times, tails)]
-    return [sum(map(_size_bytes, header)) + size - less for *header, size in zip(*every, sizes, strict=True)]
+    sizes = [sum(map(_size_bytes, header)) + size for *header, size in zip(*every, sizes, strict=True)]
+    return _Sizes(sizes, set(sizes), -less)
 
 
 def _different_sizes(column: Column) -> set[int]:

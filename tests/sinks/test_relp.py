@@ -79,8 +79,12 @@ async def test_every_message_is_a_frame_and_is_acknowledged(
 
 async def test_numbers_begin_again_after_nine_digits() -> None:
     assert [number_of(n) for n in (0, 1, LAST_NUMBER - 1, LAST_NUMBER)] == [1, 2, LAST_NUMBER, 1]
-    for first in (0, 5, LAST_NUMBER - 4, LAST_NUMBER - 3, LAST_NUMBER - 1, LAST_NUMBER):
-        assert [*numbers_of(first, 4)] == [number_of(first + n) for n in range(4)]
+    firsts = [LAST_NUMBER - 4, LAST_NUMBER - 3, LAST_NUMBER - 1, LAST_NUMBER]
+    for first in (0, 5, 995, 996, 998, 999, 1000, 1998, 1999, 9996, 9999, *firsts):
+        for count in (0, 1, 4, 1000, 2003):
+            begin, digits = numbers_of(first, count)
+            numbers = [a + b for a, b in zip(begin, digits, strict=True)]
+            assert numbers == [str(number_of(first + n)) for n in range(count)]
 
 
 async def test_what_was_acknowledged_before_the_end_is_not_sent_again(

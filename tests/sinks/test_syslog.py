@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from logroute.config.uri import UriError, parse_uri
 from logroute.router.position import BEGINNING
 from logroute.router.record import Batch, DetailedRecord, Origin, Record
+from logroute.router.times import short_time
 from logroute.sinks import DELIVERED, Retryable, kernel_acknowledged
 from logroute.sinks.syslog import SyslogOptions, SyslogSink
 from logroute.sinks.syslog_message import (
@@ -158,6 +159,11 @@ def test_an_empty_batch_is_nothing() -> None:
     assert encoder().encode(batch()) == b""
 
 
+def without_zeros(time: str) -> str:
+    """Those of a fraction of a second may be there or not."""
+    return re.sub(r"(\.[0-9]*?)0*Z$", r"\1Z", time).replace(".Z", "Z")
+
+
 @pytest.mark.parametrize(
     ("time", "sent"),
     [
@@ -176,10 +182,30 @@ def test_times_have_microseconds_or_are_told_to_be_unknown(time: str, sent: str)
     records = [Record("a", "stdout", TIME), Record("b", "stdout", time)]
     first, second = parsed(encoder().encode(batch_of(records)))
     assert first.time == "2026-11-03T20:06:26.123456Z"
-    # Zeros of a fraction of a second may be there or not.
-    assert re.sub(r"\.?0*Z$", "Z", second.time) == sent
+    assert without_zeros(second.time) == sent
     (older,) = parsed(encoder("rfc3164").encode(batch_of(records[1:])), "rfc3164")
     assert older.time in ("Nov  3 20:06:26", "Jan  1 00:00:00")
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 9).map(lambda digits: short_time(TIME[: 20 + digits] + "Z")),
+            st.sampled_from(["", "Z", "2026-11-03T20:06:26.12345Zjunk", "ZZ" * 30, "2026-11-03T20:06:26.Z"]),
+            st.text("0123456789-T:.Z", max_size=31),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_each_record_has_the_time_that_it_has_alone(times: list[str]) -> None:
+    made = encoder()
+    records = [Record(str(number), "stdout", time) for number, time in enumerate(times)]
+    together = parsed(made.encode(batch_of(records)))
+    alone = parsed(b"".join(made.encode(batch_of([each])) for each in records))
+    assert [(m.text, without_zeros(m.time)) for m in together] == [
+        (m.text, without_zeros(m.time)) for m in alone
+    ]
 
 
 def test_the_severity_is_the_levels_or_else_the_streams() -> None:
