@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from logroute.processors._from_columns import dict_maker
 from logroute.processors._objects import DEEPEST, SHALLOW
+from logroute.router.column_batch import attributes
 
 FEW = 50
 """Fewer lines are not worth it."""
@@ -46,8 +47,7 @@ class Alike:
         return self._shape.names.keys()
 
     def column(self, key: str) -> list[Any]:
-        name = self._shape.names[key]
-        return [*map(attrgetter(name), self._rows)]
+        return attributes(self._rows, self._shape.names[key])
 
     def objects(self, without: Collection[str | None] = ()) -> list[dict[str, Any]]:
         """Each of them, but for these keys."""
@@ -85,7 +85,7 @@ class RowFields:
 
     def column(self, name: str) -> Sequence[Any] | None:
         if (attribute := self._names.get(name)) is not None:
-            return [*map(attrgetter(attribute), self._rows)]
+            return attributes(self._rows, attribute)
         return None if name.partition(".")[0] in self._names else [None] * len(self._rows)
 
     def chosen(self, taken: bytes) -> RowFields:
@@ -144,8 +144,13 @@ def alike(lines: Sequence[str], *, newlines: bool = False) -> Alike | None:
 
     Each may still have the newline that ended it.
     """
-    last, nothing = (_last_before_newline, "\n") if newlines else (_last, "")
-    if len(lines) < FEW or nothing in lines or {*map(_first, lines)} != {"{"} or {*map(last, lines)} != {"}"}:
+    if len(lines) < FEW:
+        return None
+    try:
+        last = _last_before_newline if newlines else _last
+        if {*map(last, lines)} != {"}"} or {*map(_first, lines)} != {"{"}:
+            return None
+    except IndexError:  # one is empty
         return None
     if max(map(len, lines)) > SHALLOW and any(map(_may_be_deep, lines)):
         return None

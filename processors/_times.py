@@ -81,8 +81,10 @@ def parse_times(values: Sequence[Any]) -> list[str] | None:
 
 def _seconds(times: Sequence[str]) -> set[str]:
     """The seconds that there are among times of one form."""
-    first, last = min(times)[_SECONDS], max(times)[_SECONDS]
-    return {first} if first == last else {time[_SECONDS] for time in times}
+    first = times[0][_SECONDS]
+    if "".join(times).count(first) == len(times):  # it has what stands in a time just once
+        return {first}
+    return {time[_SECONDS] for time in times}
 
 
 @lru_cache(maxsize=16)
@@ -145,8 +147,10 @@ def adopt(record: DetailedRecord, time: str) -> bool:
 
 
 def near(times: Collection[str], engines: Collection[str]) -> bool:
-    """Whether all of them surely are near the engine's times; if not, `adopt` tells it of each."""
+    """Whether all of these times, of nine digits, surely are near the engine's; if not, `adopt` tells it of
+    each."""
     if not times:
         return True
-    # Those of one day are: the least and the greatest tell.
-    return min(min(times), min(engines))[_DATE] == max(max(times), max(engines))[_DATE]
+    # Those of one day are.
+    date = min(engines)[_DATE]
+    return date == max(engines)[_DATE] and "".join(times).count(f"{date}T") == len(times)

@@ -7,7 +7,8 @@ into being for a record that nobody takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, compress, repeat
 from typing import Any, Protocol, TypeVar
 
@@ -267,9 +268,9 @@ def joined(batch: Batch, pieces: Sequence[Batch]) -> Batch:
         return batch.with_records([record for piece in pieces for record in piece.records], size)
     return columns[0].with_columns(
         (
-            [message for piece in columns for message in piece.messages],
-            [stream for piece in columns for stream in piece.streams],
-            [time for piece in columns for time in piece.times],
+            [*chain.from_iterable([piece.messages for piece in columns])],
+            [*chain.from_iterable([piece.streams for piece in columns])],
+            [*chain.from_iterable([piece.times for piece in columns])],
         ),
         Details(
             _column([(each.levels, len(piece)) for each, piece in zip(details, columns, strict=True)], None),
@@ -281,13 +282,26 @@ def joined(batch: Batch, pieces: Sequence[Batch]) -> Batch:
     )
 
 
+def attributes(rows: Sequence[msgspec.Struct], name: str) -> list[Any]:
+    """What each of them, which are of one type, mostly, has under a name; names are ours."""
+    return _attributes_of(type(rows[0]), name)(rows) if rows else []
+
+
+@lru_cache(maxsize=1024)
+def _attributes_of(_type: type, name: str) -> Callable[[Sequence[Any]], list[Any]]:
+    # Compiled for one type, code knows where an attribute is: a third of what `attrgetter` takes.
+    made: Callable[[Sequence[Any]], list[Any]] = eval(f"lambda rows: [row.{name} for row in rows]")
+    return made
+
+
 T = TypeVar("T")
 
 
 def _column(parts: Sequence[tuple[Sequence[T] | None, int]], nothing: T) -> list[T] | None:
     if all(part is None for part, _ in parts):
         return None
-    return [each for part, count in parts for each in ([nothing] * count if part is None else part)]
+    given = [[nothing] * count if part is None else part for part, count in parts]
+    return [*chain.from_iterable(given)]
 
 
 def _fields(parts: Sequence[tuple[Fields | None, int]]) -> Fields | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from logroute.router.column_batch import ColumnBatch
+from logroute.router.column_batch import ColumnBatch, attributes
 from logroute.router.record import STREAMS, Batch, Origin, Record, Stream, all_plain
 from logroute.router.times import COARSE, are_times
 from logroute.sinks.columns import BYTES, FEW, Plain, plain, woven
@@ -132,16 +131,16 @@ class Known(msgspec.Struct):
         if batch.plain:
             return cls([None] * count, (), (), ())
         origin, records = batch.origin, batch.records
-        special = any(_column(records, "sequence")) or any(_column(records, "part"))
+        special = any(attributes(records, "sequence")) or any(attributes(records, "part"))
         return cls(
-            _column(records, "level"),
-            _some(_column(records, "fields")),
-            _some(_column(records, "logged")),
-            _some(_column(records, "at_root")),
-            _some(_column(records, "truncated")),
-            _some(_column(records, "error")),
+            attributes(records, "level"),
+            _some(attributes(records, "fields")),
+            _some(attributes(records, "logged")),
+            _some(attributes(records, "at_root")),
+            _some(attributes(records, "truncated")),
+            _some(attributes(records, "error")),
             [*map(origin.record_id, records)]
-            if special or _column(records, "place").count(None) < count
+            if special or attributes(records, "place").count(None) < count
             else (),
         )
 
@@ -162,10 +161,6 @@ class Known(msgspec.Struct):
             return [*map(batch.origin.record_id, batch.records)]
         prefix = batch.origin.id_prefix
         return [prefix[stream] + time for stream, time in zip(batch.streams, engines, strict=True)]
-
-
-def _column(records: Sequence[Record], name: str) -> list[Any]:
-    return [*map(attrgetter(name), records)]
 
 
 def _some(column: list[Any]) -> list[Any]:
