@@ -40,6 +40,8 @@ def begin(*, logs: bool) -> None:
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     # structlog imports it wherever it is there, for tracebacks that nobody here wants: it is ten megabytes.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    # httpx has a command of its own, which imports what colours code: 7 ms.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     if logs:
         # Its loggers for asyncio would ask that when they are called: 20 ms, 3 MB.
         _import("structlog", later=("asyncio",))

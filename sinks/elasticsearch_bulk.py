@@ -95,7 +95,7 @@ def _operations(documents: Sequence[Any], index: str) -> bytes:
 def _woven_operations(columns: JsonColumns, index: str) -> bytes:
     begins = {stream: f'{{"create":{{"_id":"{prefix}' for stream, prefix in columns.prefixes.items()}
     target = b'","_index":%b}}\n' % _encode(index) if index else b'"}}\n'
-    begin = [begins[stream] for stream in columns.streams]
+    begin = [*map(begins.__getitem__, columns.streams)]
     operations = [begin, columns.ids, target.decode(BYTES), *columns.documents]
     return woven(len(begin), operations).encode(BYTES)
 

@@ -157,7 +157,7 @@ class EntryEncoder:
         constant = self._constant(origin)
         before = {stream: msgspec.Raw(_STREAMS[stream] + constant.data + _MESSAGE) for stream in STREAMS}
         maps = [_map(_OWN_KEYS + constant.keys)] * len(times)
-        raws = [before[stream] for stream in streams]
+        raws = [*map(before.__getitem__, streams)]
         return _woven(_exts(event_times(times)), maps, times, [raws], messages, ids)
 
     def _constant(self, origin: Origin) -> Constant:

@@ -106,7 +106,7 @@ def plain_records(prefix: Mapping[Stream, str], columns: Plain) -> bytes:
         for stream, before in prefix.items()
     }
     parts: list[str | list[str]] = ['{"timeUnixNano":"', epoch_ns(columns.times), '","body":{"stringValue":']
-    parts += [columns.texts(), [behind[stream] for stream in columns.streams], columns.times, '"}}]},']
+    parts += [columns.texts(), [*map(behind.__getitem__, columns.streams)], columns.times, '"}}]},']
     return woven(len(columns.times), parts)[:-1].encode(BYTES)
 
 
@@ -119,7 +119,7 @@ def detailed_records(columns: Detailed) -> bytes:
     }
     ends = {level: _end(level) for level in {*known.levels}}
     parts: list[Piece] = ['{"timeUnixNano":"', epoch_ns(columns.times), '","body":{"stringValue":']
-    parts += [columns.texts(), [behind[stream] for stream in columns.streams], as_json(columns.ids), "}}"]
+    parts += [columns.texts(), [*map(behind.__getitem__, columns.streams)], as_json(columns.ids), "}}"]
     parts.append(attributes_texts(known, count, _column, _attributes_text))
     parts.append([ends[level] for level in known.levels])
     return woven(count, parts)[:-1].encode(BYTES)

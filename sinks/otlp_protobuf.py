@@ -142,7 +142,7 @@ def plain_records(prefix: Mapping[Stream, str], columns: Plain) -> bytes:
         pieces(packed_ns(times), 8),
         before_message,
         texts,
-        [before_id[stream] for stream in columns.streams],
+        [*map(before_id.__getitem__, columns.streams)],
         times,
     ]
     return woven(len(times), parts).encode(BYTES)
@@ -179,7 +179,7 @@ def detailed_records(columns: Detailed) -> bytes:
         [levels[level] for level in known.levels],
         [*map({size: _before_body(size) for size in {*map(len, texts)}}.__getitem__, map(len, texts))],
         texts,
-        [streams[stream] for stream in columns.streams],
+        [*map(streams.__getitem__, columns.streams)],
         *_texts_column(UID, columns.ids),
         attributes_texts(known, count, _column, _attributes_text),
     ]

@@ -91,7 +91,7 @@ def _plain(origin: Origin, columns: Plain) -> JsonColumns:
         stream: f'","stream":{behind.decode(BYTES)},"event":{{"id":"{prefixes[stream]}'
         for stream, behind in _streams(origin).items()
     }
-    times, behind = columns.times, [between[stream] for stream in columns.streams]
+    times, behind = columns.times, [*map(between.__getitem__, columns.streams)]
     documents = ['{"@timestamp":"', times, '","message":', columns.texts(), behind, times, '"}}\n']
     return JsonColumns(documents, columns.streams, prefixes, times)
 

@@ -261,7 +261,7 @@ def _plain_events(origin: Origin, columns: Plain, of_stream: Mapping[Stream, byt
     behind = {stream: '"' + rest.decode(BYTES) for stream, rest in of_stream.items()}
     times, streams = columns.times, columns.streams
     event: list[str | list[str]] = ['{"time":', epoch_seconds(times), ',"event":', columns.texts()]
-    event += [[between[stream] for stream in streams], times, [behind[stream] for stream in streams]]
+    event += [[*map(between.__getitem__, streams)], times, [*map(behind.__getitem__, streams)]]
     return woven(len(times), event).encode(BYTES)
 
 
