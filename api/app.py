@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -30,6 +31,7 @@ from logroute.api import (
     top_endpoints,
 )
 from logroute.api.address import Address
+from logroute.api.openapi import description
 from logroute.api.problems import MEDIA_TYPE, Problem
 from logroute.api.requests import Endpoint, json_response
 from logroute.router.database import StateError
@@ -52,10 +54,16 @@ async def _metrics(daemon: Daemon, request: Request) -> Response:
 
 
 async def _openapi(daemon: Daemon, request: Request) -> Response:
-    """Made when somebody asks."""
-    from logroute.api.openapi import description
+    """Made when somebody asks, beside the flow: it imports every component, and takes half a second."""
+    return json_response(await trio.to_thread.run_sync(_description, limiter=_DESCRIBES))
 
-    return json_response(description(ENDPOINTS))
+
+_DESCRIBES = trio.CapacityLimiter(1)
+
+
+@cache
+def _description() -> dict[str, Any]:
+    return description(ENDPOINTS)
 
 
 ENDPOINTS: list[Endpoint] = [

@@ -12,8 +12,12 @@ import msgspec
 from logroute import __version__
 from logroute.api.problems import MEDIA_TYPE
 from logroute.api.requests import Endpoint
+from logroute.api.route_facts import READ_ONLY
 
-PROBLEM = "#/components/schemas/Problem"
+COMPONENTS = "#/components/schemas/"
+PROBLEM = f"{COMPONENTS}Problem"
+ROUTE, NEW_ROUTE, ROUTE_PATCH = "Route", "NewRoute", "RoutePatch"
+"""Schemas of bodies that are no type: they are the configuration's."""
 ALWAYS = (401, 403, 421, 500)
 """Problems that any request may be answered with: who asks, from where, and mistakes of ours."""
 BODIES = {
@@ -27,9 +31,17 @@ _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 def description(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The document."""
-    types = [each for endpoint in endpoints for each in (endpoint.gives, endpoint.takes) if each is not None]
-    found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    types = [
+        each
+        for endpoint in endpoints
+        for each in (endpoint.gives, endpoint.takes)
+        if each is not None and not isinstance(each, str)
+    ]
+    found, components = msgspec.json.schema_components(types, ref_template=f"{COMPONENTS}{{name}}")
     schemas = dict(zip(map(repr, types), found, strict=True))
+    routes = _routes()
+    components |= routes
+    schemas |= {repr(name): {"$ref": COMPONENTS + name} for name in routes}
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         path = _PARAMETER.sub(r"{\1}", endpoint.path)
@@ -60,6 +72,38 @@ def description(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
+    }
+
+
+def _routes() -> dict[str, Any]:
+    """What makes a route, as the configuration has it, and what that refers to."""
+    from logroute.config.schema import route_schema
+
+    route = _moved(route_schema())
+    components: dict[str, Any] = route.pop("$defs")
+    shown = {name: {"readOnly": True} for name in READ_ONLY}
+    name = {"type": "string", "minLength": 1, "description": "The name of the route."}
+    said = {**route["properties"], **shown, "name": name}
+    components[ROUTE] = {**route, "properties": said}
+    components[NEW_ROUTE] = {**components[ROUTE], "required": ["name", *route.get("required", [])]}
+    components[ROUTE_PATCH] = {
+        "type": "object",
+        "description": f"Of what {ROUTE} has some, merged with what the route says; null takes it out.",
+        "properties": {key: {} for key in said},
+        "additionalProperties": False,
+    }
+    return components
+
+
+def _moved(schema: Any) -> Any:
+    """The same, referring to components instead of definitions of its own."""
+    if isinstance(schema, list):
+        return [_moved(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value.replace("#/$defs/", COMPONENTS) if key == "$ref" else _moved(value)
+        for key, value in schema.items()
     }
 
 

@@ -55,7 +55,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     gives: Any = None
     """The type of what it answers: a Struct or a pydantic model."""
     takes: Any = None
-    """The type of the body."""
+    """The type of the body; or, as a text, the name of its schema in the description."""
     query: Sequence[Parameter] = ()
     status: int = 200
     """That of success."""

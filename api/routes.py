@@ -16,6 +16,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from logroute.api.openapi import NEW_ROUTE, ROUTE, ROUTE_PATCH
 from logroute.api.problems import Problem
 from logroute.api.requests import Endpoint, Parameter, body_of, json_response
 from logroute.api.route_facts import (
@@ -340,7 +341,7 @@ ENDPOINTS = [
         _make,
         "Make a route: a name, and what a route says in a configuration.",
         gives=RouteFacts,
-        takes=dict[str, Any],
+        takes=NEW_ROUTE,
         status=201,
         problems=_BODY,
     ),
@@ -358,7 +359,7 @@ ENDPOINTS = [
         _put,
         "Make a route, or have it say this; the same again changes nothing.",
         gives=RouteFacts,
-        takes=dict[str, Any],
+        takes=ROUTE,
         problems=(*_BODY, 412),
     ),
     Endpoint(
@@ -367,7 +368,7 @@ ENDPOINTS = [
         _patch,
         "Change some of what a route says (RFC 7396).",
         gives=RouteFacts,
-        takes=dict[str, Any],
+        takes=ROUTE_PATCH,
         problems=(*_BODY, 404, 412),
     ),
     Endpoint(

@@ -24,6 +24,7 @@ from logroute.simulator import SimulatedEngine
 from logroute.simulator.containers import SimulatedContainer
 
 TICK_S = 0.002
+SECOND_NS = 10**9
 SAID = "said"
 """File with how many lines all containers that talk have written, as it was some lines ago."""
 TALLY_LINES = 50
@@ -69,15 +70,19 @@ async def talking(engine: SimulatedEngine, count: int, rate: float) -> None:
 
 async def talk(logs: list[int], rate: float, tally: int) -> None:
     """One line after the other, each into the next log, as the clock says; how many, into `tally`."""
-    texts = list(messages(10_000))
+    # A hundred thousand a second shall leave time to who reads them.
+    begins = [f'{{"log":"{text}\\n","stream":"stdout","time":"'.encode() for text in messages(10_000)]
     began, said = trio.current_time(), 0
     while True:
         await trio.sleep(TICK_S)
         due = int((trio.current_time() - began) * rate * len(logs))
+        now_ns = time.time_ns()
+        second = iso_time(now_ns)[: len("2026-11-23T20:06:26.")].encode()
+        first_ns = max(1, min(now_ns % SECOND_NS, SECOND_NS - (due - said)))
         for number in range(said, due):
-            time_ = iso_time(time.time_ns()).rstrip("Z0")
-            line = f'{{"log":"{texts[number % 10_000]}\\n","stream":"stdout","time":"{time_}Z"}}\n'
-            os.write(logs[number % len(logs)], line.encode())
+            fraction = (b"%09d" % (first_ns + number - said)).rstrip(b"0")
+            line = b'%b%b%bZ"}\n' % (begins[number % len(begins)], second, fraction)
+            os.write(logs[number % len(logs)], line)
         if due // TALLY_LINES > said // TALLY_LINES:
             os.pwrite(tally, f"{due:20d}".encode(), 0)
         said = max(said, due)

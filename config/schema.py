@@ -70,6 +70,44 @@ def config_schema() -> Schema:
     return {"$schema": DIALECT, **root, "title": "logroute.yaml", "$defs": dict(sorted(definitions.items()))}
 
 
+def route_schema() -> Schema:
+    """The schema of a route that stands alone, as the API takes it: without variables, and with what it
+    refers to as `$defs`. Imports every component."""
+    definitions = {name: _without_variables(each) for name, each in config_schema()["$defs"].items()}
+    route = definitions["RouteOptions"]
+    needed: dict[str, Schema] = {}
+    waiting = [route]
+    for schema in waiting:
+        for name in _references(schema) - needed.keys():
+            needed[name] = definitions[name]
+            waiting.append(definitions[name])
+    return {**route, "$defs": dict(sorted(needed.items()))}
+
+
+def _references(schema: Any) -> set[str]:
+    """The names of the definitions that it refers to."""
+    if isinstance(schema, list):
+        return set().union(*map(_references, schema))
+    if not isinstance(schema, dict):
+        return set()
+    reference = schema.get("$ref")
+    found = {reference.removeprefix(_DEFINITIONS)} if isinstance(reference, str) else set()
+    return found.union(*map(_references, schema.values()))
+
+
+def _without_variables(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_variables(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _without_variables(value) for key, value in schema.items()}
+    if (alternatives := made.get("anyOf")) is not None and _A_VARIABLE in alternatives:
+        left = [each for each in alternatives if each != _A_VARIABLE]
+        del made["anyOf"]
+        made |= left[0] if len(left) == 1 else {"anyOf": left}
+    return made
+
+
 def _with_those_below(models: list[type[Options]]) -> list[type[BaseModel]]:
     """The models and those of their options, each once."""
     found: dict[type[BaseModel], None] = {}
@@ -85,6 +123,8 @@ def _with_those_below(models: list[type[Options]]) -> list[type[BaseModel]]:
 # --- one option -------------------------------------------------------------------------------------------
 
 _ANNOTATIONS = ("description", "default", "examples")
+_DEFINITIONS = "#/$defs/"
+_A_VARIABLE = {"$ref": f"{_DEFINITIONS}variable"}
 _VARIABLE: Schema = {"type": "string", "pattern": r"\$\{.+\}", "description": "A text with variables."}
 
 
@@ -120,7 +160,7 @@ def _or_variable(assertion: Schema) -> Schema:
     if any(each.get("type") in ("object", "array") or "$ref" in each for each in alternatives):
         return assertion
     if not any(_takes_any_text(alternative) for alternative in alternatives):
-        alternatives.append({"$ref": "#/$defs/variable"})
+        alternatives.append(dict(_A_VARIABLE))
     return alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
 
 

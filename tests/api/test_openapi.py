@@ -16,10 +16,27 @@ import trio
 from logroute.api.address import Address
 from logroute.api.app import ENDPOINTS
 from logroute.api.openapi import description
+from logroute.api.route_facts import READ_ONLY
 from logroute.config.plans import parse_route
+from logroute.config.schema import route_schema
 from tests.api.running import client_of, daemon_with, picky, until
 
 EXAMPLES = 12
+CHECKS = (
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
+    *("response_schema_conformance", "negative_data_rejection"),
+)
+OPERATIONS = "[checks]\nenabled = false\n" + "".join(f"{name}.enabled = true\n" for name in CHECKS)
+OPERATIONS += "".join(
+    f'[[operations]]\ninclude-name = "{name}"\n{says} = false\n'
+    for name, says in (
+        # Every value of every option of every sink would be tried: thousands. They are the configuration's.
+        ("POST /v1/routes", "phases.coverage.enabled"),
+        ("PUT /v1/routes/{route}", "phases.coverage.enabled"),
+        # It answers 503, as it says, where a route that was made leads nowhere.
+        ("GET /v1/health", "checks.not_a_server_error.enabled"),
+    )
+)
 
 
 def free_port() -> int:
@@ -54,6 +71,29 @@ def test_every_way_in_which_nobody_is_let_in_is_described() -> None:
             assert {"401", "403", "421"} <= operation["responses"].keys()
 
 
+def test_a_route_is_described_as_the_configuration_has_it() -> None:
+    made = description(ENDPOINTS)
+    schemas = made["components"]["schemas"]
+
+    def body(method: str, path: str) -> Any:
+        content = made["paths"][path][method]["requestBody"]["content"]
+        return schemas[content["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+
+    new, whole, some = (
+        body(*each)
+        for each in (("post", "/v1/routes"), ("put", "/v1/routes/{route}"), ("patch", "/v1/routes/{route}"))
+    )
+    assert new["properties"] == whole["properties"]
+    assert new["properties"].keys() >= route_schema()["properties"].keys()
+    assert new["properties"].keys() == some["properties"].keys() > {*READ_ONLY}
+    assert (set(new["required"]), whole["required"], some.get("required")) == (
+        {"name", "sink"},
+        ["sink"],
+        None,
+    )
+    assert {"$ref": "#/components/schemas/SyslogOptions"} in whole["properties"]["sink"]["anyOf"]
+
+
 async def test_it_is_answered(tmp_path: Path) -> None:
     address = Address(path=str(tmp_path / "l.sock"))
     async with daemon_with(None, {}, address=address), client_of(address) as client:
@@ -74,12 +114,10 @@ async def test_whatever_is_asked_the_answer_is_one_that_is_described(tmp_path: P
                 assert (await client.post("/v1/routes", json=body)).status_code == 201
         # An answer that goes on is none that it could judge.
         parameters = '[parameters]\n"query.follow" = "false"\n' + f'"path.route" = "{named}"\n' * bool(named)
-        (tmp_path / "schemathesis.toml").write_text(parameters)
+        (tmp_path / "schemathesis.toml").write_text(parameters + OPERATIONS)
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://{address}/openapi.json"),
             *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic"),
-            *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
-            *("--checks", "response_schema_conformance,negative_data_rejection"),
             *("--phases", "examples,coverage,fuzzing"),
             *("--request-timeout", "10", "--no-color"),
             # Which route is asked about changes nothing where none is named: that is asked once.

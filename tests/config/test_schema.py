@@ -11,7 +11,7 @@ import pytest
 from logroute.config.components import PROCESSORS, SINKS, SOURCES
 from logroute.config.load import load_config
 from logroute.config.problems import ConfigError, Problem
-from logroute.config.schema import MATCH_KEYS, config_schema
+from logroute.config.schema import MATCH_KEYS, config_schema, route_schema
 from logroute.config.variables import Variables
 from logroute.config.yaml_file import parse_yaml
 from logroute.router.match import Match
@@ -119,6 +119,20 @@ def test_every_component_stands_in_it(schema: Any) -> None:
 def test_the_example_of_everything_validates_and_loads(schema: Any, folder: Folder) -> None:
     assert wrong(EXAMPLE, schema) == []
     assert list(folder.load(EXAMPLE).routes) == ["search", "audit", "archive"]
+
+
+def test_a_route_alone_is_what_one_of_the_configuration_is_without_variables(schema: Any) -> None:
+    route = route_schema()
+    check_schema(route, route)
+    assert schema == config_schema(), "made of it, and it is left as it was"
+    assert route["properties"].keys() == schema["$defs"]["RouteOptions"]["properties"].keys()
+    assert route["$defs"].keys() < schema["$defs"].keys()
+    assert "DockerOptions" not in route["$defs"], "nothing that a route does not have"
+    for said in data(EXAMPLE)["routes"].values():
+        assert errors(said, route, route) == []
+    variable = {"sink": "null:", "batch": {"wait": "${WAIT}"}}
+    assert wrong(f"routes: {{all: {json.dumps(variable)}}}", schema) == []
+    assert errors(variable, route, route) != []
 
 
 ALL = "routes: {all: {sink: 'null:'}}\n"
