@@ -231,7 +231,8 @@ class DockerSource(Source[DockerOptions]):
         container.ended = False
         if container.ignored:
             return
-        if again:
+        # One that was created, and had not been started when it was looked at, appears below.
+        if again and (container.opening or container.log is not None or container.engine_log is not None):
             self._checkpoints.tell(container.origin, "started")
         if container.opening:
             return
@@ -243,6 +244,8 @@ class DockerSource(Source[DockerOptions]):
         elif container.engine_log is not None:
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
+            # Who reads may have found the program ended just now, and not look again.
+            container.started_meanwhile = again
             self._by_api().read_on(container, {})
         else:
             try:

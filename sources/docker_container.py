@@ -36,6 +36,8 @@ class Container(msgspec.Struct, eq=False):
     log: LogFile | None = None
     reader: trio.CancelScope | None = None
     """Of the task that reads it by API."""
+    started_meanwhile: bool = False
+    """Its program was started while that task read: it reads on once it has come to the end."""
     engine_log: EngineLog | None = None
     places: dict[str, Place] = msgspec.field(default_factory=dict)
     """Read by API: where the routes are that are behind, and wait to be read for."""

@@ -115,6 +115,7 @@ class ContainerReaders:
         """Read it live, if nobody does; what it has read before decides where, else the checkpoints."""
         if container.reader is not None:
             return
+        container.started_meanwhile = False
         # Set here and not in the task, so that one container never has two readers.
         container.reader = trio.CancelScope()
         self._nursery.start_soon(self._read_by_api, container, checkpoints)
@@ -131,7 +132,10 @@ class ContainerReaders:
         container.reader = None
         for fork in log.unjoined():
             self._join_the_end(container, fork)
-        self._may_have_ended(container)
+        if container.started_meanwhile:
+            self.read_on(container, {})
+        else:
+            self._may_have_ended(container)
 
     def _may_have_ended(self, container: Container) -> None:
         if container.reader is None and not container.catching_up:

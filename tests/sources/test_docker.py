@@ -564,6 +564,30 @@ async def test_a_container_that_came_while_it_runs_begins_at_its_first_line_what
             assert gate.got == numbers(20)[10 if when == "there before" else 0 :]
 
 
+@pytest.mark.parametrize("read", ["file", "api"])
+async def test_what_becomes_of_a_container_is_told_once(engine: SimulatedEngine, read: str) -> None:
+    routes = Routes()
+    source = source_of(engine, read=read)
+    async with reading(source, routes, routes):
+        container = engine.create("web")
+        # `docker run` creates and starts: between the two it is looked at, or not.
+        await until(lambda: container.id in source.containers)
+        container.start()
+        await until(lambda: not source.containers[container.id].ended)
+        container.write("said\n")
+        assert await routes.until(1) == ["said"]
+        assert routes.told == [("web", "started")]
+        container.exit()
+        await until(lambda: len(routes.told) == 2)
+        container.start()
+        container.write("said again\n")
+        await routes.until(2)
+        container.exit()
+        container.remove()
+        await until(lambda: source.containers == {})
+        assert [event for _, event in routes.told] == ["started", "ended", "started", "ended", "removed"]
+
+
 async def until(holds: Callable[[], bool]) -> None:
     with trio.fail_after(20):
         while not holds():  # noqa: ASYNC110 - the engine and threads work
