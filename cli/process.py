@@ -48,9 +48,7 @@ def begin(*, logs: bool) -> None:
         # OpenSSL is for who speaks TLS: 11 ms, 2 MB.
         _KEPT.begin_attrs()
         # It would ask another process where pthreads are: 8 ms.
-        _import(
-            "trio", later=("ssl", "hmac"), without="ctypes.util", find_library=lambda _: "libpthread.so.0"
-        )
+        _import("trio", later=("ssl", "hmac"), without="ctypes.util", find_library=lambda _: _PTHREADS)
         # It would look for plugins there, of which it shall have none: 6 ms.
         _import("pydantic.plugin._loader", without="importlib.metadata", entry_points=None)
         # For how secrets compare, of which there are none in the models: OpenSSL again.
