@@ -152,10 +152,15 @@ def _is_card(data: bytes, start: int, end: int) -> int:
     return next((end for end in ends if luhn(data[start:end])), 0)
 
 
+_NO_DIGITS = bytes({*range(256)} - {*b"0123456789"})
+_AS_NUMBERS = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(bytes(range(10)), bytes(sum(divmod(2 * digit, 10)) for digit in range(10)))
+
+
 def luhn(number: bytes) -> bool:
     """Whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
-    digits = [digit - 48 for digit in reversed(number) if 48 <= digit <= 57]
-    return sum(digits[0::2] + [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]) % 10 == 0
+    digits = number.translate(_AS_NUMBERS, _NO_DIGITS)[::-1]
+    return (sum(digits[0::2]) + sum(digits[1::2].translate(_DOUBLED))) % 10 == 0
 
 
 # --- accounts -------------------------------------------------------------------------------------------

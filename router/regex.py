@@ -434,8 +434,10 @@ class _Scan:
     def __init__(self, regexes: Sequence[Regex], *, sure: bool) -> None:
         self._regexes = regexes
         self._sure = sure
-        self._which = _by_text(regexes)
         self._scan = _scanner_of_lines(regexes)
+        # A database of several takes a tenth of a second. Where all texts can be searched as one, this is for
+        # batches in which nearly all of them have what is looked for: there may never be one.
+        self._which = None if self._scan is not None and sure else _by_text(regexes)
         self._anchored = any(map(_is_anchored, regexes))
         self._many = 0
         """For so many batches more it is not worth it to search all texts at once."""
@@ -461,6 +463,8 @@ class _Scan:
         if ends is not None:
             bounds = whole.bounds
             places = {bisect_right(bounds, each // count) for each in ends} - {len(whole)}
+        if self._which is None:
+            self._which = _by_text(self._regexes)
         which = self._which
         for index in places:
             for number in which(whole.one(index)):
