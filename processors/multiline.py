@@ -32,6 +32,7 @@ from logroute.router.times import full_time
 MARGIN_S = 2.2
 """Behind the largest gap so long a silence makes certain that nothing comes any more: lines are given their
 times before they are written, and where nobody tells of changes it is looked for them every two seconds."""
+_FLIPPED = bytes.maketrans(b"\0\1", b"\1\0")
 MOST_IN_DOUBT = 20
 """So many lines may wait for one that tells whether they belong to what is before them: the message of an
 exception rarely has more, and what does not belong to one is not kept from going on for long."""
@@ -392,12 +393,14 @@ class JoiningProcessor(Holder[OptionsT]):
         work = _Work(origin, joining, lines, chosen, newlines=newlines)
         work.early += map(_with_newline, finished) if newlines else finished
         every = range(len(lines))
-        for stream in STREAMS:
+        of_the_other: bytes | None = None
+        for stream in STREAMS:  # there are two
             count = streams.count(stream)
             if count == len(lines):
                 self._of_stream(work, every, work.remarkable, stream, held)
             elif count:
-                its = bytes(map(stream.__eq__, streams))
+                its = of_the_other.translate(_FLIPPED) if of_the_other else bytes(map(stream.__eq__, streams))
+                of_the_other = its
                 remarkable = bytes(compress(work.remarkable, its))
                 self._of_stream(work, list(compress(every, its)), remarkable, stream, held)
         if newlines:
@@ -411,7 +414,7 @@ class JoiningProcessor(Holder[OptionsT]):
                 begun.position = msgspec.structs.replace(position, until=Mark.of(begun.first))
             elif begun.at >= 0:
                 begun.at -= len(again)
-        return work.early + [record for record in work.slots if record is not None]
+        return [*work.early, *filter(None, work.slots)]
 
     def _of_stream(
         self, work: _Work, indexes: Sequence[int], remarkable: bytes, stream: Stream, held: Held
