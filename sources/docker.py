@@ -245,7 +245,7 @@ class DockerSource(Source[DockerOptions]):
             # Read by API and read to its end before: it goes on where it was, with the same reader.
             container.engine_log.ended = False
             # Who reads may have found the program ended just now, and not look again.
-            container.started_meanwhile = again
+            container.started_meanwhile |= again  # a restart is told beside the start
             self._by_api().read_on(container, {})
         else:
             try:

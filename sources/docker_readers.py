@@ -29,7 +29,7 @@ from logroute.sources.engine import (
     share,
 )
 from logroute.sources.engine_batches import Offer, share_of_pending
-from logroute.sources.engine_logs import EngineLog, LogBroken
+from logroute.sources.engine_logs import EngineLog, LogBroken, Outcome
 from logroute.sources.letting_go import WITHIN_S
 
 FORKS_AT_ONCE = 4
@@ -125,14 +125,19 @@ class ContainerReaders:
         log = container.engine_log
         assert log is not None
         assert container.reader is not None
+        outcome: Outcome = "ended"
+
+        async def read() -> None:
+            nonlocal outcome
+            outcome = await log.run(self._offer, checkpoints, follow=not self._context.once)
+
         with container.reader:
-            read = partial(log.run, self._offer, checkpoints, follow=not self._context.once)
             await self._persist(container, log, read)
         # No await from here to the end of `run`, so that no fork joins between them unseen.
         container.reader = None
         for fork in log.unjoined():
             self._join_the_end(container, fork)
-        if container.started_meanwhile:
+        if container.started_meanwhile and outcome != "removed":
             self.read_on(container, {})
         else:
             self._may_have_ended(container)
