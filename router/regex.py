@@ -30,6 +30,8 @@ MANY_DOUBTFUL = 0.3
 tells that something is found, and where it only may be."""
 TRY_AGAIN = 16
 """Where there were too many, so many batches are looked at by text before it is tried again."""
+FEW_TO_COMPILE = 16
+"""So many are compiled together while records wait."""
 FEW_LITERALS = 4
 """So many plain texts are looked for one by one: that costs less than the other way, and much less where they
 are found often."""
@@ -435,9 +437,10 @@ class _Scan:
         self._regexes = regexes
         self._sure = sure
         self._scan = _scanner_of_lines(regexes)
-        # A database of several takes a tenth of a second. Where all texts can be searched as one, this is for
-        # batches in which nearly all of them have what is looked for: there may never be one.
-        self._which = None if self._scan is not None and sure else _by_text(regexes)
+        # Where all texts can be searched as one, this is for batches in which nearly all of them have what is
+        # looked for. There may never be one, so a tenth of a second is saved; more is not to be waited for then.
+        later = self._scan is not None and sure and len(regexes) <= FEW_TO_COMPILE
+        self._which = None if later else _by_text(regexes)
         self._anchored = any(map(_is_anchored, regexes))
         self._many = 0
         """For so many batches more it is not worth it to search all texts at once."""
