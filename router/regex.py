@@ -438,7 +438,7 @@ class _Scan:
         self._sure = sure
         self._scan = _scanner_of_lines(regexes)
         # Where all texts can be searched as one, this is for batches in which nearly all of them have what is
-        # looked for. There may never be one, so a tenth of a second is saved; more is not to be waited for then.
+        # looked for. There may never be one: so a tenth of a second is saved.
         later = self._scan is not None and sure and len(regexes) <= FEW_TO_COMPILE
         self._which = None if later else _by_text(regexes)
         self._anchored = any(map(_is_anchored, regexes))
