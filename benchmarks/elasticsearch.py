@@ -16,7 +16,7 @@ from benchmarks.engine import engine_process
 from benchmarks.http_receiver import HttpReceiver
 from benchmarks.processes import BenchmarkError, Usage
 from benchmarks.throughput import SEARCH, Pipeline, once
-from benchmarks.workload import write_log
+from benchmarks.workload import log_of
 from logroute.sinks.elasticsearch_template import index_template
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def measure(folder: Path, lines: int, runs: int) -> Result | None:
         print(f"no Elasticsearch: {reason}", file=sys.stderr)
         return None
     lines = min(lines, MOST_LINES)
-    log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
+    log = log_of(folder, lines)
     with engine_process(folder / "engine-search", "finished", str(log)) as host:
         # Before there is a server, which also does something while nobody asks.
         counted = [once(folder, COUNTED, host, lines) for _ in range(runs)]

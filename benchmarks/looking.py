@@ -23,7 +23,7 @@ from benchmarks.engine import count_said, engine_process
 from benchmarks.processes import BenchmarkError, cpu_s, environment, peak_bytes, run, warm
 from benchmarks.small import SETTLE_S, count_lines
 from benchmarks.throughput import WRITTEN_BYTES, floor_s
-from benchmarks.workload import write_log
+from benchmarks.workload import log_of
 from logroute.api.books import Stats
 from logroute.api.client import Client
 
@@ -95,7 +95,7 @@ def measure(folder: Path, lines: int, runs: int, seconds: float) -> Result:
 
 
 def _tails(folder: Path, lines: int, runs: int) -> tuple[float, float]:
-    log = _log(folder, lines)
+    log = log_of(folder, lines)
     text, json = [], []
     with engine_process(folder / "engine", "finished", str(log)) as host:
         for _ in range(runs):
@@ -183,7 +183,7 @@ def _talking(folder: Path, containers: int, rate: float) -> Iterator[str]:
 
 
 def _beside(folder: Path, lines: int, runs: int) -> tuple[float, float, int, float]:
-    log = _log(folder, lines)
+    log = log_of(folder, lines)
     read, stuck, memory, ends = [], [], [], []
     for _ in range(runs):
         alone, peak, _ = _full_rate(folder, log, lines)
@@ -242,13 +242,6 @@ def _read_all(viewer: socket.socket) -> None:
 
 def _delivered(client: Client) -> int:
     return client.get("/v1/stats", Stats).routes["json"].delivered
-
-
-def _log(folder: Path, lines: int) -> Path:
-    log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
-    return log
 
 
 # --- the API --------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from benchmarks.engine import TALLY_LINES, count_said, engine_process
 from benchmarks.processes import BenchmarkError, Usage, peak_bytes, warm
 from benchmarks.receiver import Receiver
 from benchmarks.throughput import WRITTEN_BYTES, Pipeline, floor_s, once
-from benchmarks.workload import LINE_BYTES, write_log
+from benchmarks.workload import LINE_BYTES, log_of
 from logroute.api.books import Stats
 from logroute.api.client import Client
 
@@ -106,9 +106,7 @@ def measure(folder: Path, lines: int, runs: int) -> Result:
 @contextmanager
 def _finished(folder: Path, lines: int) -> Iterator[tuple[str, Path]]:
     """An engine with a container that printed so many lines: its address, and the log."""
-    log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
+    log = log_of(folder, lines)
     with engine_process(folder / "engine", "finished", str(log)) as host:
         yield host, log
 

@@ -16,7 +16,7 @@ from benchmarks.http_receiver import HttpReceiver
 from benchmarks.processes import BenchmarkError, Usage, run, warm
 from benchmarks.receiver import Receiver
 from benchmarks.relp_receiver import RelpReceiver
-from benchmarks.workload import write_log
+from benchmarks.workload import log_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +119,18 @@ def median(usages: Iterable[Usage]) -> Usage:
 
 def measure(folder: Path, lines: int, runs: int, pipelines: Sequence[Pipeline]) -> list[Result]:
     """All pipelines in turns, `runs` times, each beside the floor."""
-    log = folder / f"{lines}.log"
     by_api = [p for p in pipelines if p.read == "api"]
     results = []
     for sensitive in (False, True):
         by_file = [p for p in pipelines if p.read == "file" and p.sensitive is sensitive]
         if not by_file:
             continue
-        log = folder / f"{'sensitive-' * sensitive}{lines}.log"
-        if not log.exists():
-            write_log(log, lines, sensitive=sensitive)
+        log = log_of(folder, lines, sensitive=sensitive)
         with engine_process(folder / f"engine-{log.stem}", "finished", str(log)) as host:
             results += in_turns(folder, log, lines, runs, by_file, host)
     with ExitStack() as stack:
         if by_api and (real := real_engine(stack, folder, lines)):
-            results += in_turns(folder, log, lines, max(1, runs // 2), by_api, real)
+            results += in_turns(folder, log_of(folder, lines), lines, max(1, runs // 2), by_api, real)
     return results
 
 
@@ -175,10 +172,7 @@ def floor_s(folder: Path, log: Path) -> float:
 
 def floor_us(folder: Path, lines: int) -> float:
     """The floor's CPU, microseconds a line of 150 bytes: how fast this machine is now."""
-    log = folder / f"{lines}.log"
-    if not log.exists():
-        write_log(log, lines)
-    return floor_s(folder, log) / lines * 1e6
+    return floor_s(folder, log_of(folder, lines)) / lines * 1e6
 
 
 def once(folder: Path, pipeline: Pipeline, host: str, lines: int) -> Usage:

@@ -138,9 +138,12 @@ def json_lines(count: int, seed: int = 1, *, sensitive: bool = False) -> Iterato
         yield f'{{"log":"{message}\\n","stream":"{stream}","time":"{time}Z"}}\n'
 
 
-def write_log(path: Path, count: int, *, sensitive: bool = False) -> None:
-    """A log file of so many lines, whole or not there."""
-    part = path.with_suffix(".part")
-    with part.open("w") as file:
-        file.writelines(json_lines(count, sensitive=sensitive))
-    part.rename(path)
+def log_of(folder: Path, count: int, *, sensitive: bool = False) -> Path:
+    """A log file of so many lines, the same for all who ask; whole or not there."""
+    path = folder / f"{'sensitive-' * sensitive}{count}.log"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        with part.open("w") as file:
+            file.writelines(json_lines(count, sensitive=sensitive))
+        part.rename(path)
+    return path
